@@ -1,0 +1,16 @@
+"""Group an iterable, as `itertools.batched` does from Python 3.12 on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
+    """Yield tuples of `size` items; the last may be shorter."""
+    iterator = iter(items)
+    while group := tuple(islice(iterator, size)):
+        yield group

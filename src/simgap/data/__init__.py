@@ -1,0 +1,1 @@
+"""Shards, benchmarks and images as they come from disk."""

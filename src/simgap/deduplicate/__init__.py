@@ -1,0 +1,1 @@
+"""Near-duplicates within the pool."""

@@ -1,0 +1,83 @@
+"""Drop near-duplicates within k-means clusters (the rule of the paper's code, SemDeDup's)."""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from simgap.deduplicate.parameters import DeduplicateParameters
+from simgap.embed.store import Embeddings
+from simgap.errors import SimgapError
+from simgap.progress import progress
+from simgap.similarity.engine import exact_product
+
+
+def find_centroids(parameters: DeduplicateParameters, pool: Embeddings) -> NDArray[np.float32]:
+    """Fit k-means on a seeded sample of pool rows with FAISS: unit-norm centroids, fp32 [clusters, dim].
+
+    Raises:
+        SimgapError: there are more clusters than rows to fit them on.
+    """
+    if parameters.clusters == 1:
+        return np.zeros((1, pool.dim), np.float32)
+    size = min(parameters.sample, pool.rows)
+    if parameters.clusters > size:
+        raise SimgapError(
+            f"deduplicate.clusters: {parameters.clusters} is more than the {size} sampled rows; choose fewer"
+        )
+    drawn = np.sort(np.random.default_rng(parameters.seed).choice(pool.rows, size, replace=False))
+    kmeans = faiss.Kmeans(
+        pool.dim, parameters.clusters, niter=parameters.iterations, seed=parameters.seed, spherical=True
+    )
+    kmeans.train(pool.take(drawn).astype(np.float32))
+    return kmeans.centroids  # type: ignore[no-any-return]
+
+
+def assign(pool: Embeddings, centroids: NDArray[np.float32], block_rows: int) -> NDArray[np.int32]:
+    """Give each pool row its nearest centroid by inner product, int32 [pool rows]; the lower one on ties.
+
+    Products are float64 and rounded to fp32 before they are compared, so that the order of additions does not decide.
+    """
+    cluster = np.zeros(pool.rows, np.int32)
+    if len(centroids) > 1:
+        wide = centroids.astype(np.float64)
+        for first, block in pool.blocks(block_rows):
+            product = (block.astype(np.float64) @ wide.T).astype(np.float32)
+            cluster[first : first + len(block)] = product.argmax(axis=1)
+    return cluster
+
+
+def duplicates_within(
+    pool: Embeddings, rows: NDArray[np.int64], eps: float, block_rows: int
+) -> NDArray[np.bool_]:
+    """Mark the rows of one cluster that are too similar to a lower row of it, dropped or not: bool [len(rows)].
+
+    `rows` ascend; too similar is a canonical similarity strictly above 1 - eps. Peak memory: two blocks and their product.
+    """
+    duplicate = np.zeros(len(rows), np.bool_)
+    for start in range(0, len(rows), block_rows):
+        block = pool.take(rows[start : start + block_rows])
+        for lower in range(0, start + 1, block_rows):
+            other = block if lower == start else pool.take(rows[lower : lower + block_rows])
+            similar = exact_product(block, other.astype(np.float64)) > 1 - eps
+            if lower == start:
+                similar = np.tril(similar, -1)
+            duplicate[start : start + len(block)] |= similar.any(axis=1)
+    return duplicate
+
+
+def deduplicate(
+    parameters: DeduplicateParameters, pool: Embeddings, centroids: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """Give the rows to keep, bool [pool rows]: exact and independent of threads, given the centroids."""
+    keep = np.ones(pool.rows, np.bool_)
+    if parameters.eps is None:
+        return keep
+    cluster = assign(pool, centroids, parameters.block_rows)
+    order = np.argsort(cluster, kind="stable")
+    bounds = np.searchsorted(cluster[order], np.arange(len(centroids) + 1))
+    for low, high in progress(list(zip(bounds[:-1], bounds[1:], strict=True)), len(centroids), "deduplicate", "cluster"):
+        rows = order[low:high]
+        keep[rows[duplicates_within(pool, rows, parameters.eps, parameters.block_rows)]] = False
+    return keep

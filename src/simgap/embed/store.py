@@ -1,0 +1,96 @@
+"""Embeddings on disk, in clip-retrieval's layout."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from simgap.errors import SimgapError
+from simgap.files import read_json
+
+INFO_FILE = "embeddings.json"
+
+
+class Embeddings:
+    """Unit-norm fp16 vectors of a set, by part, with row-aligned metadata.
+
+    A row is a position in part order. Vectors are mapped, not read: memory is what the caller touches.
+
+    Raises:
+        SimgapError: a part is missing, or a part's rows, dim or dtype are not what `embeddings.json` says.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.info: dict[str, Any] = read_json(folder / INFO_FILE)
+        self.rows = int(self.info["rows"])
+        self.dim = int(self.info["dim"])
+        self._parts = [np.load(path, mmap_mode="r") for path in sorted((folder / "img_emb").glob("img_emb_*.npy"))]
+        for number, part in enumerate(self._parts):
+            if part.dtype != np.float16 or part.ndim != 2 or part.shape[1] != self.dim:
+                raise SimgapError(
+                    f"{folder}: part {number} is {part.dtype} {part.shape}; it should be float16 [rows, {self.dim}]"
+                )
+        stored = sum(len(part) for part in self._parts)
+        if stored != self.rows:
+            raise SimgapError(f"{folder}: holds {stored} rows; {INFO_FILE} says {self.rows}")
+
+    def blocks(self, rows: int) -> Iterator[tuple[int, NDArray[np.float16]]]:
+        """Yield (first row, vectors [at most `rows`, dim]) in row order; blocks do not cross parts."""
+        start = 0
+        for part in self._parts:
+            for first in range(0, len(part), rows):
+                yield start + first, part[first : first + rows]
+            start += len(part)
+
+    def read(self) -> NDArray[np.float16]:
+        """Read all vectors, [rows, dim]: for sets of the size of a benchmark."""
+        return np.concatenate(self._parts) if self._parts else np.empty((0, self.dim), np.float16)
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Read the vectors of ascending `rows`, [len(rows), dim]."""
+        bounds = np.cumsum([0, *(len(part) for part in self._parts)])
+        pieces = [
+            part[rows[(rows >= low) & (rows < high)] - low]
+            for part, low, high in zip(self._parts, bounds[:-1], bounds[1:], strict=True)
+        ]
+        return np.concatenate(pieces) if pieces else np.empty((0, self.dim), np.float16)
+
+    def metadata(self, columns: list[str]) -> pa.Table:
+        """Read row-aligned metadata columns of all parts."""
+        paths = sorted((self.folder / "metadata").glob("metadata_*.parquet"))
+        return pa.concat_tables(pq.read_table(path, columns=columns) for path in paths)
+
+    @cached_property
+    def row_order(self) -> str:
+        """SHA-256 over embedder, dim and the (shard, key) of every row: what a split's bits refer to."""
+        digest = hashlib.sha256(f"{self.info['embedder']}\n{self.dim}\n{self.rows}\n".encode())
+        table = self.metadata(["shard", "key"])
+        for batch in table.to_batches(max_chunksize=65536):
+            shards, keys = batch.column("shard").to_pylist(), batch.column("key").to_pylist()
+            digest.update("".join(f"{shard}\0{key}\n" for shard, key in zip(shards, keys, strict=True)).encode())
+        return digest.hexdigest()
+
+
+def check_same_embedder(*sets: Embeddings) -> None:
+    """Refuse to compare embeddings of different embedders or dimensions.
+
+    Raises:
+        SimgapError: two sets differ.
+    """
+    first = sets[0]
+    for other in sets[1:]:
+        for field in ("dim", "embedder"):
+            if other.info[field] != first.info[field]:
+                raise SimgapError(
+                    f"{other.folder}: {field} is {other.info[field]}, but {first.folder} has {first.info[field]}; "
+                    "both should come from one embedder"
+                )

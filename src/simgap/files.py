@@ -1,0 +1,101 @@
+"""Outputs that are either complete or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from simgap.errors import SimgapError
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all it holds; nothing happens where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def complete(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write a file or a folder to; flush it and rename it when the block ends well.
+
+    Nothing stands at `path` before that, and what was begun is removed where the block raises.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    remove(partial)
+    try:
+        yield partial
+        for child in [partial, *(partial.rglob("*") if partial.is_dir() else ())]:
+            _sync(child)
+        remove(path)
+        os.replace(partial, path)
+        _sync(path.parent)
+    except BaseException:
+        remove(partial)
+        raise
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"a metric must be finite, got {value}")
+        return float(f"{value:.9g}")
+    return value
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` with sorted keys and floats of nine significant digits; equal content gives equal bytes.
+
+    Raises:
+        ValueError: a float is not finite.
+    """
+    text = json.dumps(_rounded(content), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    with complete(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        SimgapError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SimgapError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise SimgapError(f"{path}: not JSON ({error})") from None
+
+
+def sha256_of(path: Path) -> str:
+    """Give the SHA-256 of a file, or of a folder: of the sorted relative names and hashes of its files."""
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for file in sorted(path.rglob("*")):
+            if file.is_file():
+                digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n".encode())
+        return digest.hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

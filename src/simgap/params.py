@@ -1,0 +1,238 @@
+"""The params file: one schema for every preset, checked whole before any stage works."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from simgap.compare.parameters import CompareParameters
+from simgap.deduplicate.parameters import DeduplicateParameters
+from simgap.embed.parameters import EmbedderParameters, EmbedParameters
+from simgap.errors import SimgapError
+from simgap.evaluate.parameters import EvaluateParameters
+from simgap.prune.rules import JOINS
+from simgap.similarity.parameters import SimilarityParameters
+from simgap.toy.parameters import DrawParameters
+from simgap.tracking.parameters import TrackingParameters
+from simgap.train.parameters import TrainParameters
+
+SPLIT_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+NEEDS_LICENCE = {"objectnet": "ObjectNet's licence forbids using it to tune a model"}
+
+
+@dataclass(frozen=True)
+class CopyParameters:
+    """Data copied into the study: `source` relative to the repository, and the SHA-256 that it must have."""
+
+    source: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PoolParameters:
+    """The pool: folder of its shards."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class ReferenceParameters:
+    """The reference: folder of its shards, and whether its images join the training data of every split."""
+
+    path: str
+    add_to_pool: bool
+
+
+@dataclass(frozen=True)
+class BenchmarksParameters:
+    """The benchmarks: their folder and names, which queries rules see, and licences accepted for use in a rule."""
+
+    path: str
+    names: list[str]
+    query_fraction: float
+    query_seed: int
+    accepted_licences: list[str]
+
+
+@dataclass(frozen=True)
+class ImagenetLikeParameters:
+    """An imagenet-like split: the benchmarks whose queries its rule sees."""
+
+    benchmarks: list[str]
+
+
+@dataclass(frozen=True)
+class SimilarityRankParameters:
+    """A dissimilar-pruned or similar-pruned split: benchmarks, how they are joined, rows to keep (count or fraction)."""
+
+    benchmarks: list[str]
+    join: str
+    keep: int | float
+
+
+@dataclass(frozen=True)
+class RandomParameters:
+    """A control: rows to keep, as a count or as a fraction of the size of the split `size_of`."""
+
+    size_of: str
+    keep: int | float
+    seed: int
+
+
+@dataclass(frozen=True)
+class PruneParameters:
+    """Splits by rule and name."""
+
+    imagenet_like: dict[str, ImagenetLikeParameters]
+    dissimilar: dict[str, SimilarityRankParameters]
+    similar: dict[str, SimilarityRankParameters]
+    random: dict[str, RandomParameters]
+
+    def rules(self) -> dict[str, dict[str, Any]]:
+        """Give the splits by the rules' names in the params file."""
+        return {
+            "imagenet-like": dict(self.imagenet_like),
+            "dissimilar": dict(self.dissimilar),
+            "similar": dict(self.similar),
+            "random": dict(self.random),
+        }
+
+
+@dataclass(frozen=True)
+class RepeatsParameters:
+    """The seeds that every split is trained with."""
+
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class Params:
+    """A whole params file; the comments of params.yaml say what each key does."""
+
+    threshold: float
+    draw: dict[str, DrawParameters]
+    copy: dict[str, CopyParameters]
+    pool: PoolParameters
+    reference: ReferenceParameters
+    benchmarks: BenchmarksParameters
+    embedder: EmbedderParameters
+    embed: EmbedParameters
+    similarity: SimilarityParameters
+    deduplicate: DeduplicateParameters
+    prune: PruneParameters
+    ground_truth: dict[str, dict[str, list[float]]]
+    train: TrainParameters
+    runs: dict[str, dict[str, Any]]
+    repeats: RepeatsParameters
+    evaluate: EvaluateParameters
+    compare: CompareParameters
+    tracking: TrackingParameters
+
+    def train_parameters(self, overrides: dict[str, Any], where: str) -> TrainParameters:
+        """Give `train` with the keys of one run overridden, checked."""
+        values = {**{name: getattr(self.train, name) for name in self.train.__dataclass_fields__}, **overrides}
+        parameters: TrainParameters = _validate(TrainParameters, values, where)
+        parameters.check()
+        return parameters
+
+
+def _validate(schema: Any, content: Any, where: str) -> Any:
+    adapter = TypeAdapter(schema, config=ConfigDict(extra="forbid", strict=True))
+    try:
+        return adapter.validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if part not in ("int", "float"))
+        name = f"{where}: {place.replace('imagenet_like', 'imagenet-like')}"
+        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            known = _known_keys(schema, first["loc"][:-1])
+            close = difflib.get_close_matches(str(first["loc"][-1]), known, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(sorted(known))}"
+            raise SimgapError(f"{name} is unknown{hint}") from None
+        if first["type"] in ("missing", "missing_argument"):
+            raise SimgapError(f"{name} is missing") from None
+        raise SimgapError(f"{name}: {first['input']!r} is not valid; {first['msg'][0].lower()}{first['msg'][1:]}") from None
+
+
+def _known_keys(schema: Any, location: tuple[Any, ...]) -> list[str]:
+    from typing import get_args, get_type_hints
+
+    for part in location:
+        schema = get_type_hints(schema)[part] if hasattr(schema, "__dataclass_fields__") else get_args(schema)[1]
+    return list(getattr(schema, "__dataclass_fields__", ()))
+
+
+def _check_splits(params: Params, where: str) -> None:
+    owner: dict[str, str] = {"full": "deduplicate"}
+    for rule, splits in params.prune.rules().items():
+        for split, parameters in splits.items():
+            place = f"{where}: prune.{rule}.{split}"
+            if not SPLIT_NAME.fullmatch(split):
+                raise SimgapError(f"{place}: is no name for a split; it should match {SPLIT_NAME.pattern}")
+            if split in owner:
+                raise SimgapError(f"{place}: the name is also used by {owner[split]}; split names should be unique")
+            owner[split] = f"prune.{rule}"
+            for benchmark in getattr(parameters, "benchmarks", ()):
+                if benchmark not in params.benchmarks.names:
+                    raise SimgapError(
+                        f"{place}.benchmarks: {benchmark!r} is unknown; choose from {', '.join(params.benchmarks.names)}"
+                    )
+                if benchmark in NEEDS_LICENCE and benchmark not in params.benchmarks.accepted_licences:
+                    raise SimgapError(
+                        f"{place}.benchmarks: {benchmark} may not take part in a rule, since {NEEDS_LICENCE[benchmark]}; "
+                        "list it in benchmarks.accepted_licences if yours may be used so"
+                    )
+            if rule in ("imagenet-like", "dissimilar", "similar") and not parameters.benchmarks:
+                raise SimgapError(f"{place}.benchmarks: is empty; name at least one benchmark")
+            if rule in ("dissimilar", "similar") and parameters.join not in JOINS:
+                raise SimgapError(f"{place}.join: {parameters.join!r} is unknown; choose from {', '.join(JOINS)}")
+            keep = getattr(parameters, "keep", 0)
+            if keep < 0 or (isinstance(keep, float) and keep > 1):
+                raise SimgapError(f"{place}.keep: {keep} should be a count (an integer) or a fraction in [0.0, 1.0]")
+    for split, control in params.prune.random.items():
+        if control.size_of not in owner or control.size_of in params.prune.random:
+            choices = ", ".join(sorted(set(owner) - set(params.prune.random)))
+            raise SimgapError(f"{where}: prune.random.{split}.size_of: {control.size_of!r} is unknown; choose from {choices}")
+    for run, overrides in params.runs.items():
+        if run not in owner:
+            raise SimgapError(f"{where}: runs.{run}: no rule makes this split; choose from {', '.join(sorted(owner))}")
+        params.train_parameters(overrides, f"{where}: runs.{run}")
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a params file, all of it.
+
+    Raises:
+        SimgapError: one line that names the file, the parameter, its value and what would be right.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SimgapError(f"{path}: no such file; run from the repository's root") from None
+    except yaml.YAMLError as error:
+        raise SimgapError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if isinstance(content, dict) and isinstance(content.get("prune"), dict):
+        # A dash cannot stand in a Python name; it does in the name of the rule.
+        rules = content["prune"]
+        if "imagenet-like" in rules:
+            content = {**content, "prune": {"imagenet_like": rules["imagenet-like"], **{k: v for k, v in rules.items() if k != "imagenet-like"}}}
+    params: Params = _validate(Params, content, str(path))
+    for block in (params.embedder, params.embed, params.similarity, params.deduplicate, params.train, params.evaluate, params.compare):
+        block.check()
+    if not params.benchmarks.names or len(set(params.benchmarks.names)) != len(params.benchmarks.names):
+        raise SimgapError(f"{path}: benchmarks.names: {params.benchmarks.names} should name each benchmark once, and one at least")
+    if not 0 < params.benchmarks.query_fraction <= 1:
+        raise SimgapError(f"{path}: benchmarks.query_fraction: {params.benchmarks.query_fraction} should be in (0, 1]")
+    if not -2 <= params.threshold <= 2:
+        raise SimgapError(f"{path}: threshold: {params.threshold} should be a difference of cosines, in [-2, 2]")
+    if not params.repeats.seeds or len(set(params.repeats.seeds)) != len(params.repeats.seeds):
+        raise SimgapError(f"{path}: repeats.seeds: {params.repeats.seeds} should name each seed once, and one at least")
+    params.train_parameters(params.embedder.train, f"{path}: embedder.train")
+    _check_splits(params, str(path))
+    return params

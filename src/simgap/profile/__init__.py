@@ -1,0 +1,1 @@
+"""A split's own similarity profile, and the check of the imagenet-like rule."""

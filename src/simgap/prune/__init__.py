@@ -1,0 +1,1 @@
+"""Splits: which pool rows a rule keeps."""

@@ -1,0 +1,123 @@
+"""Make a split by its rule, from the deduplicated pool and the similarity columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simgap.prune import rules
+from simgap.prune.split import KEEP_FILE, Split, read_keep, read_split, write_split
+from simgap.similarity.columns import Similarity
+
+DEGENERATE_SHARE = 0.2
+
+
+def _read_full(folder: Path) -> tuple[Split, NDArray[np.bool_]]:
+    full = read_split(folder)
+    return full, read_keep(folder / KEEP_FILE, full.pool_rows)
+
+
+def _columns(full: Split, similarity: Path, benchmarks: list[str], name: str) -> list[NDArray[np.float32]]:
+    return [Similarity(similarity / benchmark, full.row_order).column(name) for benchmark in benchmarks]
+
+
+def _finish(split: Split, full: Split, keep: NDArray[np.bool_], out: Path) -> dict[str, Any]:
+    content = write_split(split, keep, out)
+    share = split.kept / full.kept if full.kept else 0.0
+    return {
+        **content,
+        "read": full.kept,
+        "dropped/pruned": full.kept - split.kept,
+        "kept_share_of_full": share,
+        "degenerate": split.rule == "imagenet-like" and share < DEGENERATE_SHARE,
+    }
+
+
+def prune_imagenet_like(
+    full_folder: Path, similarity: Path, benchmarks: list[str], threshold: float, reference_rows: bool, out: Path
+) -> dict[str, Any]:
+    """Write an imagenet-like split and give its metrics; `degenerate` marks one that keeps under a fifth of full.
+
+    Raises:
+        SimgapError: the similarity columns belong to other pool rows.
+    """
+    full, full_keep = _read_full(full_folder)
+    keep = rules.imagenet_like(full_keep, _columns(full, similarity, benchmarks, "margin"), threshold)
+    split = Split(
+        rule="imagenet-like",
+        parameters={"benchmarks": benchmarks, "threshold": threshold},
+        benchmarks=benchmarks,
+        threshold=threshold,
+        kept=int(keep.sum()),
+        pool_rows=full.pool_rows,
+        kept_end="rows no closer to any query than the reference is, plus the threshold",
+        reference_rows=reference_rows,
+        row_order=full.row_order,
+        controls=None,
+    )
+    return _finish(split, full, keep, out)
+
+
+def prune_by_similarity(
+    full_folder: Path,
+    similarity: Path,
+    benchmarks: list[str],
+    join: str,
+    keep_rows: int | float,
+    reference_rows: bool,
+    out: Path,
+    *,
+    most_similar: bool,
+) -> dict[str, Any]:
+    """Write a dissimilar-pruned (`most_similar` kept) or similar-pruned split and give its metrics.
+
+    Raises:
+        SimgapError: `keep_rows` is more than full has, or the columns belong to other pool rows.
+    """
+    full, full_keep = _read_full(full_folder)
+    rule = "dissimilar" if most_similar else "similar"
+    count = rules.rows_to_keep(keep_rows, full.kept, full.kept, f"prune.{rule}.{out.name}.keep")
+    joined = rules.join_similarities(_columns(full, similarity, benchmarks, "best"), join)
+    keep = rules.by_similarity(full_keep, joined, count, most_similar=most_similar)
+    split = Split(
+        rule=rule,
+        parameters={"benchmarks": benchmarks, "join": join, "keep": keep_rows},
+        benchmarks=benchmarks,
+        threshold=None,
+        kept=count,
+        pool_rows=full.pool_rows,
+        kept_end=f"the {count} rows {'most' if most_similar else 'least'} similar to the benchmarks",
+        reference_rows=reference_rows,
+        row_order=full.row_order,
+        controls=None,
+    )
+    return _finish(split, full, keep, out)
+
+
+def prune_random(
+    full_folder: Path, size_of: str, size: int, keep_rows: int | float, seed: int, reference_rows: bool, out: Path
+) -> dict[str, Any]:
+    """Write a random split of a share of `size`, the number of rows that the split `size_of` keeps; give its metrics.
+
+    Raises:
+        SimgapError: `keep_rows` is more than full has.
+    """
+    full, full_keep = _read_full(full_folder)
+    count = rules.rows_to_keep(keep_rows, size, full.kept, f"prune.random.{out.name}.keep")
+    keep = rules.random(full_keep, count, seed)
+    split = Split(
+        rule="random",
+        parameters={"size_of": size_of, "keep": keep_rows, "seed": seed},
+        benchmarks=[],
+        threshold=None,
+        kept=count,
+        pool_rows=full.pool_rows,
+        kept_end=f"{count} rows drawn at random" if count else "no pool rows",
+        reference_rows=reference_rows,
+        row_order=full.row_order,
+        controls=size_of if count == size and size_of != "full" else None,
+    )
+    return _finish(split, full, keep, out)

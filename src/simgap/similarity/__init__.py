@@ -1,0 +1,1 @@
+"""Nearest-neighbour similarity between a pool, a reference and a benchmark."""

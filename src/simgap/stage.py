@@ -1,0 +1,72 @@
+"""What every stage command does before and around its one library call."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from simgap.errors import SimgapError
+from simgap.files import remove
+from simgap.params import Params, load_params
+
+PATH = click.Path(path_type=Path)
+PARAMS_FILE = Path("params.yaml")
+
+
+def reports_errors(function: Callable[..., None]) -> Callable[..., None]:
+    """Turn a SimgapError into one line on standard error and exit code 1."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **options: Any) -> None:
+        try:
+            function(*args, **options)
+        except SimgapError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(1)
+
+    return wrapped
+
+
+def stage(function: Callable[..., None]) -> click.Command:
+    """Make a command whose function gets the checked params file first, then its options."""
+
+    @functools.wraps(function)
+    def checked(**options: Any) -> None:
+        function(load_params(PARAMS_FILE), **options)
+
+    return click.command()(reports_errors(checked))
+
+
+@contextmanager
+def scratch(stage_name: str, identity: dict[str, Any]) -> Iterator[Path]:
+    """Give a folder that outlives a killed stage, and remove it when the block ends well.
+
+    It lies at the main repository's root and is named by the stage and by all that its content depends on, so that a
+    stage never goes on from another's files.
+    """
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("DVC_ROOT", ".")) / "scratch" / f"{stage_name}-{digest}"
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    remove(folder)
+
+
+def state_of(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size and modification time of a folder's files: what a scratch folder's identity holds of its inputs."""
+    return [
+        (file.relative_to(folder).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    ]
+
+
+__all__ = ["PATH", "Params", "reports_errors", "scratch", "stage", "state_of"]

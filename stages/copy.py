@@ -1,0 +1,30 @@
+"""Copy data into the study after checking its SHA-256, so that experiments in temporary workspaces find it."""
+
+import os
+import shutil
+from pathlib import Path
+
+import click
+
+from simgap.errors import SimgapError
+from simgap.files import complete, sha256_of
+from simgap.stage import PATH, Params, stage
+
+
+@stage
+@click.option("--name", required=True)
+@click.option("--out", type=PATH, required=True)
+def main(params: Params, name: str, out: Path) -> None:
+    wanted = params.copy[name]
+    source = Path(os.environ.get("DVC_ROOT", ".")) / wanted.source
+    if not source.is_dir():
+        raise SimgapError(f"copy.{name}.source: {wanted.source!r} is no folder (looked for {source})")
+    found = sha256_of(source)
+    if found != wanted.sha256:
+        raise SimgapError(f"copy.{name}.sha256: {wanted.source} has {found}, the params file says {wanted.sha256!r}")
+    with complete(out) as partial:
+        shutil.copytree(source, partial)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""Draw a toy world: pool, reference and benchmarks from a seed."""
+
+from pathlib import Path
+
+import click
+
+from simgap.files import write_json
+from simgap.stage import PATH, Params, stage
+from simgap.toy.world import draw_world
+
+
+@stage
+@click.option("--name", required=True)
+@click.option("--out", type=PATH, required=True)
+@click.option("--metrics", type=PATH, required=True)
+def main(params: Params, name: str, out: Path, metrics: Path) -> None:
+    write_json(metrics, draw_world(params.draw[name], out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Embed one set: the pool, the reference or a benchmark."""
+
+from pathlib import Path
+
+import click
+
+from simgap.data.benchmarks import load_benchmark, read_lines
+from simgap.data.shards import shard_paths
+from simgap.embed.embed import embed
+from simgap.embed.model import load
+from simgap.files import sha256_of, write_json
+from simgap.stage import PATH, Params, scratch, stage, state_of
+
+
+@stage
+@click.option("--set", "kind", type=click.Choice(["pool", "reference", "benchmark"]), required=True)
+@click.option("--data", type=PATH, required=True)
+@click.option("--embedder", type=PATH, required=True)
+@click.option("--out", type=PATH, required=True)
+@click.option("--metrics", type=PATH, required=True)
+def main(params: Params, kind: str, data: Path, embedder: Path, out: Path, metrics: Path) -> None:
+    if kind == "benchmark":
+        benchmark = load_benchmark(data)
+        shards, classes = benchmark.shards, len(benchmark.classnames)
+    else:
+        shards = tuple(shard_paths(data))
+        classes = len(read_lines(data / "classnames.txt", "one class name a line")) if kind == "reference" else None
+    embedder_hash = sha256_of(embedder)
+    identity = {"embed": params.embed, "embedder": embedder_hash, "data": state_of(data), "path": data}
+    with scratch(f"embed-{out.name}", identity) as folder:
+        accounting = embed(
+            params.embed, load(embedder), embedder_hash, shards, out, folder, classes=classes, captioned=kind == "pool"
+        )
+    write_json(metrics, accounting)
+
+
+if __name__ == "__main__":
+    main()

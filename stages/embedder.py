@@ -1,0 +1,26 @@
+"""Put the embedder on disk: fetched, copied, or trained on the pool."""
+
+from pathlib import Path
+
+import click
+
+from simgap.embed.embedder import make_embedder
+from simgap.files import write_json
+from simgap.stage import PATH, Params, scratch, stage, state_of
+
+
+@stage
+@click.option("--pool", type=PATH, required=True)
+@click.option("--out", type=PATH, required=True)
+@click.option("--metrics", type=PATH, required=True)
+def main(params: Params, pool: Path, out: Path, metrics: Path) -> None:
+    train = params.train_parameters(
+        {**params.embedder.train, "model": params.embedder.model or params.train.model}, "embedder.train"
+    )
+    identity = {"embedder": params.embedder, "train": train, "pool": state_of(pool)}
+    with scratch("embedder", identity) as folder:
+        write_json(metrics, make_embedder(params.embedder, train, pool, out, folder))
+
+
+if __name__ == "__main__":
+    main()

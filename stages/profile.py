@@ -1,0 +1,36 @@
+"""Measure a split's own similarity profile and check the imagenet-like rule."""
+
+from pathlib import Path
+
+import click
+
+from simgap.embed.store import Embeddings
+from simgap.files import write_json
+from simgap.profile.profile import profile
+from simgap.prune.split import KEEP_FILE, read_keep, read_split
+from simgap.similarity.columns import Similarity
+from simgap.stage import PATH, Params, stage
+
+
+@stage
+@click.option("--split", "split_folder", type=PATH, required=True)
+@click.option("--embeddings", type=PATH, required=True)
+@click.option("--similarity", type=PATH, required=True)
+@click.option("--out", type=PATH, required=True)
+@click.option("--metrics", type=PATH, required=True)
+def main(params: Params, split_folder: Path, embeddings: Path, similarity: Path, out: Path, metrics: Path) -> None:
+    split = read_split(split_folder)
+    content = profile(
+        split,
+        read_keep(split_folder / KEEP_FILE, split.pool_rows),
+        Embeddings(embeddings / "pool"),
+        Embeddings(embeddings / "reference"),
+        {name: (Embeddings(embeddings / name), Similarity(similarity / name)) for name in params.benchmarks.names},
+        params.similarity.block_rows,
+        out,
+    )
+    write_json(metrics, content)
+
+
+if __name__ == "__main__":
+    main()

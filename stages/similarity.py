@@ -1,0 +1,26 @@
+"""Measure the pool's similarity to one benchmark: all columns that need both, in one pass."""
+
+from pathlib import Path
+
+import click
+
+from simgap.embed.store import Embeddings
+from simgap.files import write_json
+from simgap.similarity.columns import measure, rule_queries
+from simgap.stage import PATH, Params, stage
+
+
+@stage
+@click.option("--pool", type=PATH, required=True)
+@click.option("--reference", type=PATH, required=True)
+@click.option("--benchmark", type=PATH, required=True)
+@click.option("--out", type=PATH, required=True)
+@click.option("--metrics", type=PATH, required=True)
+def main(params: Params, pool: Path, reference: Path, benchmark: Path, out: Path, metrics: Path) -> None:
+    queries = Embeddings(benchmark)
+    used = rule_queries(queries.rows, params.benchmarks.query_fraction, params.benchmarks.query_seed)
+    write_json(metrics, measure(params.similarity, Embeddings(pool), Embeddings(reference), queries, used, out))
+
+
+if __name__ == "__main__":
+    main()
