@@ -19,12 +19,14 @@ from simgap.stage import PATH, Params, scratch, stage, state_of
 @click.option("--out", type=PATH, required=True)
 @click.option("--metrics", type=PATH, required=True)
 def main(params: Params, kind: str, data: Path, embedder: Path, out: Path, metrics: Path) -> None:
+    classes: int | None = None
     if kind == "benchmark":
         benchmark = load_benchmark(data)
         shards, classes = benchmark.shards, len(benchmark.classnames)
     else:
         shards = tuple(shard_paths(data))
-        classes = len(read_lines(data / "classnames.txt", "one class name a line")) if kind == "reference" else None
+        if kind == "reference":
+            classes = len(read_lines(Path(params.reference.classnames), "one class name a line"))
     embedder_hash = sha256_of(embedder)
     identity = {"embed": params.embed, "embedder": embedder_hash, "data": state_of(data), "path": data}
     with scratch(f"embed-{out.name}", identity) as folder:

@@ -45,7 +45,7 @@ def complete(path: Path) -> Iterator[Path]:
         for child in [partial, *(partial.rglob("*") if partial.is_dir() else ())]:
             _sync(child)
         remove(path)
-        os.replace(partial, path)
+        partial.replace(path)
         _sync(path.parent)
     except BaseException:
         remove(partial)

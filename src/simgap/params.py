@@ -19,8 +19,8 @@ from simgap.evaluate.parameters import EvaluateParameters
 from simgap.prune.rules import JOINS
 from simgap.similarity.parameters import SimilarityParameters
 from simgap.toy.parameters import DrawParameters
-from simgap.tracking.parameters import TrackingParameters
 from simgap.train.parameters import TrainParameters
+from simgap.truth.parameters import GroundTruthParameters
 
 SPLIT_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 NEEDS_LICENCE = {"objectnet": "ObjectNet's licence forbids using it to tune a model"}
@@ -43,9 +43,10 @@ class PoolParameters:
 
 @dataclass(frozen=True)
 class ReferenceParameters:
-    """The reference: folder of its shards, and whether its images join the training data of every split."""
+    """The reference: folder of its shards, its list of class names, and whether it joins every split's training data."""
 
     path: str
+    classnames: str
     add_to_pool: bool
 
 
@@ -126,13 +127,12 @@ class Params:
     similarity: SimilarityParameters
     deduplicate: DeduplicateParameters
     prune: PruneParameters
-    ground_truth: dict[str, dict[str, list[float]]]
+    ground_truth: dict[str, GroundTruthParameters]
     train: TrainParameters
     runs: dict[str, dict[str, Any]]
     repeats: RepeatsParameters
     evaluate: EvaluateParameters
     compare: CompareParameters
-    tracking: TrackingParameters
 
     def train_parameters(self, overrides: dict[str, Any], where: str) -> TrainParameters:
         """Give `train` with the keys of one run overridden, checked."""
@@ -157,7 +157,9 @@ def _validate(schema: Any, content: Any, where: str) -> Any:
             raise SimgapError(f"{name} is unknown{hint}") from None
         if first["type"] in ("missing", "missing_argument"):
             raise SimgapError(f"{name} is missing") from None
-        raise SimgapError(f"{name}: {first['input']!r} is not valid; {first['msg'][0].lower()}{first['msg'][1:]}") from None
+        raise SimgapError(
+            f"{name}: {first['input']!r} is not valid; {first['msg'][0].lower()}{first['msg'][1:]}"
+        ) from None
 
 
 def _known_keys(schema: Any, location: tuple[Any, ...]) -> list[str]:
@@ -198,7 +200,9 @@ def _check_splits(params: Params, where: str) -> None:
     for split, control in params.prune.random.items():
         if control.size_of not in owner or control.size_of in params.prune.random:
             choices = ", ".join(sorted(set(owner) - set(params.prune.random)))
-            raise SimgapError(f"{where}: prune.random.{split}.size_of: {control.size_of!r} is unknown; choose from {choices}")
+            raise SimgapError(
+                f"{where}: prune.random.{split}.size_of: {control.size_of!r} is unknown; choose from {choices}"
+            )
     for run, overrides in params.runs.items():
         if run not in owner:
             raise SimgapError(f"{where}: runs.{run}: no rule makes this split; choose from {', '.join(sorted(owner))}")
@@ -221,12 +225,27 @@ def load_params(path: Path) -> Params:
         # A dash cannot stand in a Python name; it does in the name of the rule.
         rules = content["prune"]
         if "imagenet-like" in rules:
-            content = {**content, "prune": {"imagenet_like": rules["imagenet-like"], **{k: v for k, v in rules.items() if k != "imagenet-like"}}}
+            content = {
+                **content,
+                "prune": {
+                    "imagenet_like": rules["imagenet-like"],
+                    **{k: v for k, v in rules.items() if k != "imagenet-like"},
+                },
+            }
     params: Params = _validate(Params, content, str(path))
-    for block in (params.embedder, params.embed, params.similarity, params.deduplicate, params.train, params.evaluate, params.compare):
-        block.check()
+    for draw in params.draw.values():
+        draw.check()
+    params.embedder.check()
+    params.embed.check()
+    params.similarity.check()
+    params.deduplicate.check()
+    params.train.check()
+    params.evaluate.check()
+    params.compare.check()
     if not params.benchmarks.names or len(set(params.benchmarks.names)) != len(params.benchmarks.names):
-        raise SimgapError(f"{path}: benchmarks.names: {params.benchmarks.names} should name each benchmark once, and one at least")
+        raise SimgapError(
+            f"{path}: benchmarks.names: {params.benchmarks.names} should name each benchmark once, and one at least"
+        )
     if not 0 < params.benchmarks.query_fraction <= 1:
         raise SimgapError(f"{path}: benchmarks.query_fraction: {params.benchmarks.query_fraction} should be in (0, 1]")
     if not -2 <= params.threshold <= 2:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 
-def progress(items: Iterable[Item], total: int | None, description: str, unit: str) -> tqdm[Item]:
+def progress(items: Iterable[Item] | None, total: int | None, description: str, unit: str) -> tqdm[Item]:
     """Wrap `items` in a progress bar; `update` and `set_postfix` work as tqdm's own."""
-    return tqdm(items, total=total, desc=description, unit=unit, disable=None, dynamic_ncols=True)
+    bar: tqdm[Item] = tqdm(items, total=total, desc=description, unit=unit, disable=None, dynamic_ncols=True)  # type: ignore[assignment]
+    return bar

@@ -64,7 +64,8 @@ def _members(path: Path, dropped: Counter[str]) -> Iterator[tuple[str, str, byte
 def _grouped(path: Path, dropped: Counter[str]) -> Iterator[dict[str, Any]]:
     """Group adjacent members of one key with webdataset's own rule."""
     files = (
-        {"fname": f"{key}.{suffix}", "data": data, "__url__": str(path)} for key, suffix, data in _members(path, dropped)
+        {"fname": f"{key}.{suffix}", "data": data, "__url__": str(path)}
+        for key, suffix, data in _members(path, dropped)
     )
 
     def duplicate(_: Exception) -> bool:
@@ -77,6 +78,11 @@ def _grouped(path: Path, dropped: Counter[str]) -> Iterator[dict[str, Any]]:
 def _label(raw: bytes) -> int | None:
     text = raw.decode("ascii", errors="replace").strip()
     return int(text) if text.isdigit() else None
+
+
+def read_json_members(path: Path, dropped: Counter[str]) -> Iterator[tuple[str, bytes]]:
+    """Stream (key, bytes) of the `KEY.json` members of a shard."""
+    yield from ((key, data) for key, suffix, data in _members(path, dropped) if suffix == "json")
 
 
 def read_shard(path: Path, dropped: Counter[str], *, caption: bool, label: bool) -> Iterator[Sample]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import faiss
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +33,7 @@ def find_centroids(parameters: DeduplicateParameters, pool: Embeddings) -> NDArr
         pool.dim, parameters.clusters, niter=parameters.iterations, seed=parameters.seed, spherical=True
     )
     kmeans.train(pool.take(drawn).astype(np.float32))
-    return kmeans.centroids  # type: ignore[no-any-return]
+    return np.asarray(kmeans.centroids, np.float32)
 
 
 def assign(pool: Embeddings, centroids: NDArray[np.float32], block_rows: int) -> NDArray[np.int32]:
@@ -48,9 +50,7 @@ def assign(pool: Embeddings, centroids: NDArray[np.float32], block_rows: int) ->
     return cluster
 
 
-def duplicates_within(
-    pool: Embeddings, rows: NDArray[np.int64], eps: float, block_rows: int
-) -> NDArray[np.bool_]:
+def duplicates_within(pool: Embeddings, rows: NDArray[np.int64], eps: float, block_rows: int) -> NDArray[np.bool_]:
     """Mark the rows of one cluster that are too similar to a lower row of it, dropped or not: bool [len(rows)].
 
     `rows` ascend; too similar is a canonical similarity strictly above 1 - eps. Peak memory: two blocks and their product.
@@ -77,7 +77,7 @@ def deduplicate(
     cluster = assign(pool, centroids, parameters.block_rows)
     order = np.argsort(cluster, kind="stable")
     bounds = np.searchsorted(cluster[order], np.arange(len(centroids) + 1))
-    for low, high in progress(list(zip(bounds[:-1], bounds[1:], strict=True)), len(centroids), "deduplicate", "cluster"):
+    for low, high in progress(list(pairwise(bounds)), len(centroids), "deduplicate", "cluster"):
         rows = order[low:high]
         keep[rows[duplicates_within(pool, rows, parameters.eps, parameters.block_rows)]] = False
     return keep

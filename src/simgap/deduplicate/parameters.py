@@ -33,4 +33,6 @@ class DeduplicateParameters:
             raise SimgapError(f"deduplicate.eps: {self.eps} is out of range; it should be null or in [0, 2]")
         for field in ("clusters", "iterations", "sample", "block_rows"):
             if getattr(self, field) < 1:
-                raise SimgapError(f"deduplicate.{field}: {getattr(self, field)} is out of range; it should be at least 1")
+                raise SimgapError(
+                    f"deduplicate.{field}: {getattr(self, field)} is out of range; it should be at least 1"
+                )

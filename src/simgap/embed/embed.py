@@ -43,7 +43,7 @@ def unit_norm(vectors: NDArray[np.float32], dropped: Counter[str]) -> tuple[NDAr
     Returns the kept rows fp16 [kept, dim] and which of the given rows they are, bool [n].
     """
     wide = vectors.astype(np.float64)
-    finite = np.isfinite(wide).all(axis=1)
+    finite = np.asarray(np.isfinite(wide).all(axis=1))
     norms = np.linalg.norm(np.where(finite[:, None], wide, 0.0), axis=1)
     good = finite & (norms > 0)
     dropped["not_finite"] += int((~finite).sum())
@@ -67,7 +67,9 @@ def _decoded(samples: Iterable[Sample], model: Model, dropped: Counter[str]) -> 
                     yield sample, image
 
 
-def _embed_part(model: Model, shards: tuple[Path, ...], batch_size: int, labelled: bool, captioned: bool) -> dict[str, Any]:
+def _embed_part(
+    model: Model, shards: tuple[Path, ...], batch_size: int, labelled: bool, captioned: bool
+) -> dict[str, Any]:
     dropped: Counter[str] = Counter()
     samples = (sample for shard in shards for sample in read_shard(shard, dropped, caption=captioned, label=labelled))
     vectors: list[NDArray[np.float16]] = []
@@ -159,6 +161,13 @@ def embed(
             (partial / "metadata" / f"metadata_{number:04d}.parquet").hardlink_to(part / "metadata.parquet")
         write_json(
             partial / INFO_FILE,
-            {"embedder": embedder, "dim": model.dim, "rows": rows, "read": read, "kept": rows, "dropped": dict(dropped)},
+            {
+                "embedder": embedder,
+                "dim": model.dim,
+                "rows": rows,
+                "read": read,
+                "kept": rows,
+                "dropped": dict(dropped),
+            },
         )
     return {**accounting, "dim": model.dim, "parts": len(parts)}

@@ -50,9 +50,13 @@ def check_config(config: dict[str, Any], where: Path | str) -> None:
             raise SimgapError(f"{where}: preprocess_cfg.{key} is not recorded; it should say how images are prepared")
     for key in ("hf_tokenizer_name", "hf_model_name"):
         if model.get("text_cfg", {}).get(key):
-            raise SimgapError(f"{where}: model_cfg.text_cfg.{key} names something to fetch; only local parts are loaded")
+            raise SimgapError(
+                f"{where}: model_cfg.text_cfg.{key} names something to fetch; only local parts are loaded"
+            )
     if model.get("vision_cfg", {}).get("timm_model_pretrained"):
-        raise SimgapError(f"{where}: model_cfg.vision_cfg.timm_model_pretrained would fetch weights; it should be false")
+        raise SimgapError(
+            f"{where}: model_cfg.vision_cfg.timm_model_pretrained would fetch weights; it should be false"
+        )
 
 
 def load(folder: Path) -> Model:

@@ -95,7 +95,9 @@ def profile(
     metrics: dict[str, Any] = {}
     with complete(out) as partial:
         partial.mkdir(parents=True)
-        for name, (benchmark, similarity) in progress(benchmarks.items(), len(benchmarks), f"profile {out.name}", "benchmark"):
+        for name, (benchmark, similarity) in progress(
+            benchmarks.items(), len(benchmarks), f"profile {out.name}", "benchmark"
+        ):
             check_same_embedder(pool, reference, benchmark)
             queries = benchmark.read()
             kept = nearest_kept(pool, keep, queries, block_rows)
@@ -117,6 +119,8 @@ def profile(
             metrics[f"{name}/gap_to_reference_mean"] = float((joined - in_reference).mean())
             if split.rule == "imagenet-like" and name in split.benchmarks and split.threshold is not None:
                 used = similarity.queries(["used_by_rule"]).column("used_by_rule").to_numpy()
-                checked = certify(kept[used], in_reference[used], split.threshold, f"split {out.name}, benchmark {name}")
+                checked = certify(
+                    kept[used], in_reference[used], split.threshold, f"split {out.name}, benchmark {name}"
+                )
                 metrics |= {f"{name}/{key}": value for key, value in checked.items()}
     return metrics

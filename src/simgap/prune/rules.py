@@ -71,7 +71,12 @@ def rows_to_keep(keep: Any, of: int, available: int, where: str) -> int:
     Raises:
         SimgapError: it is neither, or more than the `available` rows.
     """
-    if isinstance(keep, bool) or not isinstance(keep, int | float) or keep < 0 or (isinstance(keep, float) and keep > 1):
+    if (
+        isinstance(keep, bool)
+        or not isinstance(keep, int | float)
+        or keep < 0
+        or (isinstance(keep, float) and keep > 1)
+    ):
         raise SimgapError(f"{where}: {keep!r} should be a count of rows (an integer) or a fraction in [0.0, 1.0]")
     rows = int(keep * of) if isinstance(keep, float) else keep
     if rows > available:

@@ -83,5 +83,7 @@ def read_keep(path: Path, pool_rows: int) -> NDArray[np.bool_]:
     except FileNotFoundError:
         raise SimgapError(f"{path}: no such file") from None
     if bits.dtype != np.uint8 or len(bits) != (pool_rows + 7) // 8:
-        raise SimgapError(f"{path}: holds {len(bits)} bytes of {bits.dtype}; {pool_rows} pool rows need {(pool_rows + 7) // 8} of uint8")
+        raise SimgapError(
+            f"{path}: holds {len(bits)} bytes of {bits.dtype}; {pool_rows} pool rows need {(pool_rows + 7) // 8} of uint8"
+        )
     return np.unpackbits(bits, count=pool_rows, bitorder="little").astype(np.bool_)

@@ -61,7 +61,8 @@ def measure(
             name: open_memmap(partial / f"{name}.npy", mode="w+", dtype=dtype, shape=(pool.rows,))
             for name, dtype in COLUMNS.items()
         }
-        with progress(None, pool.rows, f"similarity {benchmark.folder.name}", "row") as bar:
+        bar: Any = progress(None, pool.rows, f"similarity {benchmark.folder.name}", "row")
+        with bar:
             for first, block in pool.blocks(parameters.block_rows):
                 similarity = exact_product(block, wide)
                 in_pool.update(first, similarity)
@@ -83,7 +84,9 @@ def measure(
                     "reference_row": in_reference.row[:, 0].astype(np.int32),
                     "pool_similarity": in_pool.similarity[:, 0].astype(np.float32),
                     "nearest_rows": pa.array(list(in_pool.row), pa.list_(pa.int64())),
-                    "nearest_similarities": pa.array(list(in_pool.similarity.astype(np.float32)), pa.list_(pa.float32())),
+                    "nearest_similarities": pa.array(
+                        list(in_pool.similarity.astype(np.float32)), pa.list_(pa.float32())
+                    ),
                 }
             ),
             partial / QUERIES_FILE,

@@ -23,4 +23,6 @@ class SimilarityParameters:
         """Raise SimgapError where a value is out of range."""
         for field in ("neighbours", "block_rows"):
             if getattr(self, field) < 1:
-                raise SimgapError(f"similarity.{field}: {getattr(self, field)} is out of range; it should be at least 1")
+                raise SimgapError(
+                    f"similarity.{field}: {getattr(self, field)} is out of range; it should be at least 1"
+                )

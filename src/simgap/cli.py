@@ -1,0 +1,81 @@
+"""What is done to a study outside its graph."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from simgap.stage import PARAMS_FILE, PATH, reports_errors
+
+METRICS = Path("metrics")
+
+
+@click.group()
+def main() -> None:
+    """How much of a CLIP model's benchmark accuracy is owed to training images that resemble the test images?"""
+
+
+@main.command()
+@reports_errors
+def track() -> None:
+    """Log the finished study to MLflow, what it lacks of it."""
+    from simgap.params import load_params
+    from simgap.tracking.track import track as track_study
+
+    logged, known = track_study(load_params(PARAMS_FILE), METRICS)
+    click.echo(f"MLflow: {logged} runs logged, {known} were there")
+
+
+@main.command()
+@click.option("--port", type=int, default=5000, show_default=True)
+@reports_errors
+def ui(port: int) -> None:
+    """Open the MLflow UI on the study's runs, on 127.0.0.1."""
+    from simgap.tracking.track import database
+
+    address = f"sqlite:///{database()}"
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        address,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    os.execv(sys.executable, command)
+
+
+@main.command()
+@click.argument("tree", type=PATH)
+@click.argument("out", type=PATH)
+@click.option("--templates", type=PATH, help="Prompts with {c}, one a line.  [default: a photo of a {c}]")
+@reports_errors
+def convert(tree: Path, out: Path, templates: Path | None) -> None:
+    """Convert an ImageFolder TREE (a folder a class) to the benchmark OUT."""
+    from simgap.data.convert import convert_image_folder
+
+    prompts = templates.read_text(encoding="utf-8") if templates else "a photo of a {c}\n"
+    classes, images = convert_image_folder(tree, prompts, out)
+    click.echo(f"{out}: {images} images of {classes} classes")
+
+
+@main.command("contact-sheet")
+@click.argument("benchmarks", type=PATH)
+@click.argument("out", type=PATH)
+@reports_errors
+def contact_sheet(benchmarks: Path, out: Path) -> None:
+    """Draw one image of every class of every benchmark in BENCHMARKS into the PNG file OUT."""
+    from simgap.data.contact_sheet import draw_contact_sheet
+
+    draw_contact_sheet(benchmarks, out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Splits side by side, with intervals."""

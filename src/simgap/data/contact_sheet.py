@@ -1,0 +1,51 @@
+"""Benchmarks at a glance."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from simgap.data.benchmarks import Benchmark, load_benchmark
+from simgap.data.images import decode
+from simgap.data.shards import read_shard
+from simgap.errors import SimgapError
+from simgap.files import complete
+
+TILE = 96
+MARGIN = 100
+
+
+def _first_of_each_class(benchmark: Benchmark) -> dict[str, Image.Image]:
+    found: dict[str, Image.Image] = {}
+    for shard in benchmark.shards:
+        for sample in read_shard(shard, Counter(), caption=False, label=True):
+            name = benchmark.classnames[sample.label or 0]
+            if name not in found:
+                found[name] = decode(sample.image)
+    return found
+
+
+def draw_contact_sheet(benchmarks: Path, out: Path) -> None:
+    """Write a PNG with a row for each benchmark and a column for each class.
+
+    Raises:
+        SimgapError: there is no benchmark, or one is incomplete.
+    """
+    folders = sorted(path for path in benchmarks.iterdir() if path.is_dir()) if benchmarks.is_dir() else []
+    if not folders:
+        raise SimgapError(f"{benchmarks}: holds no benchmark folder")
+    loaded = [load_benchmark(folder) for folder in folders]
+    names = sorted({name for benchmark in loaded for name in benchmark.classnames})
+    sheet = Image.new("RGB", (MARGIN + len(names) * TILE, 20 + len(loaded) * TILE), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, name in enumerate(names):
+        draw.text((MARGIN + column * TILE + 4, 4), name, fill="black")
+    for row, benchmark in enumerate(loaded):
+        draw.text((4, 20 + row * TILE + TILE // 2), benchmark.name, fill="black")
+        for name, image in _first_of_each_class(benchmark).items():
+            tile = image.resize((TILE - 4, TILE - 4), Image.Resampling.LANCZOS)
+            sheet.paste(tile, (MARGIN + names.index(name) * TILE + 2, 20 + row * TILE + 2))
+    with complete(out) as partial, partial.open("wb") as stream:
+        sheet.save(stream, "PNG")

@@ -1,0 +1,60 @@
+"""Unit-norm features of labelled images and of class names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from simgap.batches import batched
+from simgap.data.images import BrokenImage, decode
+from simgap.data.shards import Sample
+from simgap.embed.model import Model
+
+
+@dataclass(frozen=True)
+class LabelledFeatures:
+    """Image features fp32 [images, dim] of unit norm, and labels int64 [images]."""
+
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+@torch.inference_mode()
+def image_features(model: Model, samples: Iterable[Sample], batch_size: int, dropped: Counter[str]) -> LabelledFeatures:
+    """Embed labelled samples in their order; images that cannot be decoded are counted in `dropped`.
+
+    Every batch is padded to `batch_size`, so that an image's features do not depend on how many stand beside it.
+    """
+    features: list[NDArray[np.float32]] = [np.empty((0, model.dim), np.float32)]
+    labels: list[int] = []
+    for group in batched(samples, batch_size):
+        images = []
+        for sample in group:
+            try:
+                images.append(model.preprocess(decode(sample.image)))
+            except BrokenImage as reason:
+                dropped[str(reason)] += 1
+            else:
+                labels.append(int(sample.label or 0))
+        if images:
+            batch = torch.stack(images)
+            padded = torch.zeros((batch_size, *batch.shape[1:]))
+            padded[: len(batch)] = batch
+            features.append(model.clip.encode_image(padded, normalize=True).numpy()[: len(batch)])
+    return LabelledFeatures(np.concatenate(features), np.array(labels, np.int64))
+
+
+@torch.inference_mode()
+def class_features(model: Model, classnames: tuple[str, ...], templates: tuple[str, ...]) -> NDArray[np.float32]:
+    """Embed each class as the mean of its prompts' unit-norm features, scaled to unit norm: fp32 [classes, dim] (CLIP)."""
+    rows = []
+    for name in classnames:
+        prompts = model.tokenizer([template.replace("{c}", name) for template in templates])
+        mean = model.clip.encode_text(prompts, normalize=True).mean(dim=0)
+        rows.append((mean / mean.norm()).numpy())
+    return np.stack(rows)

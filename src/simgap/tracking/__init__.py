@@ -1,0 +1,1 @@
+"""MLflow as the mirror of metrics/: it is written to, and never decides anything."""

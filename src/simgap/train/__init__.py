@@ -1,0 +1,1 @@
+"""CLIP trained on a split, with open_clip's own parts."""

@@ -1,0 +1,33 @@
+"""Evaluate a trained model on every benchmark."""
+
+from pathlib import Path
+
+import click
+
+from simgap.data.benchmarks import load_benchmark, read_lines
+from simgap.embed.model import load
+from simgap.evaluate.evaluate import evaluate
+from simgap.files import write_json
+from simgap.stage import PATH, Params, stage
+
+
+@stage
+@click.option("--model", type=PATH, required=True)
+@click.option("--benchmarks", type=PATH, required=True)
+@click.option("--reference", type=PATH, required=True)
+@click.option("--out", type=PATH, required=True)
+@click.option("--metrics", type=PATH, required=True)
+def main(params: Params, model: Path, benchmarks: Path, reference: Path, out: Path, metrics: Path) -> None:
+    content = evaluate(
+        params.evaluate,
+        load(model),
+        [load_benchmark(benchmarks / name) for name in params.benchmarks.names],
+        reference,
+        read_lines(Path(params.reference.classnames), "one class name a line"),
+        out,
+    )
+    write_json(metrics, content)
+
+
+if __name__ == "__main__":
+    main()

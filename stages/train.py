@@ -1,0 +1,56 @@
+"""Train CLIP on a split, which is applied while the pool's shards are read."""
+
+from pathlib import Path
+
+import click
+import numpy as np
+
+from simgap.data.benchmarks import read_lines
+from simgap.embed.store import Embeddings
+from simgap.files import sha256_of, write_json
+from simgap.prune.split import read_keep
+from simgap.stage import PATH, Params, scratch, stage, state_of
+from simgap.train.data import kept_shards
+from simgap.train.train import train
+
+
+@stage
+@click.option("--keep", "keep_file", type=PATH, required=True)
+@click.option("--embeddings", type=PATH, required=True)
+@click.option("--pool", type=PATH, required=True)
+@click.option("--reference", type=PATH, required=True)
+@click.option("--split", required=True)
+@click.option("--seed", type=int, required=True)
+@click.option("--out", type=PATH, required=True)
+@click.option("--metrics", type=PATH, required=True)
+def main(
+    params: Params,
+    keep_file: Path,
+    embeddings: Path,
+    pool: Path,
+    reference: Path,
+    split: str,
+    seed: int,
+    out: Path,
+    metrics: Path,
+) -> None:
+    parameters = params.train_parameters(params.runs[split], f"runs.{split}")
+    pool_rows = Embeddings(embeddings / "pool").metadata(["shard", "key"])
+    keep = read_keep(keep_file, pool_rows.num_rows)
+    shards = kept_shards(pool, pool_rows, keep)
+    identity = {"train": parameters, "seed": seed, "keep": sha256_of(keep_file), "pool": state_of(pool)}
+    joining = 0
+    if params.reference.add_to_pool:
+        classnames = read_lines(Path(params.reference.classnames), "one class name a line")
+        reference_rows = Embeddings(embeddings / "reference").metadata(["shard", "key"])
+        joining = reference_rows.num_rows
+        shards += kept_shards(reference, reference_rows, np.ones(joining, np.bool_), classnames)
+        identity["reference"] = state_of(reference)
+    kept = int(keep.sum())
+    with scratch(f"train-{out.name}", identity) as folder:
+        content = train(parameters, seed, shards, kept + joining, out, folder)
+    write_json(metrics, {**content, "kept_rows": kept, "reference_rows": joining})
+
+
+if __name__ == "__main__":
+    main()
