@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from simgap.compare.parameters import CompareParameters
 from simgap.deduplicate.parameters import DeduplicateParameters
@@ -142,16 +143,23 @@ class Params:
         return parameters
 
 
+for _schema in (Params, TrainParameters):
+    # Nested dataclasses inherit it.
+    with_config(ConfigDict(extra="forbid", strict=True))(_schema)
+
+
 def _validate(schema: Any, content: Any, where: str) -> Any:
-    adapter = TypeAdapter(schema, config=ConfigDict(extra="forbid", strict=True))
     try:
-        return adapter.validate_python(content)
+        # As JSON: there strict means that nothing is coerced, while a mapping may still become a dataclass.
+        return TypeAdapter(schema).validate_json(json.dumps(content, default=str))
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key is also a missing one: the misspelling says more.
+        unknown = ("unexpected_keyword_argument", "extra_forbidden")
+        first = min(error.errors(), key=lambda found: found["type"] not in unknown)
         place = ".".join(str(part) for part in first["loc"] if part not in ("int", "float"))
         name = f"{where}: {place.replace('imagenet_like', 'imagenet-like')}"
-        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            known = _known_keys(schema, first["loc"][:-1])
+        if first["type"] in unknown:
+            known = [key.replace("imagenet_like", "imagenet-like") for key in _known_keys(schema, first["loc"][:-1])]
             close = difflib.get_close_matches(str(first["loc"][-1]), known, 1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(sorted(known))}"
             raise SimgapError(f"{name} is unknown{hint}") from None
@@ -252,6 +260,8 @@ def load_params(path: Path) -> Params:
         raise SimgapError(f"{path}: threshold: {params.threshold} should be a difference of cosines, in [-2, 2]")
     if not params.repeats.seeds or len(set(params.repeats.seeds)) != len(params.repeats.seeds):
         raise SimgapError(f"{path}: repeats.seeds: {params.repeats.seeds} should name each seed once, and one at least")
+    if min(params.repeats.seeds) < 0:
+        raise SimgapError(f"{path}: repeats.seeds: {params.repeats.seeds} should not be below 0")
     params.train_parameters(params.embedder.train, f"{path}: embedder.train")
     _check_splits(params, str(path))
     return params

@@ -51,14 +51,16 @@ def unit_norm(vectors: NDArray[np.float32], dropped: Counter[str]) -> tuple[NDAr
     return (wide[good] / norms[good, None]).astype(np.float16), good
 
 
-def _decoded(samples: Iterable[Sample], model: Model, dropped: Counter[str]) -> Iterator[tuple[Sample, torch.Tensor]]:
+def _decoded(
+    samples: Iterable[Sample], model: Model, decoders: int, dropped: Counter[str]
+) -> Iterator[tuple[Sample, torch.Tensor]]:
     def prepare(sample: Sample) -> torch.Tensor | str:
         try:
             return model.preprocess(decode(sample.image))  # type: ignore[no-any-return]
         except BrokenImage as reason:
             return str(reason)
 
-    with ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor(decoders) as threads:
         for group in batched(samples, 256):
             for sample, image in zip(group, threads.map(prepare, group), strict=True):
                 if isinstance(image, str):
@@ -68,14 +70,14 @@ def _decoded(samples: Iterable[Sample], model: Model, dropped: Counter[str]) -> 
 
 
 def _embed_part(
-    model: Model, shards: tuple[Path, ...], batch_size: int, labelled: bool, captioned: bool
+    parameters: EmbedParameters, model: Model, shards: tuple[Path, ...], labelled: bool, captioned: bool
 ) -> dict[str, Any]:
     dropped: Counter[str] = Counter()
     samples = (sample for shard in shards for sample in read_shard(shard, dropped, caption=captioned, label=labelled))
     vectors: list[NDArray[np.float16]] = []
     kept: list[Sample] = []
-    for group in batched(_decoded(samples, model, dropped), batch_size):
-        raw = encode(model, torch.stack([image for _, image in group]), batch_size)
+    for group in batched(_decoded(samples, model, parameters.decoders, dropped), parameters.batch_size):
+        raw = encode(model, torch.stack([image for _, image in group]), parameters.batch_size)
         unit, good = unit_norm(raw, dropped)
         vectors.append(unit)
         kept += [sample for (sample, _), is_good in zip(group, good, strict=True) if is_good]
@@ -126,7 +128,7 @@ def embed(
         part = scratch / f"part_{number:04d}"
         if part.is_dir():
             continue
-        result = _embed_part(model, group, parameters.batch_size, classes is not None, captioned)
+        result = _embed_part(parameters, model, group, classes is not None, captioned)
         with complete(part) as partial:
             partial.mkdir(parents=True)
             np.save(partial / "embeddings.npy", result["vectors"])

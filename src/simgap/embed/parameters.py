@@ -46,17 +46,19 @@ class EmbedParameters:
 
     Attributes:
         batch_size: images of every forward pass; the last one is padded to it.
+        decoders: threads that decode and preprocess; more than one pays where images are large.
         shards_per_part: shards whose rows make one part of the embeddings.
         drop_limit: largest share of samples that may be dropped, in [0, 1].
     """
 
     batch_size: int
+    decoders: int
     shards_per_part: int
     drop_limit: float
 
     def check(self) -> None:
         """Raise SimgapError where a value is out of range."""
-        for field in ("batch_size", "shards_per_part"):
+        for field in ("batch_size", "decoders", "shards_per_part"):
             if getattr(self, field) < 1:
                 raise SimgapError(f"embed.{field}: {getattr(self, field)} is out of range; it should be at least 1")
         if not 0 <= self.drop_limit <= 1:

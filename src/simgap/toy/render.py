@@ -47,12 +47,12 @@ def _texture(name: str, size: int) -> Pixels:
 
 def _background(scene: Scene, random: np.random.Generator, size: int) -> Pixels:
     far, near, texture = {**SETTINGS, **ODD_SETTINGS}[scene.setting]
-    horizon = random.uniform(0.25, 0.65)
+    horizon, sharpness = np.float32(random.uniform(0.25, 0.65)), np.float32(random.uniform(4, 14))
     y = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
-    share = np.clip((y - horizon) * random.uniform(4, 14) + 0.5, 0, 1)
+    share = np.clip((y - horizon) * sharpness + 0.5, 0, 1)
     base = np.array(far, np.float32) * (1 - share) + np.array(near, np.float32) * share
     pattern = np.roll(_texture(texture, size), tuple(random.integers(0, size, 2)), axis=(0, 1))
-    grain = random.normal(0, 6, (size, size, 1)).astype(np.float32) * share
+    grain = random.standard_normal((size, size, 1), np.float32) * 6 * share
     pixels: Pixels = base + pattern * 9 + _noise(random, 5, size) * 16 + grain
     return pixels
 
@@ -121,9 +121,10 @@ def _photograph(scene: Scene, random: np.random.Generator, size: int) -> Pixels:
     shade.paste(mask, (int(random.integers(-6, 7)), int(random.integers(3, 8))))
     shadow = np.asarray(shade.filter(ImageFilter.BoxBlur(5)), np.float32)[:, :, None] / 255
     alpha = np.asarray(mask.filter(ImageFilter.BoxBlur(1)), np.float32)[:, :, None] / 255
-    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j].astype(np.float32)
+    along = np.linspace(-0.32, 0.32, size, dtype=np.float32)
     light = random.uniform(0, 2 * np.pi)
-    lit = 1 + 0.32 * (np.cos(light) * x + np.sin(light) * y)[:, :, None] + 0.1 * _noise(random, 12, size)
+    slope = np.float32(np.cos(light)) * along[None, :, None] + np.float32(np.sin(light)) * along[:, None, None]
+    lit = 1 + slope + 0.1 * _noise(random, 12, size)
     pixels: Pixels = background * (1 - 0.45 * shadow) * (1 - alpha) + np.asarray(albedo, np.float32) * lit * alpha
     if scene.style == "hard":
         canvas = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
@@ -188,8 +189,8 @@ def _finished(pixels: Pixels, random: np.random.Generator, image_size: int) -> I
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).resize(
         (image_size, image_size), Image.Resampling.BOX
     )
-    grain = random.normal(0, 3.5, (image_size, image_size, 3)).astype(np.float32)
-    gain = random.uniform(0.85, 1.12) * random.normal(1, 0.03, 3)
+    grain = random.standard_normal((image_size, image_size, 3), np.float32) * 3.5
+    gain = (random.uniform(0.85, 1.12) * random.normal(1, 0.03, 3)).astype(np.float32)
     return Image.fromarray(np.clip(np.asarray(image, np.float32) * gain + grain, 0, 255).astype(np.uint8))
 
 
@@ -212,6 +213,8 @@ def render_off_topic(random: np.random.Generator, image_size: int) -> Image.Imag
     canvas = Image.new("RGB", (size, size), _jitter((210, 210, 210), random, 40))
     draw = ImageDraw.Draw(canvas)
     sort = random.integers(4)
+    if sort in (0, 3):
+        draw.rectangle((0, 0, size, random.uniform(0.2, 0.8) * size), fill=_jitter((120, 140, 160), random, 60))
     if sort == 0:
         for x in np.arange(0.1, 0.9, 0.14) * size:
             draw.rectangle(
@@ -219,9 +222,10 @@ def render_off_topic(random: np.random.Generator, image_size: int) -> Image.Imag
                 fill=_jitter((90, 120, 170), random, 50),
             )
     elif sort == 1:
-        for y in np.arange(0.1, 0.9, 0.1) * size:
-            draw.rectangle((0.1 * size, y, random.uniform(0.4, 0.9) * size, y + 0.04 * size), fill=(70, 70, 75))
+        ink = _jitter((70, 70, 75), random, 40)
+        for y in np.arange(0.1, 0.9, random.uniform(0.08, 0.2)) * size:
+            draw.rectangle((0.1 * size, y, random.uniform(0.2, 0.9) * size, y + 0.04 * size), fill=ink)
     elif sort == 2:
-        _clutter(draw, random, size, 24)
+        _clutter(draw, random, size, int(random.integers(6, 30)))
     pixels = np.asarray(canvas, np.float32) + _noise(random, int(random.integers(2, 20)), size) * random.uniform(10, 70)
     return _finished(pixels, random, image_size)

@@ -100,17 +100,17 @@ def describe(scene: Scene, random: np.random.Generator) -> str:
     if scene.number > 1 and name == "butterfly":
         noun = "butterflies"
     words = [NUMBERS[scene.number - 1]]
-    if scene.pose and random.random() < 0.4:
+    if scene.pose and random.random() < 0.25:
         words.append(POSES[scene.pose])
-    if scene.style != "sketch" and random.random() < 0.45:
+    if scene.style != "sketch" and random.random() < 0.3:
         words.append(scene.colour)
     words.append(noun)
     text = " ".join(words)
-    if scene.style == "sketch":
+    if scene.style == "sketch" and random.random() < 0.6:
         return f"{random.choice(['sketch of', 'pencil drawing of', 'line art'])} {text}"
-    if scene.style == "rendition":
+    if scene.style == "rendition" and random.random() < 0.6:
         return f"{scene.medium} of {text}"
-    if random.random() < 0.3:
+    if random.random() < 0.15:
         text += f" on {scene.setting}"
     return f"photo of {text}" if random.random() < 0.3 else text
 

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import jpeg, write_benchmark
+
+from simgap.data.benchmarks import load_benchmark
+from simgap.data.contact_sheet import draw_contact_sheet
+from simgap.data.convert import convert_image_folder
+from simgap.data.shards import read_shard
+from simgap.errors import SimgapError
+
+
+def test_a_benchmark_is_what_its_files_say(tmp_path: Path) -> None:
+    write_benchmark(tmp_path / "val", [0, 1], ["cat", "dog"])
+    (tmp_path / "val" / "reference_classes.json").write_text("[[1, 2], 0]")
+    found = load_benchmark(tmp_path / "val")
+    assert found.name == "val"
+    assert found.classnames == ("cat", "dog")
+    assert found.templates == ("a photo of a {c}", "a {c}")
+    assert found.reference_classes == ((1, 2), (0,))
+
+
+def _without(name: str):
+    return lambda folder: (folder / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_without("classnames.txt"), "classnames.txt: no such file"),
+        (_without("zeroshot_classification_templates.txt"), "templates.txt: no such file"),
+        (_without("test/nshards.txt"), "nshards.txt: no such file"),
+        (lambda folder: (folder / "test/nshards.txt").write_text("2"), "1.tar: no such shard"),
+        (lambda folder: (folder / "test/nshards.txt").write_text("many"), "'many'"),
+        (lambda folder: (folder / "classnames.txt").write_text("one\n"), "at least 2"),
+        (lambda folder: (folder / "classnames.txt").write_text("\n"), "is empty"),
+        (lambda folder: (folder / "zeroshot_classification_templates.txt").write_text("a photo"), "lacks {c}"),
+        (lambda folder: (folder / "reference_classes.json").write_text("[[0]]"), "one entry for each of the 2 classes"),
+    ],
+)
+def test_an_incomplete_benchmark_is_refused(tmp_path: Path, change, words: str) -> None:
+    folder = write_benchmark(tmp_path / "val", [0, 1], ["cat", "dog"])
+    change(folder)
+    with pytest.raises(SimgapError) as raised:
+        load_benchmark(folder)
+    assert words in str(raised.value)
+
+
+def test_an_image_folder_becomes_a_benchmark_in_natural_order(tmp_path: Path) -> None:
+    for name, images in (("10", 1), ("2", 2), ("grey_wolf", 1)):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+        for index in range(images):
+            (tmp_path / "tree" / name / f"{index}.jpg").write_bytes(jpeg(index))
+    assert convert_image_folder(tmp_path / "tree", "a {c}\n", tmp_path / "out", shard_images=3) == (3, 4)
+    benchmark = load_benchmark(tmp_path / "out")
+    assert benchmark.classnames == ("2", "10", "grey wolf")
+    assert len(benchmark.shards) == 2
+    from collections import Counter
+
+    labels = [s.label for shard in benchmark.shards for s in read_shard(shard, Counter(), caption=False, label=True)]
+    assert labels == [0, 0, 1, 2]
+
+
+def test_a_tree_with_an_empty_class(tmp_path: Path) -> None:
+    (tmp_path / "tree" / "a").mkdir(parents=True)
+    (tmp_path / "tree" / "b").mkdir()
+    with pytest.raises(SimgapError, match="holds no image"):
+        convert_image_folder(tmp_path / "tree", "a {c}\n", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_contact_sheet_has_a_tile_for_every_class(tmp_path: Path) -> None:
+    from PIL import Image
+
+    write_benchmark(tmp_path / "b" / "val", [0, 1, 1], ["cat", "dog"])
+    write_benchmark(tmp_path / "b" / "sketch", [0, 1], ["dog", "eel"])
+    draw_contact_sheet(tmp_path / "b", tmp_path / "sheet.png")
+    assert Image.open(tmp_path / "sheet.png").size == (100 + 3 * 96, 20 + 2 * 96)
+    with pytest.raises(SimgapError, match="holds no benchmark"):
+        draw_contact_sheet(tmp_path / "nowhere", tmp_path / "sheet.png")

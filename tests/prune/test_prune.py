@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from conftest import unit_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simgap.errors import SimgapError
+from simgap.prune import rules
+from simgap.prune.prune import prune_by_similarity, prune_imagenet_like, prune_random
+from simgap.prune.split import Split, read_keep, read_split, write_split
+from simgap.similarity.columns import measure
+from simgap.similarity.parameters import SimilarityParameters
+
+columns = st.lists(st.floats(-1, 1, width=16), min_size=1, max_size=40)
+
+
+@given(values=columns, threshold=st.floats(-1, 1), seed=st.integers(0, 100))
+@settings(max_examples=80, deadline=None)
+def test_imagenet_like_prunes_strictly_larger_margins_and_only_those(values, threshold, seed) -> None:
+    first = np.array(values, np.float32)
+    second = np.roll(first, 1)
+    full = np.random.default_rng(seed).random(len(first)) < 0.8
+    keep = rules.imagenet_like(full, [first, second], threshold)
+    for row in range(len(first)):
+        violated = float(first[row]) > threshold or float(second[row]) > threshold
+        assert keep[row] == (bool(full[row]) and not violated)
+
+
+@given(values=columns, share=st.floats(0, 1), most=st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_exactly_so_many_rows_stay_and_ties_go_to_the_lower(values, share, most) -> None:
+    similarity = np.round(np.array(values, np.float64), 1)
+    full = np.ones(len(values), bool)
+    full[::3] = False
+    count = int(share * full.sum())
+    keep = rules.by_similarity(full, similarity, count, most_similar=most)
+    order = sorted(np.flatnonzero(full), key=lambda row: (-similarity[row] if most else similarity[row], row))
+    assert np.flatnonzero(keep).tolist() == sorted(order[:count])
+
+
+def test_join() -> None:
+    a, b = np.array([0.1, 0.5], np.float32), np.array([0.3, 0.1], np.float32)
+    assert np.allclose(rules.join_similarities([a, b], "max"), [0.3, 0.5])
+    assert np.allclose(rules.join_similarities([a, b], "mean"), [0.2, 0.3])
+
+
+def test_random_is_seeded_and_exact() -> None:
+    full = np.ones(100, bool)
+    full[:50] = False
+    first = rules.random(full, 20, 0)
+    assert first.sum() == 20
+    assert not (first & ~full).any()
+    assert np.array_equal(first, rules.random(full, 20, 0))
+    assert not np.array_equal(first, rules.random(full, 20, 1))
+
+
+@pytest.mark.parametrize(("keep", "rows"), [(0, 0), (3, 3), (0.25, 2), (1.0, 10), (0.0, 0)])
+def test_a_count_or_a_fraction(keep, rows) -> None:
+    assert rules.rows_to_keep(keep, 10, 10, "here") == rows
+
+
+@pytest.mark.parametrize("keep", [11, -1, 1.5, True, "x"])
+def test_a_keep_that_cannot_be(keep) -> None:
+    with pytest.raises(SimgapError, match="here: "):
+        rules.rows_to_keep(keep, 10, 10, "here")
+
+
+def full_split(row_order: str, rows: int) -> Split:
+    return Split("full", {}, [], None, rows, rows, "all", True, row_order, None)
+
+
+@pytest.fixture
+def study(store, tmp_path):
+    pool = store("pool", unit_rows(203, 8, 0), parts=2)
+    queries = store("val", unit_rows(10, 8, 2), labels=[0] * 10)
+    measure(
+        SimilarityParameters(3, 64),
+        pool,
+        store("reference", unit_rows(30, 8, 1)),
+        queries,
+        np.ones(10, bool),
+        tmp_path / "similarity" / "val",
+    )
+    write_split(full_split(pool.row_order, 203), np.ones(203, bool), tmp_path / "full")
+    return tmp_path
+
+
+def test_splits_on_disk(study) -> None:
+    margin = np.load(study / "similarity" / "val" / "margin.npy")
+    metrics = prune_imagenet_like(study / "full", study / "similarity", ["val"], 0.0, True, study / "like")
+    split = read_split(study / "like")
+    keep = read_keep(study / "like" / "keep.npy", split.pool_rows)
+    assert np.array_equal(keep, margin <= 0)
+    assert metrics["read"] == metrics["kept"] + metrics["dropped/pruned"] == 203
+    assert metrics["degenerate"] == (split.kept < 0.2 * 203)
+    bits = np.load(study / "like" / "keep.npy")
+    assert bits.dtype == np.uint8
+    assert np.array_equal(np.unpackbits(bits, count=203, bitorder="little").astype(bool), keep)
+
+    best = np.load(study / "similarity" / "val" / "best.npy")
+    for most in (True, False):
+        out = study / f"ranked-{most}"
+        content = prune_by_similarity(
+            study / "full", study / "similarity", ["val"], "max", 0.25, True, out, most_similar=most
+        )
+        kept = best[read_keep(out / "keep.npy", 203)]
+        gone = best[~read_keep(out / "keep.npy", 203)]
+        assert len(kept) == content["kept"] == 50
+        assert kept.min() >= gone.max() if most else kept.max() <= gone.min()
+        assert ("most" if most else "least") in content["kept_end"]
+
+    control = prune_random(study / "full", "like", split.kept, 1.0, 0, True, study / "control")
+    assert control["kept"] == split.kept
+    assert control["controls"] == "like"
+    empty = prune_random(study / "full", "full", 203, 0, 0, True, study / "imagenet")
+    assert empty["kept"] == 0
+
+
+def test_a_threshold_apart_moves_rows_one_way(study) -> None:
+    kept = [
+        prune_imagenet_like(study / "full", study / "similarity", ["val"], t, True, study / "s")["kept"]
+        for t in (-0.5, 0.0, 0.1, 2.0)
+    ]
+    assert kept == sorted(kept)
+    assert kept[-1] == 203
+
+
+def test_columns_of_other_rows_are_refused(study) -> None:
+    info = study / "similarity" / "val" / "similarity.json"
+    info.write_text(json.dumps({**json.loads(info.read_text()), "row_order": "other"}))
+    with pytest.raises(SimgapError, match="other pool rows"):
+        prune_imagenet_like(study / "full", study / "similarity", ["val"], 0.0, True, study / "like")
+    assert not (study / "like").exists()
+
+
+def test_keep_larger_than_the_pool(study) -> None:
+    with pytest.raises(SimgapError, match=r"prune\.dissimilar\.big\.keep: 500 is more than the 203 rows"):
+        prune_by_similarity(
+            study / "full", study / "similarity", ["val"], "max", 500, True, study / "big", most_similar=True
+        )
+    assert not (study / "big").exists()
+
+
+def test_bits_of_another_pool(study) -> None:
+    with pytest.raises(SimgapError, match="pool rows need"):
+        read_keep(study / "full" / "keep.npy", 5000)
+    with pytest.raises(ValueError, match="recorded"):
+        write_split(full_split("x", 5), np.zeros(5, bool), study / "wrong")

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import unit_rows
+
+from simgap.errors import SimgapError
+from simgap.similarity.columns import Similarity, measure, rule_queries
+from simgap.similarity.parameters import SimilarityParameters
+
+
+@pytest.mark.parametrize("block_rows", [1, 7, 64, 1000])
+def test_columns_do_not_depend_on_blocks_and_parts(store, tmp_path, block_rows: int) -> None:
+    pool, reference, queries = unit_rows(150, 16, 0), unit_rows(20, 16, 1), unit_rows(12, 16, 2)
+    used = rule_queries(12, 0.5, 0)
+    labels = np.arange(12) % 3
+    out = tmp_path / "similarity"
+    metrics = measure(
+        SimilarityParameters(neighbours=4, block_rows=block_rows),
+        store("pool", pool, parts=3),
+        store("reference", reference),
+        store("val", queries, labels=labels),
+        used,
+        out,
+    )
+    exact = pool.astype(np.float64) @ queries.astype(np.float64).T
+    s_reference = (reference.astype(np.float64) @ queries.astype(np.float64).T).max(axis=0)
+    found = Similarity(out)
+    rule = np.flatnonzero(used)
+    assert np.array_equal(found.column("best"), exact[:, rule].max(axis=1).astype(np.float32))
+    assert np.array_equal(found.column("nearest_query"), rule[exact[:, rule].argmax(axis=1)])
+    assert np.array_equal(found.column("margin"), (exact - s_reference)[:, rule].max(axis=1).astype(np.float32))
+    table = found.queries(["label", "used_by_rule", "reference_similarity", "nearest_rows"])
+    assert table.column("label").to_pylist() == labels.tolist()
+    assert table.column("used_by_rule").to_pylist() == used.tolist()
+    assert np.array_equal(table.column("reference_similarity").to_numpy(), s_reference.astype(np.float32))
+    for query, rows in enumerate(table.column("nearest_rows").to_pylist()):
+        assert rows == np.lexsort((np.arange(150), -exact[:, query]))[:4].tolist()
+    assert metrics["queries_used_by_rule"] == 6
+
+
+def test_sets_of_different_embedders_are_not_compared(store, tmp_path) -> None:
+    pool, queries = store("pool", unit_rows(5, 4, 0)), store("val", unit_rows(5, 4, 1), labels=[0] * 5)
+    parameters = SimilarityParameters(neighbours=1, block_rows=8)
+    for other in (
+        store("other", unit_rows(5, 4, 2), embedder="f"),
+        store("wide", unit_rows(5, 6, 2)),
+    ):
+        with pytest.raises(SimgapError, match="one embedder"):
+            measure(parameters, pool, other, queries, np.ones(5, bool), tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+def test_rule_queries_are_seeded_and_as_many_as_asked() -> None:
+    assert rule_queries(400, 0.75, 0).sum() == 300
+    assert np.array_equal(rule_queries(40, 0.5, 3), rule_queries(40, 0.5, 3))
+    assert not np.array_equal(rule_queries(40, 0.5, 3), rule_queries(40, 0.5, 4))
+    assert rule_queries(5, 0.01, 0).sum() == 1
+    assert rule_queries(5, 1.0, 0).all()

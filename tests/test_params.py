@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from simgap.errors import SimgapError
+from simgap.params import load_params
+
+PRESETS = sorted((REPOSITORY / "presets").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("preset", [REPOSITORY / "params.yaml", *PRESETS], ids=lambda path: path.name)
+def test_every_preset_follows_the_schema(preset: Path) -> None:
+    load_params(preset)
+
+
+def test_the_default_study_is_the_toy_preset() -> None:
+    assert (REPOSITORY / "params.yaml").read_text() == (REPOSITORY / "presets" / "toy.yaml").read_text()
+
+
+BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
+    "threshold": (lambda c: c.update(threshold="abc"), ("threshold", "'abc'", "number")),
+    "bool threshold": (lambda c: c.update(threshold=True), ("threshold", "True")),
+    "nan threshold": (lambda c: c.update(threshold=float("nan")), ("threshold", "nan")),
+    "misspelt": (lambda c: c.update(treshold=0.1), ("treshold", "'threshold'")),
+    "misspelt below": (lambda c: c["train"].update(bach_size=1), ("train.bach_size", "'batch_size'")),
+    "text for a number": (lambda c: c["train"].update(batch_size="64"), ("train.batch_size", "'64'")),
+    "out of range": (lambda c: c["train"].update(batch_size=0), ("train.batch_size", "0", "at least 1")),
+    "unknown rule": (lambda c: c["prune"].update(imagenet_lik={}), ("prune.imagenet_lik",)),
+    "misspelt in a split": (
+        lambda c: c["prune"]["imagenet-like"].update(x={"benchmark": ["val"]}),
+        ("prune.imagenet-like.x.benchmark", "'benchmarks'"),
+    ),
+    "unknown benchmark": (
+        lambda c: c["prune"]["imagenet-like"].update(x={"benchmarks": ["vla"]}),
+        ("prune.imagenet-like.x.benchmarks", "'vla'", "val, sketch"),
+    ),
+    "no benchmark": (lambda c: c["prune"]["imagenet-like"].update(x={"benchmarks": []}), ("x.benchmarks", "empty")),
+    "name in two rules": (
+        lambda c: c["prune"]["random"].update(combined={"size_of": "full", "keep": 0.5, "seed": 0}),
+        ("prune.random.combined", "prune.imagenet-like"),
+    ),
+    "name in no rule": (lambda c: c["runs"].update(nosuch={}), ("runs.nosuch", "combined")),
+    "name of full": (
+        lambda c: c["prune"]["random"].update(full={"size_of": "combined", "keep": 0.5, "seed": 0}),
+        ("prune.random.full",),
+    ),
+    "bad split name": (lambda c: c["prune"]["imagenet-like"].update({"100m": {"benchmarks": ["val"]}}), ("100m",)),
+    "keep above 1": (
+        lambda c: c["prune"]["dissimilar"]["dissimilar-quarter"].update(keep=1.5),
+        ("prune.dissimilar.dissimilar-quarter.keep", "1.5"),
+    ),
+    "unknown join": (
+        lambda c: c["prune"]["dissimilar"]["dissimilar-quarter"].update(join="median"),
+        ("join", "'median'", "max, mean"),
+    ),
+    "size of nothing": (lambda c: c["prune"]["random"]["quarter-control"].update(size_of="x"), ("size_of", "'x'")),
+    "bad override": (lambda c: c["runs"].update(full={"lr": 1}), ("runs.full", "lr", "learning_rate")),
+    "missing block": (lambda c: c.pop("repeats"), ("repeats", "missing")),
+    "same seed twice": (lambda c: c["repeats"].update(seeds=[1, 1]), ("repeats.seeds", "[1, 1]")),
+    "negative seed": (lambda c: c["repeats"].update(seeds=[-1]), ("repeats.seeds", "-1")),
+    "licence": (lambda c: c["benchmarks"].update(accepted_licences=[]), ("objectnet", "accepted_licences")),
+    "query fraction": (lambda c: c["benchmarks"].update(query_fraction=0.0), ("benchmarks.query_fraction", "0.0")),
+    "source": (lambda c: c["embedder"].update(source="hub"), ("embedder.source", "'hub'", "pretrained")),
+    "draw": (lambda c: c["draw"]["toy"].update(planted=500), ("planted", "500")),
+    "not a mapping": (lambda c: c.update(prune=3), ("prune", "3")),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_params_give_one_line_that_names_parameter_and_value(case: str, tmp_path: Path) -> None:
+    change, words = BAD[case]
+    content = copy.deepcopy(yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text()))
+    change(content)
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    with pytest.raises(SimgapError) as raised:
+        load_params(path)
+    message = str(raised.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_broken_yaml(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("threshold: [")
+    with pytest.raises(SimgapError, match="not YAML"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_a_run_overrides_training() -> None:
+    params = load_params(REPOSITORY / "presets" / "toy.yaml")
+    changed = params.train_parameters({"batch_size": 32}, "here")
+    assert changed.batch_size == 32
+    assert changed.learning_rate == params.train.learning_rate

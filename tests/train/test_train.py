@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from conftest import MODEL_CONFIG, write_pool
+from safetensors.torch import load_file
+
+from simgap.embed.model import WEIGHTS_FILE, load
+from simgap.errors import SimgapError
+from simgap.train import train as module
+from simgap.train.data import Samples, TrainingShard, kept_shards, readable_shards
+from simgap.train.parameters import TrainParameters
+from simgap.train.train import count_steps, learning_rate, read_model_config, train
+
+
+def parameters(model: str, **changes) -> TrainParameters:
+    values = {
+        "model": model, "budget": "samples_seen", "samples_seen": 48, "epochs": 2.0, "batch_size": 8,
+        "learning_rate": 1e-3, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-6, "warmup_fraction": 0.2,
+        "crop_scale": 0.8, "precision": "fp32", "workers": 0, "shuffle_buffer": 100, "checkpoint_steps": 2,
+    }  # fmt: skip
+    return TrainParameters(**{**values, **changes})
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    (tmp_path / "model.json").write_text(json.dumps(MODEL_CONFIG))
+    return str(tmp_path / "model.json")
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> list[TrainingShard]:
+    return readable_shards(write_pool(tmp_path / "pool", 3, 7))
+
+
+def run(chosen: TrainParameters, shards: list[TrainingShard], folder: Path, seed: int = 0) -> dict:
+    (folder / "scratch").mkdir(parents=True, exist_ok=True)
+    return train(chosen, seed, shards, 21, folder / "model", folder / "scratch")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / WEIGHTS_FILE)
+
+
+def test_equal_inputs_give_equal_bytes_and_the_seed_matters(config: str, shards, tmp_path: Path) -> None:
+    metrics = [run(parameters(config), shards, tmp_path / name) for name in ("a", "b")]
+    other = run(parameters(config), shards, tmp_path / "c", seed=1)
+    assert metrics[0] == metrics[1] != other
+    files = [(tmp_path / name / "model" / WEIGHTS_FILE).read_bytes() for name in "abc"]
+    assert files[0] == files[1] != files[2]
+    assert metrics[0]["steps"] == 6
+    assert metrics[0]["samples_seen"] == 48
+    assert metrics[0]["epochs"] == 48 / 21
+    assert load(tmp_path / "a" / "model").dim == 16
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_killed_training_goes_on_as_if_nothing_had_been(config, shards, tmp_path, monkeypatch, workers) -> None:
+    chosen = parameters(config, workers=workers)
+    run(chosen, shards, tmp_path / "whole")
+    real = module.learning_rate
+
+    def killed(step, steps, chosen):
+        if step == 5:
+            raise KeyboardInterrupt
+        return real(step, steps, chosen)
+
+    monkeypatch.setattr(module, "learning_rate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(chosen, shards, tmp_path / "cut")
+    assert not (tmp_path / "cut" / "model").exists()
+    monkeypatch.setattr(module, "learning_rate", real)
+    run(chosen, shards, tmp_path / "cut")
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_it_learns_what_it_sees(config, shards, tmp_path) -> None:
+    metrics = run(parameters(config, samples_seen=800, learning_rate=3e-3), shards, tmp_path / "a")
+    assert metrics["loss_final"] < 0.5 * metrics["loss"][0][1]
+
+
+def test_budgets(config: str) -> None:
+    assert count_steps(parameters(config), 1000) == 6
+    assert count_steps(parameters(config, budget="epochs"), 40) == 10
+    assert count_steps(parameters(config, budget="epochs", epochs=0.01), 40) == 1
+
+
+def test_learning_rate_warms_up_and_decays(config: str) -> None:
+    rates = [learning_rate(step, 100, parameters(config)) for step in range(100)]
+    assert rates[0] == pytest.approx(1e-3 / 20)
+    assert max(rates) == rates[19] == rates[20] == pytest.approx(1e-3)
+    assert rates[:20] == sorted(rates[:20])
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    assert 0 < rates[-1] < 1e-5
+
+
+def test_nothing_to_train_on(config: str, tmp_path: Path) -> None:
+    with pytest.raises(SimgapError, match="nothing to train on"):
+        run(parameters(config), [], tmp_path / "a")
+
+
+def test_a_loss_that_is_not_finite_ends_training(config, shards, tmp_path) -> None:
+    with pytest.raises(SimgapError, match="learning_rate"):
+        run(parameters(config, learning_rate=1e30, warmup_fraction=0.0, samples_seen=400), shards, tmp_path / "a")
+    assert not (tmp_path / "a" / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("budget", "hours"), ("batch_size", 0), ("learning_rate", 0.0), ("workers", -1), ("crop_scale", 1.2)],
+)
+def test_parameters_out_of_range(config: str, field: str, value) -> None:
+    with pytest.raises(SimgapError, match=f"train.{field}"):
+        parameters(config, **{field: value}).check()
+
+
+def test_models_by_name_and_by_file(config: str) -> None:
+    assert read_model_config(config) == MODEL_CONFIG
+    assert read_model_config("ViT-B-32-quickgelu")["model_cfg"]["quick_gelu"] is True
+    assert read_model_config("ViT-B-32")["model_cfg"]["quick_gelu"] is False
+    with pytest.raises(SimgapError, match=r"train\.model: 'ViT-B-23'"):
+        read_model_config("ViT-B-23")
+
+
+class Recorder:
+    """A tokenizer that tells captions apart by their words."""
+
+    def __call__(self, texts: list[str]) -> torch.Tensor:
+        return torch.tensor([[int(word) if word.isdigit() else 0 for word in texts[0].split()]])
+
+
+def stream(shards, buffer=1000, seed=0, done=0):
+    def preprocess(picture):
+        return torch.rand(1)
+
+    return iter(Samples(shards, preprocess, Recorder(), seed, buffer, 4, done))
+
+
+@pytest.mark.parametrize("buffer", [1, 5, 1000])
+def test_every_epoch_has_every_kept_sample_once_in_a_new_order(tmp_path: Path, buffer: int) -> None:
+    pool = write_pool(tmp_path / "pool", 3, 7)
+    rows = pa.table(
+        {
+            "shard": [f"{s:05d}.tar" for s in range(3) for _ in range(7)],
+            "key": [f"{s:05d}{i:04d}" for s in range(3) for i in range(7)],
+        }
+    )
+    keep = np.ones(21, bool)
+    keep[[0, 8, 9, 14, 15, 16, 17, 18, 19, 20]] = False
+    shards = kept_shards(pool, rows, keep)
+    assert [shard.path.name for shard in shards] == ["00000.tar", "00001.tar"]
+    tokens = [tuple(text.tolist()) for _, text in islice(stream(shards, buffer), 33)]
+    expected = sorted((0, index, 0, shard) for shard in range(2) for index in range(7) if keep[shard * 7 + index])
+    epochs = [tokens[start : start + 11] for start in (0, 11, 22)]
+    for epoch in epochs:
+        assert sorted(epoch) == expected
+    assert epochs[0] != epochs[1]
+    assert epochs[1] != epochs[2]
+
+
+def test_a_stream_that_starts_later_goes_on_where_it_stood(shards) -> None:
+    whole = list(islice(stream(shards, 5), 40))
+    later = list(islice(stream(shards, 5, done=3), 28))
+    for (image, text), (other, again) in zip(whole[12:], later, strict=True):
+        assert torch.equal(image, other)
+        assert torch.equal(text, again)
+
+
+def test_reference_samples_are_captioned_by_class(tmp_path: Path) -> None:
+    folder = write_pool(tmp_path / "reference", 1, 4, labels=True)
+    rows = pa.table({"shard": ["00000.tar"] * 4, "key": [f"00000{i:04d}" for i in range(4)]})
+    (shard,) = kept_shards(folder, rows, np.ones(4, bool), ("cat", "dog"))
+    assert [s.caption for s in shard.samples()] == [f"a photo of a {name}" for name in ("cat", "dog", "cat", "dog")]
+
+
+def test_a_shard_that_went_missing(tmp_path: Path) -> None:
+    pool = write_pool(tmp_path / "pool", 1, 2)
+    rows = pa.table({"shard": ["00007.tar"], "key": ["x"]})
+    with pytest.raises(SimgapError, match=r"00007\.tar: no such shard"):
+        kept_shards(pool, rows, np.ones(1, bool))

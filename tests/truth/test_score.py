@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import unit_rows, write_tar
+
+from simgap.errors import SimgapError
+from simgap.prune.split import Split, write_split
+from simgap.truth.marks import Mark, read_marks
+from simgap.truth.score import deduplication, duplicate_groups, pruned_shares, rank_of_copies
+
+PLAIN = Mark("photo", "cat", None, None, None)
+
+
+def test_rank_of_copies_against_a_plain_count(store) -> None:
+    vectors, queries = unit_rows(90, 5, 0), unit_rows(7, 5, 1)
+    pool = store("pool", vectors, parts=2)
+    copies = np.random.default_rng(0).integers(0, 90, 7)
+    own = np.array([-1, 3, 50, -1, 89, 0, -1])
+    exact = queries.astype(np.float64) @ vectors.astype(np.float64).T
+    expected = [sum(exact[q, row] > exact[q, copies[q]] for row in range(90) if row != own[q]) for q in range(7)]
+    assert rank_of_copies(pool, queries, copies, own).tolist() == expected
+
+
+def test_precision_and_recall_of_deduplication(store) -> None:
+    vectors = np.eye(6, dtype=np.float16)
+    vectors[3] = vectors[0]
+    vectors[4] = vectors[1]
+    marks = [
+        PLAIN,
+        PLAIN,
+        PLAIN,
+        Mark("photo", "cat", "exact", "pool", "000000000"),
+        PLAIN,
+        Mark("photo", "cat", "near", "pool", "000000002"),
+    ]
+    pool = store("pool", vectors)
+    group = duplicate_groups(marks, [f"{row:09d}" for row in range(6)])
+    assert group.tolist() == [0, 1, 2, 0, 4, 2]
+    metrics = deduplication(pool, group, np.zeros((1, 6), np.float32), [0.5])
+    # Rows 3 and 4 go, 3 and 5 should have.
+    assert metrics == {
+        "deduplication/true_duplicates": 2,
+        "deduplication/eps_0.5/dropped": 2,
+        "deduplication/eps_0.5/precision": 0.5,
+        "deduplication/eps_0.5/recall": 0.5,
+    }
+
+
+def test_what_a_split_is_without(tmp_path: Path) -> None:
+    marks = [
+        PLAIN,
+        Mark("sketch", "cat", "exact", "sketch", "1"),
+        Mark("sketch", None, "near", "sketch", "2"),
+        Mark("photo", "dog", "exact", "val", "1"),
+    ]
+    keep = np.array([True, False, True, False])
+    write_split(Split("imagenet-like", {}, ["sketch"], 0.0, 2, 4, "", True, "x", None), keep, tmp_path / "s")
+    assert pruned_shares(marks, tmp_path / "s") == {
+        "s/pruned_share/style/photo": 0.5,
+        "s/pruned_share/style/sketch": 0.5,
+        "s/pruned_share/class/cat": 0.5,
+        "s/pruned_share/class/dog": 1.0,
+        "s/pruned_share/class/none": 0.0,
+        "s/pruned_share/planted/exact": 1.0,
+        "s/pruned_share/planted/near": 0.0,
+    }
+
+
+def test_marks_of_both_dialects(tmp_path: Path) -> None:
+    toy = {"key": "a", "class": "cat", "style": "photo", "planted": "near", "copy_of": "val/0001"}
+    photo = {"source": "PACS/sketch/dog/x.png", "duplicate_of": None}
+    copied = {"source": "PACS/photo/dog/x.jpg", "duplicate_of": "b"}
+    other = {"source": "cifar10/train/ship/1.jpg", "duplicate_of": None}
+    members = [
+        (f"{key}.json", json.dumps(content).encode())
+        for key, content in zip("abcd", (toy, photo, copied, other), strict=True)
+    ]
+    write_tar(tmp_path / "0.tar", members)
+    found = read_marks(tmp_path)
+    assert found["0.tar", "a"] == Mark("photo", "cat", "near", "val", "0001")
+    assert found["0.tar", "b"] == Mark("sketch", "dog", None, None, None)
+    assert found["0.tar", "c"] == Mark("photo", "dog", "near", "pool", "b")
+    assert found["0.tar", "d"] == Mark("off_topic", None, None, None, None)
+    write_tar(tmp_path / "1.tar", [("e.json", b"{}")])
+    with pytest.raises(SimgapError, match="has no marks"):
+        read_marks(tmp_path)
