@@ -38,6 +38,10 @@ demo: environment ## the whole toy study from an empty cache, then the compariso
 	@echo
 	@echo 'The table with claims A and B: report/table.md. Compare runs: make ui. Another threshold: dvc exp run -S threshold=0.05'
 
+.PHONY: study
+study: environment ## a study of another preset, as an experiment: make study PRESET=pacs DATA=folder
+	simgap study $(PRESET) $(if $(DATA),--data $(DATA))
+
 .PHONY: ui
 ui: environment ## MLflow UI on the study's runs, on 127.0.0.1
 	simgap ui

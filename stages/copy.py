@@ -19,11 +19,17 @@ def main(params: Params, name: str, out: Path) -> None:
     source = Path(os.environ.get("DVC_ROOT", ".")) / wanted.source
     if not source.is_dir():
         raise SimgapError(f"copy.{name}.source: {wanted.source!r} is no folder (looked for {source})")
-    found = sha256_of(source)
-    if found != wanted.sha256:
-        raise SimgapError(f"copy.{name}.sha256: {wanted.source} has {found}, the params file says {wanted.sha256!r}")
+    for folder in wanted.folders:
+        if not (source / folder).is_dir():
+            raise SimgapError(f"copy.{name}.folders: {wanted.source} has no folder {folder!r}")
     with complete(out) as partial:
-        shutil.copytree(source, partial)
+        for folder in wanted.folders:
+            shutil.copytree(source / folder, partial / folder)
+        found = sha256_of(partial)
+        if found != wanted.sha256:
+            raise SimgapError(
+                f"copy.{name}.sha256: {wanted.source} has {found}, the params file says {wanted.sha256!r}"
+            )
 
 
 if __name__ == "__main__":

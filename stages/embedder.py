@@ -14,12 +14,8 @@ from simgap.stage import PATH, Params, scratch, stage, state_of
 @click.option("--out", type=PATH, required=True)
 @click.option("--metrics", type=PATH, required=True)
 def main(params: Params, pool: Path, out: Path, metrics: Path) -> None:
-    train = params.train_parameters(
-        {**params.embedder.train, "model": params.embedder.model or params.train.model}, "embedder.train"
-    )
-    identity = {"embedder": params.embedder, "train": train, "pool": state_of(pool)}
-    with scratch("embedder", identity) as folder:
-        write_json(metrics, make_embedder(params.embedder, train, pool, out, folder))
+    with scratch("embedder", {"embedder": params.embedder, "pool": state_of(pool)}) as folder:
+        write_json(metrics, make_embedder(params.embedder, pool, out, folder))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,15 @@ def test_a_failed_write_leaves_nothing_and_spares_what_was_there(tmp_path: Path)
     with complete(out) as partial:
         partial.mkdir()
         (partial / "a").write_text("old")
-    with pytest.raises(RuntimeError), complete(out) as partial:
-        partial.mkdir()
-        (partial / "a").write_text("new")
-        raise RuntimeError
+
+    def interrupted() -> None:
+        with complete(out) as partial:
+            partial.mkdir()
+            (partial / "a").write_text("new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert (out / "a").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

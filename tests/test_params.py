@@ -67,7 +67,11 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
     "negative seed": (lambda c: c["repeats"].update(seeds=[-1]), ("repeats.seeds", "-1")),
     "licence": (lambda c: c["benchmarks"].update(accepted_licences=[]), ("objectnet", "accepted_licences")),
     "query fraction": (lambda c: c["benchmarks"].update(query_fraction=0.0), ("benchmarks.query_fraction", "0.0")),
-    "source": (lambda c: c["embedder"].update(source="hub"), ("embedder.source", "'hub'", "pretrained")),
+    "two embedders": (
+        lambda c: c["embedder"].update(directory="x"),
+        ("embedder", "train and directory", "exactly one"),
+    ),
+    "embedder's training": (lambda c: c["embedder"]["train"].update(batch_size=0), ("train.batch_size", "0")),
     "draw": (lambda c: c["draw"]["toy"].update(planted=500), ("planted", "500")),
     "not a mapping": (lambda c: c.update(prune=3), ("prune", "3")),
 }

@@ -30,6 +30,17 @@ def track() -> None:
 
 
 @main.command()
+@click.argument("preset")
+@click.option("--data", type=PATH, help="Folder of the data that the preset copies.")
+@reports_errors
+def study(preset: str, data: Path | None) -> None:
+    """Run the study of PRESET as a DVC experiment of its own, and show its table; the workspace stays as it is."""
+    from simgap.study import run_study
+
+    click.echo(run_study(preset, data))
+
+
+@main.command()
 @click.option("--port", type=int, default=5000, show_default=True)
 @reports_errors
 def ui(port: int) -> None:

@@ -29,9 +29,10 @@ NEEDS_LICENCE = {"objectnet": "ObjectNet's licence forbids using it to tune a mo
 
 @dataclass(frozen=True)
 class CopyParameters:
-    """Data copied into the study: `source` relative to the repository, and the SHA-256 that it must have."""
+    """Data copied into the study: folders of `source`, itself relative to the repository, and the SHA-256 of them all."""
 
     source: str
+    folders: list[str]
     sha256: str
 
 
@@ -262,6 +263,5 @@ def load_params(path: Path) -> Params:
         raise SimgapError(f"{path}: repeats.seeds: {params.repeats.seeds} should name each seed once, and one at least")
     if min(params.repeats.seeds) < 0:
         raise SimgapError(f"{path}: repeats.seeds: {params.repeats.seeds} should not be below 0")
-    params.train_parameters(params.embedder.train, f"{path}: embedder.train")
     _check_splits(params, str(path))
     return params

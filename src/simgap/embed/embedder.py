@@ -6,59 +6,57 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from simgap.embed.parameters import EmbedderParameters
+from simgap.embed.parameters import EmbedderParameters, PretrainedParameters
 from simgap.errors import SimgapError
 from simgap.files import complete
+from simgap.train.parameters import TrainParameters
 
 
-def _train(
-    parameters: EmbedderParameters, train_parameters: Any, pool: Path, out: Path, scratch: Path
-) -> dict[str, Any]:
+def _train(parameters: TrainParameters, seed: int, pool: Path, out: Path, scratch: Path) -> dict[str, Any]:
     from simgap.train.data import readable_shards
     from simgap.train.train import train
 
     shards = readable_shards(pool)
     samples = sum(len(shard.keys) for shard in shards)
-    return train(train_parameters, parameters.seed, shards, samples, out, scratch)
+    return train(parameters, seed, shards, samples, out, scratch)
 
 
-def _fetch(model: str, tag: str, out: Path) -> dict[str, Any]:
+def _fetch(wanted: PretrainedParameters, out: Path) -> None:
     import open_clip
     from open_clip.transform import PreprocessCfg
 
     from simgap.embed.model import save
 
-    if (model, tag) not in open_clip.list_pretrained():
-        known = ", ".join(t for m, t in open_clip.list_pretrained() if m == model) or "none"
-        raise SimgapError(f"embedder.pretrained: {model} has no weights {tag!r}; choose from {known}")
-    clip = open_clip.create_model(model, pretrained=tag)
+    if (wanted.model, wanted.tag) not in open_clip.list_pretrained():
+        known = ", ".join(tag for model, tag in open_clip.list_pretrained() if model == wanted.model) or "none"
+        raise SimgapError(f"embedder.pretrained: {wanted.model} has no weights {wanted.tag!r}; choose from {known}")
+    clip = open_clip.create_model(wanted.model, pretrained=wanted.tag)
     fields = PreprocessCfg.__dataclass_fields__
     preprocess = {key: value for key, value in clip.visual.preprocess_cfg.items() if key in fields}
-    config = dict(open_clip.get_model_config(model))
+    config = dict(open_clip.get_model_config(wanted.model))
     # OpenAI's weights and those of a -quickgelu model name were trained with QuickGELU (open_clip's own rule).
-    config["quick_gelu"] = bool(config.get("quick_gelu", False)) or tag == "openai"
+    config["quick_gelu"] = bool(config.get("quick_gelu", False)) or wanted.tag == "openai"
     save(clip, {"model_cfg": config, "preprocess_cfg": preprocess}, out)
-    return {}
 
 
-def make_embedder(
-    parameters: EmbedderParameters, train_parameters: Any, pool: Path, out: Path, scratch: Path
-) -> dict[str, Any]:
+def _copy(directory: Path, out: Path) -> None:
+    from simgap.embed.model import load
+
+    load(directory)
+    with complete(out) as partial:
+        shutil.copytree(directory, partial)
+
+
+def make_embedder(parameters: EmbedderParameters, pool: Path, out: Path, scratch: Path) -> dict[str, Any]:
     """Train, fetch or copy the embedder, and give its metrics.
 
     Raises:
         SimgapError: the pretrained tag is unknown, or the directory is not a complete open_clip local directory.
     """
-    if parameters.source == "train":
-        metrics = _train(parameters, train_parameters, pool, out, scratch)
-    elif parameters.source == "pretrained":
-        metrics = _fetch(str(parameters.model), str(parameters.pretrained), out)
-    else:
-        from simgap.embed.model import load
-
-        directory = Path(str(parameters.directory))
-        load(directory)
-        with complete(out) as partial:
-            shutil.copytree(directory, partial)
-        metrics = {}
-    return {"source": parameters.source, **metrics}
+    if parameters.train is not None:
+        return {"source": "train", **_train(parameters.train, parameters.seed, pool, out, scratch)}
+    if parameters.pretrained is not None:
+        _fetch(parameters.pretrained, out)
+        return {"source": "pretrained"}
+    _copy(Path(str(parameters.directory)), out)
+    return {"source": "directory"}

@@ -3,41 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from simgap.errors import SimgapError
+from simgap.train.parameters import TrainParameters
 
-SOURCES = ("train", "pretrained", "directory")
+
+@dataclass(frozen=True)
+class PretrainedParameters:
+    """An open_clip model name and the tag of its weights, as `open_clip.list_pretrained()` gives them."""
+
+    model: str
+    tag: str
 
 
 @dataclass(frozen=True)
 class EmbedderParameters:
-    """Where the embedder comes from.
+    """Where the embedder comes from: exactly one of the three is not null.
 
     Attributes:
-        source: `train` on the pool, fetch a `pretrained` open_clip model, or copy a local `directory`.
-        model: `train`: path of an open_clip JSON config or a model name; `pretrained`: a model name; else null.
-        pretrained: `pretrained`: the open_clip tag; else null.
-        directory: `directory`: path of an open_clip local directory; else null.
+        train: trained on the pool, with these parameters of its own: another `train` block does not touch the embedder.
+        pretrained: fetched.
+        directory: path of an open_clip local directory, copied.
         seed: seed of the training.
-        train: keys of `train` that differ for the embedder.
     """
 
-    source: str
-    model: str | None
-    pretrained: str | None
+    train: TrainParameters | None
+    pretrained: PretrainedParameters | None
     directory: str | None
     seed: int
-    train: dict[str, Any]
 
     def check(self) -> None:
-        """Raise SimgapError where the source is unknown or lacks what it needs."""
-        if self.source not in SOURCES:
-            raise SimgapError(f"embedder.source: {self.source!r} is unknown; choose from {', '.join(SOURCES)}")
-        needs = {"train": ("model",), "pretrained": ("model", "pretrained"), "directory": ("directory",)}
-        for field in needs[self.source]:
-            if getattr(self, field) is None:
-                raise SimgapError(f"embedder.{field}: is null; source {self.source!r} needs it")
+        """Raise SimgapError where there is not exactly one source."""
+        given = [name for name in ("train", "pretrained", "directory") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise SimgapError(
+                f"embedder: {' and '.join(given) or 'none'} is set; exactly one of train, pretrained and directory should be"
+            )
+        if self.train is not None:
+            self.train.check()
 
 
 @dataclass(frozen=True)

@@ -52,13 +52,10 @@ def _numbers(content: dict[str, Any], prefix: str) -> dict[str, float]:
 
 
 def _texts(content: dict[str, Any], prefix: str) -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in content.items():
-        if isinstance(value, dict):
-            flat |= _texts(value, f"{prefix}{key}.")
-        elif not isinstance(value, float | int) or isinstance(value, bool) or prefix:
-            flat[f"{prefix}{key}"] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return flat
+    return {
+        f"{prefix}{key}": ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for key, value in content.items()
+    }
 
 
 def _model_record(params: Params, metrics: Path, split: str, seed: int) -> Record:
@@ -71,7 +68,7 @@ def _model_record(params: Params, metrics: Path, split: str, seed: int) -> Recor
         "split": split,
         "seed": str(seed),
         "kept": str(prune["kept"]),
-        **{key: ", ".join(value) if isinstance(value, list) else str(value) for key, value in about.items()},
+        **_texts(about, ""),
         **_texts(asdict(params.train_parameters(params.runs[split], f"runs.{split}")), "train."),
         **_texts(prune["parameters"], "rule."),
     }

@@ -1,0 +1,176 @@
+"""A miniature study, changed in every way that the graph is meant to tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+from mlflow.tracking import MlflowClient
+from studies import check_against_naive, commit, miniature, repository, run, stages_run
+
+from simgap.tracking.track import EXPERIMENT
+
+pytestmark = pytest.mark.slow
+
+TRAINED = ("full", "imagenet", "sketch-pruned", "sketch-pruned-control")
+BENCHMARKS = ("val", "sketch")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    folder = repository(tmp_path_factory.mktemp("study"), "toy", miniature)
+    ran = stages_run(run(folder, "dvc", "repro"))
+    commit(folder)
+    return folder, ran
+
+
+@pytest.fixture
+def study(finished: tuple[Path, list[str]]) -> Iterator[Path]:
+    folder, _ = finished
+    yield folder
+    run(folder, "git", "reset", "--quiet", "--hard")
+    run(folder, "git", "clean", "--quiet", "-fd")
+    run(folder, "dvc", "checkout", "--force")
+
+
+def mlflow_runs(folder: Path) -> list:
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    return client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id], max_results=1000)
+
+
+def follow(*splits: str) -> set[str]:
+    return {f"{stage}@{split}" for split in splits for stage in ("profile", "train", "evaluate")}
+
+
+def without_seed(stages: list[str]) -> set[str]:
+    return {stage.removesuffix("-0") if stage.startswith(("train@", "evaluate@")) else stage for stage in stages}
+
+
+def test_every_stage_runs_once_and_every_run_is_in_mlflow(finished) -> None:
+    folder, ran = finished
+    expected = {"draw@toy", "embedder", "embed@pool", "embed@reference", "deduplicate", "ground-truth@toy", "compare"}
+    expected |= {f"{stage}@{name}" for stage in ("embed-benchmark", "similarity") for name in BENCHMARKS}
+    expected |= {"prune-imagenet-like@val-pruned", "prune-imagenet-like@sketch-pruned"}
+    expected |= {"prune-dissimilar@dissimilar-quarter", "prune-similar@similar-quarter"}
+    expected |= {"prune-random@sketch-pruned-control", "prune-random@imagenet"} | follow(*TRAINED)
+    assert len(ran) == len(set(ran))
+    assert without_seed(ran) == expected
+    names = [run.info.run_name for run in mlflow_runs(folder)]
+    assert sorted(names) == sorted([*(f"{split}-0" for split in TRAINED), "study"])
+
+
+def test_the_default_graph_parses_and_has_every_stage() -> None:
+    names = {
+        line.split("@")[0].split()[0] for line in run(REPOSITORY, "dvc", "stage", "list", "--name-only").splitlines()
+    }
+    assert {
+        "embedder",
+        "similarity",
+        "prune-imagenet-like",
+        "prune-dissimilar",
+        "train",
+        "evaluate",
+        "compare",
+    } <= names
+
+
+def test_columns_and_splits_are_those_of_a_naive_recomputation(study: Path) -> None:
+    check_against_naive(study)
+
+
+def test_a_second_repro_runs_nothing(study: Path) -> None:
+    assert stages_run(run(study, "dvc", "repro")) == []
+    assert run(study, "git", "status", "--porcelain") == ""
+
+
+def test_a_threshold_reruns_the_imagenet_like_prunes_and_what_their_rows_change(study: Path) -> None:
+    ran = without_seed(stages_run(run(study, "dvc", "exp", "run", "-S", "threshold=0.05")))
+    assert {"prune-imagenet-like@val-pruned", "prune-imagenet-like@sketch-pruned", "compare"} <= ran
+    allowed = follow("sketch-pruned", "sketch-pruned-control") | {
+        "prune-random@sketch-pruned-control",
+        "ground-truth@toy",
+    }
+    assert ran - {"prune-imagenet-like@val-pruned", "prune-imagenet-like@sketch-pruned", "compare"} <= allowed
+    assert {"train@sketch-pruned", "evaluate@sketch-pruned"} <= ran
+
+
+def test_a_threshold_that_keeps_the_same_rows_retrains_nothing(study: Path) -> None:
+    ran = stages_run(run(study, "dvc", "exp", "run", "-S", "threshold=1e-12"))
+    assert {"prune-imagenet-like@val-pruned", "prune-imagenet-like@sketch-pruned"} <= set(ran)
+    assert not [stage for stage in ran if stage.startswith(("train", "evaluate", "embed", "similarity"))]
+
+
+def test_a_split_s_own_parameters_rerun_it_and_what_is_sized_by_it(study: Path) -> None:
+    change = "prune.imagenet-like.sketch-pruned.benchmarks=[sketch,val]"
+    ran = without_seed(stages_run(run(study, "dvc", "exp", "run", "-S", change)))
+    expected = {
+        "prune-imagenet-like@sketch-pruned",
+        "prune-random@sketch-pruned-control",
+        "ground-truth@toy",
+        "compare",
+    }
+    assert ran == expected | follow("sketch-pruned", "sketch-pruned-control")
+
+
+def test_a_new_trained_split_runs_its_own_stages_and_compare(study: Path) -> None:
+    ran = without_seed(stages_run(run(study, "dvc", "exp", "run", "-S", "+runs.val-pruned={}")))
+    assert ran == follow("val-pruned") | {"compare"}
+
+
+def add_metric(folder: Path, name: str) -> None:
+    file = folder / "src" / "simgap" / "evaluate" / "evaluate.py"
+    anchor = 'f"{zero_shot}/kept": len(labels),'
+    text = file.read_text()
+    assert anchor in text
+    file.write_text(text.replace(anchor, f'{anchor} f"{{zero_shot}}/{name}": 1,'))
+
+
+def test_an_edited_evaluation_reruns_evaluate_and_compare(study: Path) -> None:
+    add_metric(study, "edited")
+    ran = without_seed(stages_run(run(study, "dvc", "repro")))
+    assert ran == {f"evaluate@{split}" for split in TRAINED} | {"compare"}
+
+
+def test_experiments_elsewhere_run_their_own_code_and_lose_no_run(study: Path) -> None:
+    known = len(mlflow_runs(study))
+    for name, threshold in (("first", "0.03"), ("second", "0.06")):
+        add_metric(study, f"of_{name}")
+        run(study, "dvc", "exp", "run", "--queue", "--name", name, "-S", f"threshold={threshold}")
+        run(study, "git", "checkout", "--", "src", "params.yaml")
+    add_metric(study, "of_third")
+    run(study, "dvc", "exp", "run", "--temp", "--name", "third", "-S", "threshold=0.09")
+    run(study, "git", "checkout", "--", "src", "params.yaml")
+    run(study, "dvc", "exp", "run", "--run-all", "--jobs", "2")
+    runs = mlflow_runs(study)
+    # Every model's metrics have changed in each of the three, and so has the comparison.
+    assert len(runs) == known + 3 * (len(TRAINED) + 1)
+    for name in ("first", "second", "third"):
+        marked = [run for run in runs if f"evaluate/zero_shot/val/of_{name}" in run.data.metrics]
+        assert sorted(run.data.tags["split"] for run in marked) == sorted(TRAINED)
+        assert {run.data.tags.get("dvc.name") for run in marked} == {name}
+    thresholds = {run.data.tags["threshold"] for run in runs if run.data.tags["kind"] == "study"}
+    assert {"0.03", "0.06", "0.09"} <= thresholds
+
+
+def test_from_an_empty_cache_everything_comes_out_with_the_same_bytes(study: Path, tmp_path: Path) -> None:
+    run(tmp_path, "git", "clone", "--quiet", str(study), "clone")
+    clone = tmp_path / "clone"
+    ran = stages_run(run(clone, "dvc", "repro", "--force"))
+    assert "embedder" in ran
+    assert run(clone, "git", "status", "--porcelain") == ""
+    locked = yaml.safe_load((clone / "dvc.lock").read_text())["stages"]
+    assert len(locked) == len(ran)
+    assert "MLflow: 0 runs logged, 5 were there" in run(clone, "simgap", "track")
+
+
+def test_after_a_fresh_clone_mlflow_is_complete_though_evaluation_was_skipped(study: Path, tmp_path: Path) -> None:
+    run(tmp_path, "git", "clone", "--quiet", str(study), "clone")
+    clone = tmp_path / "clone"
+    run(clone, "git", "config", "user.name", "a")
+    ran = stages_run(run(clone, "dvc", "repro"))
+    assert not (clone / "mlflow.db").exists() or "compare" in ran
+    run(clone, "simgap", "track")
+    assert len(mlflow_runs(clone)) == len(TRAINED) + 1
