@@ -64,7 +64,10 @@ def gap_explained(full: Accuracies, pruned: Accuracies, reference_alone: Accurac
     denominator = full.minus(reference_alone)
     if denominator.low <= 0 <= denominator.high:
         return None
-    resampled = (full.resampled - pruned.resampled) / (full.resampled - reference_alone.resampled)
+    gaps = full.resampled - reference_alone.resampled
+    # The few resamples without a gap have no share of it.
+    defined = gaps != 0
+    resampled = (full.resampled - pruned.resampled)[defined] / gaps[defined]
     return _estimate((full.value - pruned.value) / denominator.value, resampled)
 
 
