@@ -24,11 +24,11 @@ lint: environment
 
 .PHONY: test
 test: lint ## lint, types and the fast tests
-	pytest -m 'not slow and not gpu' -n 2
+	pytest -m 'not slow and not gpu' -n 2 --dist loadfile
 
 .PHONY: test-all
 test-all: lint ## the same with the slow tests
-	pytest -m 'not gpu' -n 2
+	pytest -m 'not gpu' -n 2 --dist loadfile
 
 .PHONY: demo
 demo: environment ## the whole toy study from an empty cache, then the comparison table
