@@ -22,7 +22,12 @@ def main(params: Params, name: str, pool: Path, embeddings: Path, splits: Path, 
     names = ["full", *(split for rule in params.prune.rules().values() for split in rule)]
     found = np.load(centroids, allow_pickle=False)
     content = score(
-        read_marks(pool), embeddings, [splits / split for split in names], found, params.ground_truth[name].eps
+        read_marks(pool),
+        embeddings,
+        params.benchmarks.names,
+        [splits / split for split in names],
+        found,
+        params.ground_truth[name].eps,
     )
     write_json(metrics, content)
 

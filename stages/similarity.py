@@ -6,7 +6,7 @@ import click
 
 from simgap.embed.store import Embeddings
 from simgap.files import write_json
-from simgap.similarity.columns import measure, rule_queries
+from simgap.similarity.measure import measure, rule_queries
 from simgap.stage import PATH, Params, stage
 
 

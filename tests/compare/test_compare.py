@@ -77,6 +77,8 @@ def test_the_share_of_a_gap_is_undefined_where_there_may_be_none() -> None:
     assert found.value == pytest.approx((full.value - pruned.value) / (full.value - alone.value))
     assert found.low < 0.5 < found.high
     assert gap_explained(full, pruned, _of(0.8, 4)) is None
+    # The reference alone is better: there is no gap to explain.
+    assert gap_explained(full, pruned, _of(0.95, 5)) is None
 
 
 def _split(rule: str, kept: int, benchmarks: list[str], controls: str | None = None) -> Split:

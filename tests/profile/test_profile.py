@@ -11,7 +11,8 @@ from simgap.errors import SimgapError
 from simgap.profile.profile import certify, profile
 from simgap.prune.prune import prune_imagenet_like
 from simgap.prune.split import Split, read_keep, read_split, write_split
-from simgap.similarity.columns import Similarity, measure
+from simgap.similarity.columns import Similarity
+from simgap.similarity.measure import measure
 from simgap.similarity.parameters import SimilarityParameters
 
 

@@ -12,7 +12,7 @@ from simgap.errors import SimgapError
 from simgap.prune import rules
 from simgap.prune.prune import prune_by_similarity, prune_imagenet_like, prune_random
 from simgap.prune.split import Split, read_keep, read_split, write_split
-from simgap.similarity.columns import measure
+from simgap.similarity.measure import measure
 from simgap.similarity.parameters import SimilarityParameters
 
 columns = st.lists(st.floats(-1, 1, width=16), min_size=1, max_size=40)

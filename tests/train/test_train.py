@@ -23,7 +23,7 @@ def parameters(model: str, **changes) -> TrainParameters:
     values = {
         "model": model, "budget": "samples_seen", "samples_seen": 48, "epochs": 2.0, "batch_size": 8,
         "learning_rate": 1e-3, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-6, "warmup_fraction": 0.2,
-        "crop_scale": 0.8, "precision": "fp32", "workers": 0, "shuffle_buffer": 100, "checkpoint_steps": 2,
+        "crop_scale": 0.8, "precision": "fp32", "workers": 0, "threads": 1, "shuffle_buffer": 100, "checkpoint_steps": 2,
     }  # fmt: skip
     return TrainParameters(**{**values, **changes})
 
@@ -114,7 +114,14 @@ def test_a_loss_that_is_not_finite_ends_training(config, shards, tmp_path) -> No
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("budget", "hours"), ("batch_size", 0), ("learning_rate", 0.0), ("workers", -1), ("crop_scale", 1.2)],
+    [
+        ("budget", "hours"),
+        ("batch_size", 0),
+        ("learning_rate", 0.0),
+        ("workers", -1),
+        ("threads", 0),
+        ("crop_scale", 1.2),
+    ],
 )
 def test_parameters_out_of_range(config: str, field: str, value) -> None:
     with pytest.raises(SimgapError, match=f"train.{field}"):

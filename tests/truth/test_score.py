@@ -10,7 +10,7 @@ from conftest import unit_rows, write_tar
 from simgap.errors import SimgapError
 from simgap.prune.split import Split, write_split
 from simgap.truth.marks import Mark, read_marks
-from simgap.truth.score import deduplication, duplicate_groups, pruned_shares, rank_of_copies
+from simgap.truth.score import deduplication, duplicate_groups, pruned_shares, rank1_recall, rank_of_copies
 
 PLAIN = Mark("photo", "cat", None, None, None)
 
@@ -23,6 +23,19 @@ def test_rank_of_copies_against_a_plain_count(store) -> None:
     exact = queries.astype(np.float64) @ vectors.astype(np.float64).T
     expected = [sum(exact[q, row] > exact[q, copies[q]] for row in range(90) if row != own[q]) for q in range(7)]
     assert rank_of_copies(pool, queries, copies, own).tolist() == expected
+
+
+def test_recall_counts_copies_of_the_study_s_own_benchmarks(store, tmp_path: Path) -> None:
+    store("val", np.eye(4, dtype=np.float16)[:2])
+    pool = store("pool", np.eye(4, dtype=np.float16))
+    marks = [
+        Mark("photo", "cat", "exact", "val", "000000000"),
+        PLAIN,
+        Mark("photo", "cat", "near", "val", "000000001"),
+        Mark("sketch", "cat", "exact", "sketch", "000000000"),
+    ]
+    found = rank1_recall(marks, pool, tmp_path / "embeddings", ["val"])
+    assert found == {"rank1_recall/exact": 1.0, "rank1_recall/near": 0.0, "rank1_recall/copies": 0.5}
 
 
 def test_precision_and_recall_of_deduplication(store) -> None:
@@ -67,7 +80,11 @@ def test_what_a_split_is_without(tmp_path: Path) -> None:
         "s/pruned_share/class/none": 0.0,
         "s/pruned_share/planted/exact": 1.0,
         "s/pruned_share/planted/near": 0.0,
+        "s/domains_removed": "none",
     }
+    no_sketch = np.array([True, False, False, True])
+    write_split(Split("imagenet-like", {}, ["sketch"], 0.0, 2, 4, "", True, "x", None), no_sketch, tmp_path / "t")
+    assert pruned_shares(marks, tmp_path / "t")["t/domains_removed"] == "sketch"
 
 
 def test_marks_of_both_dialects(tmp_path: Path) -> None:

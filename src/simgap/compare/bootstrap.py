@@ -60,9 +60,12 @@ def accuracies(
 
 
 def gap_explained(full: Accuracies, pruned: Accuracies, reference_alone: Accuracies) -> Estimate | None:
-    """Give (full - pruned) / (full - reference alone), claim A; None where the denominator's interval includes 0."""
+    """Give (full - pruned) / (full - reference alone), claim A; None where the interval of that gap is not above 0.
+
+    Where the reference alone is as good as full, or better, there is no gap of which pruning could explain a share.
+    """
     denominator = full.minus(reference_alone)
-    if denominator.low <= 0 <= denominator.high:
+    if denominator.low <= 0:
         return None
     gaps = full.resampled - reference_alone.resampled
     # The few resamples without a gap have no share of it.

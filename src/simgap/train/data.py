@@ -103,17 +103,13 @@ class Samples(torch.utils.data.IterableDataset[tuple[torch.Tensor, torch.Tensor]
         self.shards, self.preprocess, self.tokenizer = shards, preprocess, tokenizer
         self.seed, self.buffer, self.batch, self.done = seed, buffer, batch, done
 
-    def _read(self, shards: list[TrainingShard]) -> Iterator[tuple[bytes, torch.Tensor]]:
-        for shard in shards:
-            for sample in shard.samples():
-                yield sample.image, self.tokenizer([sample.caption])[0]
-
-    def _shuffled(self, shards: list[TrainingShard], worker: int) -> Iterator[tuple[bytes, torch.Tensor]]:
+    def _shuffled(self, shards: list[TrainingShard], worker: int) -> Iterator[Sample]:
         for epoch in itertools.count():
             random = np.random.default_rng([self.seed, epoch, worker])
-            held: list[tuple[bytes, torch.Tensor]] = []
+            held: list[Sample] = []
             whole = True
-            for sample in self._read([shards[index] for index in random.permutation(len(shards))]):
+            permuted = (shards[index] for index in random.permutation(len(shards)))
+            for sample in itertools.chain.from_iterable(shard.samples() for shard in permuted):
                 held.append(sample)
                 if len(held) > self.buffer:
                     whole = False
@@ -135,12 +131,12 @@ class Samples(torch.utils.data.IterableDataset[tuple[torch.Tensor, torch.Tensor]
         skip = (self.done + workers - 1 - worker) // workers * self.batch
         # A worker without a shard of its own would end the stream for all.
         shards = self.shards[worker::workers] or self.shards
-        for position, (image, tokens) in enumerate(self._shuffled(shards, worker)):
+        for position, sample in enumerate(self._shuffled(shards, worker)):
             if position < skip:
                 continue
             # torch.manual_seed would visit every device; the transforms draw from this generator alone.
             torch.default_generator.manual_seed(seed_of(self.seed, worker, position))
-            yield self.preprocess(decode(image)), tokens
+            yield self.preprocess(decode(sample.image)), self.tokenizer([sample.caption])[0]
 
 
 def seed_of(seed: int, worker: int, position: int) -> int:

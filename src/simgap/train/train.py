@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -50,7 +51,12 @@ def build(config: dict[str, Any], seed: int, scratch: Path) -> tuple[torch.nn.Mo
         (partial / "open_clip_config.json").write_text(json.dumps(config))
     name = f"local-dir:{folder.resolve()}"
     torch.manual_seed(seed)
-    clip = open_clip.create_model(name, load_weights=False).to(memory_format=torch.channels_last)
+    # open_clip warns that no weights are loaded, which is what is wanted.
+    logging.disable(logging.WARNING)
+    try:
+        clip = open_clip.create_model(name, load_weights=False).to(memory_format=torch.channels_last)
+    finally:
+        logging.disable(logging.NOTSET)
     return clip, open_clip.get_tokenizer(name)
 
 
@@ -97,6 +103,7 @@ def train(
         raise SimgapError(
             f"{out.name}: the split keeps no pool rows and no reference joins it; there is nothing to train on"
         )
+    torch.set_num_threads(parameters.threads)
     config = read_model_config(parameters.model)
     clip, tokenizer = build(config, seed, scratch)
     clip.train()

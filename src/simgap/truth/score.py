@@ -17,6 +17,8 @@ from simgap.similarity.engine import exact_product
 from simgap.truth.marks import Mark
 
 BLOCK_ROWS = 2048
+# A split that is without this share of a style has lost a domain, not samples.
+DOMAIN_REMOVED = 0.95
 
 
 def _rows_by_key(embeddings: Embeddings) -> dict[str, int]:
@@ -47,12 +49,18 @@ def rank_of_copies(
     return nearer
 
 
-def rank1_recall(marks: Sequence[Mark], pool: Embeddings, embeddings: Path) -> dict[str, float]:
-    """Give the share of planted copies that are the nearest pool row of what they repeat, by kind and over exact and near."""
+def rank1_recall(
+    marks: Sequence[Mark], pool: Embeddings, embeddings: Path, benchmarks: Sequence[str]
+) -> dict[str, float]:
+    """Give the share of planted copies that are the nearest pool row of what they repeat, by kind and over exact and near.
+
+    Copies of pool, reference and `benchmarks` count; a world may also hold copies of benchmarks that the study leaves out.
+    """
     ranks: dict[str, list[int]] = defaultdict(list)
     by_source: dict[str, list[tuple[int, Mark]]] = defaultdict(list)
+    counted = {"pool", "reference", *benchmarks}
     for row, mark in enumerate(marks):
-        if mark.source is not None:
+        if mark.source is not None and mark.source in counted:
             by_source[mark.source].append((row, mark))
     for source, planted in sorted(by_source.items()):
         originals = Embeddings(embeddings / source)
@@ -115,7 +123,10 @@ def deduplication(
 
 
 def pruned_shares(marks: Sequence[Mark], split: Path) -> dict[str, Any]:
-    """Give the share of pool rows that a split is without, by style, by class, and of copies of its rule's queries."""
+    """Give the share of pool rows that a split is without, by style, by class, and of copies of its rule's queries.
+
+    For an imagenet-like split also `domains_removed`, in words: the styles of which at least 95% are gone.
+    """
     info = read_split(split)
     keep = read_keep(split / KEEP_FILE, info.pool_rows)
     total: Counter[str] = Counter()
@@ -127,12 +138,21 @@ def pruned_shares(marks: Sequence[Mark], split: Path) -> dict[str, Any]:
         total.update(names)
         if not keep[row]:
             gone.update(names)
-    return {f"{split.name}/pruned_share/{name}": gone[name] / count for name, count in sorted(total.items())}
+    shares: dict[str, Any] = {
+        f"{split.name}/pruned_share/{name}": gone[name] / count for name, count in sorted(total.items())
+    }
+    if info.rule == "imagenet-like":
+        removed = [
+            name for name in sorted(total) if name.startswith("style/") and gone[name] >= DOMAIN_REMOVED * total[name]
+        ]
+        shares[f"{split.name}/domains_removed"] = ", ".join(name.removeprefix("style/") for name in removed) or "none"
+    return shares
 
 
 def score(
     marks: dict[tuple[str, str], Mark],
     embeddings: Path,
+    benchmarks: Sequence[str],
     splits: Sequence[Path],
     centroids: NDArray[np.float32],
     eps: Sequence[float],
@@ -143,7 +163,7 @@ def score(
     shards, keys = table.column("shard").to_pylist(), table.column("key").to_pylist()
     aligned = [marks[shard, key] for shard, key in zip(shards, keys, strict=True)]
     metrics: dict[str, Any] = {
-        **rank1_recall(aligned, pool, embeddings),
+        **rank1_recall(aligned, pool, embeddings, benchmarks),
         **deduplication(pool, duplicate_groups(aligned, keys), centroids, eps),
     }
     for split in splits:

@@ -5,7 +5,8 @@ import pytest
 from conftest import unit_rows
 
 from simgap.errors import SimgapError
-from simgap.similarity.columns import Similarity, measure, rule_queries
+from simgap.similarity.columns import Similarity
+from simgap.similarity.measure import measure, rule_queries
 from simgap.similarity.parameters import SimilarityParameters
 
 

@@ -1,0 +1,100 @@
+"""Measure the similarity of a pool to one benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from simgap.embed.store import Embeddings, check_same_embedder
+from simgap.files import complete, write_json
+from simgap.progress import progress
+from simgap.similarity.columns import COLUMNS, INFO_FILE, QUERIES_FILE
+from simgap.similarity.engine import NearestRows, answer_rows, exact_product, nearest_rows
+from simgap.similarity.parameters import SimilarityParameters
+
+
+def rule_queries(queries: int, fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Choose the queries that rules see: bool [queries], a seeded `fraction` of them, at least one."""
+    chosen = np.zeros(queries, np.bool_)
+    count = max(1, round(fraction * queries))
+    chosen[np.random.default_rng(seed).permutation(queries)[:count]] = True
+    return chosen
+
+
+def measure(
+    parameters: SimilarityParameters,
+    pool: Embeddings,
+    reference: Embeddings,
+    benchmark: Embeddings,
+    used_by_rule: NDArray[np.bool_],
+    out: Path,
+) -> dict[str, Any]:
+    """Measure the pool's similarity to a benchmark in one pass, write the columns and give the metrics.
+
+    `best.npy`, `nearest_query.npy` and `margin.npy` hold a value for each pool row and come from the rule's queries alone;
+    `queries.parquet` has a row for each query, held out or not. Peak memory: O(queries + block).
+
+    Raises:
+        SimgapError: the sets come from different embedders.
+    """
+    check_same_embedder(pool, reference, benchmark)
+    queries = benchmark.read()
+    wide = queries.astype(np.float64)
+    in_reference = nearest_rows(reference.blocks(parameters.block_rows), queries, 1)
+    reference_similarity = in_reference.similarity[:, 0]
+    rule_rows = np.flatnonzero(used_by_rule).astype(np.int32)
+    in_pool = NearestRows(len(queries), parameters.neighbours)
+
+    with complete(out) as partial:
+        partial.mkdir(parents=True)
+        columns = {
+            name: open_memmap(partial / f"{name}.npy", mode="w+", dtype=dtype, shape=(pool.rows,))
+            for name, dtype in COLUMNS.items()
+        }
+        bar: Any = progress(None, pool.rows, f"similarity {benchmark.folder.name}", "row")
+        with bar:
+            for first, block in pool.blocks(parameters.block_rows):
+                similarity = exact_product(block, wide)
+                in_pool.update(first, similarity)
+                answers = answer_rows(similarity[:, rule_rows], reference_similarity[rule_rows])
+                rows = slice(first, first + len(block))
+                columns["best"][rows] = answers.best
+                columns["nearest_query"][rows] = rule_rows[answers.nearest_query]
+                columns["margin"][rows] = answers.margin
+                bar.update(len(block))
+        for column in columns.values():
+            column.flush()
+        pq.write_table(
+            pa.table(
+                {
+                    "row": np.arange(len(queries), dtype=np.int32),
+                    "label": benchmark.metadata(["label"]).column("label").to_numpy(),
+                    "used_by_rule": used_by_rule,
+                    "reference_similarity": reference_similarity.astype(np.float32),
+                    "reference_row": in_reference.row[:, 0].astype(np.int32),
+                    "pool_similarity": in_pool.similarity[:, 0].astype(np.float32),
+                    "nearest_rows": pa.array(list(in_pool.row), pa.list_(pa.int64())),
+                    "nearest_similarities": pa.array(
+                        list(in_pool.similarity.astype(np.float32)), pa.list_(pa.float32())
+                    ),
+                }
+            ),
+            partial / QUERIES_FILE,
+        )
+        write_json(partial / INFO_FILE, {"row_order": pool.row_order, "pool_rows": pool.rows, "queries": len(queries)})
+        positive = int((columns["margin"] > 0).sum())
+    return {
+        "pool_rows": pool.rows,
+        "queries": len(queries),
+        "queries_used_by_rule": int(used_by_rule.sum()),
+        "reference_similarity_mean": float(reference_similarity.mean()),
+        "pool_similarity_mean": float(in_pool.similarity[:, 0].mean()),
+        "queries_nearer_to_pool_share": float((in_pool.similarity[:, 0] > reference_similarity).mean()),
+        "rows_with_positive_margin_share": positive / pool.rows,
+    }
