@@ -99,7 +99,7 @@ def study() -> Study:
     benchmarks = ["val", "sketch"]
     correct = {(s, b): random.random((2, 200)) < rates[s] for s in splits for b in benchmarks}
     used = {"val": np.ones(200, bool), "sketch": np.arange(200) < 150}
-    return Study(splits, benchmarks, [0, 1], correct, used, {("full", "val", 10): 0.5})
+    return Study(splits, 80, benchmarks, [0, 1], correct, used, {("full", "val", 10): 0.5})
 
 
 def test_cells(study: Study) -> None:
@@ -144,6 +144,15 @@ def test_tables_show_every_split_and_mark_what_rules_used(study: Study) -> None:
     for name in study.splits:
         assert f"| {name} |" in report
     assert "equivalent" in report
+    assert "degenerate" not in text + report
+
+
+def test_a_split_that_keeps_too_little_is_flagged(study: Study) -> None:
+    study.splits["pruned"] = _split("imagenet-like", 15, ["sketch"])
+    cells = compare(PARAMETERS, study)
+    flag = "pruned keeps 18.8% of full: too little to speak for the pool (degenerate)"
+    assert text_table(study, cells).splitlines()[-1] == flag
+    assert flag in markdown_report(PARAMETERS, study, cells)
 
 
 def test_reading_a_study(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from simgap.compare.bootstrap import Estimate
 from simgap.compare.compare import Cell
 from simgap.compare.parameters import CompareParameters
 from simgap.compare.study import Study
+from simgap.prune.split import is_degenerate
 
 Cells = dict[tuple[str, str], Cell]
 SIZE_RULES = {"dissimilar": "dissimilar-pruned", "similar": "similar-pruned", "random": "random", "full": "full"}
@@ -36,6 +37,14 @@ def _seeds(study: Study) -> str:
     return "one seed: intervals are over images only" if count == 1 else f"{count} seeds"
 
 
+def _flags(study: Study) -> list[str]:
+    return [
+        f"{name} keeps {_percent(split.kept / study.full_rows)}% of full: too little to speak for the pool (degenerate)"
+        for name, split in study.splits.items()
+        if is_degenerate(split, study.full_rows)
+    ]
+
+
 def text_table(study: Study, cells: Cells) -> str:
     """Lay out top-1 accuracies for a terminal; `*` marks a benchmark whose queries the split's rule used."""
     width = max(len(name) for name in study.splits) + 2
@@ -50,7 +59,7 @@ def text_table(study: Study, cells: Cells) -> str:
             cell = cells[split, benchmark]
             row += f"{_percent(cell.accuracy.value) + ('*' if cell.marked == 'used by the rule' else ' '):>11}"
         lines.append(row)
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_flags(study)]) + "\n"
 
 
 def _accuracy_section(study: Study, cells: Cells) -> str:
@@ -141,13 +150,14 @@ def markdown_report(parameters: CompareParameters, study: Study, cells: Cells) -
         f"Top-1 accuracies in percent with 95% intervals ({_seeds(study)}; {parameters.resamples} resamples of seeds and images "
         "together, paired by image where two splits are compared). `*`: the split's rule used queries of this benchmark.\n",
         "## Zero-shot accuracy\n",
-        _accuracy_section(study, cells),
+        _accuracy_section(study, cells) + "".join(f"\n{flag}\n" for flag in _flags(study)),
         "## Queries that the rule used, and held-out queries of the same benchmark\n",
         _held_out_section(study, cells),
         "## Splits against random controls of the same size\n",
         _control_section(study, cells),
         "## Claim A: the share of the gap that pruning explains\n",
-        "(full - split) / (full - reference alone); undefined where the interval of the denominator includes 0.\n",
+        "(full - split) / (full - reference alone); undefined where the interval of that gap is not "
+        "wholly above 0: then there is no gap of which pruning could explain a share.\n",
         _claim_a_section(study, cells),
         "## Claim B: does a small dissimilar-pruned split match full?\n",
         f"`equivalent`: the whole interval lies within {margin} points of 0.\n",

@@ -19,6 +19,7 @@ class Study:
 
     Attributes:
         splits: by name, in the order of the params file.
+        full_rows: rows of the split full, trained or not.
         benchmarks: names.
         seeds: training seeds.
         correct: by (split, benchmark): top-1 outcomes, bool [seeds, images].
@@ -27,6 +28,7 @@ class Study:
     """
 
     splits: dict[str, Split]
+    full_rows: int
     benchmarks: list[str]
     seeds: list[int]
     correct: dict[tuple[str, str], NDArray[np.bool_]]
@@ -83,4 +85,5 @@ def read_study(
                         shot_outcomes.setdefault(shots, []).append(float(table.column(column).to_numpy().mean()))
             correct[run, benchmark] = np.stack(outcomes)
             few_shot |= {(run, benchmark, shots): float(np.mean(found)) for shots, found in shot_outcomes.items()}
-    return Study({run: read_split(splits / run) for run in runs}, benchmarks, seeds, correct, used, few_shot)
+    read = {run: read_split(splits / run) for run in runs}
+    return Study(read, read_split(splits / "full").kept, benchmarks, seeds, correct, used, few_shot)

@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simgap.prune import rules
-from simgap.prune.split import KEEP_FILE, Split, read_keep, read_split, write_split
+from simgap.prune.split import KEEP_FILE, Split, is_degenerate, read_keep, read_split, write_split
 from simgap.similarity.columns import Similarity
-
-DEGENERATE_SHARE = 0.2
 
 
 def _read_full(folder: Path) -> tuple[Split, NDArray[np.bool_]]:
@@ -26,13 +24,12 @@ def _columns(full: Split, similarity: Path, benchmarks: list[str], name: str) ->
 
 def _finish(split: Split, full: Split, keep: NDArray[np.bool_], out: Path) -> dict[str, Any]:
     content = write_split(split, keep, out)
-    share = split.kept / full.kept if full.kept else 0.0
     return {
         **content,
         "read": full.kept,
         "dropped/pruned": full.kept - split.kept,
-        "kept_share_of_full": share,
-        "degenerate": split.rule == "imagenet-like" and share < DEGENERATE_SHARE,
+        "kept_share_of_full": split.kept / full.kept if full.kept else 0.0,
+        "degenerate": is_degenerate(split, full.kept),
     }
 
 

@@ -14,6 +14,7 @@ from simgap.files import complete, read_json, write_json
 
 KEEP_FILE = "keep.npy"
 INFO_FILE = "split.json"
+DEGENERATE_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Split:
     reference_rows: bool
     row_order: str
     controls: str | None
+
+
+def is_degenerate(split: Split, full_rows: int) -> bool:
+    """Say whether an imagenet-like split keeps under a fifth of the `full_rows` of full: too little to speak for the pool."""
+    return split.rule == "imagenet-like" and split.kept < DEGENERATE_SHARE * full_rows
 
 
 def write_split(split: Split, keep: NDArray[np.bool_], out: Path) -> dict[str, Any]:
