@@ -11,12 +11,34 @@ from simgap.params import load_params
 from simgap.stage import PARAMS_FILE
 
 PRESETS = Path("presets")
+# Where DVC keeps the copies in which experiments beside the workspace run.
+COPIES = Path(".dvc", "tmp", "exps", "standalone")
+
+
+def run_beside(preset: Path, command: list[str]) -> int:
+    """Run a `dvc exp run --temp` whose params file is `preset`, and give its exit code.
+
+    DVC copies the workspace as it begins; the preset stands in the workspace only until that copy is there.
+    """
+    known = set(COPIES.glob("*"))
+    own = PARAMS_FILE.read_bytes()
+    try:
+        PARAMS_FILE.write_bytes(preset.read_bytes())
+        running = subprocess.Popen(command)
+        while running.poll() is None:
+            if any((copy / PARAMS_FILE).is_file() for copy in set(COPIES.glob("*")) - known):
+                break
+            try:
+                running.wait(0.2)
+            except subprocess.TimeoutExpired:
+                continue
+    finally:
+        PARAMS_FILE.write_bytes(own)
+    return running.wait()
 
 
 def run_study(preset: str, data: Path | None) -> str:
-    """Run a preset's study with `dvc exp run --temp -n PRESET`, and give its table of accuracies.
-
-    The experiment takes its params file from the workspace, where the preset stands only until DVC has copied it.
+    """Run a preset's study as a DVC experiment of its name, and give its table of accuracies.
 
     Raises:
         SimgapError: the preset is unknown, the data are not where they should be, or DVC reports a failure.
@@ -31,14 +53,9 @@ def run_study(preset: str, data: Path | None) -> str:
     sources = [f"copy.{name}.source={data.resolve()}" for name in params.copy] if data is not None else []
     command = ["dvc", "exp", "run", "--temp", "--name", preset]
     command += [part for source in sources for part in ("--set-param", source)]
-    own = PARAMS_FILE.read_bytes()
-    try:
-        PARAMS_FILE.write_bytes(file.read_bytes())
-        finished = subprocess.run(command, check=False)
-    finally:
-        PARAMS_FILE.write_bytes(own)
-    if finished.returncode:
-        raise SimgapError(f"{' '.join(command)}: ended with {finished.returncode}; its messages are above")
+    code = run_beside(file, command)
+    if code:
+        raise SimgapError(f"{' '.join(command)}: ended with {code}; its messages are above")
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     import dvc.api
 
