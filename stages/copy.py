@@ -20,8 +20,12 @@ def main(params: Params, name: str, out: Path) -> None:
     if not source.is_dir():
         raise SimgapError(f"copy.{name}.source: {wanted.source!r} is no folder (looked for {source})")
     for folder in wanted.folders:
+        if Path(folder).name != folder:
+            raise SimgapError(f"copy.{name}.folders: {folder!r} should be the name of a folder in {wanted.source}")
         if not (source / folder).is_dir():
             raise SimgapError(f"copy.{name}.folders: {wanted.source} has no folder {folder!r}")
+    if not wanted.folders:
+        raise SimgapError(f"copy.{name}.folders: is empty; name a folder of {wanted.source}")
     with complete(out) as partial:
         for folder in wanted.folders:
             shutil.copytree(source / folder, partial / folder)

@@ -28,7 +28,15 @@ def main(params: Params, kind: str, data: Path, embedder: Path, out: Path, metri
         if kind == "reference":
             classes = len(read_lines(Path(params.reference.classnames), "one class name a line"))
     embedder_hash = sha256_of(embedder)
-    identity = {"embed": params.embed, "embedder": embedder_hash, "data": state_of(data), "path": data}
+    identity = {
+        # Of the parameters, those that finished parts depend on.
+        "batch_size": params.embed.batch_size,
+        "shards_per_part": params.embed.shards_per_part,
+        "embedder": embedder_hash,
+        "data": state_of(data),
+        "path": data,
+        "classes": classes,
+    }
     with scratch(f"embed-{out.name}", identity) as folder:
         accounting = embed(
             params.embed, load(embedder), embedder_hash, shards, out, folder, classes=classes, captioned=kind == "pool"

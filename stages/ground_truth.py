@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 import numpy as np
 
+from simgap.embed.store import Embeddings
 from simgap.files import write_json
+from simgap.similarity.columns import Similarity
 from simgap.stage import PATH, Params, stage
 from simgap.truth.marks import read_marks
 from simgap.truth.score import score
@@ -15,16 +17,31 @@ from simgap.truth.score import score
 @click.option("--name", required=True)
 @click.option("--pool", type=PATH, required=True)
 @click.option("--embeddings", type=PATH, required=True)
+@click.option("--similarity", type=PATH, required=True)
 @click.option("--splits", type=PATH, required=True)
 @click.option("--centroids", type=PATH, required=True)
 @click.option("--metrics", type=PATH, required=True)
-def main(params: Params, name: str, pool: Path, embeddings: Path, splits: Path, centroids: Path, metrics: Path) -> None:
+def main(
+    params: Params,
+    name: str,
+    pool: Path,
+    embeddings: Path,
+    similarity: Path,
+    splits: Path,
+    centroids: Path,
+    metrics: Path,
+) -> None:
     names = ["full", *(split for rule in params.prune.rules().values() for split in rule)]
     found = np.load(centroids, allow_pickle=False)
+    rule_queries = {}
+    for benchmark in params.benchmarks.names:
+        used = Similarity(similarity / benchmark).queries(["used_by_rule"]).column("used_by_rule")
+        keys = Embeddings(embeddings / benchmark).metadata(["key"]).column("key")
+        rule_queries[benchmark] = set(keys.filter(used).to_pylist())
     content = score(
         read_marks(pool),
         embeddings,
-        params.benchmarks.names,
+        rule_queries,
         [splits / split for split in names],
         found,
         params.ground_truth[name].eps,

@@ -11,7 +11,7 @@ from simgap.files import sha256_of, write_json
 from simgap.prune.split import read_keep
 from simgap.stage import PATH, Params, scratch, stage, state_of
 from simgap.train.data import kept_shards
-from simgap.train.train import train
+from simgap.train.train import read_model_config, train
 
 
 @stage
@@ -38,14 +38,20 @@ def main(
     pool_rows = Embeddings(embeddings / "pool").metadata(["shard", "key"])
     keep = read_keep(keep_file, pool_rows.num_rows)
     shards = kept_shards(pool, pool_rows, keep)
-    identity = {"train": parameters, "seed": seed, "keep": sha256_of(keep_file), "pool": state_of(pool)}
+    identity = {"train": parameters, "model": read_model_config(parameters.model), "seed": seed}
+    identity |= {
+        "rows": sha256_of(embeddings / "pool" / "metadata"),
+        "keep": sha256_of(keep_file),
+        "pool": state_of(pool),
+    }
     joining = 0
-    if params.reference.add_to_pool:
+    # Without pool rows it is the reference alone, whatever joins the other splits.
+    if params.reference.add_to_pool or not keep.any():
         classnames = read_lines(Path(params.reference.classnames), "one class name a line")
         reference_rows = Embeddings(embeddings / "reference").metadata(["shard", "key"])
         joining = reference_rows.num_rows
         shards += kept_shards(reference, reference_rows, np.ones(joining, np.bool_), classnames)
-        identity["reference"] = state_of(reference)
+        identity |= {"reference": state_of(reference), "classnames": classnames}
     kept = int(keep.sum())
     with scratch(f"train-{out.name}", identity) as folder:
         content = train(parameters, seed, shards, kept + joining, out, folder)

@@ -73,6 +73,28 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
     ),
     "embedder's training": (lambda c: c["embedder"]["train"].update(batch_size=0), ("train.batch_size", "0")),
     "draw": (lambda c: c["draw"]["toy"].update(planted=500), ("planted", "500")),
+    "infinite learning rate": (lambda c: c["train"].update(learning_rate=float("inf")), ("train.learning_rate", "inf")),
+    "beta of 1": (lambda c: c["train"].update(beta1=1.5), ("train.beta1", "1.5")),
+    "seed of a draw": (lambda c: c["draw"]["toy"].update(seed=-1), ("draw.toy.seed", "-1")),
+    "seed of a control": (
+        lambda c: c["prune"]["random"]["quarter-control"].update(seed=-2),
+        ("quarter-control.seed", "-2"),
+    ),
+    "pool too small to plant in": (lambda c: c["draw"]["toy"].update(pool=100, broken=0), ("planted", "100")),
+    "more broken than there are": (lambda c: c["draw"]["toy"].update(broken=30_000), ("broken", "30000")),
+    "nothing to train": (lambda c: c.update(runs={}), ("runs", "empty")),
+    "benchmark of a set's name": (lambda c: c["benchmarks"].update(names=["pool"]), ("benchmarks.names", "'pool'")),
+    "benchmark that leaves its folder": (lambda c: c["benchmarks"].update(names=["../x"]), ("'../x'",)),
+    "one world twice": (
+        lambda c: c.update(copy={"toy": {"source": "x", "folders": ["x"], "sha256": "x"}}),
+        ("copy.toy", "draw"),
+    ),
+    "a benchmark twice": (
+        lambda c: c["prune"]["imagenet-like"].update(x={"benchmarks": ["val", "val"]}),
+        ("prune.imagenet-like.x.benchmarks", "once"),
+    ),
+    "no such model": (lambda c: c["train"].update(model="presets/models/no.json"), ("train.model", "no.json")),
+    "eps of the truth": (lambda c: c["ground_truth"]["toy"].update(eps=[3.0]), ("eps", "3.0")),
     "not a mapping": (lambda c: c.update(prune=3), ("prune", "3")),
 }
 
@@ -95,6 +117,33 @@ def test_bad_params_give_one_line_that_names_parameter_and_value(case: str, tmp_
 def test_broken_yaml(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("threshold: [")
     with pytest.raises(SimgapError, match="not YAML"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "holds None"),
+        (b"[1]", "holds [1]"),
+        (b"caf\xe9: 1", "not YAML"),
+        (b"threshold: 0.0\nthreshold: 0.1\n", "'threshold' stands twice"),
+        (b"train: {2020-01-01: 1}", "should be text"),
+    ],
+)
+def test_a_file_that_is_no_params_file(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "params.yaml").write_bytes(content)
+    with pytest.raises(SimgapError) as raised:
+        load_params(tmp_path / "params.yaml")
+    assert words in str(raised.value)
+    with pytest.raises(SimgapError, match="cannot be read"):
+        load_params(tmp_path)
+
+
+def test_a_range_error_names_file_and_place(tmp_path: Path) -> None:
+    content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
+    content["embedder"]["train"]["batch_size"] = 0
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(SimgapError, match=r"params\.yaml: embedder\.train\.batch_size: 0 is out of range"):
         load_params(tmp_path / "params.yaml")
 
 

@@ -39,3 +39,5 @@ def test_a_study_that_cannot_begin(monkeypatch, tmp_path: Path) -> None:
         run_study("pcas", None)
     with pytest.raises(SimgapError, match=r"DATA: .*nowhere is no folder"):
         run_study("pacs", tmp_path / "nowhere")
+    with pytest.raises(SimgapError, match="DATA: toy copies no data"):
+        run_study("toy", tmp_path)

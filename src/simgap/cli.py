@@ -25,8 +25,10 @@ def track() -> None:
     from simgap.params import load_params
     from simgap.tracking.track import track as track_study
 
-    logged, known = track_study(load_params(PARAMS_FILE), METRICS)
+    logged, known, unfinished = track_study(load_params(PARAMS_FILE), METRICS)
     click.echo(f"MLflow: {logged} runs logged, {known} were there")
+    for reason in unfinished:
+        click.echo(f"not logged: {reason}", err=True)
 
 
 @main.command()
@@ -70,9 +72,10 @@ def ui(port: int) -> None:
 @reports_errors
 def convert(tree: Path, out: Path, templates: Path | None) -> None:
     """Convert an ImageFolder TREE (a folder a class) to the benchmark OUT."""
+    from simgap.data.benchmarks import read_templates
     from simgap.data.convert import convert_image_folder
 
-    prompts = templates.read_text(encoding="utf-8") if templates else "a photo of a {c}\n"
+    prompts = read_templates(templates) if templates else ("a photo of a {c}",)
     classes, images = convert_image_folder(tree, prompts, out)
     click.echo(f"{out}: {images} images of {classes} classes")
 

@@ -89,11 +89,17 @@ def read_json(path: Path) -> Any:
         raise SimgapError(f"{path}: not JSON ({error})") from None
 
 
-def sha256_of(path: Path) -> str:
-    """Give the SHA-256 of a file, or of a folder: of the sorted relative names and hashes of its files."""
+def sha256_of(path: Path, pattern: str = "*") -> str:
+    """Give the SHA-256 of a file, or of a folder: of the sorted relative names and hashes of its files of a pattern.
+
+    Raises:
+        SimgapError: there is nothing at the path.
+    """
+    if not path.exists():
+        raise SimgapError(f"{path}: no such file or folder")
     if path.is_dir():
         digest = hashlib.sha256()
-        for file in sorted(path.rglob("*")):
+        for file in sorted(path.rglob(pattern)):
             if file.is_file():
                 digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n".encode())
         return digest.hexdigest()

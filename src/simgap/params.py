@@ -140,13 +140,16 @@ class Params:
         """Give `train` with the keys of one run overridden, checked."""
         values = {**{name: getattr(self.train, name) for name in self.train.__dataclass_fields__}, **overrides}
         parameters: TrainParameters = _validate(TrainParameters, values, where)
-        parameters.check()
+        try:
+            parameters.check()
+        except SimgapError as error:
+            raise SimgapError(f"{where}: {error}") from None
         return parameters
 
 
 for _schema in (Params, TrainParameters):
     # Nested dataclasses inherit it.
-    with_config(ConfigDict(extra="forbid", strict=True))(_schema)
+    with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))(_schema)
 
 
 def _validate(schema: Any, content: Any, where: str) -> Any:
@@ -179,6 +182,43 @@ def _known_keys(schema: Any, location: tuple[Any, ...]) -> list[str]:
     return list(getattr(schema, "__dataclass_fields__", ()))
 
 
+def _check_names(params: Params, where: str) -> None:
+    for place, names in (("draw", params.draw), ("copy", params.copy), ("benchmarks.names", params.benchmarks.names)):
+        for name in names:
+            if not SPLIT_NAME.fullmatch(name) or name in ("pool", "reference"):
+                raise SimgapError(f"{where}: {place}: {name!r} is no name; it should match {SPLIT_NAME.pattern}")
+    for name in set(params.draw) & set(params.copy):
+        raise SimgapError(f"{where}: copy.{name}: the name is also used by draw; both would write data/worlds/{name}")
+
+
+def _check_models(params: Params, where: str) -> None:
+    models = {"train.model": params.train.model}
+    if params.embedder.train is not None:
+        models["embedder.train.model"] = params.embedder.train.model
+    models |= {f"runs.{run}.model": str(keys["model"]) for run, keys in params.runs.items() if "model" in keys}
+    for place, model in models.items():
+        if model.endswith(".json") and not Path(model).is_file():
+            raise SimgapError(
+                f"{where}: {place}: {model} is no file; name an open_clip JSON config or an open_clip model"
+            )
+
+
+def _check_seeds(params: Params, where: str) -> None:
+    seeds = {
+        **{f"draw.{name}.seed": draw.seed for name, draw in params.draw.items()},
+        **{f"prune.random.{name}.seed": control.seed for name, control in params.prune.random.items()},
+        "benchmarks.query_seed": params.benchmarks.query_seed,
+        "embedder.seed": params.embedder.seed,
+        "deduplicate.seed": params.deduplicate.seed,
+        "evaluate.few_shot.seed": params.evaluate.few_shot.seed,
+        "compare.seed": params.compare.seed,
+        "repeats.seeds": min(params.repeats.seeds, default=0),
+    }
+    for place, seed in seeds.items():
+        if seed < 0:
+            raise SimgapError(f"{where}: {place}: {seed} should not be below 0")
+
+
 def _check_splits(params: Params, where: str) -> None:
     owner: dict[str, str] = {"full": "deduplicate"}
     for rule, splits in params.prune.rules().items():
@@ -199,6 +239,8 @@ def _check_splits(params: Params, where: str) -> None:
                         f"{place}.benchmarks: {benchmark} may not take part in a rule, since {NEEDS_LICENCE[benchmark]}; "
                         "list it in benchmarks.accepted_licences if yours may be used so"
                     )
+            if len(set(getattr(parameters, "benchmarks", ()))) < len(getattr(parameters, "benchmarks", ())):
+                raise SimgapError(f"{place}.benchmarks: {parameters.benchmarks} should name each benchmark once")
             if rule in ("imagenet-like", "dissimilar", "similar") and not parameters.benchmarks:
                 raise SimgapError(f"{place}.benchmarks: is empty; name at least one benchmark")
             if rule in ("dissimilar", "similar") and parameters.join not in JOINS:
@@ -212,10 +254,25 @@ def _check_splits(params: Params, where: str) -> None:
             raise SimgapError(
                 f"{where}: prune.random.{split}.size_of: {control.size_of!r} is unknown; choose from {choices}"
             )
+    if not params.runs:
+        raise SimgapError(f"{where}: runs: is empty; name a split to train")
     for run, overrides in params.runs.items():
         if run not in owner:
             raise SimgapError(f"{where}: runs.{run}: no rule makes this split; choose from {', '.join(sorted(owner))}")
         params.train_parameters(overrides, f"{where}: runs.{run}")
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key that stands twice in one mapping is an error, and every key is text."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for position, key in enumerate(keys):
+            if not isinstance(key, str):
+                raise yaml.YAMLError(f"line {node.start_mark.line + 1}: the key {key!r} should be text")
+            if key in keys[:position]:
+                raise yaml.YAMLError(f"line {node.start_mark.line + 1}: the key {key!r} stands twice")
+        return super().construct_mapping(node, deep)
 
 
 def load_params(path: Path) -> Params:
@@ -225,12 +282,16 @@ def load_params(path: Path) -> Params:
         SimgapError: one line that names the file, the parameter, its value and what would be right.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except FileNotFoundError:
         raise SimgapError(f"{path}: no such file; run from the repository's root") from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise SimgapError(f"{path}: cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise SimgapError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-    if isinstance(content, dict) and isinstance(content.get("prune"), dict):
+    if not isinstance(content, dict):
+        raise SimgapError(f"{path}: holds {content!r}; it should hold the keys of presets/toy.yaml")
+    if isinstance(content.get("prune"), dict):
         # A dash cannot stand in a Python name; it does in the name of the rule.
         rules = content["prune"]
         if "imagenet-like" in rules:
@@ -242,15 +303,20 @@ def load_params(path: Path) -> Params:
                 },
             }
     params: Params = _validate(Params, content, str(path))
-    for draw in params.draw.values():
-        draw.check()
-    params.embedder.check()
-    params.embed.check()
-    params.similarity.check()
-    params.deduplicate.check()
-    params.train.check()
-    params.evaluate.check()
-    params.compare.check()
+    try:
+        for draw in params.draw.values():
+            draw.check()
+        for block in (params.embedder, params.embed, params.similarity, params.deduplicate):
+            block.check()
+        for other in (params.train, params.evaluate, params.compare):
+            other.check()
+        for truth in params.ground_truth.values():
+            truth.check()
+    except SimgapError as error:
+        raise SimgapError(f"{path}: {error}") from None
+    _check_names(params, str(path))
+    _check_seeds(params, str(path))
+    _check_models(params, str(path))
     if not params.benchmarks.names or len(set(params.benchmarks.names)) != len(params.benchmarks.names):
         raise SimgapError(
             f"{path}: benchmarks.names: {params.benchmarks.names} should name each benchmark once, and one at least"
@@ -261,7 +327,5 @@ def load_params(path: Path) -> Params:
         raise SimgapError(f"{path}: threshold: {params.threshold} should be a difference of cosines, in [-2, 2]")
     if not params.repeats.seeds or len(set(params.repeats.seeds)) != len(params.repeats.seeds):
         raise SimgapError(f"{path}: repeats.seeds: {params.repeats.seeds} should name each seed once, and one at least")
-    if min(params.repeats.seeds) < 0:
-        raise SimgapError(f"{path}: repeats.seeds: {params.repeats.seeds} should not be below 0")
     _check_splits(params, str(path))
     return params

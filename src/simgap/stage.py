@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+from filelock import FileLock
 
 from simgap.errors import SimgapError
-from simgap.files import remove
+from simgap.files import remove, sha256_of
 from simgap.params import Params, load_params
 
 PATH = click.Path(path_type=Path)
 PARAMS_FILE = Path("params.yaml")
+SOURCE = Path(__file__).parent
 
 
 def reports_errors(function: Callable[..., None]) -> Callable[..., None]:
@@ -50,14 +52,18 @@ def stage(function: Callable[..., None]) -> click.Command:
 def scratch(stage_name: str, identity: dict[str, Any]) -> Iterator[Path]:
     """Give a folder that outlives a killed stage, and remove it when the block ends well.
 
-    It lies at the main repository's root and is named by the stage and by all that its content depends on, so that a
-    stage never goes on from another's files.
+    It lies at the main repository's root and is named by the stage, by `identity`, which has to hold all that its content
+    depends on, and by simgap's own code, so that a stage never goes on from another's files. Of two processes that run one
+    stage at the same time, the second waits for the first.
     """
+    identity = {**identity, "code": sha256_of(SOURCE, "*.py")}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("DVC_ROOT", ".")) / "scratch" / f"{stage_name}-{digest}"
-    folder.mkdir(parents=True, exist_ok=True)
-    yield folder
-    remove(folder)
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        folder.mkdir(exist_ok=True)
+        yield folder
+        remove(folder)
 
 
 def state_of(folder: Path) -> list[tuple[str, int, int]]:

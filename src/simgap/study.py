@@ -41,16 +41,27 @@ def run_study(preset: str, data: Path | None) -> str:
     """Run a preset's study as a DVC experiment of its name, and give its table of accuracies.
 
     Raises:
-        SimgapError: the preset is unknown, the data are not where they should be, or DVC reports a failure.
+        SimgapError: the preset is unknown, the data are not where they should be, an experiment has its name, or DVC reports
+            a failure.
     """
     file = PRESETS / f"{preset}.yaml"
     if not file.is_file():
-        known = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
-        raise SimgapError(f"PRESET: {preset!r} is unknown; choose from {known}")
+        choices = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
+        raise SimgapError(f"PRESET: {preset!r} is unknown; choose from {choices}")
     params = load_params(file)
     if data is not None and not data.is_dir():
         raise SimgapError(f"DATA: {data} is no folder")
-    sources = [f"copy.{name}.source={data.resolve()}" for name in params.copy] if data is not None else []
+    if data is not None and not params.copy:
+        raise SimgapError(f"DATA: {preset} copies no data; leave DATA out")
+    if data is not None and "'" in str(data.resolve()):
+        raise SimgapError(f"DATA: {data.resolve()} has a quote in its path; name a path without")
+    sources = [f"copy.{name}.source='{data.resolve()}'" for name in params.copy] if data is not None else []
+    known = subprocess.run(["dvc", "exp", "list", "--name-only"], check=False, capture_output=True, text=True)
+    if preset in known.stdout.split():
+        # DVC would say so too, but only once everything has run.
+        raise SimgapError(
+            f"PRESET: an experiment {preset!r} exists; `dvc exp remove {preset}` makes room, results stay cached"
+        )
     command = ["dvc", "exp", "run", "--temp", "--name", preset]
     command += [part for source in sources for part in ("--set-param", source)]
     code = run_beside(file, command)

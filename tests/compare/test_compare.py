@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,8 @@ def test_cells(study: Study) -> None:
 def test_a_comparison_is_reproducible_and_does_not_depend_on_other_splits(study: Study) -> None:
     first, again = compare(PARAMETERS, study), compare(PARAMETERS, study)
     assert first == again
+    fewer = replace(study, splits={name: split for name, split in study.splits.items() if name != "imagenet"})
+    assert compare(PARAMETERS, fewer)["pruned", "sketch"].minus_control == first["pruned", "sketch"].minus_control
     metrics = flat_metrics(study, first)
     assert metrics["pruned/sketch/accuracy"] == study.correct["pruned", "sketch"].mean()
     assert metrics["full/val/accuracy_10_shot"] == 0.5

@@ -8,7 +8,7 @@ from conftest import jpeg, write_benchmark
 from simgap.data.benchmarks import load_benchmark
 from simgap.data.contact_sheet import draw_contact_sheet
 from simgap.data.convert import convert_image_folder
-from simgap.data.shards import read_shard
+from simgap.data.shards import Accounting, read_shard
 from simgap.errors import SimgapError
 
 
@@ -38,6 +38,12 @@ def _without(name: str):
         (lambda folder: (folder / "classnames.txt").write_text("\n"), "is empty"),
         (lambda folder: (folder / "zeroshot_classification_templates.txt").write_text("a photo"), "lacks {c}"),
         (lambda folder: (folder / "reference_classes.json").write_text("[[0]]"), "one entry for each of the 2 classes"),
+        (lambda folder: (folder / "reference_classes.json").write_text("{"), "not JSON"),
+        (lambda folder: (folder / "reference_classes.json").write_text("[[-1], [0]]"), "[-1]"),
+        (lambda folder: (folder / "reference_classes.json").write_text('["a", "b"]'), "['a']"),
+        (lambda folder: (folder / "classnames.txt").write_text("cat\n\ndog\n"), "line 2 is blank"),
+        (lambda folder: (folder / "classnames.txt").write_bytes(b"caf\xe9\ndog\n"), "not UTF-8"),
+        (lambda folder: (folder / "test/nshards.txt").write_text("²"), "'²'"),
     ],
 )
 def test_an_incomplete_benchmark_is_refused(tmp_path: Path, change, words: str) -> None:
@@ -53,21 +59,23 @@ def test_an_image_folder_becomes_a_benchmark_in_natural_order(tmp_path: Path) ->
         (tmp_path / "tree" / name).mkdir(parents=True)
         for index in range(images):
             (tmp_path / "tree" / name / f"{index}.jpg").write_bytes(jpeg(index))
-    assert convert_image_folder(tmp_path / "tree", "a {c}\n", tmp_path / "out", shard_images=3) == (3, 4)
+    assert convert_image_folder(tmp_path / "tree", ("a {c}",), tmp_path / "out", shard_images=3) == (3, 4)
     benchmark = load_benchmark(tmp_path / "out")
     assert benchmark.classnames == ("2", "10", "grey wolf")
     assert len(benchmark.shards) == 2
-    from collections import Counter
-
-    labels = [s.label for shard in benchmark.shards for s in read_shard(shard, Counter(), caption=False, label=True)]
+    labels = [s.label for shard in benchmark.shards for s in read_shard(shard, Accounting(), caption=False, label=True)]
     assert labels == [0, 0, 1, 2]
+    for taken in (tmp_path / "out", tmp_path / "tree", tmp_path / "tree" / "new"):
+        with pytest.raises(SimgapError, match="does not exist yet"):
+            convert_image_folder(tmp_path / "tree", ("a {c}",), taken)
+    assert len(list((tmp_path / "tree").rglob("*.jpg"))) == 4
 
 
 def test_a_tree_with_an_empty_class(tmp_path: Path) -> None:
     (tmp_path / "tree" / "a").mkdir(parents=True)
     (tmp_path / "tree" / "b").mkdir()
     with pytest.raises(SimgapError, match="holds no image"):
-        convert_image_folder(tmp_path / "tree", "a {c}\n", tmp_path / "out")
+        convert_image_folder(tmp_path / "tree", ("a {c}",), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -78,5 +86,7 @@ def test_contact_sheet_has_a_tile_for_every_class(tmp_path: Path) -> None:
     write_benchmark(tmp_path / "b" / "sketch", [0, 1], ["dog", "eel"])
     draw_contact_sheet(tmp_path / "b", tmp_path / "sheet.png")
     assert Image.open(tmp_path / "sheet.png").size == (100 + 3 * 96, 20 + 2 * 96)
+    with pytest.raises(SimgapError, match="is a folder"):
+        draw_contact_sheet(tmp_path / "b", tmp_path)
     with pytest.raises(SimgapError, match="holds no benchmark"):
         draw_contact_sheet(tmp_path / "nowhere", tmp_path / "sheet.png")

@@ -121,6 +121,10 @@ def test_limits(model, tmp_path: Path) -> None:
         )
     with pytest.raises(SimgapError, match="label 2 is outside the class list of 2"):
         run(model, [tmp_path / "0.tar"], tmp_path / "out", tmp_path / "s2", classes=2, captioned=False)
+    whole = write_pool(tmp_path / "pool", 1, 6) / "00000.tar"
+    whole.write_bytes(whole.read_bytes()[:8192])
+    with pytest.raises(SimgapError, match="1 of 1 shards end too soon or are corrupt"):
+        run(model, [whole], tmp_path / "out", tmp_path / "s4", parameters=strict)
     write_tar(tmp_path / "1.tar", [("a.jpg", b"x"), ("a.txt", b"t")])
     with pytest.raises(SimgapError, match="none of its 1 samples"):
         run(model, [tmp_path / "1.tar"], tmp_path / "out", tmp_path / "s3")
@@ -136,6 +140,12 @@ def test_a_model_folder_that_leaves_something_to_guess(model_folder: Path, tmp_p
     fetching = {**config, "model_cfg": {**config["model_cfg"], "text_cfg": {"hf_tokenizer_name": "x"}}}
     with pytest.raises(SimgapError, match="hf_tokenizer_name"):
         check_config(fetching, "here")
+    hub = {"timm_model_name": "hf-hub:someone/model"}
+    with pytest.raises(SimgapError, match="hf-hub:someone/model"):
+        check_config({**config, "model_cfg": {**config["model_cfg"], "vision_cfg": hub}}, "here")
+    for nothing in ([1], {"model_cfg": None}, {"model_cfg": {"embed_dim": 4}}):
+        with pytest.raises(SimgapError, match="not recorded"):
+            check_config(nothing, "here")
     (tmp_path / CONFIG_FILE).write_bytes((model_folder / CONFIG_FILE).read_bytes())
     with pytest.raises(SimgapError, match=WEIGHTS_FILE):
         load(tmp_path)
@@ -148,7 +158,10 @@ def test_a_half_loaded_model_is_no_model(model_folder: Path, tmp_path: Path) -> 
     state = load_file(model_folder / WEIGHTS_FILE)
     state.pop(next(iter(state)))
     save_file(state, tmp_path / WEIGHTS_FILE)
-    with pytest.raises((SimgapError, RuntimeError)):
+    with pytest.raises(SimgapError, match="do not fit its config"):
+        load(tmp_path)
+    (tmp_path / WEIGHTS_FILE).write_bytes(b"no weights")
+    with pytest.raises(SimgapError, match="do not fit its config"):
         load(tmp_path)
 
 
@@ -160,6 +173,17 @@ def test_a_store_that_does_not_add_up(store) -> None:
     np.save(found.folder / "img_emb" / "img_emb_0001.npy", np.eye(6, dtype=np.float32)[3:])
     with pytest.raises(SimgapError, match="float16"):
         Embeddings(found.folder)
+    (found.folder / "img_emb" / "img_emb_0001.npy").write_bytes(b"no array")
+    with pytest.raises(SimgapError, match=r"img_emb_0001\.npy: is no array"):
+        Embeddings(found.folder)
+    whole = store("whole", np.eye(6, dtype=np.float16), parts=2)
+    (whole.folder / "metadata" / "metadata_0001.parquet").unlink()
+    with pytest.raises(SimgapError, match="its metadata has 3 rows, its vectors 6"):
+        whole.metadata(["key"])
+    for content in ("[]", '{"rows": 6, "dim": 6}'):
+        (whole.folder / "embeddings.json").write_text(content)
+        with pytest.raises(SimgapError, match="embedder is not recorded"):
+            Embeddings(whole.folder)
 
 
 def test_reading_rows(store) -> None:

@@ -1,22 +1,21 @@
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import write_benchmark, write_pool, write_tar
+from conftest import jpeg, write_benchmark, write_pool, write_tar
 
 from simgap.data.benchmarks import load_benchmark
 from simgap.data.images import decode
-from simgap.data.shards import read_shard
+from simgap.data.shards import Accounting, read_shard
 from simgap.embed.model import load
 from simgap.errors import SimgapError
 from simgap.evaluate.accuracy import mean_per_class_recall, ranking
 from simgap.evaluate.evaluate import evaluate
-from simgap.evaluate.few_shot import benchmark_scores, choose_shots, map_classes, ridge_scores
+from simgap.evaluate.few_shot import benchmark_scores, choose_shots, map_classes, ridge_scores, shot_order
 from simgap.evaluate.parameters import EvaluateParameters, FewShotParameters
 
 PARAMETERS = EvaluateParameters(batch_size=8, few_shot=FewShotParameters(shots=[1, 3], ridge=0.5, seed=0))
@@ -42,7 +41,7 @@ def test_zero_shot_is_the_argmax_over_the_mean_prompts(model, tmp_path: Path) ->
     folder = write_benchmark(tmp_path / "val", labels, ["cat", "red dog", "house"])
     reference = write_pool(tmp_path / "reference", 2, 9, labels=True)
     metrics = evaluate(PARAMETERS, model, [load_benchmark(folder)], reference, ("cat", "red dog"), tmp_path / "out")
-    samples = list(read_shard(folder / "test" / "0.tar", Counter(), caption=False, label=True))
+    samples = list(read_shard(folder / "test" / "0.tar", Accounting(), caption=False, label=True))
     with torch.inference_mode():
         images = torch.cat(
             [model.clip.encode_image(model.preprocess(decode(s.image))[None], normalize=True) for s in samples]
@@ -105,11 +104,33 @@ def test_ridge_regression_against_its_normal_equations() -> None:
 
 
 def test_shots_are_seeded_balanced_and_nested() -> None:
-    labels = np.arange(60) % 4
-    few, more = choose_shots(labels, 4, 2, 0), choose_shots(labels, 4, 5, 0)
+    labels, names = np.arange(60) % 4, ("a", "b", "c", "d")
+    few, more = (choose_shots(labels, names, shots, shot_order(labels, 0)) for shots in (2, 5))
     assert np.bincount(labels[few]).tolist() == [2, 2, 2, 2]
     assert set(few) <= set(more)
-    assert not np.array_equal(few, choose_shots(labels, 4, 2, 1))
+    assert not np.array_equal(few, choose_shots(labels, names, 2, shot_order(labels, 1)))
+
+
+def test_a_broken_shot_is_replaced_by_the_next_of_its_class(model, tmp_path: Path) -> None:
+    folder = write_benchmark(tmp_path / "val", [0, 1, 0, 1], ["cat", "dog"])
+    members = []
+    for index in range(12):
+        image = b"broken" if index in (0, 1, 4, 7) else jpeg(index)
+        members += [(f"{index:02d}.jpg", image), (f"{index:02d}.cls", str(index % 2).encode())]
+    write_tar(tmp_path / "reference" / "0.tar", members)
+    parameters = EvaluateParameters(batch_size=8, few_shot=FewShotParameters(shots=[4], ridge=0.5, seed=0))
+    reference, names = tmp_path / "reference", ("cat", "dog")
+    metrics = evaluate(parameters, model, [load_benchmark(folder)], reference, names, tmp_path / "out")
+    assert "few_shot/val/top1_4_shot" in metrics
+
+
+def test_a_benchmark_that_is_cut_off_is_not_evaluated(model, tmp_path: Path) -> None:
+    folder = write_benchmark(tmp_path / "val", [0, 1, 0, 1], ["cat", "dog"])
+    shard = folder / "test" / "0.tar"
+    shard.write_bytes(shard.read_bytes()[: 2 * 2560])
+    reference = write_pool(tmp_path / "reference", 1, 9, labels=True)
+    with pytest.raises(SimgapError, match="a benchmark should be whole"):
+        evaluate(PARAMETERS, model, [load_benchmark(folder)], reference, ("cat", "dog"), tmp_path / "out")
 
 
 def test_classes_of_a_benchmark_map_to_the_reference() -> None:
@@ -117,5 +138,7 @@ def test_classes_of_a_benchmark_map_to_the_reference() -> None:
     assert map_classes(("dog", "cat"), reference, None) == ((1,), (0,))
     assert map_classes(("dog", "eel"), reference, None) is None
     assert map_classes(("canine", "cat"), reference, ((1, 2), (0,))) == ((1, 2), (0,))
+    with pytest.raises(SimgapError, match="class 3 is outside"):
+        map_classes(("canine", "cat"), reference, ((1, 3), (0,)))
     scores = np.array([[0.1, 0.2, 0.9]])
     assert benchmark_scores(scores, ((1, 2), (0,))).tolist() == [[0.9, 0.1]]

@@ -58,7 +58,7 @@ def test_random_is_seeded_and_exact() -> None:
     assert not np.array_equal(first, rules.random(full, 20, 1))
 
 
-@pytest.mark.parametrize(("keep", "rows"), [(0, 0), (3, 3), (0.25, 2), (1.0, 10), (0.0, 0)])
+@pytest.mark.parametrize(("keep", "rows"), [(0, 0), (3, 3), (0.25, 2), (1.0, 10), (0.0, 0), (0.7, 7)])
 def test_a_count_or_a_fraction(keep, rows) -> None:
     assert rules.rows_to_keep(keep, 10, 10, "here") == rows
 

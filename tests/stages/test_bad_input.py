@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ def call(folder: Path, stage: str, *options: str) -> subprocess.CompletedProcess
 def put_params(folder: Path, **changes: object) -> None:
     content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
     (folder / "params.yaml").write_text(yaml.safe_dump({**content, **changes}, sort_keys=False))
+    shutil.copytree(REPOSITORY / "presets" / "models", folder / "presets" / "models")
 
 
 def options_of(stage: str) -> list[str]:
@@ -39,7 +41,7 @@ def test_a_misspelt_parameter_ends_every_stage(stage: str, tmp_path: Path) -> No
     finished = call(tmp_path, stage, *options_of(stage))
     assert finished.returncode == 1
     assert finished.stderr == "error: params.yaml: treshold is unknown; did you mean 'threshold'?\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml", "presets"]
 
 
 def test_light_stages_import_nothing_heavy() -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from PIL import Image
 
 from simgap.data.benchmarks import load_benchmark
 from simgap.data.images import BrokenImage, decode
-from simgap.data.shards import read_json_members, read_shard, shard_paths
+from simgap.data.shards import Accounting, read_json_members, read_shard, shard_paths
 from simgap.files import sha256_of
 from simgap.toy.objects import KINDS
 from simgap.toy.parameters import DrawParameters
@@ -28,9 +27,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
 
 def test_it_has_the_layout_of_real_data(world) -> None:
     folder, metrics = world
-    pool = [s for path in shard_paths(folder / "pool") for s in read_shard(path, Counter(), caption=True, label=False)]
+    pool = [
+        s for path in shard_paths(folder / "pool") for s in read_shard(path, Accounting(), caption=True, label=False)
+    ]
     reference = [
-        s for path in shard_paths(folder / "reference") for s in read_shard(path, Counter(), caption=True, label=True)
+        s
+        for path in shard_paths(folder / "reference")
+        for s in read_shard(path, Accounting(), caption=True, label=True)
     ]
     assert len(pool) == 520
     assert len(reference) == 40
@@ -38,7 +41,7 @@ def test_it_has_the_layout_of_real_data(world) -> None:
     assert sum(count for name, count in metrics.items() if name.startswith("pool/style/")) == 520
     for name in BENCHMARKS:
         benchmark = load_benchmark(folder / "benchmarks" / name)
-        samples = [s for path in benchmark.shards for s in read_shard(path, Counter(), caption=False, label=True)]
+        samples = [s for path in benchmark.shards for s in read_shard(path, Accounting(), caption=False, label=True)]
         assert len(samples) == 24
         assert max(s.label for s in samples) < len(benchmark.classnames)
         assert set(benchmark.classnames) <= set(KINDS)
@@ -48,7 +51,7 @@ def test_it_has_the_layout_of_real_data(world) -> None:
 def test_labels_are_the_kinds_that_were_drawn(world) -> None:
     folder, _ = world
     benchmark = load_benchmark(folder / "benchmarks" / "objectnet")
-    samples = list(read_shard(benchmark.shards[0], Counter(), caption=False, label=True))
+    samples = list(read_shard(benchmark.shards[0], Accounting(), caption=False, label=True))
     for index, sample in enumerate(samples):
         drawn = draw_sample(PARAMETERS, "objectnet", index)
         assert sample.image == drawn.image
@@ -71,9 +74,9 @@ def test_planted_rows_repeat_what_their_marks_say(world) -> None:
     folder, metrics = world
     images, marks = {}, {}
     for path in shard_paths(folder / "pool"):
-        for sample in read_shard(path, Counter(), caption=True, label=False):
+        for sample in read_shard(path, Accounting(), caption=True, label=False):
             images[sample.key] = sample.image
-        for key, text in read_json_members(path, Counter()):
+        for key, text in read_json_members(path, Accounting()):
             marks[key] = json.loads(text)
     planted = {key: mark for key, mark in marks.items() if mark["planted"]}
     assert len(planted) == 3 * 3 * (len(BENCHMARKS) + 2)
@@ -106,7 +109,7 @@ def test_broken_images_are_as_many_as_asked(world) -> None:
     folder, metrics = world
     broken = 0
     for path in shard_paths(folder / "pool"):
-        for sample in read_shard(path, Counter(), caption=True, label=False):
+        for sample in read_shard(path, Accounting(), caption=True, label=False):
             try:
                 decode(sample.image)
             except BrokenImage:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ SPLITS = ("full", "combined")
 
 def small_params() -> Params:
     params = load_params(REPOSITORY / "presets" / "toy.yaml")
-    object.__setattr__(params, "runs", {split: {} for split in SPLITS})
-    return params
+    benchmarks = replace(params.benchmarks, names=["val"])
+    return replace(params, runs={split: {} for split in SPLITS}, draw={}, ground_truth={}, benchmarks=benchmarks)
 
 
 def write_metrics(folder: Path, accuracy: float = 0.5, threshold: float = 0.0) -> Path:
@@ -34,6 +35,9 @@ def write_metrics(folder: Path, accuracy: float = 0.5, threshold: float = 0.0) -
         write(f"profile/{split}.json", {"val/similarity/mean": 0.3})
         write(f"train/{split}-0.json", {"steps": 2, "loss": [[0, 4.0], [1, 3.0]]})
         write(f"evaluate/{split}-0.json", {"zero_shot/val/top1": accuracy, "few_shot/val/refused": False})
+    for name in ("pool", "reference", "val", "of-another-study"):
+        write(f"embed/{name}.json", {"kept": 7})
+    write("similarity/val.json", {"pool_rows": 7})
     write("compare/compare.json", {"full/val/accuracy": accuracy, "full/val/marked": "held out"})
     return folder
 
@@ -52,12 +56,15 @@ def runs(root: Path) -> list:
 
 def test_every_result_is_logged_once(metrics: Path) -> None:
     params = small_params()
-    assert track(params, metrics) == (3, 0)
-    assert track(params, metrics) == (0, 3)
+    assert track(params, metrics) == (3, 0, [])
+    assert track(params, metrics) == (0, 3, [])
     write_metrics(metrics, threshold=0.1)
-    assert track(params, metrics) == (2, 1)
+    assert track(params, metrics) == (2, 1, [])
     found = runs(metrics.parent)
     assert len(found) == 5
+    study = next(run for run in found if run.info.run_name == "study")
+    assert study.data.metrics["embed/val/kept"] == 7
+    assert "embed/of-another-study/kept" not in study.data.metrics
     run = next(run for run in found if run.info.run_name == "combined-0" and run.data.tags["threshold"] == "0.1")
     assert run.data.params["rule"] == "imagenet-like"
     assert run.data.params["train.batch_size"] == str(params.train.batch_size)
@@ -77,8 +84,15 @@ def test_tracking_never_ends_a_stage(metrics: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err.splitlines() == [
         "tracking: nothing logged (ConnectionError: no database); `simgap track` logs it later"
     ]
+
+
+def test_what_is_unfinished_is_named_and_the_rest_is_logged(metrics: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (metrics / "train" / "full-0.json").unlink()
-    try_track(params, metrics)
+    (metrics / "compare" / "compare.json").write_text("[]")
+    logged, known, unfinished = track(small_params(), metrics)
+    assert (logged, known) == (1, 0)
+    assert len(unfinished) == 2
+    try_track(small_params(), metrics)
     assert "full-0.json: no such file" in capsys.readouterr().err
 
 

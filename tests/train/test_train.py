@@ -60,9 +60,11 @@ def test_equal_inputs_give_equal_bytes_and_the_seed_matters(config: str, shards,
     assert load(tmp_path / "a" / "model").dim == 16
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_killed_training_goes_on_as_if_nothing_had_been(config, shards, tmp_path, monkeypatch, workers) -> None:
-    chosen = parameters(config, workers=workers)
+@pytest.mark.parametrize(("workers", "checkpoint_steps"), [(0, 2), (2, 2), (2, 3)])
+def test_a_killed_training_goes_on_as_if_nothing_had_been(
+    config, shards, tmp_path, monkeypatch, workers, checkpoint_steps
+) -> None:
+    chosen = parameters(config, workers=workers, checkpoint_steps=checkpoint_steps)
     run(chosen, shards, tmp_path / "whole")
     real = module.learning_rate
 
@@ -176,6 +178,18 @@ def test_a_stream_that_starts_later_goes_on_where_it_stood(shards) -> None:
     whole = list(islice(stream(shards, 5), 40))
     later = list(islice(stream(shards, 5, done=3), 28))
     for (image, text), (other, again) in zip(whole[12:], later, strict=True):
+        assert torch.equal(image, other)
+        assert torch.equal(text, again)
+
+
+@pytest.mark.parametrize(("workers", "done"), [(1, 0), (2, 0), (3, 0), (2, 3), (5, 1)])
+def test_the_stream_is_the_same_for_any_number_of_workers(shards, workers: int, done: int) -> None:
+    def batches(workers: int, done: int) -> list:
+        samples = Samples(shards, lambda picture: torch.rand(1), Recorder(), 0, 5, 4, done)
+        loader = torch.utils.data.DataLoader(samples, batch_size=4, num_workers=workers)
+        return list(islice(loader, 9))
+
+    for (image, text), (other, again) in zip(batches(0, 0)[done:], batches(workers, done)[: 9 - done], strict=True):
         assert torch.equal(image, other)
         assert torch.equal(text, again)
 

@@ -72,19 +72,20 @@ def test_what_a_split_is_without(tmp_path: Path) -> None:
     ]
     keep = np.array([True, False, True, False])
     write_split(Split("imagenet-like", {}, ["sketch"], 0.0, 2, 4, "", True, "x", None), keep, tmp_path / "s")
-    assert pruned_shares(marks, tmp_path / "s") == {
+    rule_queries = {"sketch": {"1"}, "val": set()}
+    assert pruned_shares(marks, tmp_path / "s", rule_queries) == {
         "s/pruned_share/style/photo": 0.5,
         "s/pruned_share/style/sketch": 0.5,
         "s/pruned_share/class/cat": 0.5,
         "s/pruned_share/class/dog": 1.0,
         "s/pruned_share/class/none": 0.0,
         "s/pruned_share/planted/exact": 1.0,
-        "s/pruned_share/planted/near": 0.0,
+        "s/pruned_share/planted_held_out/near": 0.0,
         "s/domains_removed": "none",
     }
     no_sketch = np.array([True, False, False, True])
     write_split(Split("imagenet-like", {}, ["sketch"], 0.0, 2, 4, "", True, "x", None), no_sketch, tmp_path / "t")
-    assert pruned_shares(marks, tmp_path / "t")["t/domains_removed"] == "sketch"
+    assert pruned_shares(marks, tmp_path / "t", rule_queries)["t/domains_removed"] == "sketch"
 
 
 def test_marks_of_both_dialects(tmp_path: Path) -> None:

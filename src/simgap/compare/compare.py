@@ -39,15 +39,17 @@ class Cell:
 def _resampled(parameters: CompareParameters, study: Study) -> dict[tuple[str, str], dict[str, Accuracies]]:
     """Resample every split on every benchmark, over all images and over the two kinds of query apart."""
     result: dict[tuple[str, str], dict[str, Accuracies]] = {}
-    for number, benchmark in enumerate(study.benchmarks):
+    for benchmark in study.benchmarks:
         used = study.used_by_rule[benchmark]
         parts = {"all": np.ones(len(used), np.bool_), "rule_queries": used, "held_out": ~used}
         for part, (part_name, chosen) in enumerate(parts.items()):
             if not chosen.any():
                 continue
-            images = resample_weights(int(chosen.sum()), parameters.resamples, (parameters.seed, 0, number, part))
-            for position, split in enumerate(study.splits):
-                seeds = resample_weights(len(study.seeds), parameters.resamples, (parameters.seed, 1, position))
+            named = (parameters.seed, 0, part, *benchmark.encode())
+            images = resample_weights(int(chosen.sum()), parameters.resamples, named)
+            for split in study.splits:
+                # Named, not numbered: a split's interval does not depend on which others there are.
+                seeds = resample_weights(len(study.seeds), parameters.resamples, (parameters.seed, 1, *split.encode()))
                 correct = study.correct[split, benchmark][:, chosen]
                 result.setdefault((split, benchmark), {})[part_name] = accuracies(correct, images, seeds)
     return result

@@ -143,7 +143,7 @@ def _few_shot_section(study: Study) -> str:
 
 def markdown_report(parameters: CompareParameters, study: Study, cells: Cells) -> str:
     """Write the whole comparison as markdown."""
-    joined = any(split.reference_rows for split in study.splits.values())
+    joined = any(split.reference_rows and split.kept for split in study.splits.values())
     margin = _percent(parameters.equivalence_margin)
     sections = [
         "# Splits compared\n",
@@ -151,6 +151,9 @@ def markdown_report(parameters: CompareParameters, study: Study, cells: Cells) -
         "together, paired by image where two splits are compared). `*`: the split's rule used queries of this benchmark.\n",
         "## Zero-shot accuracy\n",
         _accuracy_section(study, cells) + "".join(f"\n{flag}\n" for flag in _flags(study)),
+        "The reference joins the training data of every split.\n"
+        if joined
+        else "The reference joins no split but the one without pool rows: imagenet-like splits are at most ImageNet-like.\n",
         "## Queries that the rule used, and held-out queries of the same benchmark\n",
         _held_out_section(study, cells),
         "## Splits against random controls of the same size\n",

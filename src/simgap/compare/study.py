@@ -44,12 +44,12 @@ class Study:
         return next((name for name, split in self.splits.items() if split.kept == 0), None)
 
     def control_of(self, name: str) -> str | None:
-        """Give the trained random split of the same size, the first in the params file; None for a random or full split."""
+        """Give the trained random split of the same size, one that names this split first; None for a random or full split."""
         split = self.splits[name]
         if split.rule in ("random", "full"):
             return None
-        same_size = (other for other, s in self.splits.items() if s.rule == "random" and s.kept == split.kept)
-        return next(same_size, None)
+        same_size = [other for other, s in self.splits.items() if s.rule == "random" and s.kept == split.kept]
+        return next((other for other in same_size if self.splits[other].controls == name), next(iter(same_size), None))
 
 
 def read_study(

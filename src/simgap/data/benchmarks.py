@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from simgap.errors import SimgapError
+from simgap.files import read_json
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,42 @@ class Benchmark:
 
 
 def read_lines(path: Path, what: str) -> tuple[str, ...]:
-    """Give the non-empty lines of a text file.
+    """Give the lines of a text file, without blank ones at its end.
 
     Raises:
-        SimgapError: the file is missing or empty.
+        SimgapError: the file is missing, empty or not UTF-8, or a line between others is blank: lines are numbered.
     """
     if not path.is_file():
         raise SimgapError(f"{path}: no such file; it should hold {what}")
-    lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    if not lines:
+    try:
+        lines = path.read_text(encoding="utf-8").rstrip().split("\n")
+    except UnicodeDecodeError:
+        raise SimgapError(f"{path}: is not UTF-8 text; it should hold {what}") from None
+    lines = [line.strip() for line in lines]
+    if lines == [""]:
         raise SimgapError(f"{path}: is empty; it should hold {what}")
-    return lines
+    if "" in lines:
+        raise SimgapError(f"{path}: line {lines.index('') + 1} is blank; it should hold {what}")
+    return tuple(lines)
+
+
+def read_templates(path: Path) -> tuple[str, ...]:
+    """Read prompts with `{c}` where the class name goes.
+
+    Raises:
+        SimgapError: the file is missing or empty, or a template lacks `{c}`.
+    """
+    templates = read_lines(path, "one template a line, with {c}")
+    for template in templates:
+        if "{c}" not in template:
+            raise SimgapError(f"{path}: {template!r} lacks {{c}}, the place of the class name")
+    return templates
 
 
 def _shards(folder: Path) -> tuple[Path, ...]:
     count_file = folder / "test" / "nshards.txt"
     (count,) = read_lines(count_file, "the number of shards")[:1]
-    if not count.isdigit() or int(count) == 0:
+    if not (count.isascii() and count.isdigit()) or int(count) == 0:
         raise SimgapError(f"{count_file}: {count!r} is no number of shards; it should be 1 or more")
     paths = tuple(folder / "test" / f"{number}.tar" for number in range(int(count)))
     for path in paths:
@@ -58,10 +77,14 @@ def _shards(folder: Path) -> tuple[Path, ...]:
 def _reference_classes(path: Path, classes: int) -> tuple[tuple[int, ...], ...] | None:
     if not path.is_file():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     if not isinstance(content, list) or len(content) != classes:
         raise SimgapError(f"{path}: should be a list with one entry for each of the {classes} classes")
-    return tuple(tuple(entry) if isinstance(entry, list) else (int(entry),) for entry in content)
+    entries = [entry if isinstance(entry, list) else [entry] for entry in content]
+    for entry in entries:
+        if not all(type(index) is int and index >= 0 for index in entry):
+            raise SimgapError(f"{path}: {entry} should hold class indices of the reference, each 0 or more")
+    return tuple(tuple(entry) for entry in entries)
 
 
 def load_benchmark(folder: Path) -> Benchmark:
@@ -75,11 +98,7 @@ def load_benchmark(folder: Path) -> Benchmark:
     classnames = read_lines(folder / "classnames.txt", "one class name a line")
     if len(classnames) < 2:
         raise SimgapError(f"{folder / 'classnames.txt'}: has {len(classnames)} class; a benchmark needs at least 2")
-    template_file = folder / "zeroshot_classification_templates.txt"
-    templates = read_lines(template_file, "one template a line, with {c}")
-    for template in templates:
-        if "{c}" not in template:
-            raise SimgapError(f"{template_file}: {template!r} lacks {{c}}, the place of the class name")
+    templates = read_templates(folder / "zeroshot_classification_templates.txt")
     return Benchmark(
         folder.name,
         folder,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
 from simgap.data.benchmarks import Benchmark, load_benchmark
-from simgap.data.images import decode
-from simgap.data.shards import read_shard
+from simgap.data.images import BrokenImage, decode
+from simgap.data.shards import Accounting, read_shard
 from simgap.errors import SimgapError
 from simgap.files import complete
 
@@ -20,10 +20,15 @@ MARGIN = 100
 def _first_of_each_class(benchmark: Benchmark) -> dict[str, Image.Image]:
     found: dict[str, Image.Image] = {}
     for shard in benchmark.shards:
-        for sample in read_shard(shard, Counter(), caption=False, label=True):
-            name = benchmark.classnames[sample.label or 0]
-            if name not in found:
-                found[name] = decode(sample.image)
+        for sample in read_shard(shard, Accounting(), caption=False, label=True):
+            label = sample.label or 0
+            if label >= len(benchmark.classnames):
+                raise SimgapError(
+                    f"{shard}: label {label} is outside the class list of {len(benchmark.classnames)} names"
+                )
+            if benchmark.classnames[label] not in found:
+                with suppress(BrokenImage):
+                    found[benchmark.classnames[label]] = decode(sample.image)
     return found
 
 
@@ -31,8 +36,10 @@ def draw_contact_sheet(benchmarks: Path, out: Path) -> None:
     """Write a PNG with a row for each benchmark and a column for each class.
 
     Raises:
-        SimgapError: there is no benchmark, or one is incomplete.
+        SimgapError: there is no benchmark, one is incomplete or has a label outside its classes, or `out` is a folder.
     """
+    if out.is_dir():
+        raise SimgapError(f"{out}: is a folder; name a PNG file")
     folders = sorted(path for path in benchmarks.iterdir() if path.is_dir()) if benchmarks.is_dir() else []
     if not folders:
         raise SimgapError(f"{benchmarks}: holds no benchmark folder")

@@ -17,15 +17,19 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
-def convert_image_folder(tree: Path, templates: str, out: Path, shard_images: int = 1000) -> tuple[int, int]:
+def convert_image_folder(
+    tree: Path, templates: tuple[str, ...], out: Path, shard_images: int = 1000
+) -> tuple[int, int]:
     """Write the benchmark `out` from a folder with one folder a class; give the numbers of classes and of images.
 
     Class indices follow the folders' names in natural order, underscores in names become spaces; images are copied as
     they are, in natural order.
 
     Raises:
-        SimgapError: there are fewer than two class folders, or one has no image.
+        SimgapError: there are fewer than two class folders, one has no image, or something stands at `out`.
     """
+    if out.exists() or tree.resolve() in out.resolve().parents:
+        raise SimgapError(f"{out}: exists or lies in {tree}; name a folder that does not exist yet")
     if not tree.is_dir():
         raise SimgapError(f"{tree}: no such folder; it should hold a folder for each class")
     folders = sorted((path for path in tree.iterdir() if path.is_dir()), key=lambda path: natural_order(path.name))
@@ -41,7 +45,7 @@ def convert_image_folder(tree: Path, templates: str, out: Path, shard_images: in
         (partial / "test").mkdir(parents=True)
         names = [folder.name.replace("_", " ") for folder in folders]
         (partial / "classnames.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
-        (partial / "zeroshot_classification_templates.txt").write_text(templates, encoding="utf-8")
+        (partial / "zeroshot_classification_templates.txt").write_text("\n".join(templates) + "\n", encoding="utf-8")
         shards = range(0, len(images), shard_images)
         (partial / "test" / "nshards.txt").write_text(f"{len(shards)}\n")
         for number, start in enumerate(shards):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,69 +43,111 @@ def shard_paths(folder: Path) -> list[Path]:
     return paths
 
 
-def _members(path: Path, dropped: Counter[str]) -> Iterator[tuple[str, str, bytes]]:
-    """Yield (key, suffix, bytes) of every regular member; a damaged rest of the tar is counted, not raised."""
+@dataclass
+class Accounting:
+    """What became of the samples of a set: read = kept + dropped by reason (design, invariant 1).
+
+    Attributes:
+        read: samples that were begun.
+        dropped: samples left out, one reason each.
+        damaged_shards: tars that end too soon or are corrupt; how many samples they lost is not known.
+    """
+
+    read: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    damaged_shards: int = 0
+
+    def metrics(self, kept: int) -> dict[str, int]:
+        """Give the figures, without reasons that did not occur.
+
+        Raises:
+            SimgapError: they do not add up.
+        """
+        if self.read != kept + self.dropped.total():
+            raise SimgapError(f"accounting: {self.read} samples read, but {kept} kept and {dict(self.dropped)} dropped")
+        reasons = {f"dropped/{reason}": count for reason, count in sorted(self.dropped.items()) if count}
+        damaged = {"damaged_shards": self.damaged_shards} if self.damaged_shards else {}
+        return {"read": self.read, "kept": kept, **reasons, **damaged}
+
+
+def _ends_well(path: Path, offset: int) -> bool:
+    """Say whether nothing but a tar's end mark and padding stands from `offset` on."""
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        rest = stream.read()
+    return len(rest) >= tarfile.BLOCKSIZE and not rest.strip(b"\0")
+
+
+def _members(path: Path, accounting: Accounting) -> Iterator[tuple[str, str, bytes | None]]:
+    """Yield (key, suffix, bytes) of every regular member, None for one that is too large; count a damaged tar."""
     try:
-        with tarfile.open(path, mode="r|") as tar:
+        with tarfile.open(path, mode="r:") as tar:
             for member in tar:
-                name = member.name.rsplit("/", 1)[-1]
+                folder, slash, name = member.name.removeprefix("./").rpartition("/")
                 key, _, suffix = name.partition(".")
                 if not member.isfile() or not key or not suffix:
                     continue
-                stream = tar.extractfile(member)
-                if member.size > MAXIMUM_MEMBER_BYTES or stream is None:
-                    dropped["member_too_large"] += 1
-                    continue
-                yield key, suffix.lower(), stream.read()
+                stream = tar.extractfile(member) if member.size <= MAXIMUM_MEMBER_BYTES else None
+                yield f"{folder}{slash}{key}", suffix.lower(), stream.read() if stream else None
+            # tarfile takes a corrupt header for the end.
+            accounting.damaged_shards += not _ends_well(path, tar.offset)
     except (tarfile.TarError, OSError, EOFError):
-        dropped["damaged_shard"] += 1
+        accounting.damaged_shards += 1
 
 
-def _grouped(path: Path, dropped: Counter[str]) -> Iterator[dict[str, Any]]:
-    """Group adjacent members of one key with webdataset's own rule."""
+def _grouped(path: Path, accounting: Accounting) -> Iterator[dict[str, Any]]:
+    """Group adjacent members of one key with webdataset's own rule; of two members of one name the first counts."""
     files = (
         {"fname": f"{key}.{suffix}", "data": data, "__url__": str(path)}
-        for key, suffix, data in _members(path, dropped)
+        for key, suffix, data in _members(path, accounting)
     )
-
-    def duplicate(_: Exception) -> bool:
-        dropped["duplicate_member"] += 1
-        return True
-
-    yield from webdataset.tariterators.group_by_keys(files, handler=duplicate)
+    yield from webdataset.tariterators.group_by_keys(files, handler=lambda _: True)
 
 
 def _label(raw: bytes) -> int | None:
     text = raw.decode("ascii", errors="replace").strip()
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isdigit() and text.isascii() and len(text) < 10 else None
 
 
-def read_json_members(path: Path, dropped: Counter[str]) -> Iterator[tuple[str, bytes]]:
+def _is_text(name: str) -> bool:
+    """Say whether a member's name was UTF-8: tarfile stands surrogates in for other bytes."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def read_json_members(path: Path, accounting: Accounting) -> Iterator[tuple[str, bytes]]:
     """Stream (key, bytes) of the `KEY.json` members of a shard."""
-    yield from ((key, data) for key, suffix, data in _members(path, dropped) if suffix == "json")
+    yield from (
+        (key, data) for key, suffix, data in _members(path, accounting) if suffix == "json" and data is not None
+    )
 
 
-def read_shard(path: Path, dropped: Counter[str], *, caption: bool, label: bool) -> Iterator[Sample]:
+def read_shard(path: Path, accounting: Accounting, *, caption: bool, label: bool) -> Iterator[Sample]:
     """Stream the samples of a shard in the order of the tar.
 
-    A sample lacks nothing that was asked for: one without image, caption or label is counted in `dropped` under its
-    reason (`no_image`, `no_caption`, `no_label`), as are the second sample of one key (`duplicate_key`, which non-adjacent
-    members also give) and a tar that ends too soon (`damaged_shard`). Nothing is decoded and no member becomes a path.
+    A sample lacks nothing that was asked for: one without image, caption or label is dropped under its reason
+    (`no_image`, `no_caption`, `no_label`), as is one with a member above 64 MB (`member_too_large`), one whose name is not
+    UTF-8 (`bad_name`) and the second sample of one key (`duplicate_key`, which non-adjacent members also give). A key is a
+    member's whole name up to the first dot of its last part; nothing is decoded and no member becomes a path.
     """
     seen: set[str] = set()
-    for sample in _grouped(path, dropped):
+    for sample in _grouped(path, accounting):
+        accounting.read += 1
         key = sample["__key__"]
-        image = next((sample[suffix] for suffix in IMAGE_SUFFIXES if suffix in sample), None)
-        text = sample["txt"].decode("utf-8", errors="replace").strip() if "txt" in sample else None
-        index = _label(sample["cls"]) if "cls" in sample else None
-        if key in seen:
-            dropped["duplicate_key"] += 1
-        elif image is None:
-            dropped["no_image"] += 1
+        images = [sample[suffix] for suffix in IMAGE_SUFFIXES if suffix in sample]
+        text = sample["txt"].decode("utf-8", errors="replace").strip() if sample.get("txt") else None
+        index = _label(sample["cls"]) if sample.get("cls") else None
+        if not _is_text(key):
+            accounting.dropped["bad_name"] += 1
+        elif key in seen:
+            accounting.dropped["duplicate_key"] += 1
+        elif None in sample.values():
+            accounting.dropped["member_too_large"] += 1
+        elif not images:
+            accounting.dropped["no_image"] += 1
         elif caption and not text:
-            dropped["no_caption"] += 1
+            accounting.dropped["no_caption"] += 1
         elif label and index is None:
-            dropped["no_label"] += 1
+            accounting.dropped["no_label"] += 1
         else:
-            yield Sample(path.name, key, image, text[:MAXIMUM_CAPTION_CHARACTERS] if text else None, index)
+            yield Sample(path.name, key, images[0], text[:MAXIMUM_CAPTION_CHARACTERS] if text else None, index)
         seen.add(key)

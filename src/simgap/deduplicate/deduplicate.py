@@ -39,7 +39,8 @@ def find_centroids(parameters: DeduplicateParameters, pool: Embeddings) -> NDArr
 def assign(pool: Embeddings, centroids: NDArray[np.float32], block_rows: int) -> NDArray[np.int32]:
     """Give each pool row its nearest centroid by inner product, int32 [pool rows]; the lower one on ties.
 
-    Products are float64 and rounded to fp32 before they are compared, so that the order of additions does not decide.
+    Products are float64, rounded to fp32 before they are compared: the order of additions decides only where two centroids
+    are equally near to within a rounding error of float64 at a boundary of fp32.
     """
     cluster = np.zeros(pool.rows, np.int32)
     if len(centroids) > 1:
@@ -67,17 +68,24 @@ def duplicates_within(pool: Embeddings, rows: NDArray[np.int64], eps: float, blo
     return duplicate
 
 
+def near_duplicates(
+    pool: Embeddings, cluster: NDArray[np.int32], clusters: int, eps: float, block_rows: int
+) -> NDArray[np.bool_]:
+    """Mark the rows that are too similar to a lower row of their cluster, see `duplicates_within`: bool [pool rows]."""
+    duplicate = np.zeros(pool.rows, np.bool_)
+    order = np.argsort(cluster, kind="stable")
+    bounds = np.searchsorted(cluster[order], np.arange(clusters + 1))
+    for low, high in progress(list(pairwise(bounds)), clusters, "deduplicate", "cluster"):
+        rows = order[low:high]
+        duplicate[rows] = duplicates_within(pool, rows, eps, block_rows)
+    return duplicate
+
+
 def deduplicate(
     parameters: DeduplicateParameters, pool: Embeddings, centroids: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """Give the rows to keep, bool [pool rows]: exact and independent of threads, given the centroids."""
-    keep = np.ones(pool.rows, np.bool_)
+    """Give the rows to keep, bool [pool rows]: exact and independent of threads, given the assignment to centroids."""
     if parameters.eps is None:
-        return keep
+        return np.ones(pool.rows, np.bool_)
     cluster = assign(pool, centroids, parameters.block_rows)
-    order = np.argsort(cluster, kind="stable")
-    bounds = np.searchsorted(cluster[order], np.arange(len(centroids) + 1))
-    for low, high in progress(list(pairwise(bounds)), len(centroids), "deduplicate", "cluster"):
-        rows = order[low:high]
-        keep[rows[duplicates_within(pool, rows, parameters.eps, parameters.block_rows)]] = False
-    return keep
+    return ~near_duplicates(pool, cluster, len(centroids), parameters.eps, parameters.block_rows)

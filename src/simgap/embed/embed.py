@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from simgap.batches import batched
 from simgap.data.images import BrokenImage, decode
-from simgap.data.shards import Sample, read_shard
+from simgap.data.shards import Accounting, Sample, read_shard
 from simgap.embed.model import Model
 from simgap.embed.parameters import EmbedParameters
 from simgap.embed.store import INFO_FILE
@@ -52,7 +52,7 @@ def unit_norm(vectors: NDArray[np.float32], dropped: Counter[str]) -> tuple[NDAr
 
 
 def _decoded(
-    samples: Iterable[Sample], model: Model, decoders: int, dropped: Counter[str]
+    samples: Iterable[Sample], model: Model, decoders: int, accounting: Accounting
 ) -> Iterator[tuple[Sample, torch.Tensor]]:
     def prepare(sample: Sample) -> torch.Tensor | str:
         try:
@@ -64,28 +64,32 @@ def _decoded(
         for group in batched(samples, 256):
             for sample, image in zip(group, threads.map(prepare, group), strict=True):
                 if isinstance(image, str):
-                    dropped[image] += 1
+                    accounting.dropped[image] += 1
                 else:
                     yield sample, image
 
 
 def _embed_part(
-    parameters: EmbedParameters, model: Model, shards: tuple[Path, ...], labelled: bool, captioned: bool
-) -> dict[str, Any]:
-    dropped: Counter[str] = Counter()
-    samples = (sample for shard in shards for sample in read_shard(shard, dropped, caption=captioned, label=labelled))
-    vectors: list[NDArray[np.float16]] = []
+    parameters: EmbedParameters, model: Model, shards: tuple[Path, ...], classes: int | None, captioned: bool
+) -> tuple[NDArray[np.float16], list[Sample], Accounting]:
+    accounting = Accounting()
+    vectors = [np.empty((0, model.dim), np.float16)]
     kept: list[Sample] = []
-    for group in batched(_decoded(samples, model, parameters.decoders, dropped), parameters.batch_size):
+    labelled = classes is not None
+
+    def samples() -> Iterator[Sample]:
+        for shard in shards:
+            for sample in read_shard(shard, accounting, caption=captioned, label=labelled):
+                if classes is not None and sample.label is not None and sample.label >= classes:
+                    raise SimgapError(f"{shard}: label {sample.label} is outside the class list of {classes} names")
+                yield sample
+
+    for group in batched(_decoded(samples(), model, parameters.decoders, accounting), parameters.batch_size):
         raw = encode(model, torch.stack([image for _, image in group]), parameters.batch_size)
-        unit, good = unit_norm(raw, dropped)
+        unit, good = unit_norm(raw, accounting.dropped)
         vectors.append(unit)
         kept += [sample for (sample, _), is_good in zip(group, good, strict=True) if is_good]
-    return {
-        "vectors": np.concatenate(vectors) if vectors else np.empty((0, model.dim), np.float16),
-        "samples": kept,
-        "dropped": {reason: count for reason, count in sorted(dropped.items()) if count},
-    }
+    return np.concatenate(vectors), kept, accounting
 
 
 def _metadata(samples: list[Sample], labelled: bool, captioned: bool) -> pa.Table:
@@ -98,6 +102,22 @@ def _metadata(samples: list[Sample], labelled: bool, captioned: bool) -> pa.Tabl
     if labelled:
         columns["label"] = pa.array([sample.label for sample in samples], pa.int32())
     return pa.table(columns)
+
+
+def _check_limit(limit: float, accounting: Accounting, rows: int, shards: tuple[Path, ...]) -> None:
+    folder, dropped = shards[0].parent, dict(accounting.dropped)
+    if rows == 0:
+        raise SimgapError(f"{folder}: none of its {accounting.read} samples could be embedded ({dropped})")
+    if accounting.dropped.total() > limit * accounting.read:
+        raise SimgapError(
+            f"{folder}: {accounting.dropped.total()} of {accounting.read} samples were dropped ({dropped}), "
+            f"more than embed.drop_limit {limit} allows"
+        )
+    if accounting.damaged_shards > limit * len(shards):
+        raise SimgapError(
+            f"{folder}: {accounting.damaged_shards} of {len(shards)} shards end too soon or are corrupt, "
+            f"more than embed.drop_limit {limit} allows"
+        )
 
 
 def embed(
@@ -121,40 +141,34 @@ def embed(
         classes: the number of classes of a labelled set; None for a set without labels.
 
     Raises:
-        SimgapError: no row is left, more than `drop_limit` were dropped, or a label is outside the class list.
+        SimgapError: no row is left, more than `drop_limit` of the samples were dropped or of the shards are damaged, or a
+            label is outside the class list.
     """
     groups = list(batched(shards, parameters.shards_per_part))
     for number, group in enumerate(progress(groups, len(groups), f"embed {out.name}", "part")):
         part = scratch / f"part_{number:04d}"
         if part.is_dir():
             continue
-        result = _embed_part(parameters, model, group, classes is not None, captioned)
+        vectors, kept, accounting = _embed_part(parameters, model, group, classes, captioned)
+        accounting.metrics(len(vectors))
         with complete(part) as partial:
             partial.mkdir(parents=True)
-            np.save(partial / "embeddings.npy", result["vectors"])
-            pq.write_table(_metadata(result["samples"], classes is not None, captioned), partial / "metadata.parquet")
-            (partial / "dropped.json").write_text(json.dumps(result["dropped"]))
+            np.save(partial / "embeddings.npy", vectors)
+            pq.write_table(_metadata(kept, classes is not None, captioned), partial / "metadata.parquet")
+            (partial / "accounting.json").write_text(
+                json.dumps({**vars(accounting), "dropped": dict(accounting.dropped)})
+            )
 
     parts = [scratch / f"part_{number:04d}" for number in range(len(groups))]
-    dropped = sum((Counter(read_json(part / "dropped.json")) for part in parts), Counter())
+    of_parts = [Accounting(**read_json(part / "accounting.json")) for part in parts]
+    total = Accounting(
+        sum(found.read for found in of_parts),
+        sum((Counter(found.dropped) for found in of_parts), Counter()),
+        sum(found.damaged_shards for found in of_parts),
+    )
     rows = sum(np.load(part / "embeddings.npy", mmap_mode="r").shape[0] for part in parts)
-    read = rows + dropped.total()
-    if rows == 0:
-        raise SimgapError(f"{shards[0].parent}: none of its {read} samples could be embedded ({dict(dropped)})")
-    if dropped.total() > parameters.drop_limit * read:
-        raise SimgapError(
-            f"{shards[0].parent}: {dropped.total()} of {read} samples were dropped ({dict(dropped)}), "
-            f"more than embed.drop_limit {parameters.drop_limit} allows"
-        )
-    if classes is not None:
-        for part in parts:
-            labels = pq.read_table(part / "metadata.parquet", columns=["label"]).column("label").to_numpy()
-            if len(labels) and labels.max() >= classes:
-                raise SimgapError(
-                    f"{shards[0].parent}: label {labels.max()} is outside the class list of {classes} names"
-                )
-
-    accounting = {"read": read, "kept": rows, **{f"dropped/{reason}": dropped[reason] for reason in sorted(dropped)}}
+    metrics = total.metrics(rows)
+    _check_limit(parameters.drop_limit, total, rows, shards)
     with complete(out) as partial:
         (partial / "img_emb").mkdir(parents=True)
         (partial / "metadata").mkdir()
@@ -167,9 +181,10 @@ def embed(
                 "embedder": embedder,
                 "dim": model.dim,
                 "rows": rows,
-                "read": read,
+                "read": total.read,
                 "kept": rows,
-                "dropped": dict(dropped),
+                "dropped": dict(total.dropped),
+                "damaged_shards": total.damaged_shards,
             },
         )
-    return {**accounting, "dim": model.dim, "parts": len(parts)}
+    return {**metrics, "dim": model.dim, "parts": len(parts)}

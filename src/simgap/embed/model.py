@@ -9,6 +9,7 @@ from typing import Any
 
 import open_clip
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from simgap.errors import SimgapError
@@ -35,25 +36,35 @@ class Model:
     dim: int
 
 
-def check_config(config: dict[str, Any], where: Path | str) -> None:
+def check_config(config: Any, where: Path | str) -> None:
     """Refuse a config that leaves activation or preprocessing to guesswork, or that would fetch something by name.
 
     Raises:
         SimgapError: `quick_gelu` or `preprocess_cfg` is not recorded, or a tokenizer or text model is named.
     """
-    model = config.get("model_cfg", {})
+    model = config.get("model_cfg") if isinstance(config, dict) else None
+    if not isinstance(model, dict) or not isinstance(model.get("embed_dim"), int):
+        raise SimgapError(f"{where}: model_cfg.embed_dim is not recorded; it should be an open_clip config")
+    for tower in ("vision_cfg", "text_cfg"):
+        if not isinstance(model.get(tower), dict):
+            raise SimgapError(f"{where}: model_cfg.{tower} is not recorded; it should be an open_clip config")
     if not isinstance(model.get("quick_gelu"), bool):
         raise SimgapError(f"{where}: model_cfg.quick_gelu is not recorded; it should be true or false")
     preprocess = config.get("preprocess_cfg") or {}
     for key in ("mean", "std", "interpolation", "resize_mode"):
         if key not in preprocess:
             raise SimgapError(f"{where}: preprocess_cfg.{key} is not recorded; it should say how images are prepared")
-    for key in ("hf_tokenizer_name", "hf_model_name"):
-        if model.get("text_cfg", {}).get(key):
+    for key in ("hf_tokenizer_name", "hf_model_name", "hf_model_pretrained"):
+        if model["text_cfg"].get(key):
             raise SimgapError(
                 f"{where}: model_cfg.text_cfg.{key} names something to fetch; only local parts are loaded"
             )
-    if model.get("vision_cfg", {}).get("timm_model_pretrained"):
+    if ":" in str(model["vision_cfg"].get("timm_model_name")):
+        raise SimgapError(
+            f"{where}: model_cfg.vision_cfg.timm_model_name {model['vision_cfg']['timm_model_name']!r} names something to "
+            "fetch; it should be a plain timm name"
+        )
+    if model["vision_cfg"].get("timm_model_pretrained"):
         raise SimgapError(
             f"{where}: model_cfg.vision_cfg.timm_model_pretrained would fetch weights; it should be false"
         )
@@ -63,14 +74,17 @@ def load(folder: Path) -> Model:
     """Load an open_clip local directory, every weight of it.
 
     Raises:
-        SimgapError: a file is missing, or the config fails `check_config`.
+        SimgapError: a file is missing, the config fails `check_config`, or the weights are not those of the config.
     """
     config = read_json(folder / CONFIG_FILE)
     check_config(config, folder / CONFIG_FILE)
     if not (folder / WEIGHTS_FILE).is_file():
         raise SimgapError(f"{folder / WEIGHTS_FILE}: no such file")
     name = f"local-dir:{folder.resolve()}"
-    clip, _, preprocess = open_clip.create_model_and_transforms(name)
+    try:
+        clip, _, preprocess = open_clip.create_model_and_transforms(name)
+    except (RuntimeError, SafetensorError) as error:
+        raise SimgapError(f"{folder}: its weights do not fit its config ({str(error).splitlines()[0]})") from None
     tokenizer = open_clip.get_tokenizer(name)
     return Model(clip.eval(), preprocess, tokenizer, int(config["model_cfg"]["embed_dim"]))
 

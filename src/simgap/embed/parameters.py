@@ -40,7 +40,10 @@ class EmbedderParameters:
                 f"embedder: {' and '.join(given) or 'none'} is set; exactly one of train, pretrained and directory should be"
             )
         if self.train is not None:
-            self.train.check()
+            try:
+                self.train.check()
+            except SimgapError as error:
+                raise SimgapError(f"embedder.{error}") from None
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class EmbedParameters:
         batch_size: images of every forward pass; the last one is padded to it.
         decoders: threads that decode and preprocess; more than one pays where images are large.
         shards_per_part: shards whose rows make one part of the embeddings.
-        drop_limit: largest share of samples that may be dropped, in [0, 1].
+        drop_limit: largest share of samples that may be dropped, and of shards that may be damaged, in [0, 1].
     """
 
     batch_size: int

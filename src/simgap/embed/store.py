@@ -19,6 +19,13 @@ from simgap.files import read_json
 INFO_FILE = "embeddings.json"
 
 
+def _map(path: Path) -> NDArray[Any]:
+    try:
+        return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+    except (ValueError, EOFError, OSError) as error:
+        raise SimgapError(f"{path}: is no array that can be read ({error})") from None
+
+
 class Embeddings:
     """Unit-norm fp16 vectors of a set, by part, with row-aligned metadata.
 
@@ -31,9 +38,12 @@ class Embeddings:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.info: dict[str, Any] = read_json(folder / INFO_FILE)
+        for field, kind in (("embedder", str), ("rows", int), ("dim", int)):
+            if not isinstance(self.info, dict) or not isinstance(self.info.get(field), kind):
+                raise SimgapError(f"{folder / INFO_FILE}: {field} is not recorded; embed or import the set anew")
         self.rows = int(self.info["rows"])
         self.dim = int(self.info["dim"])
-        self._parts = [np.load(path, mmap_mode="r") for path in sorted((folder / "img_emb").glob("img_emb_*.npy"))]
+        self._parts = [_map(path) for path in sorted((folder / "img_emb").glob("img_emb_*.npy"))]
         for number, part in enumerate(self._parts):
             if part.dtype != np.float16 or part.ndim != 2 or part.shape[1] != self.dim:
                 raise SimgapError(
@@ -65,9 +75,16 @@ class Embeddings:
         return np.concatenate(pieces) if pieces else np.empty((0, self.dim), np.float16)
 
     def metadata(self, columns: list[str]) -> pa.Table:
-        """Read row-aligned metadata columns of all parts."""
+        """Read row-aligned metadata columns of all parts.
+
+        Raises:
+            SimgapError: there are other rows than vectors.
+        """
         paths = sorted((self.folder / "metadata").glob("metadata_*.parquet"))
-        return pa.concat_tables(pq.read_table(path, columns=columns) for path in paths)
+        table = pa.concat_tables([pq.read_table(path, columns=columns) for path in paths])
+        if table.num_rows != self.rows:
+            raise SimgapError(f"{self.folder}: its metadata has {table.num_rows} rows, its vectors {self.rows}")
+        return table
 
     @cached_property
     def row_order(self) -> str:

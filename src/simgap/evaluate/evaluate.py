@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,36 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from simgap.data.benchmarks import Benchmark
-from simgap.data.shards import read_shard, shard_paths
+from simgap.data.images import BrokenImage, decode
+from simgap.data.shards import Accounting, Sample, read_shard, shard_paths
 from simgap.embed.model import Model
 from simgap.errors import SimgapError
 from simgap.evaluate.accuracy import mean_per_class_recall, ranking
 from simgap.evaluate.features import LabelledFeatures, class_features, image_features
-from simgap.evaluate.few_shot import benchmark_scores, choose_shots, map_classes, ridge_scores
+from simgap.evaluate.few_shot import benchmark_scores, choose_shots, map_classes, ridge_scores, shot_order
 from simgap.evaluate.parameters import EvaluateParameters, FewShotParameters
 from simgap.files import complete
 from simgap.progress import progress
+
+# Beyond twice the shots: candidates of a class that stand in where others are broken.
+SPARE_SHOTS = 5
+
+
+def _candidates(reference: Path, shots: int, seed: int) -> Iterator[tuple[Sample, int]]:
+    """Stream the reference samples that may be shots, with their places: twice as many as are wanted, some may be broken."""
+    labels = np.array([sample.label for sample in _samples(reference)], np.int64)
+    for sample, place in zip(_samples(reference), shot_order(labels, seed), strict=True):
+        if place < 2 * shots + SPARE_SHOTS:
+            try:
+                decode(sample.image)
+            except BrokenImage:
+                continue
+            yield sample, int(place)
+
+
+def _samples(reference: Path) -> Iterator[Sample]:
+    for path in shard_paths(reference):
+        yield from read_shard(path, Accounting(), caption=False, label=True)
 
 
 class FewShot:
@@ -30,19 +51,13 @@ class FewShot:
         self, parameters: FewShotParameters, model: Model, reference: Path, classnames: tuple[str, ...], batch_size: int
     ) -> None:
         self.parameters, self.classnames = parameters, classnames
-        samples = [
-            sample
-            for path in shard_paths(reference)
-            for sample in read_shard(path, Counter(), caption=False, label=True)
-        ]
-        labels = np.array([int(sample.label or 0) for sample in samples], np.int64)
-        most = choose_shots(labels, len(classnames), max(parameters.shots), parameters.seed)
-        dropped: Counter[str] = Counter()
-        self.shots = image_features(model, (samples[index] for index in most), batch_size, dropped)
-        if dropped.total():
-            raise SimgapError(
-                f"{reference}: {dropped.total()} of the few-shot images cannot be decoded ({dict(dropped)})"
-            )
+        most = max(parameters.shots)
+        candidates = list(_candidates(reference, most, parameters.seed))
+        labels = np.array([sample.label for sample, _ in candidates], np.int64)
+        places = np.array([place for _, place in candidates], np.int64)
+        chosen = choose_shots(labels, classnames, most, places)
+        self.places = places[chosen]
+        self.shots = image_features(model, (candidates[index][0] for index in chosen), batch_size, Accounting())
 
     def predict(self, benchmark: Benchmark, features: NDArray[np.float32]) -> dict[int, NDArray[np.int64]]:
         """Give the predicted class of each image, int64 [images], by number of shots; empty where few-shot is refused."""
@@ -51,7 +66,7 @@ class FewShot:
             return {}
         predictions = {}
         for shots in self.parameters.shots:
-            chosen = choose_shots(self.shots.labels, len(self.classnames), shots, self.parameters.seed)
+            chosen = choose_shots(self.shots.labels, self.classnames, shots, self.places)
             scores = ridge_scores(
                 self.shots.features[chosen],
                 self.shots.labels[chosen],
@@ -63,11 +78,17 @@ class FewShot:
         return predictions
 
 
-def _load(model: Model, benchmark: Benchmark, batch_size: int, dropped: Counter[str]) -> LabelledFeatures:
-    samples = (sample for path in benchmark.shards for sample in read_shard(path, dropped, caption=False, label=True))
-    found = image_features(model, samples, batch_size, dropped)
+def _load(model: Model, benchmark: Benchmark, batch_size: int, accounting: Accounting) -> LabelledFeatures:
+    samples = (
+        sample for path in benchmark.shards for sample in read_shard(path, accounting, caption=False, label=True)
+    )
+    found = image_features(model, samples, batch_size, accounting)
+    if accounting.damaged_shards:
+        raise SimgapError(
+            f"{benchmark.folder}: {accounting.damaged_shards} shards end too soon or are corrupt; a benchmark should be whole"
+        )
     if not len(found.labels):
-        raise SimgapError(f"{benchmark.folder}: none of its images could be read ({dict(dropped)})")
+        raise SimgapError(f"{benchmark.folder}: none of its images could be read ({dict(accounting.dropped)})")
     if found.labels.max() >= len(benchmark.classnames):
         raise SimgapError(
             f"{benchmark.folder}: label {found.labels.max()} is outside the class list of {len(benchmark.classnames)} names"
@@ -78,8 +99,8 @@ def _load(model: Model, benchmark: Benchmark, batch_size: int, dropped: Counter[
 def _evaluate_benchmark(
     model: Model, benchmark: Benchmark, few_shot: FewShot | None, batch_size: int, out: Path
 ) -> dict[str, Any]:
-    dropped: Counter[str] = Counter()
-    images = _load(model, benchmark, batch_size, dropped)
+    accounting = Accounting()
+    images = _load(model, benchmark, batch_size, accounting)
     labels = images.labels
     classes = class_features(model, benchmark.classnames, benchmark.templates)
     best = ranking(images.features.astype(np.float64) @ classes.astype(np.float64).T, min(5, len(classes)))
@@ -95,9 +116,7 @@ def _evaluate_benchmark(
         f"{zero_shot}/top1": float(columns["correct"].mean()),
         f"{zero_shot}/top5": float(columns["correct_top5"].mean()),
         f"{zero_shot}/mean_per_class_recall": mean_per_class_recall(labels, best[:, 0]),
-        f"{zero_shot}/read": len(labels) + dropped.total(),
-        f"{zero_shot}/kept": len(labels),
-        **{f"{zero_shot}/dropped/{reason}": count for reason, count in sorted(dropped.items()) if count},
+        **{f"{zero_shot}/{name}": count for name, count in accounting.metrics(len(labels)).items()},
     }
     if few_shot is not None:
         predictions = few_shot.predict(benchmark, images.features)

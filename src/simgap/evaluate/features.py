@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from simgap.batches import batched
 from simgap.data.images import BrokenImage, decode
-from simgap.data.shards import Sample
+from simgap.data.shards import Accounting, Sample
 from simgap.embed.model import Model
 
 
@@ -25,8 +24,10 @@ class LabelledFeatures:
 
 
 @torch.inference_mode()
-def image_features(model: Model, samples: Iterable[Sample], batch_size: int, dropped: Counter[str]) -> LabelledFeatures:
-    """Embed labelled samples in their order; images that cannot be decoded are counted in `dropped`.
+def image_features(
+    model: Model, samples: Iterable[Sample], batch_size: int, accounting: Accounting
+) -> LabelledFeatures:
+    """Embed labelled samples in their order; images that cannot be decoded are counted in `accounting`.
 
     Every batch is padded to `batch_size`, so that an image's features do not depend on how many stand beside it.
     """
@@ -38,7 +39,7 @@ def image_features(model: Model, samples: Iterable[Sample], batch_size: int, dro
             try:
                 images.append(model.preprocess(decode(sample.image)))
             except BrokenImage as reason:
-                dropped[str(reason)] += 1
+                accounting.dropped[str(reason)] += 1
             else:
                 labels.append(int(sample.label or 0))
         if images:

@@ -8,20 +8,33 @@ from numpy.typing import NDArray
 from simgap.errors import SimgapError
 
 
-def choose_shots(labels: NDArray[np.int64], classes: int, shots: int, seed: int) -> NDArray[np.int64]:
-    """Choose `shots` images of each class, ascending int64 [classes * shots]; fewer shots are a part of more.
+def shot_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Give each image's place in the draw of its class, int64 [images]: the first k of a class are its k shots."""
+    place = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels):
+        of_class = np.flatnonzero(labels == label)
+        place[np.random.default_rng([seed, int(label)]).permutation(of_class)] = np.arange(len(of_class))
+    return place
+
+
+def choose_shots(
+    labels: NDArray[np.int64], classnames: tuple[str, ...], shots: int, place: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Choose the first `shots` images of each class by their `place`, ascending int64 [classes * shots].
+
+    Fewer shots are a part of more.
 
     Raises:
         SimgapError: a class has fewer images.
     """
     chosen = []
-    for label in range(classes):
+    for label, name in enumerate(classnames):
         of_class = np.flatnonzero(labels == label)
         if len(of_class) < shots:
             raise SimgapError(
-                f"evaluate.few_shot.shots: {shots} is more than the {len(of_class)} reference images of class {label}"
+                f"evaluate.few_shot.shots: {shots} is more than the {len(of_class)} readable reference images of class {name!r}"
             )
-        chosen.append(np.random.default_rng([seed, label]).permutation(of_class)[:shots])
+        chosen.append(of_class[np.argsort(place[of_class])[:shots]])
     return np.sort(np.concatenate(chosen))
 
 
@@ -58,7 +71,15 @@ def map_classes(
     """Give each benchmark class the reference classes that it stands for: those given, else the one of equal name.
 
     None where a class has none: then few-shot is refused for the benchmark.
+
+    Raises:
+        SimgapError: an index is outside the reference's classes.
     """
+    for index in (index for entry in given or () for index in entry):
+        if index >= len(reference):
+            raise SimgapError(
+                f"reference_classes.json: class {index} is outside the reference's {len(reference)} classes"
+            )
     mapped = given or tuple(
         tuple(index for index, other in enumerate(reference) if other == name) for name in classnames
     )

@@ -112,8 +112,8 @@ def prune_random(
         threshold=None,
         kept=count,
         pool_rows=full.pool_rows,
-        kept_end=f"{count} rows drawn at random" if count else "no pool rows",
-        reference_rows=reference_rows,
+        kept_end=f"{count} rows drawn at random" if count else "no pool rows: the reference alone",
+        reference_rows=reference_rows or count == 0,
         row_order=full.row_order,
         controls=size_of if count == size and size_of != "full" else None,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,8 @@ def rows_to_keep(keep: Any, of: int, available: int, where: str) -> int:
         or (isinstance(keep, float) and keep > 1)
     ):
         raise SimgapError(f"{where}: {keep!r} should be a count of rows (an integer) or a fraction in [0.0, 1.0]")
-    rows = int(keep * of) if isinstance(keep, float) else keep
+    # As written, not as stored in binary: 0.29 of 100 is 29.
+    rows = int(Fraction(str(keep)) * of) if isinstance(keep, float) else keep
     if rows > available:
         raise SimgapError(f"{where}: {keep} is more than the {available} rows of the deduplicated pool")
     return rows

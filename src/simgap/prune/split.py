@@ -88,6 +88,8 @@ def read_keep(path: Path, pool_rows: int) -> NDArray[np.bool_]:
         bits = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise SimgapError(f"{path}: no such file") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise SimgapError(f"{path}: is no array that can be read ({error})") from None
     if bits.dtype != np.uint8 or len(bits) != (pool_rows + 7) // 8:
         raise SimgapError(
             f"{path}: holds {len(bits)} bytes of {bits.dtype}; {pool_rows} pool rows need {(pool_rows + 7) // 8} of uint8"

@@ -37,6 +37,11 @@ class DrawParameters:
         for field in ("planted", "broken"):
             if getattr(self, field) < 0:
                 raise SimgapError(f"draw: {field} is {getattr(self, field)}; it should be at least 0")
+        if self.broken > self.pool:
+            raise SimgapError(f"draw: broken is {self.broken}; it should be at most pool, {self.pool}")
+        # Each kind of planted row repeats each of eight sets, and the pool's own need originals besides.
+        if 8 * 3 * self.planted + 3 * self.planted > self.pool:
+            raise SimgapError(f"draw: planted is {self.planted}; a pool of {self.pool} has room for {self.pool // 27}")
         if self.image_size < 16:
             raise SimgapError(f"draw: image_size is {self.image_size}; it should be at least 16")
         if self.planted > min(self.queries, self.reference) // 3:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,10 +93,13 @@ def _model_record(params: Params, metrics: Path, split: str, seed: int) -> Recor
 
 
 def _study_record(params: Params, metrics: Path) -> Record:
-    parts: dict[str, float] = {}
-    for stage in ("draw", "embed", "similarity", "compare"):
-        for path in sorted((metrics / stage).glob("*.json")):
-            parts |= _numbers(read_json(path), f"{stage}/{path.stem}" if stage != "compare" else stage)
+    parts = _numbers(read_json(metrics / "compare" / "compare.json"), "compare")
+    names = params.benchmarks.names
+    instances = {"draw": list(params.draw), "embed": ["pool", "reference", *names], "similarity": names}
+    instances["ground-truth"] = list(params.ground_truth)
+    for stage, of_stage in instances.items():
+        for name in of_stage:
+            parts |= _numbers(read_json(metrics / stage / f"{name}.json"), f"{stage}/{name}")
     parameters = {
         "threshold": str(params.threshold),
         "runs": ", ".join(params.runs),
@@ -107,16 +110,21 @@ def _study_record(params: Params, metrics: Path) -> Record:
     return Record("study", parameters, {"kind": "study", "threshold": str(params.threshold)}, parts, {})
 
 
-def records(params: Params, metrics: Path) -> Iterator[Record]:
-    """Yield what a finished study has to say: one record a model, and one of the study.
-
-    Raises:
-        SimgapError: a metrics file is missing.
-    """
+def records(params: Params, metrics: Path) -> tuple[list[Record], list[str]]:
+    """Give what a study has to say, one record a model and one of the study, and why what is unfinished says nothing."""
+    found: list[Record] = []
+    unfinished: list[str] = []
+    makers = [functools.partial(_study_record, params, metrics)]
     for split in params.runs:
-        for seed in params.repeats.seeds:
-            yield _model_record(params, metrics, split, seed)
-    yield _study_record(params, metrics)
+        makers += [functools.partial(_model_record, params, metrics, split, seed) for seed in params.repeats.seeds]
+    for maker in makers:
+        try:
+            found.append(maker())
+        except SimgapError as error:
+            unfinished.append(str(error))
+        except (KeyError, TypeError, AttributeError) as error:
+            unfinished.append(f"{metrics}: incomplete ({error!r})")
+    return found, unfinished
 
 
 def _log(client: MlflowClient, experiment: str, record: Record) -> None:
@@ -145,17 +153,13 @@ def database() -> Path:
     return (Path(os.environ.get("DVC_ROOT", ".")) / "mlflow.db").resolve()
 
 
-def track(params: Params, metrics: Path) -> tuple[int, int]:
-    """Log what MLflow lacks of a finished study; give how many runs were logged and how many were there.
-
-    Raises:
-        SimgapError: a metrics file is missing.
-    """
+def track(params: Params, metrics: Path) -> tuple[int, int, list[str]]:
+    """Log what MLflow lacks of a study: give how many runs were logged, how many were there, and what is unfinished."""
     from mlflow.entities import ViewType
     from mlflow.tracking import MlflowClient
 
     path = database()
-    wanted = list(records(params, metrics))
+    wanted, unfinished = records(params, metrics)
     # Two processes that create the database at once fail; two that log one result would log it twice.
     with FileLock(path.with_suffix(".db.lock")):
         client = MlflowClient(tracking_uri=f"sqlite:///{path}")
@@ -169,13 +173,15 @@ def track(params: Params, metrics: Path) -> tuple[int, int]:
         ]
         for record in missing:
             _log(client, experiment, record)
-    return len(missing), len(wanted) - len(missing)
+    return len(missing), len(wanted) - len(missing), unfinished
 
 
 def try_track(params: Params, metrics: Path) -> None:
     """Track, or say in one line that it failed: no stage ends on account of tracking."""
     try:
-        track(params, metrics)
+        _, _, unfinished = track(params, metrics)
+        for reason in unfinished:
+            click.echo(f"tracking: not logged: {reason}", err=True)
     except Exception as error:
-        reason = str(error) if isinstance(error, SimgapError) else f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         click.echo(f"tracking: nothing logged ({reason}); `simgap track` logs it later", err=True)

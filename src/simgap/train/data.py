@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from simgap.data.images import BrokenImage, decode
-from simgap.data.shards import Sample, read_shard, shard_paths
+from simgap.data.shards import Accounting, Sample, read_shard, shard_paths
 from simgap.errors import SimgapError
 
 
@@ -35,7 +34,7 @@ class TrainingShard:
     def samples(self) -> Iterator[Sample]:
         """Stream the kept samples; what cannot be read was counted when the set was embedded."""
         labelled = self.classnames is not None
-        for sample in read_shard(self.path, Counter(), caption=not labelled, label=labelled):
+        for sample in read_shard(self.path, Accounting(), caption=not labelled, label=labelled):
             if sample.key in self.keys:
                 if self.classnames is not None and sample.label is not None:
                     sample = replace(sample, caption=f"a photo of a {self.classnames[sample.label]}")
@@ -72,7 +71,7 @@ def readable_shards(folder: Path) -> list[TrainingShard]:
 
 
 def _readable_keys(path: Path) -> Iterator[str]:
-    for sample in read_shard(path, Counter(), caption=True, label=False):
+    for sample in read_shard(path, Accounting(), caption=True, label=False):
         try:
             decode(sample.image)
         except BrokenImage:
@@ -84,10 +83,10 @@ class Samples(torch.utils.data.IterableDataset[tuple[torch.Tensor, torch.Tensor]
     """An endless stream of (image [3, height, width], tokens [context length]), epoch after epoch.
 
     In an epoch every sample comes once, in an order that the seed and the epoch decide: shards are permuted, then a buffer
-    of encoded samples is drawn from at random; a split that fits the buffer is read once and stays there. With several
-    workers each streams its own shards, and that holds within each worker. Augmentation is seeded by the seed, the worker
-    and the position in its stream, so a stream that starts at `done` batches goes on exactly where one that was cut off
-    stood.
+    of encoded samples is drawn from at random; a split that fits the buffer is read once and stays there. Augmentation is
+    seeded by the seed and the position in the stream. Every worker reads the stream and decodes the batches that are its
+    own, so the stream is the same for any number of workers, and one that starts at `done` batches goes on exactly where
+    one that was cut off stood.
     """
 
     def __init__(
@@ -103,12 +102,12 @@ class Samples(torch.utils.data.IterableDataset[tuple[torch.Tensor, torch.Tensor]
         self.shards, self.preprocess, self.tokenizer = shards, preprocess, tokenizer
         self.seed, self.buffer, self.batch, self.done = seed, buffer, batch, done
 
-    def _shuffled(self, shards: list[TrainingShard], worker: int) -> Iterator[Sample]:
+    def _shuffled(self) -> Iterator[Sample]:
         for epoch in itertools.count():
-            random = np.random.default_rng([self.seed, epoch, worker])
+            random = np.random.default_rng([self.seed, epoch])
             held: list[Sample] = []
             whole = True
-            permuted = (shards[index] for index in random.permutation(len(shards)))
+            permuted = (self.shards[index] for index in random.permutation(len(self.shards)))
             for sample in itertools.chain.from_iterable(shard.samples() for shard in permuted):
                 held.append(sample)
                 if len(held) > self.buffer:
@@ -127,18 +126,15 @@ class Samples(torch.utils.data.IterableDataset[tuple[torch.Tensor, torch.Tensor]
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         info = torch.utils.data.get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        # DataLoader takes batches from its workers in turn.
-        skip = (self.done + workers - 1 - worker) // workers * self.batch
-        # A worker without a shard of its own would end the stream for all.
-        shards = self.shards[worker::workers] or self.shards
-        for position, sample in enumerate(self._shuffled(shards, worker)):
-            if position < skip:
-                continue
-            # torch.manual_seed would visit every device; the transforms draw from this generator alone.
-            torch.default_generator.manual_seed(seed_of(self.seed, worker, position))
-            yield self.preprocess(decode(sample.image)), self.tokenizer([sample.caption])[0]
+        for position, sample in enumerate(self._shuffled()):
+            # DataLoader takes batches from its workers in turn, the first of them first.
+            ahead = position // self.batch - self.done
+            if ahead >= 0 and ahead % workers == worker:
+                # torch.manual_seed would visit every device; the transforms draw from this generator alone.
+                torch.default_generator.manual_seed(seed_of(self.seed, position))
+                yield self.preprocess(decode(sample.image)), self.tokenizer([sample.caption])[0]
 
 
-def seed_of(seed: int, worker: int, position: int) -> int:
-    """Mix three numbers into one 63-bit seed; the generator that it seeds makes neighbours unrelated."""
-    return ((seed * 1_000_003 + worker) * 1_000_000_007 + position) % 2**63
+def seed_of(seed: int, position: int) -> int:
+    """Mix two numbers into one 63-bit seed; the generator that it seeds makes neighbours unrelated."""
+    return (seed * 1_000_003 * 1_000_000_007 + position) % 2**63

@@ -25,7 +25,7 @@ class TrainParameters:
         warmup_fraction: share of the steps with linear warm-up.
         crop_scale: smallest share of an image's area that the random crop keeps, in (0, 1].
         precision: `fp32`, or `bf16` autocast.
-        workers: processes that decode; 0 decodes in the training process.
+        workers: processes that decode, each of which reads all shards; 0 decodes in the training process. Changes no result.
         threads: of the training process's own arithmetic on a CPU. The bits of a result depend on it, so it is no default of
             the machine's; with one worker beside it, one thread was the fastest on two cores.
         shuffle_buffer: encoded samples held for shuffling, over all shards that were read.
@@ -65,6 +65,9 @@ class TrainParameters:
                 raise SimgapError(f"train.{field}: {getattr(self, field)} is out of range; it should be above 0")
         if self.workers < 0 or self.weight_decay < 0:
             raise SimgapError("train.workers and train.weight_decay: should not be below 0")
+        for field in ("beta1", "beta2"):
+            if not 0 <= getattr(self, field) < 1:
+                raise SimgapError(f"train.{field}: {getattr(self, field)} is out of range; it should be in [0, 1)")
         if not 0 <= self.warmup_fraction < 1:
             raise SimgapError(f"train.warmup_fraction: {self.warmup_fraction} is out of range; it should be in [0, 1)")
         if not 0 < self.crop_scale <= 1:

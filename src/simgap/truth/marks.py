@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simgap.data.shards import read_json_members, shard_paths
+from simgap.data.shards import Accounting, read_json_members, shard_paths
 from simgap.errors import SimgapError
 
 
@@ -36,7 +35,7 @@ def _toy(content: dict[str, Any]) -> Mark:
 
 def _pacs(content: dict[str, Any]) -> Mark:
     collection, *path = content["source"].split("/")
-    style, kind = path[:2] if collection == "PACS" else ("off_topic", None)
+    style, kind = path[:2] if collection == "PACS" and len(path) > 1 else ("off_topic", None)
     original = content["duplicate_of"]
     return Mark(style, kind, "near" if original else None, "pool" if original else None, original)
 
@@ -49,12 +48,12 @@ def read_marks(pool: Path) -> dict[tuple[str, str], Mark]:
     """
     marks = {}
     for path in shard_paths(pool):
-        for key, text in read_json_members(path, Counter()):
-            content = json.loads(text)
-            if "planted" in content:
-                marks[path.name, key] = _toy(content)
-            elif "duplicate_of" in content:
-                marks[path.name, key] = _pacs(content)
-            else:
-                raise SimgapError(f"{path}: {key}.json has no marks; leave ground_truth empty for pools without them")
+        for key, text in read_json_members(path, Accounting()):
+            try:
+                content = json.loads(text)
+                marks[path.name, key] = _toy(content) if "planted" in content else _pacs(content)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise SimgapError(
+                    f"{path}: {key}.json has no marks that can be read; leave ground_truth empty for pools without them"
+                ) from None
     return marks

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.deduplicate.deduplicate import assign, duplicates_within
+from simgap.deduplicate.deduplicate import assign, near_duplicates
 from simgap.embed.store import Embeddings
+from simgap.errors import SimgapError
 from simgap.prune.split import KEEP_FILE, read_keep, read_split
 from simgap.similarity.engine import exact_product
 from simgap.truth.marks import Mark
@@ -109,10 +110,7 @@ def deduplication(
     cluster = assign(pool, centroids, BLOCK_ROWS)
     result: dict[str, float] = {"deduplication/true_duplicates": int(true.sum())}
     for value in eps:
-        dropped = np.zeros(pool.rows, np.bool_)
-        for number in range(len(centroids)):
-            rows = np.flatnonzero(cluster == number)
-            dropped[rows] = duplicates_within(pool, rows, value, BLOCK_ROWS)
+        dropped = near_duplicates(pool, cluster, len(centroids), value, BLOCK_ROWS)
         name = f"deduplication/eps_{value:g}"
         result[f"{name}/dropped"] = int(dropped.sum())
         if dropped.any():
@@ -122,10 +120,11 @@ def deduplication(
     return result
 
 
-def pruned_shares(marks: Sequence[Mark], split: Path) -> dict[str, Any]:
-    """Give the share of pool rows that a split is without, by style, by class, and of copies of its rule's queries.
+def pruned_shares(marks: Sequence[Mark], split: Path, rule_queries: dict[str, set[str]]) -> dict[str, Any]:
+    """Give the share of pool rows that a split is without, by style, by class, and of copies of its benchmarks' images.
 
-    For an imagenet-like split also `domains_removed`, in words: the styles of which at least 95% are gone.
+    Copies of queries that the rule saw (`rule_queries`, keys by benchmark) count as `planted`, those of the others as
+    `planted_held_out`. For an imagenet-like split also `domains_removed`, in words: the styles of which at least 95% are gone.
     """
     info = read_split(split)
     keep = read_keep(split / KEEP_FILE, info.pool_rows)
@@ -134,7 +133,8 @@ def pruned_shares(marks: Sequence[Mark], split: Path) -> dict[str, Any]:
     for row, mark in enumerate(marks):
         names = [f"style/{mark.style}", f"class/{mark.kind or 'none'}"]
         if mark.planted and mark.source in info.benchmarks:
-            names.append(f"planted/{mark.planted}")
+            seen = mark.key in rule_queries[mark.source]
+            names.append(f"{'planted' if seen else 'planted_held_out'}/{mark.planted}")
         total.update(names)
         if not keep[row]:
             gone.update(names)
@@ -152,20 +152,30 @@ def pruned_shares(marks: Sequence[Mark], split: Path) -> dict[str, Any]:
 def score(
     marks: dict[tuple[str, str], Mark],
     embeddings: Path,
-    benchmarks: Sequence[str],
+    rule_queries: dict[str, set[str]],
     splits: Sequence[Path],
     centroids: NDArray[np.float32],
     eps: Sequence[float],
 ) -> dict[str, Any]:
-    """Give all that the marks say: recall of copies, deduplication over eps, and what each split is without."""
+    """Give all that the marks say: recall of copies, deduplication over eps, and what each split is without.
+
+    Args:
+        rule_queries: by benchmark, the keys of the queries that rules see.
+
+    Raises:
+        SimgapError: a pool row has no marks.
+    """
     pool = Embeddings(embeddings / "pool")
     table = pool.metadata(["shard", "key"])
     shards, keys = table.column("shard").to_pylist(), table.column("key").to_pylist()
+    for shard, key in zip(shards, keys, strict=True):
+        if (shard, key) not in marks:
+            raise SimgapError(f"{shard}: {key} has no json with marks; leave ground_truth empty for pools without them")
     aligned = [marks[shard, key] for shard, key in zip(shards, keys, strict=True)]
     metrics: dict[str, Any] = {
-        **rank1_recall(aligned, pool, embeddings, benchmarks),
+        **rank1_recall(aligned, pool, embeddings, list(rule_queries)),
         **deduplication(pool, duplicate_groups(aligned, keys), centroids, eps),
     }
     for split in splits:
-        metrics |= pruned_shares(aligned, split)
+        metrics |= pruned_shares(aligned, split, rule_queries)
     return metrics
