@@ -26,7 +26,7 @@ def main(params: Params, split_folder: Path, embeddings: Path, similarity: Path,
         Embeddings(embeddings / "pool"),
         Embeddings(embeddings / "reference"),
         {name: (Embeddings(embeddings / name), Similarity(similarity / name)) for name in params.benchmarks.names},
-        params.similarity.block_rows,
+        params.similarity.tile_rows,
         out,
     )
     write_json(metrics, content)

@@ -7,7 +7,7 @@ import click
 from simgap.embed.store import Embeddings
 from simgap.files import write_json
 from simgap.similarity.measure import measure, rule_queries
-from simgap.stage import PATH, Params, stage
+from simgap.stage import PATH, Params, scratch, stage, state_of
 
 
 @stage
@@ -19,7 +19,15 @@ from simgap.stage import PATH, Params, stage
 def main(params: Params, pool: Path, reference: Path, benchmark: Path, out: Path, metrics: Path) -> None:
     queries = Embeddings(benchmark)
     used = rule_queries(queries.rows, params.benchmarks.query_fraction, params.benchmarks.query_seed)
-    write_json(metrics, measure(params.similarity, Embeddings(pool), Embeddings(reference), queries, used, out))
+    identity = {
+        "similarity": params.similarity,
+        "used": used.tobytes().hex(),
+        **{folder.name: state_of(folder) for folder in (pool, reference, benchmark)},
+    }
+    with scratch(f"similarity-{out.name}", identity) as folder:
+        write_json(
+            metrics, measure(params.similarity, Embeddings(pool), Embeddings(reference), queries, used, out, folder)
+        )
 
 
 if __name__ == "__main__":

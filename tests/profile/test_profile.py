@@ -25,7 +25,13 @@ def study(store, tmp_path):
     }
     used = np.arange(9) < 6
     measure(
-        SimilarityParameters(2, 50), sets["pool"], sets["reference"], sets["val"], used, tmp_path / "similarity" / "val"
+        SimilarityParameters(2, 50),
+        sets["pool"],
+        sets["reference"],
+        sets["val"],
+        used,
+        tmp_path / "similarity" / "val",
+        tmp_path / "scratch",
     )
     full = Split("full", {}, [], None, 120, 120, "all", True, sets["pool"].row_order, None)
     write_split(full, np.ones(120, bool), tmp_path / "full")

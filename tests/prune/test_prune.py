@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -15,29 +17,52 @@ from simgap.prune.split import Split, read_keep, read_split, write_split
 from simgap.similarity.measure import measure
 from simgap.similarity.parameters import SimilarityParameters
 
+
+@contextmanager
+def in_blocks_of(rows: int) -> Iterator[None]:
+    size, rules.BLOCK_ROWS = rules.BLOCK_ROWS, rows
+    try:
+        yield
+    finally:
+        rules.BLOCK_ROWS = size
+
+
 columns = st.lists(st.floats(-1, 1, width=16), min_size=1, max_size=40)
 
 
-@given(values=columns, threshold=st.floats(-1, 1), seed=st.integers(0, 100))
+@given(values=columns, threshold=st.floats(-1, 1), seed=st.integers(0, 100), block=st.integers(1, 50))
 @settings(max_examples=80, deadline=None)
-def test_imagenet_like_prunes_strictly_larger_margins_and_only_those(values, threshold, seed) -> None:
+def test_imagenet_like_prunes_strictly_larger_margins_and_only_those(values, threshold, seed, block) -> None:
     first = np.array(values, np.float32)
     second = np.roll(first, 1)
     full = np.random.default_rng(seed).random(len(first)) < 0.8
-    keep = rules.imagenet_like(full, [first, second], threshold)
+    with in_blocks_of(block):
+        keep = rules.imagenet_like(full, [first, second], threshold)
     for row in range(len(first)):
         violated = float(first[row]) > threshold or float(second[row]) > threshold
         assert keep[row] == (bool(full[row]) and not violated)
 
 
-@given(values=columns, share=st.floats(0, 1), most=st.booleans())
-@settings(max_examples=80, deadline=None)
-def test_exactly_so_many_rows_stay_and_ties_go_to_the_lower(values, share, most) -> None:
-    similarity = np.round(np.array(values, np.float64), 1)
+@given(
+    values=columns,
+    share=st.floats(0, 1),
+    most=st.booleans(),
+    join=st.sampled_from(rules.JOINS),
+    block=st.integers(1, 50),
+)
+@settings(max_examples=150, deadline=None)
+def test_exactly_so_many_rows_stay_and_ties_go_to_the_lower(values, share, most, join, block) -> None:
+    first = np.round(np.array(values, np.float32), 1)
+    second = np.roll(first, 1)
     full = np.ones(len(values), bool)
     full[::3] = False
     count = int(share * full.sum())
-    keep = rules.by_similarity(full, similarity, count, most_similar=most)
+    with in_blocks_of(block):
+        keep = rules.by_similarity(full, [first, second], join, count, most_similar=most)
+    similarity = [
+        max(float(a), float(b)) if join == "max" else (float(a) + float(b)) / 2
+        for a, b in zip(first, second, strict=True)
+    ]
     order = sorted(np.flatnonzero(full), key=lambda row: (-similarity[row] if most else similarity[row], row))
     assert np.flatnonzero(keep).tolist() == sorted(order[:count])
 
@@ -56,6 +81,17 @@ def test_random_is_seeded_and_exact() -> None:
     assert not (first & ~full).any()
     assert np.array_equal(first, rules.random(full, 20, 0))
     assert not np.array_equal(first, rules.random(full, 20, 1))
+    assert np.array_equal(rules.random(full, 50, 0), full)
+    assert not rules.random(full, 0, 0).any()
+
+
+def test_random_draws_every_row_alike() -> None:
+    full = np.arange(100) % 4 > 0
+    draws = np.array([rules.random(full, 30, seed) for seed in range(2000)])
+    assert (draws.sum(axis=1) == 30).all()
+    # 2,000 draws of probability 0.4: five standard deviations are 0.055.
+    assert np.abs(draws[:, full].mean(axis=0) - 0.4).max() < 0.055
+    assert not draws[:, ~full].any()
 
 
 @pytest.mark.parametrize(("keep", "rows"), [(0, 0), (3, 3), (0.25, 2), (1.0, 10), (0.0, 0), (0.7, 7)])
@@ -84,6 +120,7 @@ def study(store, tmp_path):
         queries,
         np.ones(10, bool),
         tmp_path / "similarity" / "val",
+        tmp_path / "scratch",
     )
     write_split(full_split(pool.row_order, 203), np.ones(203, bool), tmp_path / "full")
     return tmp_path

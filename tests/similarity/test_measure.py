@@ -6,23 +6,25 @@ from conftest import unit_rows
 
 from simgap.errors import SimgapError
 from simgap.similarity.columns import Similarity
+from simgap.similarity.engine import Engine
 from simgap.similarity.measure import measure, rule_queries
 from simgap.similarity.parameters import SimilarityParameters
 
 
-@pytest.mark.parametrize("block_rows", [1, 7, 64, 1000])
-def test_columns_do_not_depend_on_blocks_and_parts(store, tmp_path, block_rows: int) -> None:
+@pytest.mark.parametrize("tile_rows", [1, 7, 64, 1000])
+def test_columns_do_not_depend_on_tiles_and_parts(store, tmp_path, tile_rows: int) -> None:
     pool, reference, queries = unit_rows(150, 16, 0), unit_rows(20, 16, 1), unit_rows(12, 16, 2)
     used = rule_queries(12, 0.5, 0)
     labels = np.arange(12) % 3
     out = tmp_path / "similarity"
     metrics = measure(
-        SimilarityParameters(neighbours=4, block_rows=block_rows),
+        SimilarityParameters(neighbours=4, tile_rows=tile_rows),
         store("pool", pool, parts=3),
         store("reference", reference),
         store("val", queries, labels=labels),
         used,
         out,
+        tmp_path / "scratch",
     )
     exact = pool.astype(np.float64) @ queries.astype(np.float64).T
     s_reference = (reference.astype(np.float64) @ queries.astype(np.float64).T).max(axis=0)
@@ -42,13 +44,13 @@ def test_columns_do_not_depend_on_blocks_and_parts(store, tmp_path, block_rows: 
 
 def test_sets_of_different_embedders_are_not_compared(store, tmp_path) -> None:
     pool, queries = store("pool", unit_rows(5, 4, 0)), store("val", unit_rows(5, 4, 1), labels=[0] * 5)
-    parameters = SimilarityParameters(neighbours=1, block_rows=8)
+    parameters = SimilarityParameters(neighbours=1, tile_rows=8)
     for other in (
         store("other", unit_rows(5, 4, 2), embedder="f"),
         store("wide", unit_rows(5, 6, 2)),
     ):
         with pytest.raises(SimgapError, match="one embedder"):
-            measure(parameters, pool, other, queries, np.ones(5, bool), tmp_path / "out")
+            measure(parameters, pool, other, queries, np.ones(5, bool), tmp_path / "out", tmp_path / "scratch")
         assert not (tmp_path / "out").exists()
 
 
@@ -58,3 +60,35 @@ def test_rule_queries_are_seeded_and_as_many_as_asked() -> None:
     assert not np.array_equal(rule_queries(40, 0.5, 3), rule_queries(40, 0.5, 4))
     assert rule_queries(5, 0.01, 0).sum() == 1
     assert rule_queries(5, 1.0, 0).all()
+
+
+def test_a_killed_stage_goes_on_from_its_finished_parts_and_ends_with_the_same_bytes(
+    store, tmp_path, monkeypatch
+) -> None:
+    sets = (store("pool", unit_rows(90, 8, 0), parts=3), store("reference", unit_rows(9, 8, 1)))
+    queries = store("val", unit_rows(7, 8, 2), labels=[0] * 7)
+    parameters = SimilarityParameters(neighbours=3, tile_rows=16)
+
+    def run(name: str) -> dict[str, bytes]:
+        out = tmp_path / name
+        measure(parameters, *sets, queries, np.ones(7, bool), out, tmp_path / f"scratch-{name}")
+        return {file.name: file.read_bytes() for file in sorted(out.iterdir())}
+
+    whole = run("whole")
+    real, answered = Engine.answer, []
+
+    def dies_in_the_third_part(self: Engine, first_row: int, *arguments):
+        if first_row >= 60:
+            raise KeyboardInterrupt
+        answered.append(first_row)
+        return real(self, first_row, *arguments)
+
+    monkeypatch.setattr(Engine, "answer", dies_in_the_third_part)
+    with pytest.raises(KeyboardInterrupt):
+        run("killed")
+    assert not (tmp_path / "killed").exists()
+    before = len(answered)
+    monkeypatch.setattr(Engine, "answer", lambda *a: (answered.append(a[1]), real(*a))[1])
+    assert run("killed") == whole
+    # The reference again, and of the pool the third part alone.
+    assert [first for first in answered[before:] if first >= 16] == [60, 76]

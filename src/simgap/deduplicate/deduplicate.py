@@ -12,7 +12,7 @@ from simgap.deduplicate.parameters import DeduplicateParameters
 from simgap.embed.store import Embeddings
 from simgap.errors import SimgapError
 from simgap.progress import progress
-from simgap.similarity.engine import exact_product
+from simgap.similarity.exact import exact_product
 
 
 def find_centroids(parameters: DeduplicateParameters, pool: Embeddings) -> NDArray[np.float32]:

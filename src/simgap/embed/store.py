@@ -53,13 +53,18 @@ class Embeddings:
         if stored != self.rows:
             raise SimgapError(f"{folder}: holds {stored} rows; {INFO_FILE} says {self.rows}")
 
-    def blocks(self, rows: int) -> Iterator[tuple[int, NDArray[np.float16]]]:
-        """Yield (first row, vectors [at most `rows`, dim]) in row order; blocks do not cross parts."""
+    def parts(self) -> Iterator[tuple[int, NDArray[np.float16]]]:
+        """Yield (first row, vectors [rows, dim]) of each part, mapped."""
         start = 0
         for part in self._parts:
+            yield start, part
+            start += len(part)
+
+    def blocks(self, rows: int) -> Iterator[tuple[int, NDArray[np.float16]]]:
+        """Yield (first row, vectors [at most `rows`, dim]) in row order; blocks do not cross parts."""
+        for start, part in self.parts():
             for first in range(0, len(part), rows):
                 yield start + first, part[first : first + rows]
-            start += len(part)
 
     def read(self) -> NDArray[np.float16]:
         """Read all vectors, [rows, dim]: for sets of the size of a benchmark."""

@@ -77,8 +77,8 @@ def prune_by_similarity(
     full, full_keep = _read_full(full_folder)
     rule = "dissimilar" if most_similar else "similar"
     count = rules.rows_to_keep(keep_rows, full.kept, full.kept, f"prune.{rule}.{out.name}.keep")
-    joined = rules.join_similarities(_columns(full, similarity, benchmarks, "best"), join)
-    keep = rules.by_similarity(full_keep, joined, count, most_similar=most_similar)
+    best = _columns(full, similarity, benchmarks, "best")
+    keep = rules.by_similarity(full_keep, best, join, count, most_similar=most_similar)
     split = Split(
         rule=rule,
         parameters={"benchmarks": benchmarks, "join": join, "keep": keep_rows},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -12,6 +12,13 @@ from numpy.typing import NDArray
 from simgap.errors import SimgapError
 
 JOINS = ("max", "mean")
+# Rows that are looked at together.
+BLOCK_ROWS = 4_194_304
+BINS = 2**20
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    return (slice(start, min(start + BLOCK_ROWS, rows)) for start in range(0, rows, BLOCK_ROWS))
 
 
 def imagenet_like(
@@ -19,21 +26,27 @@ def imagenet_like(
 ) -> NDArray[np.bool_]:
     """Keep the rows whose stored margin exceeds the threshold for no benchmark (paper, section 4; threshold 0 is the paper's).
 
-    A row is pruned by strictly larger margins only, and there is no limit on how many rows a query prunes.
+    A row is pruned by strictly larger margins only, and there is no limit on how many rows a query prunes. Memory: the
+    result, and a block; columns may be mapped.
 
     Args:
         full: the deduplicated pool, bool [pool rows].
         margins: of each benchmark, fp32 [pool rows].
         threshold: the slack, in cosine.
     """
+    # The largest fp32 number that is no larger: fp32 margins exceed both or neither.
+    bound = np.float32(threshold)
+    if float(bound) > threshold:
+        bound = np.nextafter(bound, np.float32(-np.inf))
     keep = full.copy()
-    for margin in margins:
-        keep &= ~(margin.astype(np.float64) > threshold)
+    for block in _blocks(len(full)):
+        for margin in margins:
+            keep[block] &= margin[block] <= bound
     return keep
 
 
 def join_similarities(best: Sequence[NDArray[np.float32]], join: str) -> NDArray[np.float64]:
-    """Join the best similarities to several benchmarks to one value a row: their `max` or `mean`, float64 [pool rows]."""
+    """Join the best similarities to several benchmarks to one value a row: their `max` or `mean`, float64 [rows]."""
     joined = best[0].astype(np.float64)
     for column in best[1:]:
         joined = np.maximum(joined, column) if join == "max" else joined + column
@@ -41,21 +54,47 @@ def join_similarities(best: Sequence[NDArray[np.float32]], join: str) -> NDArray
 
 
 def by_similarity(
-    full: NDArray[np.bool_], similarity: NDArray[np.float64], keep: int, *, most_similar: bool
+    full: NDArray[np.bool_], best: Sequence[NDArray[np.float32]], join: str, keep: int, *, most_similar: bool
 ) -> NDArray[np.bool_]:
     """Keep exactly `keep` rows of full: the most similar ones (dissimilar-pruned) or the least similar (similar-pruned).
 
-    Ties go to the lower row.
+    Ties go to the lower row. Three passes over the columns, which may be mapped: a histogram finds the bin in which the
+    bound lies, the values in it give the bound, and the third marks the rows. Memory: the result, a block, and that bin.
+
+    Args:
+        full: the deduplicated pool, bool [pool rows].
+        best: of each benchmark, fp32 [pool rows], in [-2, 2].
+        join: how they are joined, see `join_similarities`.
     """
-    rows = np.flatnonzero(full)
-    key = -similarity[rows] if most_similar else similarity[rows]
     result = np.zeros(len(full), np.bool_)
     if keep == 0:
         return result
-    bound = np.partition(key, keep - 1)[keep - 1]
-    below = rows[key < bound]
-    result[below] = True
-    result[rows[key == bound][: keep - len(below)]] = True
+
+    def keys(block: slice) -> NDArray[np.float64]:
+        """Give what is ranked, the smallest first, of the rows of full in a block."""
+        joined = join_similarities([column[block] for column in best], join)[full[block]]
+        return -joined if most_similar else joined
+
+    def bins(values: NDArray[np.float64]) -> NDArray[np.int64]:
+        return ((values + 2) * (BINS / 4)).astype(np.int64)
+
+    counts = np.zeros(BINS + 1, np.int64)
+    for block in _blocks(len(full)):
+        counts += np.bincount(bins(keys(block)), minlength=BINS + 1)
+    ends = np.cumsum(counts)
+    chosen = int(np.searchsorted(ends, keep))
+    below = int(ends[chosen] - counts[chosen])
+    inside = np.concatenate([values[bins(values) == chosen] for values in map(keys, _blocks(len(full)))])
+    bound = np.partition(inside, keep - below - 1)[keep - below - 1]
+    ties = keep - below - int((inside < bound).sum())
+    for block in _blocks(len(full)):
+        values = keys(block)
+        stays = values < bound
+        equal = np.flatnonzero(values == bound)[:ties]
+        ties -= len(equal)
+        stays[equal] = True
+        rows = np.flatnonzero(full[block])
+        result[block.start + rows[stays]] = True
     return result
 
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from simgap.embed.store import Embeddings, check_same_embedder
 from simgap.files import complete, write_json
-from simgap.progress import progress
-from simgap.similarity.columns import COLUMNS, INFO_FILE, QUERIES_FILE
-from simgap.similarity.engine import NearestRows, answer_rows, exact_product, nearest_rows
+from simgap.similarity.columns import INFO_FILE, QUERIES_FILE
+from simgap.similarity.engine import Engine
 from simgap.similarity.parameters import SimilarityParameters
+from simgap.similarity.scan import COLUMNS, nearest_rows, scan
 
 
 def rule_queries(queries: int, fraction: float, seed: int) -> NDArray[np.bool_]:
@@ -34,42 +34,33 @@ def measure(
     benchmark: Embeddings,
     used_by_rule: NDArray[np.bool_],
     out: Path,
+    scratch: Path,
 ) -> dict[str, Any]:
     """Measure the pool's similarity to a benchmark in one pass, write the columns and give the metrics.
 
     `best.npy`, `nearest_query.npy` and `margin.npy` hold a value for each pool row and come from the rule's queries alone;
-    `queries.parquet` has a row for each query, held out or not. Peak memory: O(queries + block).
+    `queries.parquet` has a row for each query, held out or not. Memory: O(queries + tile).
+
+    Args:
+        scratch: folder where finished parts wait for a stage that was killed.
 
     Raises:
         SimgapError: the sets come from different embedders.
     """
     check_same_embedder(pool, reference, benchmark)
     queries = benchmark.read()
-    wide = queries.astype(np.float64)
-    in_reference = nearest_rows(reference.blocks(parameters.block_rows), queries, 1)
+    in_reference = nearest_rows(reference, Engine(queries, 1), parameters.tile_rows)
     reference_similarity = in_reference.similarity[:, 0]
-    rule_rows = np.flatnonzero(used_by_rule).astype(np.int32)
-    in_pool = NearestRows(len(queries), parameters.neighbours)
-
+    engine = Engine(queries, parameters.neighbours, reference_similarity, used_by_rule)
+    in_pool = scan(pool, engine, parameters.tile_rows, scratch)
     with complete(out) as partial:
         partial.mkdir(parents=True)
-        columns = {
-            name: open_memmap(partial / f"{name}.npy", mode="w+", dtype=dtype, shape=(pool.rows,))
-            for name, dtype in COLUMNS.items()
-        }
-        bar: Any = progress(None, pool.rows, f"similarity {benchmark.folder.name}", "row")
-        with bar:
-            for first, block in pool.blocks(parameters.block_rows):
-                similarity = exact_product(block, wide)
-                in_pool.update(first, similarity)
-                answers = answer_rows(similarity[:, rule_rows], reference_similarity[rule_rows])
-                rows = slice(first, first + len(block))
-                columns["best"][rows] = answers.best
-                columns["nearest_query"][rows] = rule_rows[answers.nearest_query]
-                columns["margin"][rows] = answers.margin
-                bar.update(len(block))
-        for column in columns.values():
+        for name, dtype in COLUMNS.items():
+            column = open_memmap(partial / f"{name}.npy", mode="w+", dtype=dtype, shape=(pool.rows,))
+            for number, (first_row, part) in enumerate(pool.parts()):
+                column[first_row : first_row + len(part)] = np.load(scratch / f"part_{number:04d}" / f"{name}.npy")
             column.flush()
+        positive = int((np.load(partial / "margin.npy", mmap_mode="r") > 0).sum())
         pq.write_table(
             pa.table(
                 {
@@ -88,7 +79,6 @@ def measure(
             partial / QUERIES_FILE,
         )
         write_json(partial / INFO_FILE, {"row_order": pool.row_order, "pool_rows": pool.rows, "queries": len(queries)})
-        positive = int((columns["margin"] > 0).sum())
     return {
         "pool_rows": pool.rows,
         "queries": len(queries),

@@ -13,15 +13,15 @@ class SimilarityParameters:
 
     Attributes:
         neighbours: nearest pool rows that are kept for every query.
-        block_rows: pool rows taken at a time; changes memory (float64, block_rows x queries), not results.
+        tile_rows: pool rows taken at a time by a thread; changes memory and speed, not results.
     """
 
     neighbours: int
-    block_rows: int
+    tile_rows: int
 
     def check(self) -> None:
         """Raise SimgapError where a value is out of range."""
-        for field in ("neighbours", "block_rows"):
+        for field in ("neighbours", "tile_rows"):
             if getattr(self, field) < 1:
                 raise SimgapError(
                     f"similarity.{field}: {getattr(self, field)} is out of range; it should be at least 1"

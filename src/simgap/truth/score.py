@@ -14,7 +14,7 @@ from simgap.deduplicate.deduplicate import assign, near_duplicates
 from simgap.embed.store import Embeddings
 from simgap.errors import SimgapError
 from simgap.prune.split import KEEP_FILE, read_keep, read_split
-from simgap.similarity.engine import exact_product
+from simgap.similarity.exact import exact_product
 from simgap.truth.marks import Mark
 
 BLOCK_ROWS = 2048
