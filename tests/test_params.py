@@ -139,6 +139,15 @@ def test_a_file_that_is_no_params_file(tmp_path: Path, content: bytes, words: st
         load_params(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "number"), [("1e-3", 1e-3), ("1E-12", 1e-12), ("-2e-1", -0.2), ("0.05", 0.05), ("1", 1)]
+)
+def test_a_threshold_as_dvc_writes_it(tmp_path: Path, text: str, number: float) -> None:
+    content = (REPOSITORY / "presets" / "toy.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(content.replace("threshold: 0.0", f"threshold: {text}"))
+    assert load_params(tmp_path / "params.yaml").threshold == number
+
+
 def test_a_range_error_names_file_and_place(tmp_path: Path) -> None:
     content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
     content["embedder"]["train"]["batch_size"] = 0

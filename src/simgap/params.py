@@ -263,7 +263,7 @@ def _check_splits(params: Params, where: str) -> None:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key that stands twice in one mapping is an error, and every key is text."""
+    """YAML in which a key that stands twice in one mapping is an error, and every key is text (JSON's rules for keys)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -273,6 +273,12 @@ class _UniqueKeys(yaml.SafeLoader):
             if key in keys[:position]:
                 raise yaml.YAMLError(f"line {node.start_mark.line + 1}: the key {key!r} stands twice")
         return super().construct_mapping(node, deep)
+
+
+# DVC writes and reads YAML 1.2, in which 1e-3 is a number; PyYAML's 1.1 takes it for text.
+_UniqueKeys.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def load_params(path: Path) -> Params:
