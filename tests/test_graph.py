@@ -122,7 +122,7 @@ def test_a_new_trained_split_runs_its_own_stages_and_compare(study: Path) -> Non
 
 def add_metric(folder: Path, name: str) -> None:
     file = folder / "src" / "simgap" / "evaluate" / "evaluate.py"
-    anchor = 'f"{zero_shot}/kept": len(labels),'
+    anchor = 'f"{zero_shot}/top1": float(columns["correct"].mean()),'
     text = file.read_text()
     assert anchor in text
     file.write_text(text.replace(anchor, f'{anchor} f"{{zero_shot}}/{name}": 1,'))
