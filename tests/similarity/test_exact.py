@@ -24,7 +24,7 @@ def test_similarity_is_exact(seed: int, rows: int, queries: int, dim: int) -> No
     a, b = unit_rows(rows, dim, seed), unit_rows(queries, dim, seed + 1)
     product = exact_product(a, b.astype(np.float64))
     row, query = (index.ravel() for index in np.indices((rows, queries)))
-    assert np.array_equal(exact_pairs(a, b, row, query), product.ravel())
+    assert np.array_equal(exact_pairs(a.astype(np.float32), b.astype(np.float32), row, query), product.ravel())
     for i in range(rows):
         for j in range(queries):
             assert Fraction(float(product[i, j])) == naive_similarity(a[i], b[j])
@@ -34,7 +34,10 @@ def test_many_pairs_are_taken_in_turns() -> None:
     a, b = unit_rows(50, 4, 0), unit_rows(7, 4, 1)
     random = np.random.default_rng(0)
     row, query = random.integers(0, 50, 10_000), random.integers(0, 7, 10_000)
-    assert np.array_equal(exact_pairs(a, b, row, query), exact_product(a, b.astype(np.float64))[row, query])
+    assert np.array_equal(
+        exact_pairs(a.astype(np.float32), b.astype(np.float32), row, query),
+        exact_product(a, b.astype(np.float64))[row, query],
+    )
 
 
 @pytest.mark.parametrize("dim", [3, 64, 640])

@@ -51,6 +51,12 @@ def slack(error: float) -> np.float32:
     return np.float32(2 * error + 2.0**-22)
 
 
+def _positions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give what `mask.nonzero()` gives of a matrix, several times as fast."""
+    row, column = np.divmod(np.flatnonzero(mask), max(1, mask.shape[1]))
+    return row, column
+
+
 class _Largest:
     """The largest value of each row over blocks of fp32 values, with all pairs that may attain it."""
 
@@ -66,7 +72,7 @@ class _Largest:
         bound = self.largest - self.slack
         hit = np.flatnonzero(of_block >= bound)
         found = values[hit]
-        row, query = np.nonzero(found >= bound[hit, None])
+        row, query = _positions(found >= bound[hit, None])
         self.pairs.append((hit[row], query + first_query, found[row, query]))
 
     def candidates(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -111,8 +117,7 @@ class Engine:
         # Queries of the rule come first, each part in its order: answers for rows look at a run of blocks.
         rest = np.setdiff1d(np.arange(len(queries)), self.rule)
         self.order = np.concatenate([self.rule, rest])
-        self.queries = queries[self.order]
-        self._columns = np.ascontiguousarray(self.queries.astype(np.float32).T)
+        self.queries = queries[self.order].astype(np.float32)
         self.error = screening_error(queries.shape[1])
         self.slack = slack(self.error)
         if reference_similarity is not None:
@@ -140,7 +145,7 @@ class Engine:
         margin = _Largest(len(rows), self.error + 4 * 2.0**-24)
         found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
         for start, stop in self._blocks:
-            product = single @ self._columns[:, start:stop]
+            product = single @ self.queries[start:stop].T
             found.append(self._near(product, bound[start:stop], start))
             if stop <= len(self.rule):
                 best.update(product, start)
@@ -148,23 +153,26 @@ class Engine:
                 margin.update(product, start)
         query, row, screened = (np.concatenate(column) for column in zip(*found, strict=True))
         candidates = Candidates(self.order[query], row + first_row, screened)
-        return (self._rows(rows, best, margin) if len(self.rule) else None), candidates
+        return (self._rows(single, best, margin) if len(self.rule) else None), candidates
 
     def _near(
         self, product: NDArray[np.float32], bound: NDArray[np.float32], first_query: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
         columns = np.flatnonzero(product.max(axis=0) >= bound)
-        near = product[:, columns]
+        # Taking most of the columns would cost more than looking at all.
+        if len(columns) > product.shape[1] // 4:
+            columns = np.arange(product.shape[1])
+        near = product if len(columns) == product.shape[1] else product[:, columns]
         lowest = bound[columns]
         if len(near) > self.neighbours:
             open_ended = np.flatnonzero(np.isneginf(lowest))
             # Without a bound every row would be a candidate: the tile's own k-th largest is one.
             kth = np.partition(near[:, open_ended], len(near) - self.neighbours, axis=0)[len(near) - self.neighbours]
             lowest[open_ended] = kth - self.slack
-        row, column = np.nonzero(near >= lowest)
+        row, column = _positions(near >= lowest)
         return columns[column] + first_query, row, near[row, column]
 
-    def _rows(self, rows: NDArray[np.float16], best: _Largest, margin: _Largest) -> RowAnswers:
+    def _rows(self, rows: NDArray[np.float32], best: _Largest, margin: _Largest) -> RowAnswers:
         row, query = best.candidates()
         similarity = exact_pairs(rows, self.queries, row, query)
         chosen = _first_largest(row, similarity, len(rows))
@@ -176,6 +184,13 @@ class Engine:
             nearest_query=self.rule[query[chosen]].astype(np.int32),
             margin=above[_first_largest(by_margin_row, above, len(rows))].astype(np.float32),
         )
+
+
+def _by_query_then_similarity(query: NDArray[np.int64], screened: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """Give one key a pair that ascends with the query, then descends with the similarity: one sort instead of two."""
+    bits = screened.view(np.uint32)
+    descending = np.where(bits >> 31, bits, bits ^ np.uint32(0x7FFFFFFF))
+    return (query.astype(np.uint64) << np.uint64(32)) | descending
 
 
 @dataclass(frozen=True)
@@ -225,7 +240,7 @@ class NearestCandidates:
         query = np.concatenate([found.query for found in self._kept])
         row = np.concatenate([found.row for found in self._kept])
         screened = np.concatenate([found.screened for found in self._kept])
-        order = np.lexsort((-screened, query))
+        order = np.argsort(_by_query_then_similarity(query, screened))
         query, row, screened = query[order], row[order], screened[order]
         start = np.searchsorted(query, np.arange(self.queries))
         enough = np.flatnonzero(np.bincount(query, minlength=self.queries) >= self.neighbours)
@@ -250,10 +265,11 @@ class NearestCandidates:
         query, row = self._kept[0].query, self._kept[0].row
         by_row = np.argsort(row, kind="stable")
         exact = np.empty(len(row))
+        single = queries.astype(np.float32)
         for start in range(0, len(row), TAKEN):
             chosen = by_row[start : start + TAKEN]
             rows, position = np.unique(row[chosen], return_inverse=True)
-            exact[chosen] = exact_pairs(take(rows), queries, position, query[chosen])
+            exact[chosen] = exact_pairs(take(rows).astype(np.float32), single, position, query[chosen])
         order = np.lexsort((row, -exact, query))
         query, row, exact = query[order], row[order], exact[order]
         rank = np.arange(len(query)) - np.searchsorted(query, query)
