@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import json
 import os
@@ -43,6 +44,9 @@ def stage(function: Callable[..., None]) -> click.Command:
 
     @functools.wraps(function)
     def checked(**options: Any) -> None:
+        # What was imported lives as long as the process, see stages/__init__.py.
+        gc.freeze()
+        gc.enable()
         function(load_params(PARAMS_FILE), **options)
 
     return click.command()(reports_errors(checked))
