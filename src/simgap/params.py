@@ -23,7 +23,7 @@ from simgap.toy.parameters import DrawParameters
 from simgap.train.parameters import TrainParameters
 from simgap.truth.parameters import GroundTruthParameters
 
-SPLIT_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+NAME = re.compile(r"[a-z][a-z0-9_-]*")
 NEEDS_LICENCE = {"objectnet": "ObjectNet's licence forbids using it to tune a model"}
 
 
@@ -185,8 +185,8 @@ def _known_keys(schema: Any, location: tuple[Any, ...]) -> list[str]:
 def _check_names(params: Params, where: str) -> None:
     for place, names in (("draw", params.draw), ("copy", params.copy), ("benchmarks.names", params.benchmarks.names)):
         for name in names:
-            if not SPLIT_NAME.fullmatch(name) or name in ("pool", "reference"):
-                raise SimgapError(f"{where}: {place}: {name!r} is no name; it should match {SPLIT_NAME.pattern}")
+            if not NAME.fullmatch(name) or name in ("pool", "reference"):
+                raise SimgapError(f"{where}: {place}: {name!r} is no name; it should match {NAME.pattern}")
     for name in set(params.draw) & set(params.copy):
         raise SimgapError(f"{where}: copy.{name}: the name is also used by draw; both would write data/worlds/{name}")
 
@@ -224,12 +224,13 @@ def _check_splits(params: Params, where: str) -> None:
     for rule, splits in params.prune.rules().items():
         for split, parameters in splits.items():
             place = f"{where}: prune.{rule}.{split}"
-            if not SPLIT_NAME.fullmatch(split):
-                raise SimgapError(f"{place}: is no name for a split; it should match {SPLIT_NAME.pattern}")
+            if not NAME.fullmatch(split):
+                raise SimgapError(f"{place}: is no name for a split; it should match {NAME.pattern}")
             if split in owner:
                 raise SimgapError(f"{place}: the name is also used by {owner[split]}; split names should be unique")
             owner[split] = f"prune.{rule}"
-            for benchmark in getattr(parameters, "benchmarks", ()):
+            benchmarks = getattr(parameters, "benchmarks", [])
+            for benchmark in benchmarks:
                 if benchmark not in params.benchmarks.names:
                     raise SimgapError(
                         f"{place}.benchmarks: {benchmark!r} is unknown; choose from {', '.join(params.benchmarks.names)}"
@@ -239,9 +240,9 @@ def _check_splits(params: Params, where: str) -> None:
                         f"{place}.benchmarks: {benchmark} may not take part in a rule, since {NEEDS_LICENCE[benchmark]}; "
                         "list it in benchmarks.accepted_licences if yours may be used so"
                     )
-            if len(set(getattr(parameters, "benchmarks", ()))) < len(getattr(parameters, "benchmarks", ())):
-                raise SimgapError(f"{place}.benchmarks: {parameters.benchmarks} should name each benchmark once")
-            if rule in ("imagenet-like", "dissimilar", "similar") and not parameters.benchmarks:
+            if len(set(benchmarks)) < len(benchmarks):
+                raise SimgapError(f"{place}.benchmarks: {benchmarks} should name each benchmark once")
+            if rule in ("imagenet-like", "dissimilar", "similar") and not benchmarks:
                 raise SimgapError(f"{place}.benchmarks: is empty; name at least one benchmark")
             if rule in ("dissimilar", "similar") and parameters.join not in JOINS:
                 raise SimgapError(f"{place}.join: {parameters.join!r} is unknown; choose from {', '.join(JOINS)}")
