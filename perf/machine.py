@@ -38,6 +38,11 @@ class AnonymousMemory:
         self._done.set()
         self._watcher.join()
 
+    @property
+    def grown(self) -> int:
+        """The largest anonymous memory beyond that at the begin, in bytes."""
+        return self.peak - self.begin
+
     @staticmethod
     def _now() -> int:
         line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
@@ -50,8 +55,8 @@ class AnonymousMemory:
 
 def report(rows: list[tuple[str, ...]], content: dict[str, Any], out: Path | None) -> None:
     """Print rows as a table, the first as its head, and write `content` with the machine to a JSON file."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(len(rows[0]))]
     for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=False)).rstrip())
     if out is not None:
         out.write_text(json.dumps({"machine": machine(), **content}, indent=1, sort_keys=True) + "\n")

@@ -1,8 +1,9 @@
-"""The similarity engine beside the bare fp32 matrix product and FAISS, for the same answers, interleaved."""
+"""The similarity engines beside the bare matrix product and FAISS, for the same answers, interleaved."""
 
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +13,21 @@ import click
 import faiss
 import numpy as np
 import torch
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from perf.machine import report
+from perf.machine import AnonymousMemory, report
+from simgap.embed.store import INFO_FILE, Embeddings
+from simgap.files import write_json
 from simgap.progress import progress
-from simgap.similarity.engine import Engine, Nearest
-from simgap.similarity.scan import scan_part
+from simgap.similarity.cpu import CpuEngine, processor_has_bf16
+from simgap.similarity.engine import Engine
+from simgap.similarity.engines import make_engine
+from simgap.similarity.nearest import Nearest
+from simgap.similarity.scan import scan, scan_part
 
 DATA = ("clustered", "uniform")
+PART = 100_000
 
 
 def draw(rows: int, dim: int, data: str, seed: int, clusters: int = 200) -> NDArray[np.float16]:
@@ -31,6 +39,20 @@ def draw(rows: int, dim: int, data: str, seed: int, clusters: int = 200) -> NDAr
         vectors = 0.6 * vectors + centres[random.integers(0, clusters, rows)]
     unit: NDArray[np.float16] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
     return unit
+
+
+def write_embeddings(folder: Path, rows: int, dim: int, data: str, seed: int) -> Embeddings:
+    """Write vectors to disk part by part, as embeddings lie there."""
+    (folder / "img_emb").mkdir(parents=True)
+    for number, start in enumerate(range(0, rows, PART)):
+        count = min(PART, rows - start)
+        part = open_memmap(
+            folder / "img_emb" / f"img_emb_{number:04d}.npy", mode="w+", dtype=np.float16, shape=(count, dim)
+        )
+        part[:] = draw(count, dim, data, seed + number)
+        part.flush()
+    write_json(folder / INFO_FILE, {"embedder": "none", "rows": rows, "dim": dim})
+    return Embeddings(folder)
 
 
 def faiss_answers(
@@ -45,73 +67,112 @@ def faiss_answers(
     faiss.knn(with_one, with_reference, 1, metric=product)
 
 
-@click.command()
-@click.option("--rows", default=20_000, show_default=True)
-@click.option("--queries", default=20_000, show_default=True)
-@click.option("--dim", default=640, show_default=True)
-@click.option("--neighbours", default=8, show_default=True)
-@click.option("--tile-rows", default=1024, show_default=True)
-@click.option("--repeats", default=5, show_default=True)
-@click.option("--data", type=click.Choice(DATA), default="clustered", show_default=True)
-@click.option("--json", "out", type=click.Path(path_type=Path))
-def main(
-    rows: int, queries: int, dim: int, neighbours: int, tile_rows: int, repeats: int, data: str, out: Path | None
-) -> None:
-    """Measure seconds, and ratios to the bare product and to FAISS, as medians over interleaved repeats."""
-    pool, asked = draw(rows, dim, data, 1), draw(queries, dim, data, 2)
-    reference = (asked.astype(np.float64) * draw(queries, dim, data, 3).astype(np.float64)).sum(axis=1)
-    wide_pool, wide_asked = pool.astype(np.float32), asked.astype(np.float32)
-    product = np.empty((tile_rows, queries), np.float32)
-    torch_asked = torch.from_numpy(wide_asked).T
-    columns = np.ascontiguousarray(wide_asked.T)
+def bare_products(pool: NDArray[np.float32], queries: NDArray[np.float32]) -> dict[str, Callable[[], None]]:
+    """Give the fp32 matrix product alone, in tiles, by the two libraries at hand."""
+    tile = 1024
+    product = np.empty((tile, len(queries)), np.float32)
+    columns = np.ascontiguousarray(queries.T)
+    torch_columns = torch.from_numpy(queries).T
 
-    def tiles() -> range:
-        return range(0, rows, tile_rows)
+    def by_numpy() -> None:
+        for start in range(0, len(pool), tile):
+            rows = pool[start : start + tile]
+            np.matmul(rows, columns, out=product[: len(rows)])
 
-    def bare_numpy() -> None:
-        for start in tiles():
-            tile = wide_pool[start : start + tile_rows]
-            np.matmul(tile, columns, out=product[: len(tile)])
+    def by_torch() -> None:
+        for start in range(0, len(pool), tile):
+            torch.from_numpy(pool[start : start + tile]) @ torch_columns
 
-    def bare_torch() -> None:
-        for start in tiles():
-            torch.from_numpy(wide_pool[start : start + tile_rows]) @ torch_asked
+    return {"bare product, numpy": by_numpy, "bare product, torch": by_torch}
 
-    def engine() -> None:
-        known = Nearest.none(queries, neighbours)
-        bar: Any = progress(None, rows, "engine", "row")
-        with bar:
-            scan_part(Engine(asked, neighbours, reference, np.ones(queries, np.bool_)), 0, pool, tile_rows, known, bar)
 
-    ways: dict[str, Callable[[], None]] = {
-        "bare product, numpy": bare_numpy,
-        "bare product, torch": bare_torch,
-        "engine fp32": engine,
-        "FAISS, three searches": lambda: faiss_answers(wide_pool, wide_asked, reference.astype(np.float32), neighbours),
-    }
+def time_interleaved(ways: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
+    """Give the seconds of every way, one repeat of each after the other."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
             begun = time.perf_counter()
             way()
             seconds[name].append(time.perf_counter() - begun)
+    return seconds
+
+
+def measure_on_disk(
+    rows: int, queries: NDArray[np.float16], reference: NDArray[np.float64], k: int, data: str, folder: Path | None
+) -> dict[str, float]:
+    """Measure seconds and anonymous memory of the stage's own scan over rows on disk."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        pool = write_embeddings(Path(place) / "pool", rows, queries.shape[1], data, 10)
+        with AnonymousMemory() as memory:
+            begun = time.perf_counter()
+            engine = make_engine("auto", queries, k, reference, np.ones(len(queries), np.bool_))
+            scan(pool, engine, Path(place) / "scratch")
+            seconds = time.perf_counter() - begun
+    return {"rows": rows, "seconds": seconds, "process_mb": memory.peak / 1e6, "scan_mb": memory.grown / 1e6}
+
+
+@click.command()
+@click.option("--rows", default=20_000, show_default=True)
+@click.option("--queries", default=20_000, show_default=True)
+@click.option("--dim", default=640, show_default=True)
+@click.option("--neighbours", default=8, show_default=True)
+@click.option("--repeats", default=5, show_default=True)
+@click.option("--data", type=click.Choice(DATA), default="clustered", show_default=True)
+@click.option("--disk-rows", default=40_000, show_default=True, help="Rows of a scan from disk; 0 leaves it out.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where they are written.  [default: a temporary one]")
+@click.option("--json", "out", type=click.Path(path_type=Path))
+def main(
+    rows: int,
+    queries: int,
+    dim: int,
+    neighbours: int,
+    repeats: int,
+    data: str,
+    disk_rows: int,
+    folder: Path | None,
+    out: Path | None,
+) -> None:
+    """Measure seconds, and ratios to the bare product and to FAISS, as medians over interleaved repeats."""
+    pool, asked = draw(rows, dim, data, 1), draw(queries, dim, data, 2)
+    reference = (asked.astype(np.float64) * draw(queries, dim, data, 3).astype(np.float64)).sum(axis=1)
+    wide_pool, wide_asked = pool.astype(np.float32), asked.astype(np.float32)
+    all_queries = np.ones(queries, np.bool_)
+
+    def by(make: Callable[[], Engine]) -> Callable[[], None]:
+        def answer() -> None:
+            bar: Any = progress(None, rows, "engine", "row")
+            with bar:
+                scan_part(make(), 0, pool, Nearest.none(queries, neighbours), bar)
+
+        return answer
+
+    def by_cpu(*precisions: str) -> Callable[[], None]:
+        return by(lambda: CpuEngine(asked, neighbours, reference, all_queries, precisions=precisions))
+
+    bare = bare_products(wide_pool, wide_asked)
+    ways = {**bare, "engine cpu, fp32": by_cpu("fp32")}
+    if processor_has_bf16():
+        ways |= {"engine cpu, bf16": by_cpu("bf16"), "engine cpu, as it chooses": by_cpu("fp32", "bf16")}
+    faiss_name = "FAISS, three searches"
+    ways[faiss_name] = lambda: faiss_answers(wide_pool, wide_asked, reference.astype(np.float32), neighbours)
+    # What is compiled is compiled before it is timed.
+    CpuEngine(asked[:1], 1, reference[:1], all_queries[:1]).answer(0, pool[:1], np.zeros(1, np.float32))
+    seconds = time_interleaved(ways, repeats)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    bare = min(medians["bare product, numpy"], medians["bare product, torch"])
+    fastest = min(medians[name] for name in bare)
     table: list[tuple[str, ...]] = [("way", "seconds", "rate of the bare product", "FAISS takes")]
-    for name, median in medians.items():
-        table.append(
-            (name, f"{median:.2f}", f"{bare / median:.2f}", f"{medians['FAISS, three searches'] / median:.2f} x")
-        )
-    sizes = {
-        "rows": rows,
-        "queries": queries,
-        "dim": dim,
-        "neighbours": neighbours,
-        "data": data,
-        "tile_rows": tile_rows,
+    ratios = {
+        name: {"of_bare": fastest / median, "faiss": medians[faiss_name] / median} for name, median in medians.items()
     }
-    content: dict[str, Any] = {**sizes, "seconds": seconds, "medians": medians}
+    for name, ratio in ratios.items():
+        table.append((name, f"{medians[name]:.2f}", f"{ratio['of_bare']:.2f}", f"{ratio['faiss']:.2f} x"))
+    sizes = {"rows": rows, "queries": queries, "dim": dim, "neighbours": neighbours, "data": data}
     print(", ".join(f"{key} {value}" for key, value in sizes.items()))
+    content: dict[str, Any] = {**sizes, "seconds": seconds, "medians": medians, "ratios": ratios}
+    if disk_rows:
+        content["from_disk"] = on_disk = measure_on_disk(disk_rows, asked, reference, neighbours, data, folder)
+        table.append((f"scan of {disk_rows} rows on disk", f"{on_disk['seconds']:.2f}"))
+        table[-1] += (f"{on_disk['scan_mb']:.0f} MB of anonymous memory",)
     report(table, content, out)
 
 

@@ -17,13 +17,14 @@ def run(program, *options: str) -> str:
 
 
 def test_similarity(tmp_path: Path) -> None:
-    sizes = ("--rows", "300", "--queries", "40", "--dim", "16", "--tile-rows", "128", "--repeats", "1")
-    printed = run(similarity, *sizes, "--json", str(tmp_path / "out.json"))
+    sizes = ("--rows", "300", "--queries", "40", "--dim", "16", "--repeats", "1", "--disk-rows", "500")
+    printed = run(similarity, *sizes, "--folder", str(tmp_path), "--json", str(tmp_path / "out.json"))
     assert "FAISS, three searches" in printed
     content = json.loads((tmp_path / "out.json").read_text())
     assert content["rows"] == 300
     assert content["machine"]["cores"] >= 1
     assert all(len(seconds) == 1 for seconds in content["seconds"].values())
+    assert content["from_disk"]["rows"] == 500
 
 
 def test_prune(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""The engine against naive float64, in which every pair is taken by itself."""
+"""Every engine against naive float64, in which every pair is taken by itself."""
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simgap.errors import SimgapError
-from simgap.similarity import engine as module
-from simgap.similarity.engine import Engine, Nearest, NearestCandidates
+from simgap.similarity import cpu
+from simgap.similarity.bf16 import Bf16Queries
+from simgap.similarity.cpu import CpuEngine, Faster
+from simgap.similarity.engine import Engine
+from simgap.similarity.engines import make_engine
+from simgap.similarity.exact import exact_product
+from simgap.similarity.nearest import Nearest
+from simgap.similarity.scan import scan_part
+from simgap.similarity.second_opinion import FaissEngine
+
+
+class Bf16Engine(CpuEngine):
+    """Screens in bf16 whatever the processor has."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments, precisions=["bf16"])
+
+
+class MixedEngine(CpuEngine):
+    """Goes from one precision to the other with every tile."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments, precisions=["fp32", "bf16"])
+        precisions = cycle(["bf16", "fp32"])
+        self._precision.choose = lambda: next(precisions)  # type: ignore[method-assign]
+
+
+ENGINES = [CpuEngine, Bf16Engine, MixedEngine, FaissEngine]
+
+
+class Silent:
+    def update(self, rows: int) -> None: ...
 
 
 def naive(
@@ -32,21 +63,19 @@ def naive(
     }
 
 
-def answers(
-    rows: np.ndarray, queries: np.ndarray, reference_similarity: np.ndarray, used: np.ndarray, k: int, tile: int
-) -> dict[str, Any]:
-    engine = Engine(queries, k, reference_similarity, used)
-    nearest = NearestCandidates(k, engine.error, np.full(len(queries), -np.inf))
+def answers(engine: Engine, rows: np.ndarray, tile: int, parts: int = 1) -> dict[str, Any]:
+    engine.tile_rows = tile
+    nearest = Nearest.none(len(engine.order), engine.neighbours)
     of_rows = []
-    for first in range(0, len(rows), tile):
-        found, candidates = engine.answer(first, rows[first : first + tile], nearest.bound)
-        of_rows.append(found)
-        nearest.update(candidates)
-    decided = nearest.decide(queries, lambda chosen: rows[chosen])
+    for part in np.array_split(np.arange(len(rows)), parts):
+        if len(part):
+            found, of_part = scan_part(engine, int(part[0]), rows[part], nearest, Silent())
+            of_rows += found
+            nearest = nearest.merged(of_part)
     return {
         **{name: np.concatenate([getattr(a, name) for a in of_rows]) for name in ("best", "nearest_query", "margin")},
-        "row": decided.row.tolist(),
-        "similarity": decided.similarity.tolist(),
+        "row": nearest.row.tolist(),
+        "similarity": nearest.similarity.tolist(),
     }
 
 
@@ -65,6 +94,7 @@ def dense(count: int, dim: int, seed: int) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
 
 
+@pytest.mark.parametrize("kind", ENGINES)
 @given(
     seed=st.integers(0, 10_000),
     rows=st.integers(1, 90),
@@ -72,24 +102,26 @@ def dense(count: int, dim: int, seed: int) -> np.ndarray:
     dim=st.integers(1, 40),
     k=st.integers(1, 9),
     tile=st.integers(1, 50),
+    parts=st.integers(1, 3),
     block=st.integers(1, 30),
     grid=st.booleans(),
 )
-@settings(max_examples=150, deadline=None)
-def test_bits_are_those_of_naive_float64(seed, rows, queries, dim, k, tile, block, grid) -> None:
+@settings(max_examples=100, deadline=None)
+def test_bits_are_those_of_naive_float64(kind, seed, rows, queries, dim, k, tile, parts, block, grid) -> None:
     draw = unit_rows if grid else dense
     a, b, reference = draw(rows, dim, seed), draw(queries, dim, seed + 1), draw(5, dim, seed + 2)
     used = np.random.default_rng(seed).random(queries) < 0.6
     used[0] = True
     s_reference = (reference.astype(float) @ b.astype(float).T).max(axis=0)
-    size, module.BLOCK_QUERIES = module.BLOCK_QUERIES, block
+    size, cpu.BLOCK_QUERIES = cpu.BLOCK_QUERIES, block
     try:
-        found = answers(a, b, s_reference, used, k, tile)
+        found = answers(kind(b, k, s_reference, used), a, tile, parts)
     finally:
-        module.BLOCK_QUERIES = size
+        cpu.BLOCK_QUERIES = size
     assert_equal(found, naive(a, b, s_reference, used, k))
 
 
+@pytest.mark.parametrize("kind", ENGINES)
 @pytest.mark.parametrize(
     ("rows", "queries"),
     [
@@ -105,15 +137,16 @@ def test_bits_are_those_of_naive_float64(seed, rows, queries, dim, k, tile, bloc
     ],
     ids=["one of each", "one vector repeated", "all negative", "orthogonal", "subnormal"],
 )
-def test_extremes(rows: np.ndarray, queries: np.ndarray) -> None:
+def test_extremes(kind, rows: np.ndarray, queries: np.ndarray) -> None:
     used = np.ones(len(queries), bool)
     s_reference = (rows[:1].astype(float) @ queries.astype(float).T)[0]
     expected = naive(rows, queries, s_reference, used, 3)
     for tile in (1, 64, 1000):
-        assert_equal(answers(rows, queries, s_reference, used, 3, tile), expected)
+        assert_equal(answers(kind(queries, 3, s_reference, used), rows, tile), expected)
 
 
-def test_rows_that_fp32_cannot_tell_apart() -> None:
+@pytest.mark.parametrize("kind", ENGINES)
+def test_rows_that_fp32_cannot_tell_apart(kind) -> None:
     """Neighbours one unit in the last fp16 place apart: their similarities differ by less than fp32 products are wrong by."""
     random = np.random.default_rng(0)
     base = dense(1, 640, 3)[0]
@@ -124,41 +157,81 @@ def test_rows_that_fp32_cannot_tell_apart() -> None:
     queries = np.concatenate([rows[:5], dense(5, 640, 4)])
     used = np.ones(10, bool)
     s_reference = (base[None].astype(float) @ queries.astype(float).T)[0]
-    assert_equal(answers(rows, queries, s_reference, used, 8, 150), naive(rows, queries, s_reference, used, 8))
+    found = answers(kind(queries, 8, s_reference, used), rows, 150)
+    assert_equal(found, naive(rows, queries, s_reference, used, 8))
 
 
-def test_equal_bytes_in_pool_and_reference_have_margin_zero() -> None:
+@pytest.mark.parametrize("kind", ENGINES)
+def test_equal_bytes_in_pool_and_reference_have_margin_zero(kind) -> None:
     rows, queries = dense(300, 64, 5), dense(20, 64, 6)
     s_reference = (rows.astype(float) @ queries.astype(float).T).max(axis=0)
-    assert answers(rows, queries, s_reference, np.ones(20, bool), 1, 128)["margin"].max() == 0
+    assert answers(kind(queries, 1, s_reference, np.ones(20, bool)), rows, 128)["margin"].max() == 0
 
 
-def test_thousands_of_violators_of_one_query_are_all_found() -> None:
+@pytest.mark.parametrize("kind", ENGINES)
+def test_thousands_of_violators_of_one_query_are_all_found(kind) -> None:
     query = np.array([[1.0, 0.0]], np.float16)
     angle = np.linspace(0.01, 1.5, 5000)
     rows = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float16)
-    found = answers(rows, query, np.array([-1.0]), np.ones(1, bool), 2, 700)
+    found = answers(kind(query, 2, np.array([-1.0]), np.ones(1, bool)), rows, 700)
     assert (found["margin"] > 0).all()
 
 
-def test_neighbours_of_parts_merge_to_those_of_the_whole() -> None:
+@pytest.mark.parametrize("kind", ENGINES)
+def test_neighbours_of_parts_merge_to_those_of_the_whole(kind) -> None:
     rows, queries = unit_rows(120, 4, 0), unit_rows(6, 4, 1)
     expected = naive(rows, queries, np.zeros(6), np.ones(6, bool), 5)
     merged = Nearest.none(6, 5)
     for start, stop in ((0, 1), (1, 50), (50, 50), (50, 120)):
-        engine = Engine(queries, 5)
-        candidates = NearestCandidates(5, engine.error, merged.similarity[:, -1])
-        if stop > start:
-            of_rows, found = engine.answer(start, rows[start:stop], candidates.bound)
-            assert of_rows is None
-            candidates.update(found)
-        merged = merged.merged(candidates.decide(queries, lambda chosen: rows[chosen]))
+        of_rows, found = scan_part(kind(queries, 5), start, rows[start:stop], merged, Silent())
+        assert of_rows == []
+        merged = merged.merged(found)
     assert merged.row.tolist() == expected["row"]
     assert merged.similarity.tolist() == expected["similarity"]
 
 
-def test_vectors_that_are_no_directions_are_refused() -> None:
+@pytest.mark.parametrize("name", ["auto", "cpu", "faiss"])
+def test_vectors_that_are_no_directions_are_refused(name: str) -> None:
     with pytest.raises(SimgapError, match="unit norm"):
-        Engine(np.zeros((1, 2), np.float16), 1)
-    with pytest.raises(SimgapError, match="unit norm"):
-        Engine(np.eye(2, dtype=np.float16), 1).answer(0, np.array([[np.nan, 1]], np.float16), np.zeros(2, np.float32))
+        make_engine(name, np.zeros((1, 2), np.float16), 1)
+    for bad in ([np.nan, 1], [np.inf, 0], [0, 0], [2, 0]):
+        with pytest.raises(SimgapError, match="unit norm"):
+            make_engine(name, np.eye(2, dtype=np.float16), 1).answer(
+                0, np.array([bad], np.float16), np.zeros(2, np.float32)
+            )
+
+
+def test_threads_do_not_change_the_answers() -> None:
+    rows, queries = dense(3000, 32, 0), dense(70, 32, 1)
+    found = []
+    for threads in (1, 2, 7):
+        engine = CpuEngine(queries, 6, np.zeros(70), np.arange(70) % 3 > 0)
+        engine.threads = threads
+        found.append(answers(engine, rows, 100))
+    assert_equal(found[1], found[0])
+    assert_equal(found[2], found[0])
+
+
+def test_the_faster_precision_is_taken_and_the_slower_one_tried_again() -> None:
+    choice, taken = Faster(["fp32", "bf16"]), []
+    for tile in range(200):
+        taken.append(choice.choose())
+        # It pays at first and no longer from tile 100 on.
+        choice.seconds[taken[-1]] = 1.0 if taken[-1] == "fp32" else (0.5 if tile < 100 else 2.0)
+    assert set(taken[:2]) == {"fp32", "bf16"}
+    assert taken[2:100].count("bf16") >= 95
+    assert taken[102:].count("fp32") >= 95
+    assert "bf16" in taken[102:]
+
+
+@pytest.mark.parametrize("dim", [3, 64, 640])
+def test_no_bf16_product_is_further_off_than_its_bound(dim: int) -> None:
+    random = np.random.default_rng(dim)
+    for offset in (0, 2):
+        a = random.standard_normal((300, dim)) + offset
+        a = (a / np.linalg.norm(a, axis=1, keepdims=True)).astype(np.float16)
+        products = Bf16Queries(a.astype(np.float32)).products(a[:200].astype(np.float32))
+        found = np.empty((200, 300), np.float32)
+        products.write(0, 300, found)
+        off = np.abs(found - exact_product(a[:200], a.astype(np.float64))).max()
+        assert off < products.error < 20 * off

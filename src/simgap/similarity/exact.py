@@ -7,21 +7,22 @@ are rounded once, to fp32.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from simgap.errors import SimgapError
+from simgap.similarity.kernels import sum_pairs
 
-PAIRS = 1024
 
-
-def check_unit_norm(rows: NDArray[np.float16]) -> None:
+def check_unit_norm(rows: NDArray[np.floating[Any]]) -> None:
     """Refuse rows [n, dim] whose sums would not be exact.
 
     Raises:
         SimgapError: a row is not finite or not of unit norm.
     """
-    single = rows.astype(np.float32)
+    single = rows.astype(np.float32, copy=False)
     norms = np.einsum("nd,nd->n", single, single)
     if not (np.abs(norms - 1) < 0.01).all():
         raise SimgapError("embeddings: a row is not of unit norm; embed or import the set anew")
@@ -40,15 +41,12 @@ def exact_product(rows: NDArray[np.float16], queries: NDArray[np.float64]) -> ND
 def exact_pairs(
     rows: NDArray[np.float32], queries: NDArray[np.float32], row: NDArray[np.int64], query: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Give the canonical similarity of the pairs (row[i], query[i]): float64 [pairs], exact. Memory: a few megabytes.
+    """Give the canonical similarity of the pairs (row[i], query[i]): float64 [pairs], exact.
 
     Rows [n, dim] and queries [q, dim] are stored fp16 vectors in fp32, which holds them exactly and converts faster.
     """
     similarity = np.empty(len(row), np.float64)
-    for start in range(0, len(row), PAIRS):
-        chosen = slice(start, start + PAIRS)
-        left, right = rows[row[chosen]].astype(np.float64), queries[query[chosen]].astype(np.float64)
-        np.einsum("pd,pd->p", left, right, out=similarity[chosen])
+    sum_pairs(rows, queries, row, query, similarity)
     return similarity
 
 
@@ -60,3 +58,8 @@ def screening_error(dim: int) -> float:
     """
     rounding = dim * 2.0**-24
     return 1.02 * rounding / (1 - rounding) + dim * 2.0**-126
+
+
+def slack(error: float) -> np.float32:
+    """Give how far two screened values may lie apart whose exact order is open; taking it off rounds once more."""
+    return np.float32(2 * error + 2.0**-22)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from simgap.embed.store import Embeddings, check_same_embedder
 from simgap.files import complete, write_json
 from simgap.similarity.columns import INFO_FILE, QUERIES_FILE
-from simgap.similarity.engine import Engine
+from simgap.similarity.engines import make_engine
 from simgap.similarity.parameters import SimilarityParameters
 from simgap.similarity.scan import COLUMNS, nearest_rows, scan
 
@@ -49,10 +49,10 @@ def measure(
     """
     check_same_embedder(pool, reference, benchmark)
     queries = benchmark.read()
-    in_reference = nearest_rows(reference, Engine(queries, 1), parameters.tile_rows)
+    in_reference = nearest_rows(reference, make_engine(parameters.engine, queries, 1))
     reference_similarity = in_reference.similarity[:, 0]
-    engine = Engine(queries, parameters.neighbours, reference_similarity, used_by_rule)
-    in_pool = scan(pool, engine, parameters.tile_rows, scratch)
+    engine = make_engine(parameters.engine, queries, parameters.neighbours, reference_similarity, used_by_rule)
+    in_pool = scan(pool, engine, scratch)
     with complete(out) as partial:
         partial.mkdir(parents=True)
         for name, dtype in COLUMNS.items():

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from simgap.errors import SimgapError
 
+ENGINES = ("auto", "cpu", "gpu", "faiss")
+
 
 @dataclass(frozen=True)
 class SimilarityParameters:
@@ -13,16 +15,15 @@ class SimilarityParameters:
 
     Attributes:
         neighbours: nearest pool rows that are kept for every query.
-        tile_rows: pool rows taken at a time by a thread; changes memory and speed, not results.
+        engine: what multiplies, one of ENGINES; all give the same bits.
     """
 
     neighbours: int
-    tile_rows: int
+    engine: str
 
     def check(self) -> None:
         """Raise SimgapError where a value is out of range."""
-        for field in ("neighbours", "tile_rows"):
-            if getattr(self, field) < 1:
-                raise SimgapError(
-                    f"similarity.{field}: {getattr(self, field)} is out of range; it should be at least 1"
-                )
+        if self.neighbours < 1:
+            raise SimgapError(f"similarity.neighbours: {self.neighbours} is out of range; it should be at least 1")
+        if self.engine not in ENGINES:
+            raise SimgapError(f"similarity.engine: {self.engine!r} is none of {', '.join(ENGINES)}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +17,26 @@ from threadpoolctl import threadpool_limits
 from simgap.embed.store import Embeddings
 from simgap.files import complete
 from simgap.progress import progress
-from simgap.similarity.engine import Candidates, Engine, Nearest, NearestCandidates, RowAnswers
+from simgap.similarity.engine import Engine, RowAnswers
+from simgap.similarity.nearest import Candidates, Nearest, NearestCandidates
 
 COLUMNS = {"best": np.float32, "nearest_query": np.int32, "margin": np.float32}
+# Pairs that a thread decides at a time.
+TAKEN = 16384
+
+
+def _tiles(rows: int, engine: Engine) -> Iterator[tuple[int, int]]:
+    """Cut rows into tiles of equal size, as many for each thread: none waits for another at the end."""
+    tiles = engine.threads * math.ceil(rows / (engine.threads * engine.tile_rows))
+    cuts = [rows * number // tiles for number in range(tiles + 1)] if rows else []
+    return ((start, stop) for start, stop in pairwise(cuts) if stop > start)
 
 
 def scan_part(
-    engine: Engine, first_row: int, part: NDArray[np.float16], tile_rows: int, known: Nearest, bar: Any
+    engine: Engine, first_row: int, part: NDArray[np.float16], known: Nearest, bar: Any
 ) -> tuple[list[RowAnswers], Nearest]:
-    """Answer for one part in tiles, as many at a time as there are cores; neither changes the answers."""
-    threads = len(os.sched_getaffinity(0))
-    nearest = NearestCandidates(engine.neighbours, engine.error, known.similarity[:, -1])
+    """Answer for one part in tiles, several at a time; neither changes the answers."""
+    nearest = NearestCandidates(engine.error, known)
     answers: list[RowAnswers] = []
     running: deque[Future[tuple[RowAnswers | None, Candidates]]] = deque()
 
@@ -35,36 +46,41 @@ def scan_part(
         if of_rows is not None:
             answers.append(of_rows)
 
-    with ThreadPoolExecutor(threads) as pool, threadpool_limits(1, "blas"):
-        for start in range(0, len(part), tile_rows):
-            tile = part[start : start + tile_rows]
-            running.append(pool.submit(engine.answer, first_row + start, tile, nearest.bound))
-            if len(running) > threads:
+    with ThreadPoolExecutor(engine.threads) as pool, threadpool_limits(1, "blas"):
+        for start, stop in _tiles(len(part), engine):
+            running.append(pool.submit(engine.answer, first_row + start, part[start:stop], nearest.bound))
+            if len(running) > engine.threads:
                 finish()
-            bar.update(len(tile))
+            bar.update(stop - start)
         while running:
             finish()
-    return answers, nearest.decide(engine.given, lambda rows: part[rows - first_row])
+
+        def similarities(row: NDArray[np.int64], query: NDArray[np.int64]) -> NDArray[np.float64]:
+            turns = [slice(start, start + TAKEN) for start in range(0, len(row), TAKEN)]
+            exact = pool.map(lambda turn: engine.similarities(part, row[turn] - first_row, query[turn]), turns)
+            return np.concatenate([np.empty(0), *exact])
+
+        return answers, nearest.decide(similarities)
 
 
-def nearest_rows(rows: Embeddings, engine: Engine, tile_rows: int) -> Nearest:
+def nearest_rows(rows: Embeddings, engine: Engine) -> Nearest:
     """Find the nearest rows of each query in a set of the size of a reference."""
-    nearest = Nearest.none(len(engine.given), engine.neighbours)
+    nearest = Nearest.none(len(engine.order), engine.neighbours)
     bar: Any = progress(None, rows.rows, f"similarity {rows.folder.name}", "row")
     with bar:
         for first_row, part in rows.parts():
-            _, found = scan_part(engine, first_row, part, tile_rows, nearest, bar)
+            _, found = scan_part(engine, first_row, part, nearest, bar)
             nearest = nearest.merged(found)
     return nearest
 
 
-def scan(rows: Embeddings, engine: Engine, tile_rows: int, scratch: Path) -> Nearest:
+def scan(rows: Embeddings, engine: Engine, scratch: Path) -> Nearest:
     """Answer for all rows of a set; finished parts wait in `scratch`, from where a stage that was killed goes on.
 
     Answers for the rows of part i are in `scratch/part_<i>/<column>.npy`; the neighbours in all parts are given back.
     Memory: the queries, for each thread a tile and a block of products, and a part's answers.
     """
-    nearest = Nearest.none(len(engine.given), engine.neighbours)
+    nearest = Nearest.none(len(engine.order), engine.neighbours)
     bar: Any = progress(None, rows.rows, f"similarity {rows.folder.name}", "row")
     with bar:
         for number, (first_row, part) in enumerate(rows.parts()):
@@ -72,7 +88,7 @@ def scan(rows: Embeddings, engine: Engine, tile_rows: int, scratch: Path) -> Nea
             if folder.is_dir():
                 bar.update(len(part))
             else:
-                answers, found = scan_part(engine, first_row, part, tile_rows, nearest, bar)
+                answers, found = scan_part(engine, first_row, part, nearest, bar)
                 with complete(folder) as partial:
                     partial.mkdir(parents=True)
                     for name, dtype in COLUMNS.items():
