@@ -7,7 +7,6 @@ from conftest import unit_rows
 from simgap.errors import SimgapError
 from simgap.similarity.columns import Similarity
 from simgap.similarity.cpu import CpuEngine
-from simgap.similarity.engine import Engine
 from simgap.similarity.engines import make_engine
 from simgap.similarity.measure import measure, rule_queries
 from simgap.similarity.parameters import SimilarityParameters
@@ -82,20 +81,20 @@ def test_a_killed_stage_goes_on_from_its_finished_parts_and_ends_with_the_same_b
         return {file.name: file.read_bytes() for file in sorted(out.iterdir())}
 
     whole = run("whole")
-    real, answered = Engine.answer, []
+    real, answered = CpuEngine.answer, []
 
-    def dies_in_the_third_part(self: Engine, first_row: int, *arguments):
+    def dies_in_the_third_part(self: CpuEngine, first_row: int, *arguments):
         if first_row >= 60:
             raise KeyboardInterrupt
         answered.append(first_row)
         return real(self, first_row, *arguments)
 
-    monkeypatch.setattr(Engine, "answer", dies_in_the_third_part)
+    monkeypatch.setattr(CpuEngine, "answer", dies_in_the_third_part)
     with pytest.raises(KeyboardInterrupt):
         run("killed")
     assert not (tmp_path / "killed").exists()
     before = len(answered)
-    monkeypatch.setattr(Engine, "answer", lambda *a: (answered.append(a[1]), real(*a))[1])
+    monkeypatch.setattr(CpuEngine, "answer", lambda *a: (answered.append(a[1]), real(*a))[1])
     assert run("killed") == whole
     # The reference again, and of the pool the third part alone.
     assert {first for first in answered[before:] if first >= 9} == {first for first in answered if first >= 60}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.similarity.engine import Engine, Open, Screened
+from simgap.similarity.engine import HostEngine, Open, Screened
 from simgap.similarity.exact import exact_pairs, screening_error, slack
 from simgap.similarity.kernels import Pairs, collect
 from simgap.similarity.nearest import Candidates
@@ -141,7 +141,7 @@ class Faster:
         return pick(self.seconds, key=self.seconds.__getitem__)
 
 
-class CpuEngine(Engine):
+class CpuEngine(HostEngine):
     """Screens with products in fp32, or in bf16 where the processor has it and it pays; one thread a tile.
 
     Memory: the queries in fp32, and for each thread a tile, a block of products and the pairs left open.

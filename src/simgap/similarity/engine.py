@@ -1,7 +1,7 @@
 """What every similarity engine does: tiles of rows in, for each row and each query the answers out.
 
-An engine screens a tile in whatever way is fast, and gives all pairs that the error of its screening leaves open; those are
-decided here, by canonical similarity. So all engines give the same bits.
+An engine screens a tile in whatever way is fast; what the error of its screening leaves open is decided by canonical
+similarity. So all engines give the same bits.
 """
 
 from __future__ import annotations
@@ -102,9 +102,6 @@ class Engine(ABC):
             self.reference_similarity = reference_similarity[self.order[: self.rule_queries]]
 
     @abstractmethod
-    def screen(self, rows: NDArray[np.float32], bound: NDArray[np.float32]) -> Screened:
-        """Give what a tile [rows, dim] leaves open, queries and `bound` [queries] counted in the engine's order."""
-
     def answer(
         self, first_row: int, rows: NDArray[np.float16], bound: NDArray[np.float32]
     ) -> tuple[RowAnswers | None, Candidates]:
@@ -116,6 +113,26 @@ class Engine(ABC):
         Raises:
             SimgapError: a row is not finite or not of unit norm.
         """
+
+    def similarities(
+        self, rows: NDArray[np.float16], row: NDArray[np.int64], query: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Give the canonical similarity of the pairs (rows[row[i]], query[i]): float64 [pairs]; `row` ascends."""
+        needed, position = np.unique(row, return_inverse=True)
+        return exact_pairs(to_single(rows[needed]), self.queries, position, self._position[query])
+
+
+class HostEngine(Engine):
+    """An engine that screens on the processor, and leaves the decisions to this class."""
+
+    @abstractmethod
+    def screen(self, rows: NDArray[np.float32], bound: NDArray[np.float32]) -> Screened:
+        """Give what a tile [rows, dim] leaves open, queries and `bound` [queries] counted in the engine's order."""
+
+    def answer(
+        self, first_row: int, rows: NDArray[np.float16], bound: NDArray[np.float32]
+    ) -> tuple[RowAnswers | None, Candidates]:
+        """Answer for a tile; see `Engine.answer`."""
         single = to_single(rows)
         check_unit_norm(single)
         found = self.screen(single, bound[self.order])
@@ -132,10 +149,3 @@ class Engine(ABC):
             margin=above[_first_largest(found.margin.row, above, len(rows))].astype(np.float32),
         )
         return answers, near
-
-    def similarities(
-        self, rows: NDArray[np.float16], row: NDArray[np.int64], query: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """Give the canonical similarity of the pairs (rows[row[i]], query[i]): float64 [pairs]; `row` ascends."""
-        needed, position = np.unique(row, return_inverse=True)
-        return exact_pairs(to_single(rows[needed]), self.queries, position, self._position[query])

@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.similarity.engine import Engine, Open, Screened
+from simgap.similarity.engine import HostEngine, Open, Screened
 from simgap.similarity.exact import screening_error, slack
 from simgap.similarity.nearest import Candidates
 
@@ -36,7 +36,7 @@ def _search(
     return asking, place, value
 
 
-class FaissEngine(Engine):
+class FaissEngine(HostEngine):
     """Screens with exact searches of FAISS; slower, and a second opinion on the engines of simgap.
 
     Memory: the queries in fp32, twice; a tile; the neighbours that a search gives.

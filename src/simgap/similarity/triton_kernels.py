@@ -1,0 +1,69 @@
+"""Products on a GPU, of which only what is asked for is written to memory."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def write_maxima(
+    rows,
+    queries,
+    shift,
+    largest,
+    largest_shifted,
+    largest_of_query,
+    row_count,
+    query_count,
+    rule_count,
+    dim,
+    ROWS: tl.constexpr,
+    QUERIES: tl.constexpr,
+    DIM: tl.constexpr,
+):
+    """Write the largest products of a block: of each row over queries of the rule, as they are and shifted; of each query."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    query = tl.program_id(1) * QUERIES + tl.arange(0, QUERIES)
+    place = tl.arange(0, DIM)
+    product = tl.zeros((ROWS, QUERIES), tl.float32)
+    for start in range(0, dim, DIM):
+        inside = start + place < dim
+        left = tl.load(
+            rows + row[:, None].to(tl.int64) * dim + start + place,
+            mask=(row < row_count)[:, None] & inside,
+            other=0.0,
+        )
+        right = tl.load(
+            queries + query[:, None].to(tl.int64) * dim + start + place,
+            mask=(query < query_count)[:, None] & inside,
+            other=0.0,
+        )
+        product += tl.dot(left, tl.trans(right))
+    of_rule = (query < rule_count)[None, :]
+    shifted = product - tl.load(shift + query, mask=query < rule_count, other=0.0)[None, :]
+    none = float("-inf")
+    at = row.to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
+    tl.store(largest + at, tl.max(tl.where(of_rule, product, none), axis=1), mask=row < row_count)
+    tl.store(largest_shifted + at, tl.max(tl.where(of_rule, shifted, none), axis=1), mask=row < row_count)
+    of_query = tl.max(tl.where((row < row_count)[:, None], product, none), axis=0)
+    tl.store(largest_of_query + tl.program_id(0) * query_count + query, of_query, mask=query < query_count)
+
+
+@triton.jit
+def write_products(vectors, others, vector, block, out, other_count, dim, OTHERS: tl.constexpr, DIM: tl.constexpr):
+    """Write the products of one vector with a block of others, fp32; below all others where there is none."""
+    pair = tl.program_id(0)
+    this = tl.load(vector + pair).to(tl.int64)
+    other = tl.load(block + pair).to(tl.int64) * OTHERS + tl.arange(0, OTHERS)
+    place = tl.arange(0, DIM)
+    product = tl.zeros((OTHERS,), tl.float32)
+    for start in range(0, dim, DIM):
+        inside = start + place < dim
+        left = tl.load(vectors + this * dim + start + place, mask=inside, other=0.0).to(tl.float32)
+        right = tl.load(
+            others + other[:, None] * dim + start + place, mask=(other < other_count)[:, None] & inside, other=0.0
+        ).to(tl.float32)
+        product += tl.sum(left[None, :] * right, axis=1)
+    product = tl.where(other < other_count, product, float("-inf"))
+    tl.store(out + pair.to(tl.int64) * OTHERS + tl.arange(0, OTHERS), product)

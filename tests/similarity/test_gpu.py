@@ -1,0 +1,99 @@
+"""The GPU's engine: on a card where one is at hand, else its kernels in Triton's interpreter, on little."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from test_engine import answers, assert_equal, dense, naive, unit_rows
+
+from simgap.errors import SimgapError
+
+CARD = torch.cuda.is_available()
+if not CARD:
+    os.environ["TRITON_INTERPRET"] = "1"
+pytest.importorskip("triton")
+
+from simgap.similarity.gpu import GpuEngine  # noqa: E402
+
+DEVICE = "cuda" if CARD else "cpu"
+
+
+def engine(*arguments) -> GpuEngine:
+    return GpuEngine(*arguments, device=DEVICE)
+
+
+@pytest.mark.parametrize("draw", [dense, unit_rows])
+@pytest.mark.parametrize(
+    ("rows", "queries", "dim", "k", "tile"), [(1, 1, 1, 1, 10), (200, 150, 40, 3, 1000), (300, 20, 70, 2, 140)]
+)
+def test_bits_are_those_of_naive_float64(draw, rows: int, queries: int, dim: int, k: int, tile: int) -> None:
+    a, b, reference = draw(rows, dim, 0), draw(queries, dim, 1), draw(5, dim, 2)
+    used = np.random.default_rng(0).random(queries) < 0.6
+    used[0] = True
+    s_reference = (reference.astype(float) @ b.astype(float).T).max(axis=0)
+    found = answers(engine(b, k, s_reference, used), a, tile, parts=2)
+    assert_equal(found, naive(a, b, s_reference, used, k))
+
+
+def test_ties_and_repeated_rows() -> None:
+    rows = np.repeat(dense(1, 64, 0), 300, axis=0)
+    queries = np.concatenate([dense(6, 64, 1), rows[:1]])
+    s_reference = (rows[:1].astype(float) @ queries.astype(float).T)[0]
+    used = np.ones(7, bool)
+    assert_equal(answers(engine(queries, 3, s_reference, used), rows, 200), naive(rows, queries, s_reference, used, 3))
+
+
+def test_without_a_rule_only_neighbours_are_given() -> None:
+    rows, queries = dense(200, 16, 0), dense(3, 16, 1)
+    of_rows, _ = engine(queries, 2).answer(0, rows, np.full(3, -np.inf, np.float32))
+    assert of_rows is None
+
+
+def test_a_tile_that_does_not_fit_is_halved(monkeypatch) -> None:
+    rows, queries = dense(300, 16, 0), dense(9, 16, 1)
+    used = np.ones(9, bool)
+    whole, asked = GpuEngine._answer, []
+
+    def fits_up_to_a_hundred(self, first_row, tile, bound):
+        asked.append(len(tile))
+        if len(tile) > 100:
+            raise torch.cuda.OutOfMemoryError
+        return whole(self, first_row, tile, bound)
+
+    monkeypatch.setattr(GpuEngine, "_answer", fits_up_to_a_hundred)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    found = answers(engine(queries, 4, np.zeros(9), used), rows, 1000)
+    assert asked == [300, 150, 75, 75, 150, 75, 75]
+    assert_equal(found, naive(rows, queries, np.zeros(9), used, 4))
+    monkeypatch.setattr(GpuEngine, "_answer", lambda *_: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError()))
+    with pytest.raises(SimgapError, match="do not fit"):
+        engine(queries, 4).answer(0, rows, np.full(9, -np.inf, np.float32))
+
+
+def test_vectors_that_are_no_directions_are_refused() -> None:
+    with pytest.raises(SimgapError, match="unit norm"):
+        engine(np.eye(2, dtype=np.float16), 1).answer(0, np.array([[np.nan, 1]], np.float16), np.zeros(2, np.float32))
+
+
+@pytest.mark.gpu
+def test_bits_on_a_card_are_those_of_the_processor() -> None:
+    """As many rows and queries as fill a card; the card's rounding of sums has to keep within its bound."""
+    from simgap.similarity.cpu import CpuEngine
+
+    rows, queries = dense(50_000, 640, 0), dense(3_000, 640, 1)
+    arguments = (queries, 8, np.zeros(3_000), np.arange(3_000) % 2 == 0)
+    assert_equal(answers(engine(*arguments), rows, 20_000), answers(CpuEngine(*arguments), rows, 1024))
+
+
+@pytest.mark.gpu
+def test_no_product_of_a_card_is_further_off_than_the_bound() -> None:
+    rows = dense(4_000, 640, 0)
+    made = engine(rows, 1, np.zeros(4_000), np.ones(4_000, bool))
+    tile = torch.from_numpy(rows).to(DEVICE)
+    largest, _, _ = made._maxima(tile)
+    exact = tile.double() @ tile.double().T
+    padded = torch.nn.functional.pad(exact, (0, -len(rows) % 128), value=-torch.inf)
+    assert (padded.view(len(rows), -1, 128).amax(dim=2) - largest.double()).abs().max() < made.error
