@@ -1,4 +1,4 @@
-"""Measure a split's own similarity profile and check the imagenet-like rule."""
+"""Measure a split's own similarity profile and certify the imagenet-like rule."""
 
 from pathlib import Path
 
@@ -14,18 +14,25 @@ from simgap.stage import PATH, Params, stage
 
 @stage
 @click.option("--split", "split_folder", type=PATH, required=True)
+@click.option("--full", type=PATH, required=True)
 @click.option("--embeddings", type=PATH, required=True)
 @click.option("--similarity", type=PATH, required=True)
 @click.option("--out", type=PATH, required=True)
 @click.option("--metrics", type=PATH, required=True)
-def main(params: Params, split_folder: Path, embeddings: Path, similarity: Path, out: Path, metrics: Path) -> None:
+def main(
+    params: Params, split_folder: Path, full: Path, embeddings: Path, similarity: Path, out: Path, metrics: Path
+) -> None:
     split = read_split(split_folder)
     content = profile(
         split,
         read_keep(split_folder / KEEP_FILE, split.pool_rows),
+        read_keep(full, split.pool_rows),
         Embeddings(embeddings / "pool"),
         Embeddings(embeddings / "reference"),
-        {name: (Embeddings(embeddings / name), Similarity(similarity / name)) for name in params.benchmarks.names},
+        {
+            name: (Embeddings(embeddings / name), Similarity(similarity / name, split.row_order))
+            for name in params.benchmarks.names
+        },
         params.similarity.tile_rows,
         out,
     )

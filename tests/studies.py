@@ -88,9 +88,9 @@ def check_against_naive(folder: Path) -> None:
     embeddings = folder / "data" / "embeddings"
     pool = Embeddings(embeddings / "pool").read().astype(np.float64)
     reference = Embeddings(embeddings / "reference").read().astype(np.float64)
-    margins, bests, rule_queries, references = {}, {}, {}, {}
+    margins, bests, all_queries, rule_queries, references = {}, {}, {}, {}, {}
     for benchmark in params["benchmarks"]["names"]:
-        queries = Embeddings(embeddings / benchmark).read().astype(np.float64)
+        queries = all_queries[benchmark] = Embeddings(embeddings / benchmark).read().astype(np.float64)
         table = pq.read_table(folder / "data" / "similarity" / benchmark / "queries.parquet").to_pydict()
         used = np.flatnonzero(table["used_by_rule"])
         assert len(used) == max(1, round(params["benchmarks"]["query_fraction"] * len(queries)))
@@ -144,3 +144,9 @@ def check_against_naive(folder: Path) -> None:
         size = read_split(folder / "data" / "splits" / rule["size_of"]).kept
         assert keep_of(name).sum() == split.kept == int(rule["keep"] * size)
         assert not (keep_of(name) & ~full).any()
+    for name in ["full", *(split for splits in params["prune"].values() for split in splits)]:
+        kept = pool[keep_of(name)]
+        for benchmark, queries in all_queries.items():
+            table = pq.read_table(folder / "data" / "profiles" / name / f"{benchmark}.parquet")
+            expected = [float(np.float32((kept @ query).max())) if len(kept) else None for query in queries]
+            assert table.column("similarity").to_pylist() == expected

@@ -41,8 +41,13 @@ def mlflow_runs(folder: Path) -> list:
     return client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id], max_results=1000)
 
 
+def made(*splits: str) -> set[str]:
+    """Give the stages that make and profile splits, each named as rule@split."""
+    return {f"{stage}-{split}" for split in splits for stage in ("prune", "profile")}
+
+
 def follow(*splits: str) -> set[str]:
-    return {f"{stage}@{split}" for split in splits for stage in ("profile", "train", "evaluate")}
+    return {f"{stage}@{split}" for split in splits for stage in ("train", "evaluate")}
 
 
 def without_seed(stages: list[str]) -> set[str]:
@@ -53,9 +58,9 @@ def test_every_stage_runs_once_and_every_run_is_in_mlflow(finished) -> None:
     folder, ran = finished
     expected = {"draw@toy", "embedder", "embed@pool", "embed@reference", "deduplicate", "ground-truth@toy", "compare"}
     expected |= {f"{stage}@{name}" for stage in ("embed-benchmark", "similarity") for name in BENCHMARKS}
-    expected |= {"prune-imagenet-like@val-pruned", "prune-imagenet-like@sketch-pruned"}
-    expected |= {"prune-dissimilar@dissimilar-quarter", "prune-similar@similar-quarter"}
-    expected |= {"prune-random@sketch-pruned-control", "prune-random@imagenet"} | follow(*TRAINED)
+    expected |= {"profile-full@full"} | made("imagenet-like@val-pruned", "imagenet-like@sketch-pruned")
+    expected |= made("dissimilar@dissimilar-quarter", "similar@similar-quarter")
+    expected |= made("random@sketch-pruned-control", "random@imagenet") | follow(*TRAINED)
     assert len(ran) == len(set(ran))
     assert without_seed(ran) == expected
     names = [run.info.run_name for run in mlflow_runs(folder)]
@@ -71,6 +76,7 @@ def test_the_default_graph_parses_and_has_every_stage() -> None:
         "similarity",
         "prune-imagenet-like",
         "prune-dissimilar",
+        "profile-imagenet-like",
         "train",
         "evaluate",
         "compare",
@@ -88,30 +94,22 @@ def test_a_second_repro_runs_nothing(study: Path) -> None:
 
 def test_a_threshold_reruns_the_imagenet_like_prunes_and_what_their_rows_change(study: Path) -> None:
     ran = without_seed(stages_run(run(study, "dvc", "exp", "run", "-S", "threshold=0.05")))
-    assert {"prune-imagenet-like@val-pruned", "prune-imagenet-like@sketch-pruned", "compare"} <= ran
-    allowed = follow("sketch-pruned", "sketch-pruned-control") | {
-        "prune-random@sketch-pruned-control",
-        "ground-truth@toy",
-    }
-    assert ran - {"prune-imagenet-like@val-pruned", "prune-imagenet-like@sketch-pruned", "compare"} <= allowed
-    assert {"train@sketch-pruned", "evaluate@sketch-pruned"} <= ran
+    certain = made("imagenet-like@val-pruned", "imagenet-like@sketch-pruned") | follow("sketch-pruned") | {"compare"}
+    of_its_size = made("random@sketch-pruned-control") | follow("sketch-pruned-control")
+    assert certain <= ran
+    assert ran - certain <= of_its_size | {"ground-truth@toy"}
 
 
 def test_a_threshold_that_keeps_the_same_rows_retrains_nothing(study: Path) -> None:
     ran = stages_run(run(study, "dvc", "exp", "run", "-S", "threshold=1e-12"))
-    assert {"prune-imagenet-like@val-pruned", "prune-imagenet-like@sketch-pruned"} <= set(ran)
+    assert made("imagenet-like@val-pruned", "imagenet-like@sketch-pruned") <= set(ran)
     assert not [stage for stage in ran if stage.startswith(("train", "evaluate", "embed", "similarity"))]
 
 
 def test_a_split_s_own_parameters_rerun_it_and_what_is_sized_by_it(study: Path) -> None:
     change = "prune.imagenet-like.sketch-pruned.benchmarks=[sketch,val]"
     ran = without_seed(stages_run(run(study, "dvc", "exp", "run", "-S", change)))
-    expected = {
-        "prune-imagenet-like@sketch-pruned",
-        "prune-random@sketch-pruned-control",
-        "ground-truth@toy",
-        "compare",
-    }
+    expected = made("imagenet-like@sketch-pruned", "random@sketch-pruned-control") | {"ground-truth@toy", "compare"}
     assert ran == expected | follow("sketch-pruned", "sketch-pruned-control")
 
 

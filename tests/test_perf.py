@@ -28,11 +28,15 @@ def test_similarity(tmp_path: Path) -> None:
 
 
 def test_prune(tmp_path: Path) -> None:
-    options = ("--rows", "5000", "--reference-rows", "1000", "--benchmarks", "2", "--folder", str(tmp_path))
-    run(prune, *options, "--json", str(tmp_path / "out.json"))
+    options = ("--rows", "5000", "--keep", "2000", "--reference-rows", "1000", "--benchmarks", "2")
+    printed = run(prune, *options, "--folder", str(tmp_path), "--json", str(tmp_path / "out.json"))
+    assert "memory ratio" in printed
     content = json.loads((tmp_path / "out.json").read_text())
-    assert content["dissimilar"]["kept"] == content["random"]["kept"] == 2500
-    for rule in ("imagenet-like", "dissimilar"):
-        fewer, reference = content[f"{rule}, fewer rows"], content[f"{rule}, reference code's way"]
-        assert fewer["kept"] == reference["kept"]
+    assert content["machine"]["cores"] >= 1
+    assert content["rules"]["dissimilar"]["kept"] == content["rules"]["random"]["kept"] == 2000
+    for rule, sides in content["side_by_side"].items():
+        assert sides["simgap"]["rows"] == sides["reference"]["rows"] == 1000
+        assert sides["simgap"]["kept"] == sides["reference"]["kept"], rule
+        assert all(ratio > 0 for ratio in sides["ratios"].values())
+    assert set(content["side_by_side"]) == {"imagenet-like", "dissimilar"}
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]

@@ -45,6 +45,25 @@ def test_imagenet_like_prunes_strictly_larger_margins_and_only_those(values, thr
 
 @given(
     values=columns,
+    thresholds=st.lists(st.floats(-1, 1), min_size=1, max_size=6),
+    seed=st.integers(0, 100),
+    block=st.integers(1, 50),
+)
+@settings(max_examples=80, deadline=None)
+def test_the_curve_counts_what_the_rule_would_prune(values, thresholds, seed, block) -> None:
+    margins = [np.array(values, np.float32), np.roll(np.array(values, np.float32), 1)]
+    # Thresholds that equal a margin, too.
+    thresholds = [*thresholds, *values[:3]]
+    full = np.random.default_rng(seed).random(len(values)) < 0.8
+    with in_blocks_of(block):
+        pruned = rules.rows_pruned(full, margins, thresholds)
+    for threshold, count in zip(thresholds, pruned, strict=True):
+        assert count == sum(full[row] and max(float(m[row]) for m in margins) > threshold for row in range(len(full)))
+        assert count == full.sum() - rules.imagenet_like(full, margins, threshold).sum()
+
+
+@given(
+    values=columns,
     share=st.floats(0, 1),
     most=st.booleans(),
     join=st.sampled_from(rules.JOINS),
@@ -85,9 +104,58 @@ def test_random_is_seeded_and_exact() -> None:
     assert not rules.random(full, 0, 0).any()
 
 
-def test_random_draws_every_row_alike() -> None:
+def drawn_at_once(full: np.ndarray, keep: int, seed: int) -> list[int]:
+    return sorted(np.random.default_rng(seed).choice(np.flatnonzero(full), keep, replace=False))
+
+
+@given(full=st.lists(st.booleans(), max_size=60), share=st.floats(0, 1), seed=st.integers(0, 100))
+@settings(max_examples=60, deadline=None)
+def test_a_block_that_holds_all_rows_draws_as_if_there_were_no_blocks(full, share, seed) -> None:
+    keep = int(share * sum(full))
+    full = np.array(full, bool)
+    assert np.flatnonzero(rules.random(full, keep, seed)).tolist() == drawn_at_once(full, keep, seed)
+    among_empty_blocks = np.concatenate([np.zeros(120, bool), full, np.zeros(60 - len(full) + 120, bool)])
+    with in_blocks_of(60):
+        drawn = np.flatnonzero(rules.random(among_empty_blocks, keep, seed))
+    assert (drawn - 120).tolist() == drawn_at_once(full, keep, seed)
+
+
+@given(
+    full=st.lists(st.booleans(), max_size=60), share=st.floats(0, 1), seed=st.integers(0, 9), block=st.integers(1, 60)
+)
+@settings(max_examples=100, deadline=None)
+def test_random_in_blocks_draws_so_many_rows_of_full(full, share, seed, block) -> None:
+    full = np.array(full, bool)
+    keep = int(share * full.sum())
+    with in_blocks_of(block):
+        drawn = rules.random(full, keep, seed)
+        assert np.array_equal(rules.random(full, full.sum(), seed), full)
+        assert not rules.random(full, 0, seed).any()
+    assert drawn.sum() == keep
+    assert not (drawn & ~full).any()
+
+
+def test_random_in_blocks_draws_every_set_alike() -> None:
+    full = np.array([1, 1, 0, 1, 1, 1, 0, 0, 1], bool)
+    with in_blocks_of(2):
+        draws = [tuple(np.flatnonzero(rules.random(full, 3, seed))) for seed in range(10_000)]
+    sets, counts = np.unique(draws, axis=0, return_counts=True)
+    assert len(sets) == 20
+    # 10,000 draws of probability 0.05: five standard deviations are 109.
+    assert np.abs(counts - 500).max() < 109
+
+
+def test_a_pool_too_large_for_a_random_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "LARGEST_DRAW", 4)
+    with pytest.raises(SimgapError, match="full has 4 rows; a draw is possible from fewer than 4"):
+        rules.random(np.ones(4, bool), 2, 0)
+
+
+@pytest.mark.parametrize("block", [7, 100])
+def test_random_draws_every_row_alike(block: int) -> None:
     full = np.arange(100) % 4 > 0
-    draws = np.array([rules.random(full, 30, seed) for seed in range(2000)])
+    with in_blocks_of(block):
+        draws = np.array([rules.random(full, 30, seed) for seed in range(2000)])
     assert (draws.sum(axis=1) == 30).all()
     # 2,000 draws of probability 0.4: five standard deviations are 0.055.
     assert np.abs(draws[:, full].mean(axis=0) - 0.4).max() < 0.055

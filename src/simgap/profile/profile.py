@@ -1,91 +1,155 @@
-"""Measure what is left in a split: for every query its similarity to the kept rows, found anew from the embeddings."""
+"""Measure what is left in a split: for every query its similarity to the kept rows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from simgap.embed.store import Embeddings, check_same_embedder
 from simgap.errors import SimgapError
 from simgap.files import complete
+from simgap.profile.certificate import certify, summary
 from simgap.progress import progress
+from simgap.prune import rules
 from simgap.prune.split import Split
 from simgap.similarity.columns import Similarity
+from simgap.similarity.engine import Engine, Nearest
+from simgap.similarity.scan import scan_part
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+# Rows whose kept ones are taken to memory together.
+BLOCK_ROWS = 65_536
+# Of the curve; the split's own is added.
+THRESHOLDS = (-0.1, -0.05, -0.02, 0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
 
 
-def nearest_kept(
-    pool: Embeddings, keep: NDArray[np.bool_], queries: NDArray[np.float16], block_rows: int
-) -> NDArray[np.float64]:
-    """Give s_q of the kept pool rows for each query, float64 [queries], exact; -inf where no row is kept.
+def known_similarity(
+    keep: NDArray[np.bool_], nearest_rows: NDArray[np.int64], nearest_similarities: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Give s_q of the kept rows where one is among the stored nearest rows: fp32 [queries], -inf where none is.
 
-    A plain float64 scan that shares no code with the engine whose columns the rules read.
+    Args:
+        nearest_rows: [queries, k], the nearest of all pool rows; -1 stands for no row.
+        nearest_similarities: fp32 [queries, k].
     """
-    wide = queries.astype(np.float64).T
-    largest = np.full(len(queries), -np.inf)
-    for first, block in pool.blocks(block_rows):
-        kept = block[keep[first : first + len(block)]]
-        if len(kept):
-            np.maximum(largest, (kept.astype(np.float64) @ wide).max(axis=0), out=largest)
+    kept = (nearest_rows >= 0) & keep[nearest_rows]
+    largest: NDArray[np.float32] = np.where(kept, nearest_similarities, np.float32(-np.inf)).max(axis=1)
     return largest
 
 
-def _summary(values: NDArray[np.float64], name: str) -> dict[str, float]:
-    return {
-        f"{name}/mean": float(values.mean()),
-        f"{name}/smallest": float(values.min()),
-        **{f"{name}/quantile_{q:g}": float(v) for q, v in zip(QUANTILES, np.quantile(values, QUANTILES), strict=True)},
-    }
+def rescanned_similarity(
+    pool: Embeddings, keep: NDArray[np.bool_], queries: NDArray[np.float16], tile_rows: int
+) -> NDArray[np.float32]:
+    """Find s_q of the kept rows by a pass over them: fp32 [queries], -inf where no row is kept.
+
+    Memory: the queries, a block of rows, and for each thread a tile and its products.
+    """
+    engine = Engine(queries, 1)
+    nearest = Nearest.none(len(queries), 1)
+    scanned = 0
+    bar: Any = progress(None, int(keep.sum()), "kept rows", "row")
+    with bar:
+        for first, block in pool.blocks(BLOCK_ROWS):
+            kept = block[keep[first : first + len(block)]]
+            if len(kept):
+                _, found = scan_part(engine, scanned, kept, tile_rows, nearest, bar)
+                nearest = nearest.merged(found)
+                scanned += len(kept)
+    return nearest.similarity[:, 0].astype(np.float32)
 
 
-def certify(
-    kept_similarity: NDArray[np.float64],
-    reference_similarity: NDArray[np.float64],
-    threshold: float,
-    where: str,
+def _matrix(table: pa.Table, name: str) -> NDArray[Any]:
+    values: NDArray[Any] = pc.list_flatten(table.column(name)).to_numpy()
+    return values.reshape(len(table), -1)
+
+
+def profile_benchmark(
+    keep: NDArray[np.bool_],
+    pool: Embeddings,
+    benchmark: Embeddings,
+    similarity: Similarity,
+    tile_rows: int,
+    out: Path,
 ) -> dict[str, Any]:
-    """Check that no kept row is closer to a rule's query than the reference is, plus the threshold.
-
-    The difference is rounded to fp32 as a stored margin is, so that rule and check mean the same bound.
+    """Write a benchmark's table and give its metrics; see `profile`.
 
     Raises:
-        SimgapError: a query is violated.
+        SimgapError: the stored similarity is of other queries.
     """
-    excess = (kept_similarity - reference_similarity).astype(np.float32).astype(np.float64)
-    violations = int((excess > threshold).sum())
-    if violations:
+    table = similarity.queries(["reference_similarity", "nearest_rows", "nearest_similarities"])
+    if len(table) != benchmark.rows:
         raise SimgapError(
-            f"{where}: {violations} of {len(excess)} queries are closer to a kept row than the threshold allows; "
-            "the split does not follow its rule"
+            f"{similarity.folder}: has {len(table)} queries, {benchmark.folder} has {benchmark.rows}; measure it again"
         )
-    slack = threshold - excess
-    finite = slack[np.isfinite(slack)]
-    return {
-        "certificate/queries_checked": len(excess),
-        "certificate/violations": violations,
-        **(_summary(finite, "certificate/slack") if len(finite) else {}),
+    in_reference = table.column("reference_similarity").to_numpy()
+    in_kept = known_similarity(keep, _matrix(table, "nearest_rows"), _matrix(table, "nearest_similarities"))
+    unknown = np.isneginf(in_kept)
+    if unknown.any():
+        in_kept[unknown] = rescanned_similarity(pool, keep, benchmark.read()[unknown], tile_rows)
+    joined = np.maximum(in_kept, in_reference)
+    pq.write_table(
+        pa.table(
+            {
+                "row": np.arange(len(table), dtype=np.int32),
+                "similarity": pa.array(in_kept, mask=~np.isfinite(in_kept)),
+                "similarity_with_reference": joined,
+            }
+        ),
+        out,
+    )
+    metrics: dict[str, Any] = {
+        "gap_to_reference_mean": float((joined.astype(np.float64) - in_reference.astype(np.float64)).mean())
     }
+    if keep.any():
+        metrics |= summary(in_kept, "similarity")
+        metrics["nearer_than_reference_share"] = float((in_kept > in_reference).mean())
+        metrics["queries_rescanned"] = int(unknown.sum())
+    return metrics
+
+
+def threshold_curve(
+    kept_rows: int, threshold: float, full: NDArray[np.bool_], margins: Sequence[NDArray[np.float32]], where: str
+) -> dict[str, int]:
+    """Give how many rows of full an imagenet-like split's rule would prune at other thresholds, and does at its own.
+
+    Raises:
+        SimgapError: at its own threshold, that is not what it did.
+    """
+    thresholds = sorted({*THRESHOLDS, threshold})
+    pruned = dict(zip(thresholds, rules.rows_pruned(full, margins, thresholds), strict=True))
+    if pruned[threshold] != int(full.sum()) - kept_rows:
+        raise SimgapError(
+            f"{where}: keeps {kept_rows} of {int(full.sum())} rows, though {pruned[threshold]} have a margin above "
+            f"{threshold}; prune again"
+        )
+    return {f"rows_pruned_at/{value}": count for value, count in pruned.items()}
 
 
 def profile(
     split: Split,
     keep: NDArray[np.bool_],
+    full: NDArray[np.bool_],
     pool: Embeddings,
     reference: Embeddings,
     benchmarks: dict[str, tuple[Embeddings, Similarity]],
-    block_rows: int,
+    tile_rows: int,
     out: Path,
 ) -> dict[str, Any]:
-    """Write a table for each benchmark, one row a query, and give the metrics.
+    """Write a table for each benchmark, one row a query, certify an imagenet-like split, and give the metrics.
 
     Columns: `similarity` fp32 to the kept pool rows (null where none is kept), and `similarity_with_reference` fp32, to
-    them and the reference rows.
+    them and the reference rows. Where the stored nearest rows of a query have a kept one, the first of them is the answer;
+    only the other queries, `queries_rescanned`, need a pass over the kept rows. Both give canonical similarities.
+
+    Args:
+        full: the deduplicated pool, bool [pool rows].
+        tile_rows: rows that meet the queries at a time; memory, not results.
 
     Raises:
         SimgapError: the split belongs to other pool rows, or an imagenet-like split has a kept row that its rule forbids.
@@ -99,28 +163,12 @@ def profile(
             benchmarks.items(), len(benchmarks), f"profile {out.name}", "benchmark"
         ):
             check_same_embedder(pool, reference, benchmark)
-            queries = benchmark.read()
-            kept = nearest_kept(pool, keep, queries, block_rows)
-            in_reference = nearest_kept(reference, np.ones(reference.rows, np.bool_), queries, block_rows)
-            joined = np.maximum(kept, in_reference)
-            pq.write_table(
-                pa.table(
-                    {
-                        "row": np.arange(len(queries), dtype=np.int32),
-                        "similarity": pa.array(kept.astype(np.float32), mask=~np.isfinite(kept)),
-                        "similarity_with_reference": joined.astype(np.float32),
-                    }
-                ),
-                partial / f"{name}.parquet",
-            )
-            if split.kept:
-                metrics |= {f"{name}/{key}": value for key, value in _summary(kept, "similarity").items()}
-                metrics[f"{name}/nearer_than_reference_share"] = float((kept > in_reference).mean())
-            metrics[f"{name}/gap_to_reference_mean"] = float((joined - in_reference).mean())
-            if split.rule == "imagenet-like" and name in split.benchmarks and split.threshold is not None:
-                used = similarity.queries(["used_by_rule"]).column("used_by_rule").to_numpy()
-                checked = certify(
-                    kept[used], in_reference[used], split.threshold, f"split {out.name}, benchmark {name}"
-                )
-                metrics |= {f"{name}/{key}": value for key, value in checked.items()}
+            of_benchmark = profile_benchmark(keep, pool, benchmark, similarity, tile_rows, partial / f"{name}.parquet")
+            if split.threshold is not None and name in split.benchmarks:
+                where = f"split {out.name}, benchmark {name}"
+                of_benchmark |= certify(keep, split.threshold, pool, reference, benchmark, similarity, tile_rows, where)
+            metrics |= {f"{name}/{key}": value for key, value in of_benchmark.items()}
+        if split.threshold is not None:
+            margins = [benchmarks[name][1].column("margin") for name in split.benchmarks]
+            metrics |= threshold_curve(split.kept, split.threshold, full, margins, f"split {out.name}")
     return metrics

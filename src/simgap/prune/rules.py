@@ -15,10 +15,18 @@ JOINS = ("max", "mean")
 # Rows that are looked at together.
 BLOCK_ROWS = 4_194_304
 BINS = 2**20
+# numpy's hypergeometric refuses more.
+LARGEST_DRAW = 10**9
 
 
 def _blocks(rows: int) -> Iterator[slice]:
     return (slice(start, min(start + BLOCK_ROWS, rows)) for start in range(0, rows, BLOCK_ROWS))
+
+
+def _bound(threshold: float) -> np.float32:
+    """Give the largest fp32 number that is no larger: fp32 margins exceed both or neither."""
+    bound = np.float32(threshold)
+    return bound if float(bound) <= threshold else np.nextafter(bound, np.float32(-np.inf))
 
 
 def imagenet_like(
@@ -34,15 +42,28 @@ def imagenet_like(
         margins: of each benchmark, fp32 [pool rows].
         threshold: the slack, in cosine.
     """
-    # The largest fp32 number that is no larger: fp32 margins exceed both or neither.
-    bound = np.float32(threshold)
-    if float(bound) > threshold:
-        bound = np.nextafter(bound, np.float32(-np.inf))
+    bound = _bound(threshold)
     keep = full.copy()
     for block in _blocks(len(full)):
         for margin in margins:
             keep[block] &= margin[block] <= bound
     return keep
+
+
+def rows_pruned(
+    full: NDArray[np.bool_], margins: Sequence[NDArray[np.float32]], thresholds: Sequence[float]
+) -> list[int]:
+    """Count the rows of full that `imagenet_like` would prune at each threshold, in one pass. Memory: a block."""
+    bounds = np.array([_bound(threshold) for threshold in thresholds])
+    ascending = np.argsort(bounds)
+    # exceeding[i]: rows whose largest margin exceeds i of the bounds.
+    exceeding = np.zeros(len(bounds) + 1, np.int64)
+    for block in _blocks(len(full)):
+        largest = np.max([margin[block] for margin in margins], axis=0)[full[block]]
+        exceeding += np.bincount(np.searchsorted(bounds[ascending], largest), minlength=len(exceeding))
+    pruned = np.empty(len(bounds), np.int64)
+    pruned[ascending] = exceeding[::-1].cumsum()[::-1][1:]
+    return pruned.tolist()
 
 
 def join_similarities(best: Sequence[NDArray[np.float32]], join: str) -> NDArray[np.float64]:
@@ -99,9 +120,26 @@ def by_similarity(
 
 
 def random(full: NDArray[np.bool_], keep: int, seed: int) -> NDArray[np.bool_]:
-    """Keep exactly `keep` rows of full, drawn without replacement; the draw depends on the seed."""
+    """Keep exactly `keep` rows of full, drawn without replacement; the draw depends on the seed.
+
+    How many fall into a block is drawn first, given what the blocks before it took: every set of rows is as likely as
+    without blocks. Memory: the result, and a block.
+
+    Raises:
+        SimgapError: full has more rows than the numbers for blocks can be drawn for.
+    """
+    generator = np.random.default_rng(seed)
     result = np.zeros(len(full), np.bool_)
-    result[np.random.default_rng(seed).choice(np.flatnonzero(full), keep, replace=False)] = True
+    left = int(full.sum())
+    if left >= LARGEST_DRAW:
+        raise SimgapError(f"random: full has {left} rows; a draw is possible from fewer than {LARGEST_DRAW}")
+    for block in _blocks(len(full)):
+        rows = np.flatnonzero(full[block])
+        left -= len(rows)
+        # Where all rows that are left lie in this block, or none does, their number is no matter of chance.
+        count = int(generator.hypergeometric(len(rows), left, keep)) if len(rows) and left else min(keep, len(rows))
+        result[block.start + generator.choice(rows, count, replace=False)] = True
+        keep -= count
     return result
 
 
