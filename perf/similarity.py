@@ -20,9 +20,9 @@ from perf.machine import AnonymousMemory, report
 from simgap.embed.store import INFO_FILE, Embeddings
 from simgap.files import write_json
 from simgap.progress import progress
-from simgap.similarity.cpu import CpuEngine, processor_has_bf16
-from simgap.similarity.engine import Engine
-from simgap.similarity.engines import make_engine
+from simgap.similarity.engines.choose import make_engine
+from simgap.similarity.engines.cpu import CpuEngine, processor_has_bf16
+from simgap.similarity.engines.engine import Engine
 from simgap.similarity.nearest import Nearest
 from simgap.similarity.scan import scan, scan_part
 

@@ -33,7 +33,7 @@ def main(
             name: (Embeddings(embeddings / name), Similarity(similarity / name, split.row_order))
             for name in params.benchmarks.names
         },
-        params.similarity.tile_rows,
+        params.similarity.engine,
         out,
     )
     write_json(metrics, content)

@@ -61,10 +61,10 @@ class Study:
     def profile(self, split: Split, keep: np.ndarray) -> dict:
         sets = {"val": (self.benchmark, self.similarity())}
         full = read_keep(self.folder / "full" / "keep.npy", self.rows)
-        return profile(split, keep, full, self.pool, self.reference, sets, 33, self.folder / "out")
+        return profile(split, keep, full, self.pool, self.reference, sets, "auto", self.folder / "out")
 
     def certify(self, keep: np.ndarray) -> dict:
-        return certify(keep, 0.0, self.pool, self.reference, self.benchmark, self.similarity(), 33, "here")
+        return certify(keep, 0.0, self.pool, self.reference, self.benchmark, self.similarity(), "here")
 
     def table(self) -> pa.Table:
         return pq.read_table(self.folder / "out" / "val.parquet")

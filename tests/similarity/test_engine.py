@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simgap.errors import SimgapError
-from simgap.similarity import cpu
-from simgap.similarity.bf16 import Bf16Queries
-from simgap.similarity.cpu import CpuEngine, Faster
-from simgap.similarity.engine import Engine
-from simgap.similarity.engines import make_engine
+from simgap.similarity.engines import cpu
+from simgap.similarity.engines.bf16 import Bf16Queries
+from simgap.similarity.engines.choose import make_engine
+from simgap.similarity.engines.cpu import CpuEngine, Faster
+from simgap.similarity.engines.engine import Engine
+from simgap.similarity.engines.second_opinion import FaissEngine
 from simgap.similarity.exact import exact_product
 from simgap.similarity.nearest import Nearest
 from simgap.similarity.scan import scan_part
-from simgap.similarity.second_opinion import FaissEngine
 
 
 class Bf16Engine(CpuEngine):

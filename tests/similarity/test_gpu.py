@@ -16,7 +16,7 @@ if not CARD:
     os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton")
 
-from simgap.similarity.gpu import GpuEngine  # noqa: E402
+from simgap.similarity.engines.gpu import GpuEngine  # noqa: E402
 
 DEVICE = "cuda" if CARD else "cpu"
 
@@ -81,7 +81,7 @@ def test_vectors_that_are_no_directions_are_refused() -> None:
 @pytest.mark.gpu
 def test_bits_on_a_card_are_those_of_the_processor() -> None:
     """As many rows and queries as fill a card; the card's rounding of sums has to keep within its bound."""
-    from simgap.similarity.cpu import CpuEngine
+    from simgap.similarity.engines.cpu import CpuEngine
 
     rows, queries = dense(50_000, 640, 0), dense(3_000, 640, 1)
     arguments = (queries, 8, np.zeros(3_000), np.arange(3_000) % 2 == 0)

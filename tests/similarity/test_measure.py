@@ -6,8 +6,8 @@ from conftest import unit_rows
 
 from simgap.errors import SimgapError
 from simgap.similarity.columns import Similarity
-from simgap.similarity.cpu import CpuEngine
-from simgap.similarity.engines import make_engine
+from simgap.similarity.engines.choose import make_engine
+from simgap.similarity.engines.cpu import CpuEngine
 from simgap.similarity.measure import measure, rule_queries
 from simgap.similarity.parameters import SimilarityParameters
 

@@ -14,6 +14,8 @@ from simgap.similarity.columns import Similarity
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Pairs of a kept row and a query up to which every query is checked.
 PAIRS = 10**10
+# Rows whose products with all queries are held in float64.
+BLOCK_ROWS = 1024
 SAMPLE_SEED = 0
 
 
@@ -39,16 +41,14 @@ def queries_to_check(used_by_rule: NDArray[np.bool_], kept_rows: int) -> NDArray
     return np.sort(np.random.default_rng(SAMPLE_SEED).choice(queries, count, replace=False))
 
 
-def nearest_similarity(
-    rows: Embeddings, keep: NDArray[np.bool_], queries: NDArray[np.float16], block_rows: int
-) -> NDArray[np.float64]:
+def nearest_similarity(rows: Embeddings, keep: NDArray[np.bool_], queries: NDArray[np.float16]) -> NDArray[np.float64]:
     """Give s_q of the kept rows for each query, float64 [queries], exact; -inf where no row is kept.
 
     Memory: in float64 the queries, a block of rows, and their products.
     """
     wide = queries.astype(np.float64).T
     largest = np.full(len(queries), -np.inf)
-    for first, block in rows.blocks(block_rows):
+    for first, block in rows.blocks(BLOCK_ROWS):
         kept = block[keep[first : first + len(block)]]
         if len(kept):
             np.maximum(largest, (kept.astype(np.float64) @ wide).max(axis=0), out=largest)
@@ -88,7 +88,6 @@ def certify(
     reference: Embeddings,
     benchmark: Embeddings,
     similarity: Similarity,
-    block_rows: int,
     where: str,
 ) -> dict[str, Any]:
     """Check the queries that a rule saw against kept rows and reference, and give the metrics.
@@ -103,7 +102,7 @@ def certify(
     used_by_rule = table.column("used_by_rule").to_numpy()
     checked = queries_to_check(used_by_rule, int(keep.sum()))
     queries = benchmark.read()[checked]
-    in_reference = nearest_similarity(reference, np.ones(reference.rows, np.bool_), queries, block_rows)
+    in_reference = nearest_similarity(reference, np.ones(reference.rows, np.bool_), queries)
     stored = table.column("reference_similarity").to_numpy()[checked]
     wrong = int((stored != in_reference.astype(np.float32)).sum())
     if wrong:
@@ -111,7 +110,7 @@ def certify(
             f"{where}: {wrong} of {len(checked)} reference similarities in {similarity.folder} are not the reference's; "
             "measure it again"
         )
-    in_kept = nearest_similarity(pool, keep, queries, block_rows)
+    in_kept = nearest_similarity(pool, keep, queries)
     return {
         "certificate/queries": int(used_by_rule.sum()),
         "certificate/sampled": len(checked) < int(used_by_rule.sum()),

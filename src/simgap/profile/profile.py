@@ -20,7 +20,8 @@ from simgap.progress import progress
 from simgap.prune import rules
 from simgap.prune.split import Split
 from simgap.similarity.columns import Similarity
-from simgap.similarity.engine import Engine, Nearest
+from simgap.similarity.engines.choose import make_engine
+from simgap.similarity.nearest import Nearest
 from simgap.similarity.scan import scan_part
 
 # Rows whose kept ones are taken to memory together.
@@ -44,13 +45,13 @@ def known_similarity(
 
 
 def rescanned_similarity(
-    pool: Embeddings, keep: NDArray[np.bool_], queries: NDArray[np.float16], tile_rows: int
+    pool: Embeddings, keep: NDArray[np.bool_], queries: NDArray[np.float16], engine_name: str
 ) -> NDArray[np.float32]:
     """Find s_q of the kept rows by a pass over them: fp32 [queries], -inf where no row is kept.
 
-    Memory: the queries, a block of rows, and for each thread a tile and its products.
+    Memory: the queries, a block of rows, and what the engine takes.
     """
-    engine = Engine(queries, 1)
+    engine = make_engine(engine_name, queries, 1)
     nearest = Nearest.none(len(queries), 1)
     scanned = 0
     bar: Any = progress(None, int(keep.sum()), "kept rows", "row")
@@ -58,10 +59,11 @@ def rescanned_similarity(
         for first, block in pool.blocks(BLOCK_ROWS):
             kept = block[keep[first : first + len(block)]]
             if len(kept):
-                _, found = scan_part(engine, scanned, kept, tile_rows, nearest, bar)
+                _, found = scan_part(engine, scanned, kept, nearest, bar)
                 nearest = nearest.merged(found)
                 scanned += len(kept)
-    return nearest.similarity[:, 0].astype(np.float32)
+    similarity: NDArray[np.float32] = nearest.similarity[:, 0].astype(np.float32)
+    return similarity
 
 
 def _matrix(table: pa.Table, name: str) -> NDArray[Any]:
@@ -74,7 +76,7 @@ def profile_benchmark(
     pool: Embeddings,
     benchmark: Embeddings,
     similarity: Similarity,
-    tile_rows: int,
+    engine_name: str,
     out: Path,
 ) -> dict[str, Any]:
     """Write a benchmark's table and give its metrics; see `profile`.
@@ -91,7 +93,7 @@ def profile_benchmark(
     in_kept = known_similarity(keep, _matrix(table, "nearest_rows"), _matrix(table, "nearest_similarities"))
     unknown = np.isneginf(in_kept)
     if unknown.any():
-        in_kept[unknown] = rescanned_similarity(pool, keep, benchmark.read()[unknown], tile_rows)
+        in_kept[unknown] = rescanned_similarity(pool, keep, benchmark.read()[unknown], engine_name)
     joined = np.maximum(in_kept, in_reference)
     pq.write_table(
         pa.table(
@@ -138,7 +140,7 @@ def profile(
     pool: Embeddings,
     reference: Embeddings,
     benchmarks: dict[str, tuple[Embeddings, Similarity]],
-    tile_rows: int,
+    engine_name: str,
     out: Path,
 ) -> dict[str, Any]:
     """Write a table for each benchmark, one row a query, certify an imagenet-like split, and give the metrics.
@@ -149,7 +151,7 @@ def profile(
 
     Args:
         full: the deduplicated pool, bool [pool rows].
-        tile_rows: rows that meet the queries at a time; memory, not results.
+        engine_name: what multiplies, one of `ENGINES`; speed, not results.
 
     Raises:
         SimgapError: the split belongs to other pool rows, or an imagenet-like split has a kept row that its rule forbids.
@@ -163,10 +165,12 @@ def profile(
             benchmarks.items(), len(benchmarks), f"profile {out.name}", "benchmark"
         ):
             check_same_embedder(pool, reference, benchmark)
-            of_benchmark = profile_benchmark(keep, pool, benchmark, similarity, tile_rows, partial / f"{name}.parquet")
+            of_benchmark = profile_benchmark(
+                keep, pool, benchmark, similarity, engine_name, partial / f"{name}.parquet"
+            )
             if split.threshold is not None and name in split.benchmarks:
                 where = f"split {out.name}, benchmark {name}"
-                of_benchmark |= certify(keep, split.threshold, pool, reference, benchmark, similarity, tile_rows, where)
+                of_benchmark |= certify(keep, split.threshold, pool, reference, benchmark, similarity, where)
             metrics |= {f"{name}/{key}": value for key, value in of_benchmark.items()}
         if split.threshold is not None:
             margins = [benchmarks[name][1].column("margin") for name in split.benchmarks]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from simgap.embed.store import Embeddings, check_same_embedder
 from simgap.files import complete, write_json
 from simgap.similarity.columns import INFO_FILE, QUERIES_FILE
-from simgap.similarity.engines import make_engine
+from simgap.similarity.engines.choose import make_engine
 from simgap.similarity.parameters import SimilarityParameters
 from simgap.similarity.scan import COLUMNS, nearest_rows, scan
 

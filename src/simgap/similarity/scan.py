@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from simgap.embed.store import Embeddings
 from simgap.files import complete
 from simgap.progress import progress
-from simgap.similarity.engine import Engine, RowAnswers
+from simgap.similarity.engines.engine import Engine, RowAnswers
 from simgap.similarity.nearest import Candidates, Nearest, NearestCandidates
 
 COLUMNS = {"best": np.float32, "nearest_query": np.int32, "margin": np.float32}

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simgap.errors import SimgapError
-from simgap.similarity.engine import Engine
+from simgap.similarity.engines.engine import Engine
 
 # Modules are imported where their engine is chosen: torch and FAISS take seconds.
 
@@ -35,15 +35,15 @@ def make_engine(
     """
     arguments = (queries, neighbours, reference_similarity, used_by_rule)
     if name == "faiss":
-        from simgap.similarity.second_opinion import FaissEngine
+        from simgap.similarity.engines.second_opinion import FaissEngine
 
         return FaissEngine(*arguments)
     if name == "gpu" or (name == "auto" and _has_gpu()):
         if not _has_gpu():
             raise SimgapError("similarity.engine: gpu, but there is no GPU that torch can use; choose auto or cpu")
-        from simgap.similarity.gpu import GpuEngine
+        from simgap.similarity.engines.gpu import GpuEngine
 
         return GpuEngine(*arguments)
-    from simgap.similarity.cpu import CpuEngine
+    from simgap.similarity.engines.cpu import CpuEngine
 
     return CpuEngine(*arguments)

@@ -15,10 +15,10 @@ import triton
 from numpy.typing import NDArray
 
 from simgap.errors import SimgapError
-from simgap.similarity.engine import Engine, RowAnswers
+from simgap.similarity.engines.engine import Engine, RowAnswers
+from simgap.similarity.engines.triton_kernels import write_maxima, write_products
 from simgap.similarity.exact import screening_error, slack
 from simgap.similarity.nearest import Candidates
-from simgap.similarity.triton_kernels import write_maxima, write_products
 
 BLOCK_ROWS = 128
 BLOCK_QUERIES = 128

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.similarity.engine import HostEngine, Open, Screened
+from simgap.similarity.engines.engine import HostEngine, Open, Screened
 from simgap.similarity.exact import exact_pairs, screening_error, slack
 from simgap.similarity.kernels import Pairs, collect
 from simgap.similarity.nearest import Candidates
 
 if TYPE_CHECKING:
-    from simgap.similarity.bf16 import Bf16Products
+    from simgap.similarity.engines.bf16 import Bf16Products
 
 # Products of a tile and so many queries stay in the cache of a core.
 BLOCK_QUERIES = 1024
@@ -164,7 +164,7 @@ class CpuEngine(HostEngine):
         self._precision = Faster(precisions or (("fp32", "bf16") if processor_has_bf16() else ("fp32",)))
         if "bf16" in self._precision.seconds:
             # Importing torch takes seconds.
-            from simgap.similarity.bf16 import Bf16Queries
+            from simgap.similarity.engines.bf16 import Bf16Queries
 
             self._bf16 = Bf16Queries(self.queries)
         if self.rule_queries:

@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.similarity.engine import HostEngine, Open, Screened
+from simgap.similarity.engines.engine import HostEngine, Open, Screened
 from simgap.similarity.exact import screening_error, slack
 from simgap.similarity.nearest import Candidates
 
