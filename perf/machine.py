@@ -13,7 +13,10 @@ import numpy as np
 
 
 def machine() -> dict[str, Any]:
-    """Name the processor, the cores that this process may use, and the versions that decide speed."""
+    """Name the processor, the cores that this process may use, the versions that decide speed, and the card."""
+    # Not where only memory is measured.
+    import torch
+
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     return {
@@ -21,6 +24,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "numpy": np.__version__,
         "python": platform.python_version(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 

@@ -56,15 +56,19 @@ def write_embeddings(folder: Path, rows: int, dim: int, data: str, seed: int) ->
 
 
 def faiss_answers(
-    pool: NDArray[np.float32], queries: NDArray[np.float32], reference: NDArray[np.float32], k: int
+    pool: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    reference: NDArray[np.float32],
+    k: int,
+    knn: Callable[..., Any] = faiss.knn,
 ) -> None:
     """Ask FAISS for the same answers: three exact searches, the margin by one more dimension."""
     product = faiss.METRIC_INNER_PRODUCT
-    faiss.knn(queries, pool, k, metric=product)
-    faiss.knn(pool, queries, 1, metric=product)
+    knn(queries, pool, k, metric=product)
+    knn(pool, queries, 1, metric=product)
     with_one = np.concatenate([pool, np.ones((len(pool), 1), np.float32)], axis=1)
     with_reference = np.concatenate([queries, -reference[:, None]], axis=1)
-    faiss.knn(with_one, with_reference, 1, metric=product)
+    knn(with_one, with_reference, 1, metric=product)
 
 
 def bare_products(pool: NDArray[np.float32], queries: NDArray[np.float32]) -> dict[str, Callable[[], None]]:
@@ -84,6 +88,28 @@ def bare_products(pool: NDArray[np.float32], queries: NDArray[np.float32]) -> di
             torch.from_numpy(pool[start : start + tile]) @ torch_columns
 
     return {"bare product, numpy": by_numpy, "bare product, torch": by_torch}
+
+
+def gpu_ways(
+    pool: NDArray[np.float16], queries: NDArray[np.float16], reference: NDArray[np.float64], k: int
+) -> dict[str, Callable[[], None]]:
+    """Give what a card does: the fp16 product alone, of vectors that are there, and FAISS where it is built for GPUs."""
+    tile = 65_536
+    there, columns = torch.from_numpy(pool).cuda(), torch.from_numpy(queries).cuda().T
+
+    def bare() -> None:
+        for start in range(0, len(there), tile):
+            there[start : start + tile] @ columns
+        torch.cuda.synchronize()
+
+    ways: dict[str, Callable[[], None]] = {"GPU: bare product, fp16": bare}
+    if hasattr(faiss, "StandardGpuResources"):
+        resources = faiss.StandardGpuResources()
+        wide, asked = pool.astype(np.float32), queries.astype(np.float32)
+        ways["GPU: FAISS, three searches"] = lambda: faiss_answers(
+            wide, asked, reference.astype(np.float32), k, lambda *a, **b: faiss.knn_gpu(resources, *a, **b)
+        )
+    return ways
 
 
 def time_interleaved(ways: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
@@ -153,16 +179,25 @@ def main(
     ways = {**bare, "engine cpu, fp32": by_cpu("fp32")}
     if processor_has_bf16():
         ways |= {"engine cpu, bf16": by_cpu("bf16"), "engine cpu, as it chooses": by_cpu("fp32", "bf16")}
+    if torch.cuda.is_available():
+        ways |= gpu_ways(pool, asked, reference, neighbours)
+        ways["GPU: engine"] = by(lambda: make_engine("gpu", asked, neighbours, reference, all_queries))
+        # Compiled, and moved to the card for the first time.
+        ways["GPU: engine"]()
     faiss_name = "FAISS, three searches"
     ways[faiss_name] = lambda: faiss_answers(wide_pool, wide_asked, reference.astype(np.float32), neighbours)
     # What is compiled is compiled before it is timed.
     CpuEngine(asked[:1], 1, reference[:1], all_queries[:1]).answer(0, pool[:1], np.zeros(1, np.float32))
     seconds = time_interleaved(ways, repeats)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    fastest = min(medians[name] for name in bare)
+    fastest = {
+        gpu: min((medians[name] for name in medians if "bare" in name and name.startswith("GPU") == gpu), default=0.0)
+        for gpu in (False, True)
+    }
     table: list[tuple[str, ...]] = [("way", "seconds", "rate of the bare product", "FAISS takes")]
     ratios = {
-        name: {"of_bare": fastest / median, "faiss": medians[faiss_name] / median} for name, median in medians.items()
+        name: {"of_bare": fastest[name.startswith("GPU")] / median, "faiss": medians[faiss_name] / median}
+        for name, median in medians.items()
     }
     for name, ratio in ratios.items():
         table.append((name, f"{medians[name]:.2f}", f"{ratio['of_bare']:.2f}", f"{ratio['faiss']:.2f} x"))

@@ -332,6 +332,9 @@ def load_params(path: Path) -> Params:
         raise SimgapError(f"{path}: benchmarks.query_fraction: {params.benchmarks.query_fraction} should be in (0, 1]")
     if not -2 <= params.threshold <= 2:
         raise SimgapError(f"{path}: threshold: {params.threshold} should be a difference of cosines, in [-2, 2]")
+    # What a split records of it has nine digits.
+    if float(f"{params.threshold:.9g}") != params.threshold:
+        raise SimgapError(f"{path}: threshold: {params.threshold!r} should have nine significant digits at most")
     if not params.repeats.seeds or len(set(params.repeats.seeds)) != len(params.repeats.seeds):
         raise SimgapError(f"{path}: repeats.seeds: {params.repeats.seeds} should name each seed once, and one at least")
     _check_splits(params, str(path))
