@@ -7,6 +7,7 @@ import click
 from simgap.data.benchmarks import load_benchmark, read_lines
 from simgap.embed.model import load
 from simgap.evaluate.evaluate import evaluate
+from simgap.evaluate.shots import Shots
 from simgap.files import write_json
 from simgap.stage import PATH, Params, stage
 
@@ -15,18 +16,18 @@ from simgap.stage import PATH, Params, stage
 @click.option("--model", type=PATH, required=True)
 @click.option("--benchmarks", type=PATH, required=True)
 @click.option("--reference", type=PATH, required=True)
+@click.option("--embeddings", type=PATH, required=True)
 @click.option("--out", type=PATH, required=True)
 @click.option("--metrics", type=PATH, required=True)
-def main(params: Params, model: Path, benchmarks: Path, reference: Path, out: Path, metrics: Path) -> None:
-    content = evaluate(
-        params.evaluate,
-        load(model),
-        [load_benchmark(benchmarks / name) for name in params.benchmarks.names],
-        reference,
-        read_lines(Path(params.reference.classnames), "one class name a line"),
-        out,
-    )
-    write_json(metrics, content)
+def main(
+    params: Params, model: Path, benchmarks: Path, reference: Path, embeddings: Path, out: Path, metrics: Path
+) -> None:
+    chosen = [load_benchmark(benchmarks / name) for name in params.benchmarks.names]
+    classnames = read_lines(Path(params.reference.classnames), "one class name a line")
+    shots = None
+    if params.evaluate.few_shot.shots:
+        shots = Shots(params.evaluate.few_shot, reference, embeddings / "reference", classnames)
+    write_json(metrics, evaluate(params.evaluate, load(model), chosen, shots, classnames, out))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,70 +11,55 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from simgap.data.benchmarks import Benchmark
-from simgap.data.images import BrokenImage, decode
-from simgap.data.shards import Accounting, Sample, read_shard, shard_paths
+from simgap.data.shards import Accounting, read_shard
 from simgap.embed.model import Model
 from simgap.errors import SimgapError
-from simgap.evaluate.accuracy import mean_per_class_recall, ranking
+from simgap.evaluate.accuracy import TOP, class_table, mean_per_class_recall, ranking
 from simgap.evaluate.features import LabelledFeatures, class_features, image_features
-from simgap.evaluate.few_shot import benchmark_scores, choose_shots, map_classes, ridge_scores, shot_order
+from simgap.evaluate.few_shot import benchmark_scores, map_classes, ridge_scores
 from simgap.evaluate.parameters import EvaluateParameters, FewShotParameters
+from simgap.evaluate.shots import Shots
 from simgap.files import complete
 from simgap.progress import progress
 
-# Beyond twice the shots: candidates of a class that stand in where others are broken.
-SPARE_SHOTS = 5
-
-
-def _candidates(reference: Path, shots: int, seed: int) -> Iterator[tuple[Sample, int]]:
-    """Stream the reference samples that may be shots, with their places: twice as many as are wanted, some may be broken."""
-    labels = np.array([sample.label for sample in _samples(reference)], np.int64)
-    for sample, place in zip(_samples(reference), shot_order(labels, seed), strict=True):
-        if place < 2 * shots + SPARE_SHOTS:
-            try:
-                decode(sample.image)
-            except BrokenImage:
-                continue
-            yield sample, int(place)
-
-
-def _samples(reference: Path) -> Iterator[Sample]:
-    for path in shard_paths(reference):
-        yield from read_shard(path, Accounting(), caption=False, label=True)
-
 
 class FewShot:
-    """The shots, embedded once, for every benchmark."""
+    """The shots of every draw, embedded once, for every benchmark.
+
+    Raises:
+        SimgapError: the reference does not hold its shots any more.
+    """
 
     def __init__(
-        self, parameters: FewShotParameters, model: Model, reference: Path, classnames: tuple[str, ...], batch_size: int
+        self, parameters: FewShotParameters, model: Model, shots: Shots, classnames: tuple[str, ...], batch_size: int
     ) -> None:
-        self.parameters, self.classnames = parameters, classnames
-        most = max(parameters.shots)
-        candidates = list(_candidates(reference, most, parameters.seed))
-        labels = np.array([sample.label for sample, _ in candidates], np.int64)
-        places = np.array([place for _, place in candidates], np.int64)
-        chosen = choose_shots(labels, classnames, most, places)
-        self.places = places[chosen]
-        self.shots = image_features(model, (candidates[index][0] for index in chosen), batch_size, Accounting())
+        self.parameters, self.classnames, self.shots = parameters, classnames, shots
+        self.features = image_features(model, shots.samples(), batch_size, Accounting()).features
+        if len(self.features) != len(shots.rows):
+            raise SimgapError(f"{shots.reference}: has shots that cannot be decoded any more; embed the reference anew")
 
-    def predict(self, benchmark: Benchmark, features: NDArray[np.float32]) -> dict[int, NDArray[np.int64]]:
-        """Give the predicted class of each image, int64 [images], by number of shots; empty where few-shot is refused."""
-        mapped = map_classes(benchmark.classnames, self.classnames, benchmark.reference_classes)
-        if mapped is None:
-            return {}
-        predictions = {}
-        for shots in self.parameters.shots:
-            chosen = choose_shots(self.shots.labels, self.classnames, shots, self.places)
-            scores = ridge_scores(
-                self.shots.features[chosen],
-                self.shots.labels[chosen],
-                len(self.classnames),
-                self.parameters.ridge,
-                features,
+    def predict(
+        self, mapped: tuple[tuple[int, ...], ...], features: NDArray[np.float32]
+    ) -> dict[int, NDArray[np.int64]]:
+        """Give the predicted class of each image in every draw, int64 [images, draws], by number of shots.
+
+        Args:
+            mapped: for each class of the benchmark the reference classes that it stands for.
+        """
+        return {
+            shots: np.stack(
+                [self._predict(draw, shots, mapped, features) for draw in range(self.parameters.draws)], axis=1
             )
-            predictions[shots] = ranking(benchmark_scores(scores, mapped), 1)[:, 0]
-        return predictions
+            for shots in self.parameters.shots
+        }
+
+    def _predict(
+        self, draw: int, shots: int, mapped: tuple[tuple[int, ...], ...], features: NDArray[np.float32]
+    ) -> NDArray[np.int64]:
+        chosen = self.shots.chosen(draw, shots)
+        labels = self.shots.labels[chosen]
+        scores = ridge_scores(self.features[chosen], labels, len(self.classnames), self.parameters.ridge, features)
+        return ranking(benchmark_scores(scores, mapped), 1)[:, 0]
 
 
 def _load(model: Model, benchmark: Benchmark, batch_size: int, accounting: Accounting) -> LabelledFeatures:
@@ -96,64 +80,94 @@ def _load(model: Model, benchmark: Benchmark, batch_size: int, accounting: Accou
     return found
 
 
+def _few_shot_figures(
+    name: str, predictions: dict[int, NDArray[np.int64]], labels: NDArray[np.int64]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give columns and metrics of few-shot predictions, int64 [images, draws] by number of shots."""
+    columns: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+    for shots, predicted in predictions.items():
+        correct = predicted == labels[:, None]
+        of_draws = correct.mean(axis=0)
+        columns[f"correct_{shots}_shot"] = pa.FixedSizeListArray.from_arrays(correct.ravel(), correct.shape[1])
+        metrics[f"few_shot/{name}/top1_{shots}_shot"] = float(of_draws.mean())
+        if len(of_draws) > 1:
+            metrics[f"few_shot/{name}/top1_{shots}_shot/spread"] = float(of_draws.std(ddof=1))
+    return columns, metrics
+
+
 def _evaluate_benchmark(
-    model: Model, benchmark: Benchmark, few_shot: FewShot | None, batch_size: int, out: Path
-) -> dict[str, Any]:
-    accounting = Accounting()
-    images = _load(model, benchmark, batch_size, accounting)
+    images: LabelledFeatures, classes: NDArray[np.float32], benchmark: Benchmark, out: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write the table of a benchmark's classes, and give zero-shot columns and metrics."""
     labels = images.labels
-    classes = class_features(model, benchmark.classnames, benchmark.templates)
-    best = ranking(images.features.astype(np.float64) @ classes.astype(np.float64).T, min(5, len(classes)))
+    best = ranking(images.features.astype(np.float64) @ classes.astype(np.float64).T, min(TOP, len(classes)))
     columns: dict[str, Any] = {
         "row": np.arange(len(labels), dtype=np.int32),
         "label": labels.astype(np.int32),
         "prediction": best[:, 0].astype(np.int32),
         "correct": best[:, 0] == labels,
-        "correct_top5": (best == labels[:, None]).any(axis=1),
     }
     zero_shot = f"zero_shot/{benchmark.name}"
     metrics: dict[str, Any] = {
         f"{zero_shot}/top1": float(columns["correct"].mean()),
-        f"{zero_shot}/top5": float(columns["correct_top5"].mean()),
         f"{zero_shot}/mean_per_class_recall": mean_per_class_recall(labels, best[:, 0]),
-        **{f"{zero_shot}/{name}": count for name, count in accounting.metrics(len(labels)).items()},
     }
-    if few_shot is not None:
-        predictions = few_shot.predict(benchmark, images.features)
-        metrics[f"few_shot/{benchmark.name}/refused"] = not predictions
-        for shots, predicted in predictions.items():
-            columns[f"correct_{shots}_shot"] = predicted == labels
-            metrics[f"few_shot/{benchmark.name}/top1_{shots}_shot"] = float((predicted == labels).mean())
-    pq.write_table(pa.table(columns), out / f"{benchmark.name}.parquet")
-    return metrics
+    if len(classes) >= TOP:
+        columns["correct_top5"] = (best == labels[:, None]).any(axis=1)
+        metrics[f"{zero_shot}/top5"] = float(columns["correct_top5"].mean())
+    pq.write_table(pa.table(class_table(labels, best, benchmark.classnames)), out / f"{benchmark.name}.parquet")
+    return columns, metrics
 
 
 def evaluate(
     parameters: EvaluateParameters,
     model: Model,
     benchmarks: list[Benchmark],
-    reference: Path,
+    shots: Shots | None,
     classnames: tuple[str, ...],
     out: Path,
 ) -> dict[str, Any]:
-    """Write a table for each benchmark, one row an image, and give accuracies in [0, 1].
+    """Write two tables for each benchmark, one row an image and one row a class, and give accuracies in [0, 1].
 
-    Columns: row, label, prediction, correct (top-1), correct_top5, and correct_<k>_shot for each number of shots. The
-    argmax runs over the benchmark's own classes. Rows are the readable images in shard order, as in its embeddings.
+    `<benchmark>.parquet`: row, label, prediction, correct (top-1), correct_top5 and, for each number of shots,
+    correct_<k>_shot, a list with an outcome for each draw. Rows are the readable images in shard order, as in the
+    benchmark's embeddings. `classes/<benchmark>.parquet`: see `class_table`.
+
+    The argmax runs over the benchmark's own classes. `top1`, `top5` and `mean_per_class_recall` are CLIP_benchmark's
+    acc1, acc5 and mean_per_class_recall; top-5 is left out where there are fewer than five classes. Every image is embedded
+    once. Few-shot figures are means over draws, `spread` their standard deviation.
 
     Args:
-        reference: folder of the reference's shards, from which the shots are drawn.
+        shots: the reference images of few-shot classification, None where there is none.
         classnames: the reference's classes.
 
     Raises:
-        SimgapError: a benchmark has no readable image or a label outside its class list, or a class has too few shots.
+        SimgapError: a benchmark has no readable image or a label outside its class list, its reference classes are not
+            there, or the reference does not hold its shots any more.
     """
-    few_shot = None
-    if parameters.few_shot.shots:
-        few_shot = FewShot(parameters.few_shot, model, reference, classnames, parameters.batch_size)
+    mapped = {each.name: map_classes(each.classnames, classnames, each.reference_classes) for each in benchmarks}
+    few_shot = FewShot(parameters.few_shot, model, shots, classnames, parameters.batch_size) if shots else None
     metrics: dict[str, Any] = {}
+    prompts: dict[tuple[tuple[str, ...], tuple[str, ...]], NDArray[np.float32]] = {}
     with complete(out) as partial:
-        partial.mkdir(parents=True)
+        (partial / "classes").mkdir(parents=True)
         for benchmark in progress(benchmarks, len(benchmarks), f"evaluate {out.name}", "benchmark"):
-            metrics |= _evaluate_benchmark(model, benchmark, few_shot, parameters.batch_size, partial)
+            # Benchmarks often share classes and templates.
+            asked = (benchmark.classnames, benchmark.templates)
+            if asked not in prompts:
+                prompts[asked] = class_features(model, *asked)
+            accounting = Accounting()
+            images = _load(model, benchmark, parameters.batch_size, accounting)
+            columns, found = _evaluate_benchmark(images, prompts[asked], benchmark, partial / "classes")
+            found |= {f"zero_shot/{benchmark.name}/{k}": v for k, v in accounting.metrics(len(images.labels)).items()}
+            if few_shot is not None:
+                reference_classes = mapped[benchmark.name]
+                found[f"few_shot/{benchmark.name}/refused"] = reference_classes is None
+                if reference_classes is not None:
+                    predictions = few_shot.predict(reference_classes, images.features)
+                    more = _few_shot_figures(benchmark.name, predictions, images.labels)
+                    columns, found = columns | more[0], found | more[1]
+            pq.write_table(pa.table(columns), partial / f"{benchmark.name}.parquet")
+            metrics |= found
     return metrics

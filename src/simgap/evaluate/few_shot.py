@@ -4,38 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import Ridge
 
 from simgap.errors import SimgapError
-
-
-def shot_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Give each image's place in the draw of its class, int64 [images]: the first k of a class are its k shots."""
-    place = np.zeros(len(labels), np.int64)
-    for label in np.unique(labels):
-        of_class = np.flatnonzero(labels == label)
-        place[np.random.default_rng([seed, int(label)]).permutation(of_class)] = np.arange(len(of_class))
-    return place
-
-
-def choose_shots(
-    labels: NDArray[np.int64], classnames: tuple[str, ...], shots: int, place: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Choose the first `shots` images of each class by their `place`, ascending int64 [classes * shots].
-
-    Fewer shots are a part of more.
-
-    Raises:
-        SimgapError: a class has fewer images.
-    """
-    chosen = []
-    for label, name in enumerate(classnames):
-        of_class = np.flatnonzero(labels == label)
-        if len(of_class) < shots:
-            raise SimgapError(
-                f"evaluate.few_shot.shots: {shots} is more than the {len(of_class)} readable reference images of class {name!r}"
-            )
-        chosen.append(of_class[np.argsort(place[of_class])[:shots]])
-    return np.sort(np.concatenate(chosen))
 
 
 def ridge_scores(
@@ -47,14 +18,11 @@ def ridge_scores(
     `ridge` times the mean squared norm of a centred feature. Float64 throughout.
     """
     wide = features.astype(np.float64)
-    centre = wide.mean(axis=0)
-    wide = wide - centre
     targets = np.where(labels[:, None] == np.arange(classes), 1.0, -1.0)
-    bias = targets.mean(axis=0)
-    penalty = ridge * max(float((wide**2).sum(axis=1).mean()), np.finfo(np.float64).tiny)
-    # The dual form: one equation an image, of which there are fewer than dimensions.
-    weights = wide.T @ np.linalg.solve(wide @ wide.T + penalty * np.eye(len(wide)), targets - bias)
-    scores: NDArray[np.float64] = (queries.astype(np.float64) - centre) @ weights + bias
+    penalty = ridge * max(float(wide.var(axis=0).sum()), np.finfo(np.float64).tiny)
+    scores: NDArray[np.float64] = (
+        Ridge(alpha=penalty, solver="cholesky").fit(wide, targets).predict(queries.astype(np.float64))
+    )
     return scores
 
 

@@ -13,11 +13,13 @@ class FewShotParameters:
 
     Attributes:
         shots: reference images a class; several numbers give several results, [] none.
+        draws: how many times the shots are drawn, for the spread.
         ridge: the penalty, relative to the mean squared norm of a centred feature.
-        seed: decides which reference images are the shots, the same ones for every split and seed.
+        seed: decides which reference images are the shots of each draw, the same ones for every split and seed.
     """
 
     shots: list[int]
+    draws: int
     ridge: float
     seed: int
 
@@ -41,6 +43,10 @@ class EvaluateParameters:
         if any(shots < 1 for shots in self.few_shot.shots) or len(set(self.few_shot.shots)) != len(self.few_shot.shots):
             raise SimgapError(
                 f"evaluate.few_shot.shots: {self.few_shot.shots} should be different numbers, each at least 1"
+            )
+        if self.few_shot.draws < 1:
+            raise SimgapError(
+                f"evaluate.few_shot.draws: {self.few_shot.draws} is out of range; it should be at least 1"
             )
         if self.few_shot.ridge <= 0:
             raise SimgapError(f"evaluate.few_shot.ridge: {self.few_shot.ridge} is out of range; it should be above 0")
