@@ -4,9 +4,11 @@ from pathlib import Path
 
 import click
 
-from simgap.compare.compare import compare, flat_metrics
+from simgap.compare.compare import compare
+from simgap.compare.metrics import flat_metrics
 from simgap.compare.report import markdown_report, text_table
 from simgap.compare.study import read_study
+from simgap.compare.tables import write_tables
 from simgap.files import complete, write_json
 from simgap.stage import PATH, Params, stage
 from simgap.tracking.track import try_track
@@ -15,19 +17,23 @@ from simgap.tracking.track import try_track
 @stage
 @click.option("--splits", type=PATH, required=True)
 @click.option("--similarity", type=PATH, required=True)
+@click.option("--profiles", type=PATH, required=True)
 @click.option("--evaluations", type=PATH, required=True)
 @click.option("--out", type=PATH, required=True)
 @click.option("--metrics", type=PATH, required=True)
-def main(params: Params, splits: Path, similarity: Path, evaluations: Path, out: Path, metrics: Path) -> None:
+def main(
+    params: Params, splits: Path, similarity: Path, profiles: Path, evaluations: Path, out: Path, metrics: Path
+) -> None:
     study = read_study(
-        list(params.runs), params.repeats.seeds, params.benchmarks.names, splits, similarity, evaluations
+        list(params.runs), params.repeats.seeds, params.benchmarks.names, splits, similarity, profiles, evaluations
     )
-    cells = compare(params.compare, study)
+    comparison = compare(params.compare, study)
     with complete(out) as partial:
         partial.mkdir()
-        (partial / "table.txt").write_text(text_table(study, cells), encoding="utf-8")
-        (partial / "table.md").write_text(markdown_report(params.compare, study, cells), encoding="utf-8")
-    write_json(metrics, flat_metrics(study, cells))
+        (partial / "table.txt").write_text(text_table(study, comparison), encoding="utf-8")
+        (partial / "table.md").write_text(markdown_report(params.compare, study, comparison), encoding="utf-8")
+        write_tables(study, comparison, partial)
+    write_json(metrics, flat_metrics(study, comparison))
     try_track(params, metrics.parent.parent)
 
 

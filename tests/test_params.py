@@ -96,6 +96,15 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
         ("prune.imagenet-like.x.benchmarks", "once"),
     ),
     "no such model": (lambda c: c["train"].update(model="presets/models/no.json"), ("train.model", "no.json")),
+    "no such benchmark without shift": (
+        lambda c: c["compare"].update(without_shift="vla"),
+        ("compare.without_shift", "'vla'", "val, sketch"),
+    ),
+    "no draw of the shots": (
+        lambda c: c["evaluate"]["few_shot"].update(draws=0),
+        ("few_shot.draws", "0", "at least 1"),
+    ),
+    "shots twice": (lambda c: c["evaluate"]["few_shot"].update(shots=[1, 1]), ("few_shot.shots", "[1, 1]")),
     "eps of the truth": (lambda c: c["ground_truth"]["toy"].update(eps=[3.0]), ("eps", "3.0")),
     "not a mapping": (lambda c: c.update(prune=3), ("prune", "3")),
 }

@@ -328,6 +328,11 @@ def load_params(path: Path) -> Params:
         raise SimgapError(
             f"{path}: benchmarks.names: {params.benchmarks.names} should name each benchmark once, and one at least"
         )
+    if params.compare.without_shift not in params.benchmarks.names:
+        raise SimgapError(
+            f"{path}: compare.without_shift: {params.compare.without_shift!r} is unknown; choose from "
+            f"{', '.join(params.benchmarks.names)}"
+        )
     if not 0 < params.benchmarks.query_fraction <= 1:
         raise SimgapError(f"{path}: benchmarks.query_fraction: {params.benchmarks.query_fraction} should be in (0, 1]")
     if not -2 <= params.threshold <= 2:

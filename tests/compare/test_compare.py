@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,35 +8,94 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from simgap.compare.bootstrap import Estimate, accuracies, gap_explained, resample_weights, verdict
-from simgap.compare.compare import compare, flat_metrics
+from simgap.compare.bootstrap import (
+    Estimate,
+    accuracy,
+    estimate,
+    estimate_where_defined,
+    gap_explained,
+    group_accuracies,
+    mean_per_class_recall,
+    resample_counts,
+    slope,
+    verdict,
+)
+from simgap.compare.compare import compare
+from simgap.compare.metrics import flat_metrics
 from simgap.compare.parameters import CompareParameters
 from simgap.compare.report import markdown_report, text_table
+from simgap.compare.resamples import HELD_OUT, RULE_QUERIES
 from simgap.compare.study import Study, read_study
+from simgap.compare.tables import write_tables
 from simgap.errors import SimgapError
 from simgap.prune.split import Split, write_split
 
-PARAMETERS = CompareParameters(resamples=500, seed=0, equivalence_margin=0.05)
+PARAMETERS = CompareParameters(resamples=500, seed=0, equivalence_margin=0.05, without_shift="val")
+ONE_SEED = np.ones((401, 1))
 
 
-def test_resamples_against_a_plain_bootstrap() -> None:
-    correct = np.random.default_rng(1).random((3, 50)) < 0.6
-    images, seeds = resample_weights(50, 40, (0,)), resample_weights(3, 40, (1,))
-    found = accuracies(correct, images, seeds)
-    for resample in range(40):
-        counts_i = np.rint(images[resample] * 50).astype(int)
-        counts_s = np.rint(seeds[resample] * 3).astype(int)
-        drawn = [correct[s, i] for s in np.repeat(np.arange(3), counts_s) for i in np.repeat(np.arange(50), counts_i)]
-        assert len(drawn) == 150
-        assert found.resampled[resample] == pytest.approx(np.mean(drawn))
+def drawn(outcomes: np.ndarray, images: np.ndarray, seeds: np.ndarray) -> list[tuple[int, bool]]:
+    """Write a resample out: (image, outcome) of every drawn seed and drawn image."""
+    return [
+        (image, bool(outcomes[seed, image]))
+        for seed in np.repeat(np.arange(len(seeds)), seeds.astype(int))
+        for image in np.repeat(np.arange(len(images)), images.astype(int))
+    ]
+
+
+def test_figures_against_a_plain_bootstrap() -> None:
+    random = np.random.default_rng(1)
+    correct, labels, x = random.random((3, 50)) < 0.6, random.integers(0, 4, 50), random.random(50)
+    images, seeds = resample_counts(50, 40, (0,)), resample_counts(3, 40, (1,))
+    top1, recall = accuracy(correct, images, seeds), mean_per_class_recall(correct, labels, images, seeds)
+    groups = group_accuracies(correct, labels, 5, images, seeds)
+    slopes = slope(correct, x, images, seeds)
+    assert images.shape == (41, 50)
+    assert images[0].tolist() == [1] * 50
+    assert images.sum(axis=1).tolist() == [50] * 41
+    for resample in range(41):
+        pairs = drawn(correct, images[resample], seeds[resample])
+        assert len(pairs) == 150
+        assert top1[resample] == pytest.approx(np.mean([right for _, right in pairs]))
+        by_class = [[right for image, right in pairs if labels[image] == label] for label in range(5)]
+        assert recall[resample] == pytest.approx(np.mean([np.mean(rights) for rights in by_class if rights]))
+        for label, rights in enumerate(by_class):
+            assert groups[resample, label] == pytest.approx(np.mean(rights) if rights else np.nan, nan_ok=True)
+        fitted = np.polyfit([x[image] for image, _ in pairs], [right for _, right in pairs], 1)
+        assert slopes[resample] == pytest.approx(fitted[0])
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60))
+def test_what_was_measured_is_exact(outcomes: list[bool]) -> None:
+    correct = np.array([outcomes])
+    found = accuracy(correct, resample_counts(len(outcomes), 100, (0,)), np.ones((101, 1)))
+    assert found[0] == correct.mean()
+
+
+def test_a_slope_on_what_does_not_vary_is_undefined() -> None:
+    correct = np.random.default_rng(0).random((1, 30)) < 0.5
+    images = resample_counts(30, 400, (0,))
+    for x in (np.zeros(30), np.full(30, 0.1)):
+        assert estimate_where_defined(slope(correct, x, images, ONE_SEED)) is None
+
+
+def test_a_slope_that_is_there_is_found() -> None:
+    random = np.random.default_rng(0)
+    x = random.random(2000)
+    correct = random.random((1, 2000)) < 0.2 + 0.5 * x
+    found = estimate(slope(correct, x, resample_counts(2000, 400, (0,)), ONE_SEED))
+    assert found.low < 0.5 < found.high
+    assert found.high - found.low < 0.2
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     random, hits = np.random.default_rng(0), 0
     for trial in range(300):
         correct = random.random((1, 200)) < 0.7
-        found = accuracies(correct, resample_weights(200, 400, (trial,)), np.ones((400, 1))).estimate()
+        found = estimate(accuracy(correct, resample_counts(200, 400, (trial,)), ONE_SEED))
         hits += found.low <= 0.7 <= found.high
     assert 0.90 <= hits / 300 <= 0.99
 
@@ -44,9 +104,9 @@ def test_pairing_by_image_narrows_a_difference() -> None:
     random = np.random.default_rng(0)
     first = random.random((1, 300)) < 0.5
     second = first ^ (random.random((1, 300)) < 0.05)
-    shared, other, one = resample_weights(300, 800, (0,)), resample_weights(300, 800, (9,)), np.ones((800, 1))
-    paired = accuracies(first, shared, one).minus(accuracies(second, shared, one))
-    apart = accuracies(first, shared, one).minus(accuracies(second, other, one))
+    shared, other = resample_counts(300, 400, (0,)), resample_counts(300, 400, (9,))
+    paired = estimate(accuracy(first, shared, ONE_SEED) - accuracy(second, shared, ONE_SEED))
+    apart = estimate(accuracy(first, shared, ONE_SEED) - accuracy(second, other, ONE_SEED))
     assert paired.value == apart.value == pytest.approx(first.mean() - second.mean())
     assert paired.high - paired.low < 0.6 * (apart.high - apart.low)
 
@@ -68,14 +128,14 @@ def test_verdicts(low: float, high: float, expected: str) -> None:
 
 def _of(rate: float, seed: int):
     correct = np.random.default_rng(seed).random((2, 400)) < rate
-    return accuracies(correct, resample_weights(400, 500, (0,)), resample_weights(2, 500, (seed,)))
+    return accuracy(correct, resample_counts(400, 500, (0,)), resample_counts(2, 500, (seed,)))
 
 
 def test_the_share_of_a_gap_is_undefined_where_there_may_be_none() -> None:
     full, pruned, alone = _of(0.8, 1), _of(0.6, 2), _of(0.4, 3)
     found = gap_explained(full, pruned, alone)
     assert found is not None
-    assert found.value == pytest.approx((full.value - pruned.value) / (full.value - alone.value))
+    assert found.value == pytest.approx((full[0] - pruned[0]) / (full[0] - alone[0]))
     assert found.low < 0.5 < found.high
     assert gap_explained(full, pruned, _of(0.8, 4)) is None
     # The reference alone is better: there is no gap to explain.
@@ -99,29 +159,44 @@ def study() -> Study:
     rates = {"full": 0.9, "imagenet": 0.2, "pruned": 0.4, "control": 0.8, "quarter": 0.9}
     benchmarks = ["val", "sketch"]
     correct = {(s, b): random.random((2, 200)) < rates[s] for s in splits for b in benchmarks}
+    top5 = {place: outcomes | (random.random((2, 200)) < 0.5) for place, outcomes in correct.items()}
     used = {"val": np.ones(200, bool), "sketch": np.arange(200) < 150}
-    return Study(splits, 80, benchmarks, [0, 1], correct, used, {("full", "val", 10): 0.5})
+    labels = {benchmark: np.arange(200) % 7 for benchmark in benchmarks}
+    similarity = {place: random.random(200) * 0.4 + 0.6 for place in correct}
+    few_shot = {("full", "val", 10): np.array([[0.5, 0.6], [0.7, 0.2]])}
+    return Study(splits, 80, benchmarks, [0, 1], labels, used, correct, top5, similarity, few_shot)
 
 
 def test_cells(study: Study) -> None:
-    cells = compare(PARAMETERS, study)
+    cells = compare(PARAMETERS, study).cells
+    assert list(cells) == [(split, benchmark) for split in study.splits for benchmark in study.benchmarks]
     cell = cells["pruned", "sketch"]
-    correct = study.correct["pruned", "sketch"]
-    assert cell.marked == "used by the rule"
-    assert cell.accuracy.value == correct.mean()
-    assert cell.rule_queries is not None
-    assert cell.held_out is not None
-    assert cell.rule_queries.value == correct[:, :150].mean()
-    assert cell.held_out.value == correct[:, 150:].mean()
-    assert cell.minus_control is not None
-    assert cell.minus_control.value == correct.mean() - study.correct["control", "sketch"].mean()
-    assert cell.minus_control.high < 0
+    correct, top5 = study.correct["pruned", "sketch"], study.correct_top5["pruned", "sketch"]
+    assert cell.mark == "used by the rule"
+    assert cell.whole.images == 200
+    assert cell.whole.top1.value == pytest.approx(correct.mean())
+    assert cell.whole.top5 is not None
+    assert cell.whole.top5.value == pytest.approx(top5.mean())
+    recalls = [correct[:, study.labels["sketch"] == label].mean() for label in range(7)]
+    assert cell.whole.mean_per_class_recall.value == pytest.approx(np.mean(recalls))
+    control = study.correct["control", "sketch"]
+    for queries, chosen in ((RULE_QUERIES, slice(None, 150)), (HELD_OUT, slice(150, None))):
+        measured = cell.measured[queries]
+        assert measured.images == len(correct[0, chosen])
+        assert measured.top1.value == pytest.approx(correct[:, chosen].mean())
+        assert measured.minus_control is not None
+        assert measured.minus_control.value == pytest.approx(correct[:, chosen].mean() - control[:, chosen].mean())
+    assert cell.whole.minus_control is not None
+    assert cell.whole.minus_control.value == pytest.approx(correct.mean() - control.mean())
+    assert cell.whole.minus_control.high < 0
     assert cell.verdict_control == "lower"
-    assert cells["pruned", "val"].marked == "held out"
-    assert cells["pruned", "val"].held_out == cells["pruned", "val"].accuracy
+    assert cells["pruned", "val"].mark == "held out"
+    assert cells["pruned", "val"].held_out == cells["pruned", "val"].whole
+    assert list(cells["pruned", "val"].measured) == ["all"]
     assert cells["quarter", "val"].held_out is None
-    assert cells["full", "val"].minus_full is None
-    assert cells["quarter", "val"].minus_control is None
+    assert cells["full", "val"].whole.minus_full is None
+    assert cells["quarter", "val"].whole.minus_control is None
+    assert cells["quarter", "val"].whole.minus_full is not None
     explained = cells["pruned", "sketch"].gap_explained
     assert explained is not None
     assert 0.5 < explained.value < 1
@@ -131,48 +206,102 @@ def test_a_comparison_is_reproducible_and_does_not_depend_on_other_splits(study:
     first, again = compare(PARAMETERS, study), compare(PARAMETERS, study)
     assert first == again
     fewer = replace(study, splits={name: split for name, split in study.splits.items() if name != "imagenet"})
-    assert compare(PARAMETERS, fewer)["pruned", "sketch"].minus_control == first["pruned", "sketch"].minus_control
+    found = compare(PARAMETERS, fewer)
+    place = ("pruned", "sketch")
+    assert found.cells[place].whole == first.cells[place].whole
+    assert found.changes[place] == first.changes[place]
     metrics = flat_metrics(study, first)
-    assert metrics["pruned/sketch/accuracy"] == study.correct["pruned", "sketch"].mean()
+    assert metrics["pruned/sketch/accuracy"] == pytest.approx(study.correct["pruned", "sketch"].mean())
     assert metrics["full/val/accuracy_10_shot"] == 0.5
+    assert metrics["pruned/sketch/effective_robustness/high"] == first.robustness[place].effective.high
+    assert metrics["pruned/sketch/accuracy_per_similarity/low"] == first.changes[place].slope.low
+
+
+def test_a_benchmark_of_few_classes_has_no_top5(study: Study) -> None:
+    study.correct_top5.clear()
+    assert compare(PARAMETERS, study).cells["full", "val"].whole.top5 is None
 
 
 def test_tables_show_every_split_and_mark_what_rules_used(study: Study) -> None:
-    cells = compare(PARAMETERS, study)
-    text = text_table(study, cells)
+    comparison = compare(PARAMETERS, study)
+    text = text_table(study, comparison)
     line = next(line for line in text.splitlines() if line.startswith("pruned"))
     value = f"{100 * study.correct['pruned', 'sketch'].mean():.1f}*"
     assert line.split()[-1] == value
-    report = markdown_report(PARAMETERS, study, cells)
+    report = markdown_report(PARAMETERS, study, comparison)
     for name in study.splits:
         assert f"| {name} |" in report
     assert "equivalent" in report
     assert "degenerate" not in text + report
+    # A reference that joined was trained on, the shots with it.
+    assert "| 10 | full | yes | 50.0 ± 21.6 | refused |" in report
+
+
+def test_long_tables(study: Study, tmp_path: Path) -> None:
+    comparison = compare(PARAMETERS, study)
+    write_tables(study, comparison, tmp_path)
+    tables = {path.stem: list(csv.DictReader(path.open())) for path in tmp_path.iterdir()}
+    assert set(tables) == {"accuracy", "by_similarity", "change_by_similarity", "robustness", "few_shot"}
+    row = next(
+        row
+        for row in tables["accuracy"]
+        if (row["split"], row["benchmark"], row["queries"], row["figure"]) == ("pruned", "sketch", "held out", "top5")
+    )
+    assert float(row["value"]) == pytest.approx(study.correct_top5["pruned", "sketch"][:, 150:].mean())
+    assert row["images"] == "50"
+    assert tables["few_shot"] == [
+        {
+            "split": "full", "benchmark": "val", "shots": "10", "seeds": "2", "draws": "2",
+            "trained_on_the_shots": "1", "mean": "0.5", "spread": "0.21602469",
+        }
+    ]  # fmt: skip
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    write_tables(study, compare(PARAMETERS, study), tmp_path)
+    assert first == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 def test_a_split_that_keeps_too_little_is_flagged(study: Study) -> None:
     study.splits["pruned"] = _split("imagenet-like", 15, ["sketch"])
-    cells = compare(PARAMETERS, study)
+    comparison = compare(PARAMETERS, study)
     flag = "pruned keeps 18.8% of full: too little to speak for the pool (degenerate)"
-    assert text_table(study, cells).splitlines()[-1] == flag
-    assert flag in markdown_report(PARAMETERS, study, cells)
+    assert text_table(study, comparison).splitlines()[-1] == flag
+    assert flag in markdown_report(PARAMETERS, study, comparison)
 
 
 def test_reading_a_study(tmp_path: Path) -> None:
     labels = [0, 1, 1]
-    (tmp_path / "similarity" / "val").mkdir(parents=True)
+    for folder in ("similarity/val", "profiles/full", "profiles/alone"):
+        (tmp_path / folder).mkdir(parents=True)
     queries = pa.table({"label": pa.array(labels, pa.int32()), "used_by_rule": [True, True, False]})
     pq.write_table(queries, tmp_path / "similarity" / "val" / "queries.parquet")
-    write_split(_split("full", 80, []), np.ones(80, bool), tmp_path / "splits" / "full")
-    for seed, correct in ((0, [True, False, True]), (1, [True, True, True])):
-        folder = tmp_path / "evaluations" / f"full-{seed}"
-        folder.mkdir(parents=True)
-        table = pa.table({"label": pa.array(labels, pa.int32()), "correct": correct, "correct_5_shot": correct})
-        pq.write_table(table, folder / "val.parquet")
-    arguments = (tmp_path / "splits", tmp_path / "similarity", tmp_path / "evaluations")
-    found = read_study(["full"], [0, 1], ["val"], *arguments)
+    profile = {"similarity": [0.1, 0.2, 0.3], "similarity_with_reference": [0.4, 0.5, 0.6]}
+    for name, reference_rows in (("full", False), ("alone", True)):
+        split = replace(_split("full" if name == "full" else "random", 80, []), reference_rows=reference_rows)
+        write_split(split, np.ones(80, bool), tmp_path / "splits" / name)
+        pq.write_table(pa.table(profile), tmp_path / "profiles" / name / "val.parquet")
+        for seed, correct in ((0, [True, False, True]), (1, [True, True, True])):
+            shots = pa.array([[outcome, True] for outcome in correct], pa.list_(pa.bool_(), 2))
+            table = pa.table(
+                {
+                    "label": pa.array(labels, pa.int32()),
+                    "correct": correct,
+                    "correct_top5": correct,
+                    "correct_5_shot": shots,
+                }
+            )
+            (tmp_path / "evaluations" / f"{name}-{seed}").mkdir(parents=True)
+            pq.write_table(table, tmp_path / "evaluations" / f"{name}-{seed}" / "val.parquet")
+    folders = [tmp_path / name for name in ("splits", "similarity", "profiles", "evaluations")]
+    found = read_study(["full", "alone"], [0, 1], ["val"], *folders)
     assert found.correct["full", "val"].tolist() == [[True, False, True], [True, True, True]]
-    assert found.few_shot["full", "val", 5] == pytest.approx(5 / 6)
+    assert found.correct_top5["full", "val"].tolist() == found.correct["full", "val"].tolist()
+    assert found.few_shot["full", "val", 5] == pytest.approx(np.array([[2 / 3, 1], [1, 1]]))
+    # What the split was trained on: the reference joined the one and not the other.
+    assert found.similarity["full", "val"] == pytest.approx([0.1, 0.2, 0.3])
+    assert found.similarity["alone", "val"] == pytest.approx([0.4, 0.5, 0.6])
+    pq.write_table(pa.table(profile).slice(0, 2), tmp_path / "profiles" / "alone" / "val.parquet")
+    with pytest.raises(SimgapError, match=r"alone: val has 2 images, .* has 3; profile the split anew"):
+        read_study(["full", "alone"], [0, 1], ["val"], *folders)
     pq.write_table(queries.slice(0, 2), tmp_path / "similarity" / "val" / "queries.parquet")
     with pytest.raises(SimgapError, match="other images"):
-        read_study(["full"], [0, 1], ["val"], *arguments)
+        read_study(["full"], [0, 1], ["val"], *folders)

@@ -1,4 +1,8 @@
-"""95% intervals by a bootstrap that resamples seeds and images jointly (design: statistics)."""
+"""95% intervals by a bootstrap that resamples seeds and images jointly (design: statistics).
+
+A figure is computed as measured and in every resample at once: row 0 stands for what was measured, the others for the
+resamples. Figures of two splits are paired by image where they were made with the same image counts.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+Figures = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -17,61 +24,110 @@ class Estimate:
     high: float
 
 
-class Accuracies:
-    """The accuracy of one split on one set of images: as measured, and in every resample.
-
-    Two of them are paired by image where they were made with the same image weights.
-    """
-
-    def __init__(self, value: float, resampled: NDArray[np.float64]) -> None:
-        self.value, self.resampled = value, resampled
-
-    def estimate(self) -> Estimate:
-        """Give the accuracy with its interval."""
-        return _estimate(self.value, self.resampled)
-
-    def minus(self, other: Accuracies) -> Estimate:
-        """Give the difference to another split, paired by image, with its interval."""
-        return _estimate(self.value - other.value, self.resampled - other.resampled)
-
-
-def _estimate(value: float, resampled: NDArray[np.float64]) -> Estimate:
-    low, high = np.quantile(resampled, (0.025, 0.975))
-    return Estimate(float(value), float(low), float(high))
-
-
-def resample_weights(count: int, resamples: int, seed: tuple[int, ...]) -> NDArray[np.float64]:
-    """Draw how often each of `count` units comes in each resample, as shares: float64 [resamples, count], rows sum to 1."""
+def resample_counts(count: int, resamples: int, seed: tuple[int, ...]) -> Figures:
+    """Draw how often each of `count` units comes in each resample: float64 [1 + resamples, count], row 0 is all ones."""
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    return drawn / count
+    return np.concatenate([np.ones((1, count)), drawn])
 
 
-def accuracies(
-    correct: NDArray[np.bool_], image_weights: NDArray[np.float64], seed_weights: NDArray[np.float64]
-) -> Accuracies:
-    """Resample the mean of `correct`, bool [seeds, images].
+def estimate(figures: Figures) -> Estimate:
+    """Give a figure, [1 + resamples], with its interval; resamples in which it is not defined (NaN) are left out."""
+    low, high = np.nanquantile(figures[1:], (0.025, 0.975))
+    return Estimate(float(figures[0]), float(low), float(high))
+
+
+def estimate_where_defined(figures: Figures) -> Estimate | None:
+    """Give a figure with its interval; None where it is not defined (not finite) as measured, or in no resample."""
+    figures = np.where(np.isfinite(figures), figures, np.nan)
+    return None if np.isnan(figures[0]) or np.isnan(figures[1:]).all() else estimate(figures)
+
+
+def model_accuracies(correct: NDArray[np.bool_], images: Figures) -> Figures:
+    """Give the accuracy of each seed's model: [1 + resamples, seeds].
 
     Args:
-        image_weights: [resamples, images], the same for splits that are to be paired.
-        seed_weights: [resamples, seeds], drawn for each split apart: its models share nothing with another split's.
+        correct: outcomes, bool [seeds, images].
+        images: `resample_counts` of the images.
     """
-    by_seed = image_weights @ correct.T.astype(np.float64)
-    return Accuracies(float(correct.mean()), (by_seed * seed_weights).sum(axis=1))
+    # Counts are whole numbers: sums of them are exact, and so is what was measured.
+    accuracies: Figures = (images @ correct.T.astype(np.float64)) / images.shape[1]
+    return accuracies
 
 
-def gap_explained(full: Accuracies, pruned: Accuracies, reference_alone: Accuracies) -> Estimate | None:
+def over_seeds(figures: Figures, seeds: Figures) -> Figures:
+    """Average a figure over seeds: [1 + resamples, seeds, ...] to [1 + resamples, ...].
+
+    Args:
+        seeds: `resample_counts` of the seeds, drawn for each split apart: its models share nothing with another split's.
+    """
+    weights = seeds.reshape(*seeds.shape, *[1] * (figures.ndim - 2))
+    averaged: Figures = (figures * weights).sum(axis=1) / seeds.shape[1]
+    return averaged
+
+
+def accuracy(correct: NDArray[np.bool_], images: Figures, seeds: Figures) -> Figures:
+    """Give the accuracy over images and seeds, [1 + resamples]; see `model_accuracies` and `over_seeds`."""
+    return over_seeds(model_accuracies(correct, images), seeds)
+
+
+def _group_sums(values: NDArray[np.float64], groups: NDArray[np.int64], count: int, images: Figures) -> Figures:
+    """Sum `values`, float64 [images], by group: [1 + resamples, count]."""
+    members = csr_array((values, (groups, np.arange(len(groups)))), shape=(count, len(groups)))
+    sums: Figures = (members @ images.T).T
+    return sums
+
+
+def group_accuracies(
+    correct: NDArray[np.bool_], groups: NDArray[np.int64], count: int, images: Figures, seeds: Figures
+) -> Figures:
+    """Give the accuracy in each group of images, over seeds: [1 + resamples, count], NaN where a group has no image.
+
+    Args:
+        groups: the group of each image, int64 [images], each below `count`.
+    """
+    every = np.ones(len(groups))
+    sizes = _group_sums(every, groups, count, images)
+    right = np.stack([_group_sums(outcomes * every, groups, count, images) for outcomes in correct], axis=1)
+    with np.errstate(invalid="ignore"):
+        accuracies: Figures = over_seeds(right, seeds) / sizes
+    return accuracies
+
+
+def mean_per_class_recall(
+    correct: NDArray[np.bool_], labels: NDArray[np.int64], images: Figures, seeds: Figures
+) -> Figures:
+    """Give the mean recall of the classes that occur in a resample, over seeds: [1 + resamples]."""
+    present, groups = np.unique(labels, return_inverse=True)
+    recalls: Figures = np.nanmean(group_accuracies(correct, groups, len(present), images, seeds), axis=1)
+    return recalls
+
+
+def slope(correct: NDArray[np.bool_], x: NDArray[np.float64], images: Figures, seeds: Figures) -> Figures:
+    """Give the least-squares slope of correctness (0 or 1) on `x`, float64 [images], over seeds: [1 + resamples].
+
+    NaN where x does not vary. Slopes are linear in correctness: the slope of a difference of two splits is the difference
+    of their slopes.
+    """
+    centred = x - x.mean()
+    mean = images @ centred / len(x)
+    variance = images @ centred**2 / len(x) - mean**2
+    together = images @ (centred * correct).T / len(x)
+    covariance = together - mean[:, None] * model_accuracies(correct, images)
+    # What rounding leaves of a variance of zero is not one.
+    variance[variance <= 1e-12 * np.square(centred).max(initial=0.0)] = np.nan
+    slopes: Figures = over_seeds(covariance, seeds) / variance
+    return slopes
+
+
+def gap_explained(full: Figures, pruned: Figures, reference_alone: Figures) -> Estimate | None:
     """Give (full - pruned) / (full - reference alone), claim A; None where the interval of that gap is not above 0.
 
     Where the reference alone is as good as full, or better, there is no gap of which pruning could explain a share.
     """
-    denominator = full.minus(reference_alone)
-    if denominator.low <= 0:
+    if estimate(full - reference_alone).low <= 0:
         return None
-    gaps = full.resampled - reference_alone.resampled
-    # The few resamples without a gap have no share of it.
-    defined = gaps != 0
-    resampled = (full.resampled - pruned.resampled)[defined] / gaps[defined]
-    return _estimate((full.value - pruned.value) / denominator.value, resampled)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return estimate_where_defined((full - pruned) / (full - reference_alone))
 
 
 def verdict(difference: Estimate, margin: float) -> str:

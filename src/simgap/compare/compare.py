@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
-import numpy as np
-
-from simgap.compare.bootstrap import Accuracies, Estimate, accuracies, gap_explained, resample_weights, verdict
+from simgap.compare.bootstrap import Estimate, accuracy, estimate, gap_explained, mean_per_class_recall, verdict
+from simgap.compare.by_similarity import Bin, Change, accuracy_by_similarity, change_by_similarity
 from simgap.compare.parameters import CompareParameters
+from simgap.compare.resamples import ALL, HELD_OUT, QUERIES, RULE_QUERIES, Resamples
+from simgap.compare.robustness import Robustness, robustness
 from simgap.compare.study import Study
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One split on some images of one benchmark.
+
+    Attributes:
+        images: how many.
+        top1, top5, mean_per_class_recall: zero-shot, in [0, 1]; top5 is None where there are fewer than five classes.
+        minus_full, minus_control: differences of top-1 accuracy; None where there is nothing to compare with.
+    """
+
+    images: int
+    top1: Estimate
+    top5: Estimate | None
+    mean_per_class_recall: Estimate
+    minus_full: Estimate | None
+    minus_control: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -17,93 +38,130 @@ class Cell:
     """One split on one benchmark.
 
     Attributes:
-        marked: `used by the rule` or `held out`.
-        accuracy: over all images of the benchmark.
-        rule_queries, held_out: over the queries that the rule saw and over the others; None where there are none.
-        minus_full, minus_control: differences over all images; None where there is nothing to compare with.
+        used: whether the split's rule used queries of the benchmark.
+        measured: by kind of query: `all`, and where the rule used the benchmark `used by the rule` and `held out`.
         gap_explained: claim A; None where undefined.
-        verdict_full, verdict_control: what the differences show, or None.
+        verdict_full, verdict_control: what the differences over all images show, or None.
     """
 
-    marked: str
-    accuracy: Estimate
-    rule_queries: Estimate | None
-    held_out: Estimate | None
-    minus_full: Estimate | None
-    minus_control: Estimate | None
+    used: bool
+    measured: dict[str, Measured]
     gap_explained: Estimate | None
     verdict_full: str | None
     verdict_control: str | None
 
+    @property
+    def mark(self) -> str:
+        """What the split's rule made of the benchmark: `used by the rule` or `held out`."""
+        return RULE_QUERIES if self.used else HELD_OUT
 
-def _resampled(parameters: CompareParameters, study: Study) -> dict[tuple[str, str], dict[str, Accuracies]]:
-    """Resample every split on every benchmark, over all images and over the two kinds of query apart."""
-    result: dict[tuple[str, str], dict[str, Accuracies]] = {}
-    for benchmark in study.benchmarks:
-        used = study.used_by_rule[benchmark]
-        parts = {"all": np.ones(len(used), np.bool_), "rule_queries": used, "held_out": ~used}
-        for part, (part_name, chosen) in enumerate(parts.items()):
-            if not chosen.any():
-                continue
-            named = (parameters.seed, 0, part, *benchmark.encode())
-            images = resample_weights(int(chosen.sum()), parameters.resamples, named)
-            for split in study.splits:
-                # Named, not numbered: a split's interval does not depend on which others there are.
-                seeds = resample_weights(len(study.seeds), parameters.resamples, (parameters.seed, 1, *split.encode()))
-                correct = study.correct[split, benchmark][:, chosen]
-                result.setdefault((split, benchmark), {})[part_name] = accuracies(correct, images, seeds)
-    return result
+    @property
+    def whole(self) -> Measured:
+        """The figures over all images."""
+        return self.measured[ALL]
+
+    @property
+    def held_out(self) -> Measured | None:
+        """The figures over images that the rule did not see; None where it saw all of them."""
+        return self.measured.get(HELD_OUT) if self.used else self.whole
 
 
-def compare(parameters: CompareParameters, study: Study) -> dict[tuple[str, str], Cell]:
-    """Compare the splits of a study on every benchmark: a cell for each (split, benchmark)."""
-    resampled = _resampled(parameters, study)
+def _kinds_of(study: Study, split: str, benchmark: str) -> tuple[str, ...]:
+    return QUERIES if benchmark in study.splits[split].benchmarks else (ALL,)
+
+
+def _measure(study: Study, resamples: Resamples, benchmark: str, queries: str) -> dict[str, Measured]:
+    """Measure every split on one kind of a benchmark's images, where the kind says something of it."""
+    chosen = resamples.chosen(benchmark, queries)
+    if not chosen.any():
+        return {}
+    images = resamples.images(benchmark, queries)
+    seeds = {split: resamples.seeds(split) for split in study.splits}
+    top1 = {split: accuracy(study.correct[split, benchmark][:, chosen], images, seeds[split]) for split in study.splits}
+    full = study.full()
+
+    def minus(split: str, other: str | None) -> Estimate | None:
+        return estimate(top1[split] - top1[other]) if other and other != split else None
+
+    def measure(split: str) -> Measured:
+        top5 = study.correct_top5.get((split, benchmark))
+        recall = mean_per_class_recall(
+            study.correct[split, benchmark][:, chosen], study.labels[benchmark][chosen], images, seeds[split]
+        )
+        return Measured(
+            images=int(chosen.sum()),
+            top1=estimate(top1[split]),
+            top5=None if top5 is None else estimate(accuracy(top5[:, chosen], images, seeds[split])),
+            mean_per_class_recall=estimate(recall),
+            minus_full=minus(split, full),
+            minus_control=minus(split, study.control_of(split)),
+        )
+
+    return {split: measure(split) for split in study.splits if queries in _kinds_of(study, split, benchmark)}
+
+
+def _gaps_explained(study: Study, resamples: Resamples, benchmark: str) -> dict[str, Estimate | None]:
     full, alone = study.full(), study.reference_alone()
-    cells = {}
-    for split, info in study.splits.items():
-        control = study.control_of(split)
-        for benchmark in study.benchmarks:
-            parts = resampled[split, benchmark]
-            used = benchmark in info.benchmarks
-            whole = parts["all"]
-            base = resampled[full, benchmark]["all"] if full and full != split else None
-            same_size = resampled[control, benchmark]["all"] if control else None
-            minus_full = whole.minus(base) if base else None
-            minus_control = whole.minus(same_size) if same_size else None
-            explained = None
-            if base and alone and split != alone:
-                explained = gap_explained(base, whole, resampled[alone, benchmark]["all"])
+    if full is None or alone is None:
+        return {}
+    images = resamples.images(benchmark)
+    top1 = {split: accuracy(study.correct[split, benchmark], images, resamples.seeds(split)) for split in study.splits}
+    return {
+        split: gap_explained(top1[full], top1[split], top1[alone])
+        for split in study.splits
+        if split not in (full, alone)
+    }
+
+
+def _cells(parameters: CompareParameters, study: Study, resamples: Resamples) -> dict[tuple[str, str], Cell]:
+    cells: dict[tuple[str, str], Cell] = {}
+
+    def judge(difference: Estimate | None) -> str | None:
+        return verdict(difference, parameters.equivalence_margin) if difference else None
+
+    for benchmark in study.benchmarks:
+        measured = {queries: _measure(study, resamples, benchmark, queries) for queries in QUERIES}
+        explained = _gaps_explained(study, resamples, benchmark)
+        for split, info in study.splits.items():
+            of_split = {queries: found[split] for queries, found in measured.items() if split in found}
             cells[split, benchmark] = Cell(
-                marked="used by the rule" if used else "held out",
-                accuracy=whole.estimate(),
-                rule_queries=parts["rule_queries"].estimate() if used else None,
-                held_out=(parts["held_out"].estimate() if "held_out" in parts else None) if used else whole.estimate(),
-                minus_full=minus_full,
-                minus_control=minus_control,
-                gap_explained=explained,
-                verdict_full=verdict(minus_full, parameters.equivalence_margin) if minus_full else None,
-                verdict_control=verdict(minus_control, parameters.equivalence_margin) if minus_control else None,
+                used=benchmark in info.benchmarks,
+                measured=of_split,
+                gap_explained=explained.get(split),
+                verdict_full=judge(of_split[ALL].minus_full),
+                verdict_control=judge(of_split[ALL].minus_control),
             )
     return cells
 
 
-def flat_metrics(study: Study, cells: dict[tuple[str, str], Cell]) -> dict[str, Any]:
-    """Flatten a comparison to metrics: `<split>/<benchmark>/<figure>`, with `/low` and `/high` for its interval."""
-    metrics: dict[str, Any] = {"seeds": len(study.seeds)}
-    for (split, benchmark), cell in cells.items():
-        place = f"{split}/{benchmark}"
-        metrics[f"{place}/marked"] = cell.marked
-        for figure in ("accuracy", "rule_queries", "held_out", "minus_full", "minus_control", "gap_explained"):
-            estimate = getattr(cell, figure)
-            if estimate is not None:
-                metrics[f"{place}/{figure}"] = estimate.value
-                metrics[f"{place}/{figure}/low"] = estimate.low
-                metrics[f"{place}/{figure}/high"] = estimate.high
-        for figure in ("verdict_full", "verdict_control"):
-            if getattr(cell, figure) is not None:
-                metrics[f"{place}/{figure}"] = getattr(cell, figure)
-    for (split, benchmark, shots), accuracy in study.few_shot.items():
-        metrics[f"{split}/{benchmark}/accuracy_{shots}_shot"] = accuracy
-    for split, info in study.splits.items():
-        metrics[f"{split}/kept"] = info.kept
-    return metrics
+@dataclass(frozen=True)
+class Comparison:
+    """A study's splits side by side, each by (split, benchmark), split by split.
+
+    Attributes:
+        cells: accuracies, differences and claims.
+        by_similarity: see `accuracy_by_similarity`.
+        changes: see `change_by_similarity`.
+        robustness: see `robustness`.
+    """
+
+    cells: dict[tuple[str, str], Cell]
+    by_similarity: dict[tuple[str, str], list[Bin]]
+    changes: dict[tuple[str, str], Change]
+    robustness: dict[tuple[str, str], Robustness]
+
+
+def _by_split(study: Study, found: dict[tuple[str, str], Found]) -> dict[tuple[str, str], Found]:
+    places = [(split, benchmark) for split in study.splits for benchmark in study.benchmarks]
+    return {place: found[place] for place in places if place in found}
+
+
+def compare(parameters: CompareParameters, study: Study) -> Comparison:
+    """Compare the splits of a study on every benchmark."""
+    resamples = Resamples(parameters, study)
+    return Comparison(
+        _by_split(study, _cells(parameters, study, resamples)),
+        _by_split(study, accuracy_by_similarity(study, resamples)),
+        _by_split(study, change_by_similarity(study, resamples)),
+        _by_split(study, robustness(study, resamples, parameters.without_shift)),
+    )

@@ -15,11 +15,13 @@ class CompareParameters:
         resamples: bootstrap resamples.
         seed: seed of the bootstrap.
         equivalence_margin: largest difference of accuracy that counts as equal, in (0, 1).
+        without_shift: the benchmark without distribution shift, from which robustness is judged.
     """
 
     resamples: int
     seed: int
     equivalence_margin: float
+    without_shift: str
 
     def check(self) -> None:
         """Raise SimgapError where a value is out of range."""

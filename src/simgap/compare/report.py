@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from simgap.compare.bootstrap import Estimate
-from simgap.compare.compare import Cell
+from simgap.compare.by_similarity import FIFTHS
+from simgap.compare.compare import Cell, Comparison
 from simgap.compare.parameters import CompareParameters
-from simgap.compare.study import Study
+from simgap.compare.resamples import RULE_QUERIES
+from simgap.compare.study import Study, spread
 from simgap.prune.split import is_degenerate
 
 Cells = dict[tuple[str, str], Cell]
@@ -45,7 +50,7 @@ def _flags(study: Study) -> list[str]:
     ]
 
 
-def text_table(study: Study, cells: Cells) -> str:
+def text_table(study: Study, comparison: Comparison) -> str:
     """Lay out top-1 accuracies for a terminal; `*` marks a benchmark whose queries the split's rule used."""
     width = max(len(name) for name in study.splits) + 2
     lines = [
@@ -56,8 +61,8 @@ def text_table(study: Study, cells: Cells) -> str:
     for split, info in study.splits.items():
         row = f"{split:<{width}}{info.kept:>10}"
         for benchmark in study.benchmarks:
-            cell = cells[split, benchmark]
-            row += f"{_percent(cell.accuracy.value) + ('*' if cell.marked == 'used by the rule' else ' '):>11}"
+            cell = comparison.cells[split, benchmark]
+            row += f"{_percent(cell.whole.top1.value) + ('*' if cell.used else ' '):>11}"
         lines.append(row)
     return "\n".join([*lines, *_flags(study)]) + "\n"
 
@@ -68,30 +73,88 @@ def _accuracy_section(study: Study, cells: Cells) -> str:
         figures = []
         for benchmark in study.benchmarks:
             cell = cells[split, benchmark]
-            figures.append(_with_interval(cell.accuracy) + (" *" if cell.marked == "used by the rule" else ""))
+            figures.append(_with_interval(cell.whole.top1) + (" *" if cell.used else ""))
         rows.append([split, info.rule, str(info.kept), *figures])
     return _table(["split", "rule", "pool rows", *study.benchmarks], rows)
 
 
-def _held_out_section(study: Study, cells: Cells) -> str:
-    rows = [
-        [split, benchmark, _with_interval(cell.rule_queries), _with_interval(cell.held_out)]
-        for (split, benchmark), cell in cells.items()
-        if cell.rule_queries is not None
-    ]
-    return _table(["split", "benchmark", "queries used by the rule", "held-out queries"], rows)
+def _held_out_section(cells: Cells) -> str:
+    rows = []
+    for (split, benchmark), cell in cells.items():
+        if cell.used:
+            row = [split, benchmark]
+            for measured in (cell.measured.get(RULE_QUERIES), cell.held_out):
+                row.append(_with_interval(measured.top1 if measured else None))
+                row.append(_with_interval(measured.minus_control if measured else None, signed=True))
+            rows.append(row)
+    return _table(["split", "benchmark", "used by the rule", "minus control", "held out", "minus control"], rows)
 
 
-def _control_section(study: Study, cells: Cells) -> str:
+def _differences_section(study: Study, cells: Cells) -> str:
     rows = []
     for split in study.splits:
         control = study.control_of(split)
         if control:
             for benchmark in study.benchmarks:
                 cell = cells[split, benchmark]
-                difference = _with_interval(cell.minus_control, signed=True)
-                rows.append([split, control, benchmark, cell.marked, difference, str(cell.verdict_control)])
-    return _table(["split", "control", "benchmark", "the benchmark was", "split minus control", "verdict"], rows)
+                to_control = _with_interval(cell.whole.minus_control, signed=True)
+                to_full = _with_interval(cell.whole.minus_full, signed=True)
+                rows.append([split, control, benchmark, cell.mark, to_control, str(cell.verdict_control), to_full])
+    header = [
+        "split",
+        "control",
+        "benchmark",
+        "the benchmark was",
+        "split minus control",
+        "verdict",
+        "split minus full",
+    ]
+    return _table(header, rows)
+
+
+def _by_similarity_section(study: Study, comparison: Comparison) -> str:
+    split = study.full() or next(iter(study.splits))
+    rows = []
+    for benchmark in study.benchmarks:
+        bins = [found for found in comparison.by_similarity[split, benchmark] if found.kind == FIFTHS]
+        for found in bins:
+            rows.append(
+                [benchmark, f"{found.low:.3f} to {found.high:.3f}", str(found.images), _with_interval(found.figure)]
+            )
+    return _table(["benchmark", f"similarity to {split}", "images", "accuracy"], rows)
+
+
+def _change_section(comparison: Comparison) -> str:
+    rows = []
+    for (split, benchmark), change in comparison.changes.items():
+        ends = [
+            f"{found.low:+.3f} to {found.high:+.3f}: {_with_interval(found.figure, signed=True)}"
+            for found in (change.bins[0], change.bins[-1])
+        ]
+        rows.append([split, benchmark, *ends, _slope(change.slope)])
+    header = [
+        "split",
+        "benchmark",
+        "where similarity fell most",
+        "where it fell least",
+        "points for 0.01 of similarity",
+    ]
+    return _table(header, rows)
+
+
+def _slope(slope: Estimate | None) -> str:
+    if slope is None:
+        return "undefined"
+    return f"{slope.value:+.2f} [{slope.low:+.2f}, {slope.high:+.2f}]"
+
+
+def _robustness_section(comparison: Comparison) -> str:
+    rows = []
+    for (split, benchmark), found in comparison.robustness.items():
+        effective = "undefined" if found.effective is None else _with_interval(found.effective, signed=True)
+        beyond = "-" if found.effective is None else ("yes" if found.beyond_the_line else "no")
+        rows.append([split, benchmark, _with_interval(found.relative, signed=True), effective, beyond])
+    return _table(["split", "benchmark", "relative", "effective", "beyond the line"], rows)
 
 
 def _claim_a_section(study: Study, cells: Cells) -> str:
@@ -111,8 +174,8 @@ def _claim_b_section(study: Study, cells: Cells) -> str:
         if info.rule in ("dissimilar", "similar"):
             for benchmark in study.benchmarks:
                 cell = cells[split, benchmark]
-                difference = _with_interval(cell.minus_full, signed=True)
-                rows.append([split, str(info.kept), benchmark, cell.marked, difference, str(cell.verdict_full)])
+                difference = _with_interval(cell.whole.minus_full, signed=True)
+                rows.append([split, str(info.kept), benchmark, cell.mark, difference, str(cell.verdict_full)])
     return _table(["split", "pool rows", "benchmark", "the benchmark was", "split minus full", "verdict"], rows)
 
 
@@ -124,7 +187,7 @@ def _size_section(study: Study, cells: Cells) -> str:
             SIZE_RULES[info.rule],
             name,
             str(info.kept),
-            *(_percent(cells[name, b].accuracy.value) for b in study.benchmarks),
+            *(_percent(cells[name, b].whole.top1.value) for b in study.benchmarks),
         ]
         for name, info in chosen
     ]
@@ -133,31 +196,40 @@ def _size_section(study: Study, cells: Cells) -> str:
 
 def _few_shot_section(study: Study) -> str:
     rows = []
-    numbers = sorted({shots for _, _, shots in study.few_shot})
-    for shots in numbers:
-        for split in study.splits:
-            found = [study.few_shot.get((split, benchmark, shots)) for benchmark in study.benchmarks]
-            rows.append([str(shots), split, *("refused" if value is None else _percent(value) for value in found)])
-    return _table(["shots", "split", *study.benchmarks], rows)
+    for shots in sorted({shots for _, _, shots in study.few_shot}):
+        for split, info in study.splits.items():
+            figures = []
+            for benchmark in study.benchmarks:
+                found = study.few_shot.get((split, benchmark, shots))
+                figures.append("refused" if found is None else _with_spread(found))
+            rows.append([str(shots), split, "yes" if info.reference_rows else "no", *figures])
+    return _table(["shots", "split", "trained on the shots", *study.benchmarks], rows)
 
 
-def markdown_report(parameters: CompareParameters, study: Study, cells: Cells) -> str:
-    """Write the whole comparison as markdown."""
+def _with_spread(accuracies: NDArray[np.float64]) -> str:
+    deviation = spread(accuracies)
+    return _percent(float(accuracies.mean())) + ("" if deviation is None else f" ± {_percent(deviation)}")
+
+
+def markdown_report(parameters: CompareParameters, study: Study, comparison: Comparison) -> str:
+    """Write the comparison as markdown; the whole of it is in the tables of `write_tables`."""
     joined = any(split.reference_rows and split.kept for split in study.splits.values())
     margin = _percent(parameters.equivalence_margin)
+    cells = comparison.cells
     sections = [
         "# Splits compared\n",
         f"Top-1 accuracies in percent with 95% intervals ({_seeds(study)}; {parameters.resamples} resamples of seeds and images "
-        "together, paired by image where two splits are compared). `*`: the split's rule used queries of this benchmark.\n",
+        "together, paired by image where two splits are compared). `*`: the split's rule used queries of this benchmark. "
+        "The CSV files beside this one hold all figures, top-5 accuracy and mean per-class recall among them.\n",
         "## Zero-shot accuracy\n",
         _accuracy_section(study, cells) + "".join(f"\n{flag}\n" for flag in _flags(study)),
         "The reference joins the training data of every split.\n"
         if joined
         else "The reference joins no split but the one without pool rows: imagenet-like splits are at most ImageNet-like.\n",
         "## Queries that the rule used, and held-out queries of the same benchmark\n",
-        _held_out_section(study, cells),
-        "## Splits against random controls of the same size\n",
-        _control_section(study, cells),
+        _held_out_section(cells),
+        "## Splits against random controls of the same size, and against full\n",
+        _differences_section(study, cells),
         "## Claim A: the share of the gap that pruning explains\n",
         "(full - split) / (full - reference alone); undefined where the interval of that gap is not "
         "wholly above 0: then there is no gap of which pruning could explain a share.\n",
@@ -167,9 +239,22 @@ def markdown_report(parameters: CompareParameters, study: Study, cells: Cells) -
         _claim_b_section(study, cells),
         "Accuracy against split size:\n",
         _size_section(study, cells),
+        "## Does accuracy follow similarity?\n",
+        "By fifths of the images, least similar first; similar images may be easier for other reasons. Other splits, and "
+        "bins of 0.05 as in the paper: by_similarity.csv.\n",
+        _by_similarity_section(study, comparison),
+        "Less confounded: split minus control, query by query. The change in accuracy in the fifths of the images whose "
+        "similarity fell most and least (or rose most), and the slope over all. Every fifth: change_by_similarity.csv.\n",
+        _change_section(comparison),
+        "## Robustness\n",
+        "Relative: accuracy minus full's. Effective: minus what a line predicts from the accuracy on "
+        f"{parameters.without_shift}, fitted on logits of full and the random splits (Taori et al. 2020); undefined where they "
+        "are of fewer than two sizes. "
+        f"Beyond the line: the split's accuracy on {parameters.without_shift} lies outside theirs.\n",
+        _robustness_section(comparison),
         "## Few-shot accuracy\n",
-        "Linear classifier on the same reference images for every split and seed"
-        + ("; the reference was also trained on, as it joins every split.\n" if joined else ".\n"),
+        "Linear classifier on the same reference images for every split and seed; mean ± standard deviation over seeds and draws "
+        "of the shots.\n",
         _few_shot_section(study),
     ]
     return "\n".join(sections)

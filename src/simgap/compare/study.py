@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -22,18 +25,25 @@ class Study:
         full_rows: rows of the split full, trained or not.
         benchmarks: names.
         seeds: training seeds.
-        correct: by (split, benchmark): top-1 outcomes, bool [seeds, images].
+        labels: by benchmark: int64 [images].
         used_by_rule: by benchmark: the images that are queries of rules, bool [images].
-        few_shot: by (split, benchmark, shots): mean few-shot accuracy over seeds.
+        correct: by (split, benchmark): top-1 outcomes, bool [seeds, images].
+        correct_top5: the same for top-5, without benchmarks of fewer than five classes.
+        similarity: by (split, benchmark): s_q of what the split is trained on, the reference included where it joined,
+            float64 [images].
+        few_shot: by (split, benchmark, shots): accuracies, float64 [seeds, draws]; without benchmarks that are refused.
     """
 
     splits: dict[str, Split]
     full_rows: int
     benchmarks: list[str]
     seeds: list[int]
-    correct: dict[tuple[str, str], NDArray[np.bool_]]
+    labels: dict[str, NDArray[np.int64]]
     used_by_rule: dict[str, NDArray[np.bool_]]
-    few_shot: dict[tuple[str, str, int], float]
+    correct: dict[tuple[str, str], NDArray[np.bool_]]
+    correct_top5: dict[tuple[str, str], NDArray[np.bool_]]
+    similarity: dict[tuple[str, str], NDArray[np.float64]]
+    few_shot: dict[tuple[str, str, int], NDArray[np.float64]]
 
     def full(self) -> str | None:
         """Give the name of the split with all rows, where it was trained."""
@@ -52,38 +62,68 @@ class Study:
         return next((other for other in same_size if self.splits[other].controls == name), next(iter(same_size), None))
 
 
+def spread(accuracies: NDArray[np.float64]) -> float | None:
+    """Give the standard deviation of accuracies over all seeds and draws together; None where there is one alone."""
+    return float(accuracies.std(ddof=1)) if accuracies.size > 1 else None
+
+
+def _outcomes(tables: list[pa.Table], column: str) -> NDArray[np.bool_]:
+    return np.stack([table.column(column).to_numpy() for table in tables])
+
+
+def _few_shot(tables: list[pa.Table]) -> dict[int, NDArray[np.float64]]:
+    """Give accuracies [seeds, draws] by number of shots."""
+    found = {}
+    for column in tables[0].column_names:
+        if column.endswith("_shot"):
+            outcomes: list[NDArray[Any]] = [
+                pc.list_flatten(table.column(column)).to_numpy().reshape(len(table), -1) for table in tables
+            ]
+            found[int(column.removeprefix("correct_").removesuffix("_shot"))] = np.stack(
+                [of_draws.mean(axis=0) for of_draws in outcomes]
+            )
+    return found
+
+
 def read_study(
-    runs: list[str], seeds: list[int], benchmarks: list[str], splits: Path, similarity: Path, evaluations: Path
+    runs: list[str],
+    seeds: list[int],
+    benchmarks: list[str],
+    splits: Path,
+    similarity: Path,
+    profiles: Path,
+    evaluations: Path,
 ) -> Study:
     """Read a study, and check that all its tables speak of the same images.
 
     Raises:
-        SimgapError: an evaluation has other images than the benchmark's queries.
+        SimgapError: an evaluation or a profile has other images than the benchmark's queries.
     """
-    used, labels = {}, {}
+    read = {run: read_split(splits / run) for run in runs}
+    study = Study(read, read_split(splits / "full").kept, benchmarks, seeds, {}, {}, {}, {}, {}, {})
     for benchmark in benchmarks:
-        table = pq.read_table(similarity / benchmark / "queries.parquet", columns=["label", "used_by_rule"])
-        used[benchmark] = table.column("used_by_rule").to_numpy()
-        labels[benchmark] = table.column("label").to_numpy()
-    correct: dict[tuple[str, str], NDArray[np.bool_]] = {}
-    few_shot: dict[tuple[str, str, int], float] = {}
-    for run in runs:
-        for benchmark in benchmarks:
-            outcomes = []
-            shot_outcomes: dict[int, list[float]] = {}
-            for seed in seeds:
-                path = evaluations / f"{run}-{seed}" / f"{benchmark}.parquet"
-                table = pq.read_table(path)
-                if not np.array_equal(table.column("label").to_numpy(), labels[benchmark]):
+        queries = pq.read_table(similarity / benchmark / "queries.parquet", columns=["label", "used_by_rule"])
+        study.used_by_rule[benchmark] = queries.column("used_by_rule").to_numpy()
+        labels = study.labels[benchmark] = queries.column("label").to_numpy().astype(np.int64)
+        for run, split in read.items():
+            place = (run, benchmark)
+            paths = [evaluations / f"{run}-{seed}" / f"{benchmark}.parquet" for seed in seeds]
+            tables = [pq.read_table(path) for path in paths]
+            for path, table in zip(paths, tables, strict=True):
+                if not np.array_equal(table.column("label").to_numpy(), labels):
                     raise SimgapError(
                         f"{path}: has other images than {similarity / benchmark}; evaluate or measure anew"
                     )
-                outcomes.append(table.column("correct").to_numpy())
-                for column in table.column_names:
-                    if column.endswith("_shot"):
-                        shots = int(column.removeprefix("correct_").removesuffix("_shot"))
-                        shot_outcomes.setdefault(shots, []).append(float(table.column(column).to_numpy().mean()))
-            correct[run, benchmark] = np.stack(outcomes)
-            few_shot |= {(run, benchmark, shots): float(np.mean(found)) for shots, found in shot_outcomes.items()}
-    read = {run: read_split(splits / run) for run in runs}
-    return Study(read, read_split(splits / "full").kept, benchmarks, seeds, correct, used, few_shot)
+            study.correct[place] = _outcomes(tables, "correct")
+            if "correct_top5" in tables[0].column_names:
+                study.correct_top5[place] = _outcomes(tables, "correct_top5")
+            study.few_shot.update({(*place, shots): found for shots, found in _few_shot(tables).items()})
+            column = "similarity_with_reference" if split.reference_rows else "similarity"
+            profile = pq.read_table(profiles / run / f"{benchmark}.parquet", columns=[column])
+            if len(profile) != len(labels):
+                raise SimgapError(
+                    f"{profiles / run}: {benchmark} has {len(profile)} images, {similarity / benchmark} has "
+                    f"{len(labels)}; profile the split anew"
+                )
+            study.similarity[place] = profile.column(column).to_numpy().astype(np.float64)
+    return study

@@ -1,0 +1,114 @@
+"""Does accuracy follow similarity? Within a split, and in what changes between a split and its control."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simgap.compare.bootstrap import Estimate, Figures, estimate_where_defined, group_accuracies, slope
+from simgap.compare.resamples import Resamples
+from simgap.compare.study import Study
+
+FIFTHS, WIDTH = "fifth", "0.05"
+BINS_PER_UNIT = 20
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Images of a benchmark that are alike in similarity, or in its change.
+
+    Attributes:
+        kind: `fifth`, of the images by their value, or `0.05`, the width of the bin.
+        low, high: the smallest and the largest value in it.
+        images: how many.
+        figure: accuracy, or its change, with its interval.
+    """
+
+    kind: str
+    low: float
+    high: float
+    images: int
+    figure: Estimate | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What changes between a split and its control, query by query.
+
+    Attributes:
+        slope: change in accuracy for a change of 1 in s_q, by least squares over queries; None where s_q nowhere changes
+            or everywhere by the same.
+        bins: change in accuracy by fifths of the change in s_q.
+    """
+
+    slope: Estimate | None
+    bins: list[Bin]
+
+
+def fifths(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Give each value's fifth, int64 [values], 0 to 4: equal values share one, so that fifths may differ in size."""
+    edges = np.quantile(values, (0.2, 0.4, 0.6, 0.8))
+    return np.searchsorted(edges, values, side="left").astype(np.int64)
+
+
+def steps(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Give each value's bin of width 0.05, int64 [values], numbered by those that occur; a bin holds its lower edge."""
+    # Exact: a stored similarity has 24 bits.
+    _, numbers = np.unique(np.floor(values * BINS_PER_UNIT), return_inverse=True)
+    return numbers.astype(np.int64)
+
+
+def _bins(kind: str, values: NDArray[np.float64], groups: NDArray[np.int64], figures: Figures) -> list[Bin]:
+    found = []
+    for group in np.unique(groups):
+        inside = values[groups == group]
+        figure = estimate_where_defined(figures[:, group])
+        found.append(Bin(kind, float(inside.min()), float(inside.max()), len(inside), figure))
+    return found
+
+
+def accuracy_by_similarity(study: Study, resamples: Resamples) -> dict[tuple[str, str], list[Bin]]:
+    """Give every split's accuracy by s_q of what it is trained on: by fifths, and by bins of 0.05 as in the paper's figure.
+
+    Similar queries may be easier for other reasons than their similarity: `change_by_similarity` is less confounded.
+    """
+    result = {}
+    for benchmark in study.benchmarks:
+        images = resamples.images(benchmark)
+        for split in study.splits:
+            values = study.similarity[split, benchmark]
+            correct, seeds = study.correct[split, benchmark], resamples.seeds(split)
+            result[split, benchmark] = [
+                found
+                for kind, groups in ((FIFTHS, fifths(values)), (WIDTH, steps(values)))
+                for found in _bins(
+                    kind, values, groups, group_accuracies(correct, groups, int(groups.max()) + 1, images, seeds)
+                )
+            ]
+    return result
+
+
+def change_by_similarity(study: Study, resamples: Resamples) -> dict[tuple[str, str], Change]:
+    """Set the change in correctness of each query, split minus control, against the change in its s_q.
+
+    What makes a query hard under both splits cancels out. For splits with a trained control, on every benchmark.
+    """
+    result = {}
+    for benchmark in study.benchmarks:
+        images = resamples.images(benchmark)
+        for split in study.splits:
+            control = study.control_of(split)
+            if control is None:
+                continue
+            change = study.similarity[split, benchmark] - study.similarity[control, benchmark]
+            groups = fifths(change)
+            count = int(groups.max()) + 1
+            pair = [(study.correct[name, benchmark], resamples.seeds(name)) for name in (split, control)]
+            slopes = [slope(correct, change, images, seeds) for correct, seeds in pair]
+            figures = [group_accuracies(correct, groups, count, images, seeds) for correct, seeds in pair]
+            result[split, benchmark] = Change(
+                estimate_where_defined(slopes[0] - slopes[1]), _bins(FIFTHS, change, groups, figures[0] - figures[1])
+            )
+    return result

@@ -1,0 +1,42 @@
+"""The few figures of a comparison that are metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from simgap.compare.bootstrap import Estimate
+from simgap.compare.compare import Comparison
+from simgap.compare.resamples import RULE_QUERIES
+from simgap.compare.study import Study
+
+
+def flat_metrics(study: Study, comparison: Comparison) -> dict[str, Any]:
+    """Flatten a comparison to metrics: `<split>/<benchmark>/<figure>`, with `/low` and `/high` for its interval."""
+    metrics: dict[str, Any] = {"seeds": len(study.seeds)}
+
+    def add(place: str, found: Estimate | None) -> None:
+        if found is not None:
+            metrics.update({place: found.value, f"{place}/low": found.low, f"{place}/high": found.high})
+
+    for (split, benchmark), cell in comparison.cells.items():
+        place = f"{split}/{benchmark}"
+        rule_queries = cell.measured.get(RULE_QUERIES)
+        metrics[f"{place}/marked"] = cell.mark
+        add(f"{place}/accuracy", cell.whole.top1)
+        add(f"{place}/rule_queries", rule_queries.top1 if rule_queries else None)
+        add(f"{place}/held_out", cell.held_out.top1 if cell.held_out else None)
+        add(f"{place}/minus_full", cell.whole.minus_full)
+        add(f"{place}/minus_control", cell.whole.minus_control)
+        add(f"{place}/gap_explained", cell.gap_explained)
+        for figure in ("verdict_full", "verdict_control"):
+            if getattr(cell, figure) is not None:
+                metrics[f"{place}/{figure}"] = getattr(cell, figure)
+    for (split, benchmark), change in comparison.changes.items():
+        add(f"{split}/{benchmark}/accuracy_per_similarity", change.slope)
+    for (split, benchmark), found in comparison.robustness.items():
+        add(f"{split}/{benchmark}/effective_robustness", found.effective)
+    for (split, benchmark, shots), accuracies in study.few_shot.items():
+        metrics[f"{split}/{benchmark}/accuracy_{shots}_shot"] = float(accuracies.mean())
+    for split, info in study.splits.items():
+        metrics[f"{split}/kept"] = info.kept
+    return metrics

@@ -1,0 +1,39 @@
+"""The resamples that all figures of a study share."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simgap.compare.bootstrap import Figures, resample_counts
+from simgap.compare.parameters import CompareParameters
+from simgap.compare.study import Study
+
+ALL, RULE_QUERIES, HELD_OUT = "all", "used by the rule", "held out"
+QUERIES = (ALL, RULE_QUERIES, HELD_OUT)
+
+
+class Resamples:
+    """Counts of images, the same for every split, and of seeds, drawn for each split apart.
+
+    They are named, not numbered: an interval does not depend on which other splits and benchmarks there are.
+    """
+
+    def __init__(self, parameters: CompareParameters, study: Study) -> None:
+        self._parameters, self._study = parameters, study
+
+    def chosen(self, benchmark: str, queries: str) -> NDArray[np.bool_]:
+        """Say which images of a benchmark are of a kind of `QUERIES`, bool [images]."""
+        used = self._study.used_by_rule[benchmark]
+        return {ALL: np.ones(len(used), np.bool_), RULE_QUERIES: used, HELD_OUT: ~used}[queries]
+
+    def images(self, benchmark: str, queries: str = ALL) -> Figures:
+        """Give the counts of a benchmark's images of a kind of `QUERIES`, [1 + resamples, images of that kind]."""
+        named = (self._parameters.seed, 0, QUERIES.index(queries), *benchmark.encode())
+        count = int(self.chosen(benchmark, queries).sum())
+        return resample_counts(count, self._parameters.resamples, named)
+
+    def seeds(self, split: str) -> Figures:
+        """Give the counts of a split's seeds, [1 + resamples, seeds]."""
+        named = (self._parameters.seed, 1, *split.encode())
+        return resample_counts(len(self._study.seeds), self._parameters.resamples, named)

@@ -1,0 +1,87 @@
+"""The whole comparison as long tables, one CSV file a question."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from simgap.compare.bootstrap import Estimate
+from simgap.compare.compare import Comparison
+from simgap.compare.study import Study, spread
+
+Row = dict[str, str | int | float | None]
+FIGURES = ("top1", "top5", "mean_per_class_recall", "minus_full", "minus_control")
+
+
+def _interval(found: Estimate) -> Row:
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
+def accuracy_rows(comparison: Comparison) -> Iterator[Row]:
+    """Give zero-shot figures by kind of query: all, used by the rule, held out."""
+    for (split, benchmark), cell in comparison.cells.items():
+        for queries, measured in cell.measured.items():
+            for figure in FIGURES:
+                found = getattr(measured, figure)
+                if found is not None:
+                    about: Row = {"split": split, "benchmark": benchmark, "benchmark_was": cell.mark}
+                    yield about | {"queries": queries, "images": measured.images, "figure": figure} | _interval(found)
+
+
+def by_similarity_rows(comparison: Comparison) -> Iterator[Row]:
+    """Give accuracy by s_q of what the split is trained on."""
+    for (split, benchmark), bins in comparison.by_similarity.items():
+        for found in bins:
+            if found.figure is not None:
+                about: Row = {"split": split, "benchmark": benchmark, "bins": found.kind, "similarity_from": found.low}
+                yield about | {"similarity_to": found.high, "images": found.images} | _interval(found.figure)
+
+
+def change_rows(study: Study, comparison: Comparison) -> Iterator[Row]:
+    """Give the change in accuracy, split minus control, by the change in s_q."""
+    for (split, benchmark), change in comparison.changes.items():
+        for found in change.bins:
+            if found.figure is not None:
+                about: Row = {"split": split, "control": str(study.control_of(split)), "benchmark": benchmark}
+                about |= {"change_from": found.low, "change_to": found.high, "images": found.images}
+                yield about | _interval(found.figure)
+
+
+def robustness_rows(comparison: Comparison) -> Iterator[Row]:
+    """Give relative and effective robustness."""
+    for (split, benchmark), robustness in comparison.robustness.items():
+        for figure in ("relative", "effective"):
+            found = getattr(robustness, figure)
+            if found is not None:
+                about: Row = {"split": split, "benchmark": benchmark, "figure": figure}
+                yield about | {"beyond_the_line": int(robustness.beyond_the_line)} | _interval(found)
+
+
+def few_shot_rows(study: Study) -> Iterator[Row]:
+    """Give few-shot accuracy: mean, and standard deviation, over seeds and draws."""
+    for (split, benchmark, shots), accuracies in study.few_shot.items():
+        about: Row = {"split": split, "benchmark": benchmark, "shots": shots, "seeds": accuracies.shape[0]}
+        about |= {"draws": accuracies.shape[1], "trained_on_the_shots": int(study.splits[split].reference_rows)}
+        yield about | {"mean": float(accuracies.mean()), "spread": spread(accuracies)}
+
+
+def write_tables(study: Study, comparison: Comparison, folder: Path) -> None:
+    """Write accuracy.csv, by_similarity.csv, change_by_similarity.csv, robustness.csv and few_shot.csv.
+
+    Floats have nine significant digits; a table without rows is not written.
+    """
+    tables = {
+        "accuracy": accuracy_rows(comparison),
+        "by_similarity": by_similarity_rows(comparison),
+        "change_by_similarity": change_rows(study, comparison),
+        "robustness": robustness_rows(comparison),
+        "few_shot": few_shot_rows(study),
+    }
+    for name, rows in tables.items():
+        texts = [{k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+        if texts:
+            with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as stream:
+                writer = csv.DictWriter(stream, texts[0], lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(texts)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simgap.compare.by_similarity import (
+    FIFTHS,
+    WIDTH,
+    accuracy_by_similarity,
+    change_by_similarity,
+    fifths,
+    steps,
+)
+from simgap.compare.parameters import CompareParameters
+from simgap.compare.resamples import Resamples
+from simgap.compare.study import Study
+from simgap.prune.split import Split
+
+PARAMETERS = CompareParameters(resamples=300, seed=0, equivalence_margin=0.05, without_shift="val")
+IMAGES = 400
+SIMILARITIES = st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=60)
+
+
+def study(similarity: dict[str, np.ndarray], correct: dict[str, np.ndarray]) -> Study:
+    splits = {
+        "pruned": Split("imagenet-like", {}, ["val"], None, 40, 80, "", True, "x", None),
+        "control": Split("random", {}, [], None, 40, 80, "", True, "x", None),
+    }
+    seeds = next(iter(correct.values())).shape[0]
+    return Study(
+        splits,
+        80,
+        ["val"],
+        list(range(seeds)),
+        {"val": np.zeros(IMAGES, np.int64)},
+        {"val": np.ones(IMAGES, bool)},
+        {(split, "val"): outcomes for split, outcomes in correct.items()},
+        {},
+        {(split, "val"): values for split, values in similarity.items()},
+        {},
+    )
+
+
+@given(SIMILARITIES)
+def test_fifths_share_equal_values_and_follow_the_order(values: list[float]) -> None:
+    array = np.array(values, np.float64)
+    groups = fifths(array)
+    order = np.argsort(array, kind="stable")
+    assert (np.diff(groups[order]) >= 0).all()
+    for value in array:
+        assert len(set(groups[array == value])) == 1
+    assert 0 <= groups.min() <= groups.max() <= 4
+
+
+def test_fifths_of_different_values_are_of_one_size() -> None:
+    assert np.bincount(fifths(np.random.default_rng(0).permutation(50) / 50)).tolist() == [10] * 5
+
+
+@given(SIMILARITIES)
+def test_a_step_is_what_lies_between_two_edges(values: list[float]) -> None:
+    array = np.array(values, np.float64)
+    groups = steps(array)
+    # Edges at whole multiples of a twentieth, by exact integer arithmetic on the stored numbers.
+    expected = [
+        int(np.float64(value).as_integer_ratio()[0] * 20 // np.float64(value).as_integer_ratio()[1]) for value in values
+    ]
+    assert [sorted(set(expected)).index(step) for step in expected] == groups.tolist()
+
+
+def test_a_bin_holds_its_lower_edge() -> None:
+    assert steps(np.array([0.25, 0.5, 0.49, 0.3, 0.26])).tolist() == [0, 3, 2, 1, 0]
+
+
+def test_accuracy_by_similarity_counts_every_image_once() -> None:
+    random = np.random.default_rng(0)
+    similarity = {name: np.float32(random.random(IMAGES)).astype(np.float64) for name in ("pruned", "control")}
+    correct = {name: random.random((2, IMAGES)) < 0.2 + 0.6 * similarity[name] for name in similarity}
+    given_study = study(similarity, correct)
+    found = accuracy_by_similarity(given_study, Resamples(PARAMETERS, given_study))
+    for split in similarity:
+        for kind in (FIFTHS, WIDTH):
+            bins = [each for each in found[split, "val"] if each.kind == kind]
+            assert sum(each.images for each in bins) == IMAGES
+            for each in bins:
+                inside = (similarity[split] >= each.low) & (similarity[split] <= each.high)
+                assert inside.sum() == each.images
+                assert each.figure is not None
+                assert each.figure.value == pytest.approx(correct[split][:, inside].mean())
+                assert each.figure.low <= each.figure.value <= each.figure.high
+        fifth = [each.figure.value for each in found[split, "val"] if each.kind == FIFTHS and each.figure]
+        assert fifth[0] < fifth[-1]
+
+
+def test_a_change_that_follows_similarity_and_one_that_does_not() -> None:
+    random = np.random.default_rng(0)
+    fell = random.random(IMAGES) * 0.1
+    similarity = {"pruned": 0.9 - fell, "control": np.full(IMAGES, 0.9)}
+    hard = random.random((2, IMAGES))
+    control = hard < 0.9
+    for slope_there, pruned in ((5, hard < 0.9 - 5 * fell), (0, hard < 0.6)):
+        given_study = study(similarity, {"pruned": pruned, "control": control})
+        change = change_by_similarity(given_study, Resamples(PARAMETERS, given_study))["pruned", "val"]
+        assert change.slope is not None
+        assert change.slope.low < slope_there < change.slope.high
+        x, y = similarity["pruned"] - 0.9, pruned.mean(axis=0) - control.mean(axis=0)
+        assert change.slope.value == pytest.approx(np.polyfit(x, y, 1)[0])
+        assert [each.images for each in change.bins] == [80] * 5
+        least = np.argsort(x)[:80]
+        assert change.bins[0].figure is not None
+        assert change.bins[0].figure.value == pytest.approx(y[least].mean())
+
+
+def test_no_change_in_similarity_says_nothing() -> None:
+    same = np.random.default_rng(0).random(IMAGES)
+    correct = {name: np.random.default_rng(1).random((1, IMAGES)) < 0.5 for name in ("pruned", "control")}
+    given_study = study({"pruned": same, "control": same}, correct)
+    change = change_by_similarity(given_study, Resamples(PARAMETERS, given_study))
+    assert list(change) == [("pruned", "val")]
+    assert change["pruned", "val"].slope is None
+    assert [each.images for each in change["pruned", "val"].bins] == [IMAGES]
