@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
-from perf import prune, similarity
+from perf import evaluate, prune, similarity
 
 
 def run(program, *options: str) -> str:
@@ -40,3 +41,26 @@ def test_prune(tmp_path: Path) -> None:
         assert all(ratio > 0 for ratio in sides["ratios"].values())
     assert set(content["side_by_side"]) == {"imagenet-like", "dissimilar"}
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+
+
+@pytest.mark.slow
+def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CLIP_benchmark is stood in for; `tests/evaluate/test_parity.py` runs it."""
+    drawn: list[Path] = []
+
+    def stand_in(command: Path, model: Path, benchmarks: list[Path], out: Path) -> evaluate.Figures:
+        assert command == tmp_path / "environment"
+        assert (model / "open_clip_config.json").is_file()
+        drawn.extend(benchmarks)
+        return {path.name: {"acc1": 0.5, "acc5": 0.5, "mean_per_class_recall": 0.5} for path in benchmarks}
+
+    monkeypatch.setattr(evaluate.clip_benchmark, "install", lambda folder: folder)
+    monkeypatch.setattr(evaluate.clip_benchmark, "evaluate", stand_in)
+    options = ("--images", "8", "--repeats", "1", "--environment", str(tmp_path / "environment"))
+    printed = run(evaluate, *options, "--json", str(tmp_path / "out.json"))
+    assert "CLIP_benchmark takes" in printed
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert [path.name for path in drawn] == ["val", "sketch", "r", "a"]
+    assert set(content["figures"]["simgap"]) == {path.name for path in drawn}
+    assert all(len(seconds) == 1 for seconds in content["seconds"].values())
+    assert 0 < content["largest_difference"] <= 0.5

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, classification_report
 
-from simgap.data.benchmarks import load_benchmark
+from simgap.data.benchmarks import Benchmark, load_benchmark
 from simgap.data.images import BrokenImage, decode
 from simgap.data.shards import Accounting, read_shard, shard_paths
 from simgap.embed.model import load
@@ -227,10 +227,14 @@ def test_a_benchmark_that_is_cut_off_is_not_evaluated(model, tmp_path: Path) -> 
 
 def test_classes_of_a_benchmark_map_to_the_reference() -> None:
     reference = ("cat", "dog", "wolf")
-    assert map_classes(("dog", "cat"), reference, None) == ((1,), (0,))
-    assert map_classes(("dog", "eel"), reference, None) is None
-    assert map_classes(("canine", "cat"), reference, ((1, 2), (0,))) == ((1, 2), (0,))
-    with pytest.raises(SimgapError, match="class 3 is outside"):
-        map_classes(("canine", "cat"), reference, ((1, 3), (0,)))
+
+    def mapped(names: tuple[str, ...], given: tuple[tuple[int, ...], ...] | None):
+        return map_classes(Benchmark("val", Path("val"), names, ("a {c}",), (), given), reference)
+
+    assert mapped(("dog", "cat"), None) == ((1,), (0,))
+    assert mapped(("dog", "eel"), None) is None
+    assert mapped(("canine", "cat"), ((1, 2), (0,))) == ((1, 2), (0,))
+    with pytest.raises(SimgapError, match=r"val/reference_classes\.json: class 3 is outside the reference's 3 classes"):
+        mapped(("canine", "cat"), ((1, 3), (0,)))
     scores = np.array([[0.1, 0.2, 0.9]])
     assert benchmark_scores(scores, ((1, 2), (0,))).tolist() == [[0.9, 0.1]]

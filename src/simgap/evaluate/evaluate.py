@@ -26,30 +26,39 @@ from simgap.progress import progress
 class FewShot:
     """The shots of every draw, embedded once, for every benchmark.
 
+    Args:
+        classnames: the reference's classes.
+
     Raises:
-        SimgapError: the reference does not hold its shots any more.
+        SimgapError: a benchmark's reference classes are not there, or the reference does not hold its shots any more.
     """
 
     def __init__(
-        self, parameters: FewShotParameters, model: Model, shots: Shots, classnames: tuple[str, ...], batch_size: int
+        self,
+        parameters: FewShotParameters,
+        model: Model,
+        benchmarks: list[Benchmark],
+        shots: Shots,
+        classnames: tuple[str, ...],
+        batch_size: int,
     ) -> None:
         self.parameters, self.classnames, self.shots = parameters, classnames, shots
+        self._mapped = {benchmark.name: map_classes(benchmark, classnames) for benchmark in benchmarks}
         self.features = image_features(model, shots.samples(), batch_size, Accounting()).features
         if len(self.features) != len(shots.rows):
             raise SimgapError(f"{shots.reference}: has shots that cannot be decoded any more; embed the reference anew")
 
-    def predict(
-        self, mapped: tuple[tuple[int, ...], ...], features: NDArray[np.float32]
-    ) -> dict[int, NDArray[np.int64]]:
+    def predict(self, benchmark: str, features: NDArray[np.float32]) -> dict[int, NDArray[np.int64]]:
         """Give the predicted class of each image in every draw, int64 [images, draws], by number of shots.
 
-        Args:
-            mapped: for each class of the benchmark the reference classes that it stands for.
+        Empty where few-shot is refused, as the benchmark has a class without one of the reference's.
         """
+        mapped = self._mapped[benchmark]
+        if mapped is None:
+            return {}
+        draws = range(self.parameters.draws)
         return {
-            shots: np.stack(
-                [self._predict(draw, shots, mapped, features) for draw in range(self.parameters.draws)], axis=1
-            )
+            shots: np.stack([self._predict(draw, shots, mapped, features) for draw in draws], axis=1)
             for shots in self.parameters.shots
         }
 
@@ -146,8 +155,9 @@ def evaluate(
         SimgapError: a benchmark has no readable image or a label outside its class list, its reference classes are not
             there, or the reference does not hold its shots any more.
     """
-    mapped = {each.name: map_classes(each.classnames, classnames, each.reference_classes) for each in benchmarks}
-    few_shot = FewShot(parameters.few_shot, model, shots, classnames, parameters.batch_size) if shots else None
+    few_shot = None
+    if shots is not None:
+        few_shot = FewShot(parameters.few_shot, model, benchmarks, shots, classnames, parameters.batch_size)
     metrics: dict[str, Any] = {}
     prompts: dict[tuple[tuple[str, ...], tuple[str, ...]], NDArray[np.float32]] = {}
     with complete(out) as partial:
@@ -162,12 +172,10 @@ def evaluate(
             columns, found = _evaluate_benchmark(images, prompts[asked], benchmark, partial / "classes")
             found |= {f"zero_shot/{benchmark.name}/{k}": v for k, v in accounting.metrics(len(images.labels)).items()}
             if few_shot is not None:
-                reference_classes = mapped[benchmark.name]
-                found[f"few_shot/{benchmark.name}/refused"] = reference_classes is None
-                if reference_classes is not None:
-                    predictions = few_shot.predict(reference_classes, images.features)
-                    more = _few_shot_figures(benchmark.name, predictions, images.labels)
-                    columns, found = columns | more[0], found | more[1]
+                predictions = few_shot.predict(benchmark.name, images.features)
+                found[f"few_shot/{benchmark.name}/refused"] = not predictions
+                more = _few_shot_figures(benchmark.name, predictions, images.labels)
+                columns, found = columns | more[0], found | more[1]
             pq.write_table(pa.table(columns), partial / f"{benchmark.name}.parquet")
             metrics |= found
     return metrics

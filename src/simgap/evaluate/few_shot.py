@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
 
+from simgap.data.benchmarks import Benchmark
 from simgap.errors import SimgapError
 
 
@@ -33,9 +34,7 @@ def benchmark_scores(
     return np.stack([scores[:, list(indices)].max(axis=1) for indices in reference_classes], axis=1)
 
 
-def map_classes(
-    classnames: tuple[str, ...], reference: tuple[str, ...], given: tuple[tuple[int, ...], ...] | None
-) -> tuple[tuple[int, ...], ...] | None:
+def map_classes(benchmark: Benchmark, reference: tuple[str, ...]) -> tuple[tuple[int, ...], ...] | None:
     """Give each benchmark class the reference classes that it stands for: those given, else the one of equal name.
 
     None where a class has none: then few-shot is refused for the benchmark.
@@ -43,12 +42,14 @@ def map_classes(
     Raises:
         SimgapError: an index is outside the reference's classes.
     """
+    given = benchmark.reference_classes
     for index in (index for entry in given or () for index in entry):
         if index >= len(reference):
             raise SimgapError(
-                f"reference_classes.json: class {index} is outside the reference's {len(reference)} classes"
+                f"{benchmark.folder / 'reference_classes.json'}: class {index} is outside the reference's "
+                f"{len(reference)} classes"
             )
     mapped = given or tuple(
-        tuple(index for index, other in enumerate(reference) if other == name) for name in classnames
+        tuple(index for index, other in enumerate(reference) if other == name) for name in benchmark.classnames
     )
     return mapped if all(mapped) else None

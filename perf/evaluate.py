@@ -1,0 +1,123 @@
+"""simgap's evaluation beside CLIP_benchmark's: one model directory, the same benchmark folders, interleaved."""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import click
+
+from perf import clip_benchmark
+from perf.machine import report
+from simgap.data.benchmarks import load_benchmark
+from simgap.embed.model import load, save
+from simgap.evaluate.evaluate import evaluate
+from simgap.evaluate.parameters import EvaluateParameters, FewShotParameters
+from simgap.stage import reports_errors
+from simgap.toy.parameters import DrawParameters
+from simgap.toy.world import draw_world
+from simgap.train.train import build, read_model_config
+
+# CLIP_benchmark's own; few-shot it does not do.
+PARAMETERS = EvaluateParameters(batch_size=64, few_shot=FewShotParameters([], 1, 1.0, 0))
+NAMES = {"acc1": "top1", "acc5": "top5", "mean_per_class_recall": "mean_per_class_recall"}
+MODEL = "presets/models/pacs.json"
+DRAWN = ("val", "sketch", "r", "a")
+Figures = dict[str, dict[str, float]]
+
+
+def make_model(folder: Path) -> Path:
+    """Write a freshly initialised model as an open_clip directory."""
+    config = read_model_config(MODEL)
+    clip, _ = build(config, 0, folder)
+    save(clip, config, folder / "model")
+    return folder / "model"
+
+
+def draw_benchmarks(folder: Path, images: int) -> list[Path]:
+    """Draw four benchmarks of 96-pixel images."""
+    size = DrawParameters(seed=0, pool=1, reference=1, queries=images, image_size=96, planted=0, broken=0)
+    draw_world(size, folder / "world")
+    return [folder / "world" / "benchmarks" / name for name in DRAWN]
+
+
+def evaluate_here(model: Path, benchmarks: list[Path], out: Path) -> Figures:
+    """Evaluate as the stage does, and give the figures by CLIP_benchmark's names."""
+    found = evaluate(PARAMETERS, load(model), [load_benchmark(path) for path in benchmarks], None, (), out)
+    return {
+        path.name: {
+            name: found[f"zero_shot/{path.name}/{ours}"]
+            for name, ours in NAMES.items()
+            if f"zero_shot/{path.name}/{ours}" in found
+        }
+        for path in benchmarks
+    }
+
+
+def evaluate_alone(model: Path, benchmarks: list[Path], out: Path) -> Figures:
+    """Evaluate in a process of its own: starting it and importing count, as they do for CLIP_benchmark."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+        return executor.submit(evaluate_here, model, benchmarks, out).result()
+
+
+def largest_difference(ours: Figures, theirs: Figures) -> float:
+    """Give the largest difference of a figure that both have."""
+    return max(abs(ours[name][figure] - theirs[name][figure]) for name in ours for figure in ours[name])
+
+
+@click.command()
+@click.option("--model", type=click.Path(path_type=Path), help=f"An open_clip directory.  [default: made of {MODEL}]")
+@click.option("--benchmarks", type=click.Path(path_type=Path), help="Their folder.  [default: four, drawn]")
+@click.option("--images", default=1000, show_default=True, help="Of each drawn benchmark.")
+@click.option("--repeats", default=3, show_default=True)
+@click.option(
+    "--environment", type=click.Path(path_type=Path), default="scratch/clip_benchmark", show_default=True,
+    help="Where CLIP_benchmark is installed, unless it is there.",
+)  # fmt: skip
+@click.option("--json", "out", type=click.Path(path_type=Path))
+@reports_errors
+def main(
+    model: Path | None, benchmarks: Path | None, images: int, repeats: int, environment: Path, out: Path | None
+) -> None:
+    """Measure seconds from the start of a process to the figures, as medians over interleaved repeats."""
+    command = clip_benchmark.install(environment)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        chosen = (
+            sorted(path for path in benchmarks.iterdir() if path.is_dir())
+            if benchmarks
+            else draw_benchmarks(folder, images)
+        )
+        used = model or make_model(folder)
+        ways: dict[str, Callable[[Path], Figures]] = {
+            "simgap": lambda results: evaluate_alone(used, chosen, results),
+            "CLIP_benchmark": lambda results: clip_benchmark.evaluate(command, used, chosen, results),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        figures: dict[str, Figures] = {}
+        for repeat in range(repeats):
+            for name, way in ways.items():
+                results = folder / f"{name}-{repeat}"
+                begun = time.perf_counter()
+                figures[name] = way(results)
+                seconds[name].append(time.perf_counter() - begun)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    difference = largest_difference(figures["simgap"], figures["CLIP_benchmark"])
+    ratio = medians["CLIP_benchmark"] / medians["simgap"]
+    print(f"benchmarks {', '.join(path.name for path in chosen)}; largest difference of a figure {difference:.1e}")
+    table: list[tuple[str, ...]] = [("way", "seconds", "CLIP_benchmark takes")]
+    table += [
+        (name, f"{median:.1f}", f"{medians['CLIP_benchmark'] / median:.2f} x") for name, median in medians.items()
+    ]
+    content: dict[str, Any] = {"seconds": seconds, "medians": medians, "ratio": ratio, "figures": figures}
+    report(table, {**content, "largest_difference": difference}, out)
+
+
+if __name__ == "__main__":
+    main()
