@@ -10,6 +10,7 @@ import torch
 from conftest import jpeg, write_benchmark, write_pool, write_tar
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
 from sklearn.metrics import balanced_accuracy_score, classification_report
 
 from simgap.data.benchmarks import Benchmark, load_benchmark
@@ -163,15 +164,16 @@ def test_bad_benchmarks_and_references(model, embedded, tmp_path: Path) -> None:
         Shots(many, reference, embedded(reference), ("cat", "dog"))
 
 
-def test_ridge_regression_against_its_normal_equations() -> None:
+@pytest.mark.parametrize("dim", [5, 12, 30])
+def test_ridge_regression_against_scikit_learn(dim: int) -> None:
     random = np.random.default_rng(0)
-    features, queries = random.normal(size=(12, 5)).astype(np.float32), random.normal(size=(4, 5)).astype(np.float32)
+    features = random.normal(size=(12, dim)).astype(np.float32)
+    queries = random.normal(size=(4, dim)).astype(np.float32)
     labels = np.arange(12) % 3
-    x = features.astype(np.float64) - features.astype(np.float64).mean(axis=0)
-    y = np.where(labels[:, None] == np.arange(3), 1.0, -1.0)
-    penalty = 0.7 * (x**2).sum(axis=1).mean()
-    weights = np.linalg.inv(x.T @ x + penalty * np.eye(5)) @ x.T @ (y - y.mean(axis=0))
-    expected = (queries.astype(np.float64) - features.astype(np.float64).mean(axis=0)) @ weights + y.mean(axis=0)
+    wide = features.astype(np.float64)
+    penalty = 0.7 * ((wide - wide.mean(axis=0)) ** 2).sum(axis=1).mean()
+    targets = np.where(labels[:, None] == np.arange(3), 1.0, -1.0)
+    expected = Ridge(alpha=penalty).fit(wide, targets).predict(queries.astype(np.float64))
     assert np.allclose(ridge_scores(features, labels, 3, 0.7, queries), expected)
 
 
