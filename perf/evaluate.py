@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 
 from perf import clip_benchmark
 from perf.machine import report
-from simgap.data.benchmarks import load_benchmark
-from simgap.embed.model import load, save
-from simgap.evaluate.evaluate import evaluate
-from simgap.evaluate.parameters import EvaluateParameters, FewShotParameters
+from simgap.embed.model import save
+from simgap.files import read_json
 from simgap.stage import reports_errors
 from simgap.toy.parameters import DrawParameters
 from simgap.toy.world import draw_world
 from simgap.train.train import build, read_model_config
 
-# CLIP_benchmark's own; few-shot it does not do.
-PARAMETERS = EvaluateParameters(batch_size=64, few_shot=FewShotParameters([], 1, 1.0, 0))
+REPOSITORY = Path(__file__).resolve().parents[1]
+# CLIP_benchmark's own.
+BATCH_SIZE = 64
 NAMES = {"acc1": "top1", "acc5": "top5", "mean_per_class_recall": "mean_per_class_recall"}
-MODEL = "presets/models/pacs.json"
+MODEL = str(REPOSITORY / "presets" / "models" / "pacs.json")
 DRAWN = ("val", "sketch", "r", "a")
 Figures = dict[str, dict[str, float]]
 
@@ -41,15 +42,40 @@ def make_model(folder: Path) -> Path:
 
 
 def draw_benchmarks(folder: Path, images: int) -> list[Path]:
-    """Draw four benchmarks of 96-pixel images."""
-    size = DrawParameters(seed=0, pool=1, reference=1, queries=images, image_size=96, planted=0, broken=0)
+    """Draw four benchmarks; photographs on the web are as large as their images, or larger."""
+    size = DrawParameters(seed=0, pool=1, reference=1, queries=images, image_size=256, planted=0, broken=0)
     draw_world(size, folder / "world")
     return [folder / "world" / "benchmarks" / name for name in DRAWN]
 
 
-def evaluate_here(model: Path, benchmarks: list[Path], out: Path) -> Figures:
-    """Evaluate as the stage does, and give the figures by CLIP_benchmark's names."""
-    found = evaluate(PARAMETERS, load(model), [load_benchmark(path) for path in benchmarks], None, (), out)
+def write_params(folder: Path, benchmarks: list[Path]) -> None:
+    """Write the params file of a study that evaluates zero-shot on these benchmarks, as CLIP_benchmark does."""
+    content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
+    names = [path.name for path in benchmarks]
+    content["benchmarks"]["names"] = names
+    content["compare"]["without_shift"] = names[0]
+    content["reference"]["classnames"] = str(benchmarks[0].resolve() / "classnames.txt")
+    content["prune"] = {rule: {} for rule in content["prune"]}
+    content["runs"] = {"full": {}}
+    for training in (content["train"], content["embedder"]["train"]):
+        training["model"] = str(REPOSITORY / training["model"])
+    content["embed"]["decoders"] = len(os.sched_getaffinity(0))
+    content["evaluate"]["batch_size"] = BATCH_SIZE
+    content["evaluate"]["few_shot"]["shots"] = []
+    folder.mkdir()
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+
+
+def evaluate_by_stage(model: Path, benchmarks: list[Path], folder: Path) -> Figures:
+    """Run the stage as DVC does, and give its figures by CLIP_benchmark's names."""
+    write_params(folder, benchmarks)
+    parent = benchmarks[0].parent.resolve()
+    command = [sys.executable, "-m", "stages.evaluate", "--model", str(model.resolve()), "--benchmarks", str(parent)]
+    # Without few-shot, reference and embeddings are not read.
+    command += ["--reference", "reference", "--embeddings", "embeddings", "--out", "out", "--metrics", "metrics.json"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    found = read_json(folder / "metrics.json")
     return {
         path.name: {
             name: found[f"zero_shot/{path.name}/{ours}"]
@@ -60,21 +86,19 @@ def evaluate_here(model: Path, benchmarks: list[Path], out: Path) -> Figures:
     }
 
 
-def evaluate_alone(model: Path, benchmarks: list[Path], out: Path) -> Figures:
-    """Evaluate in a process of its own: starting it and importing count, as they do for CLIP_benchmark."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
-        return executor.submit(evaluate_here, model, benchmarks, out).result()
-
-
 def largest_difference(ours: Figures, theirs: Figures) -> float:
     """Give the largest difference of a figure that both have."""
     return max(abs(ours[name][figure] - theirs[name][figure]) for name in ours for figure in ours[name])
 
 
 @click.command()
-@click.option("--model", type=click.Path(path_type=Path), help=f"An open_clip directory.  [default: made of {MODEL}]")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="An open_clip directory.  [default: a fresh one]",
+)
 @click.option("--benchmarks", type=click.Path(path_type=Path), help="Their folder.  [default: four, drawn]")
-@click.option("--images", default=1000, show_default=True, help="Of each drawn benchmark.")
+@click.option("--images", default=500, show_default=True, help="Of each drawn benchmark.")
 @click.option("--repeats", default=3, show_default=True)
 @click.option(
     "--environment", type=click.Path(path_type=Path), default="scratch/clip_benchmark", show_default=True,
@@ -96,7 +120,7 @@ def main(
         )
         used = model or make_model(folder)
         ways: dict[str, Callable[[Path], Figures]] = {
-            "simgap": lambda results: evaluate_alone(used, chosen, results),
+            "simgap": lambda results: evaluate_by_stage(used, chosen, results),
             "CLIP_benchmark": lambda results: clip_benchmark.evaluate(command, used, chosen, results),
         }
         seconds: dict[str, list[float]] = {name: [] for name in ways}

@@ -27,7 +27,8 @@ def main(
     shots = None
     if params.evaluate.few_shot.shots:
         shots = Shots(params.evaluate.few_shot, reference, embeddings / "reference", classnames)
-    write_json(metrics, evaluate(params.evaluate, load(model), chosen, shots, classnames, out))
+    decoders = params.embed.decoders
+    write_json(metrics, evaluate(params.evaluate, load(model), chosen, shots, classnames, decoders, out))
 
 
 if __name__ == "__main__":

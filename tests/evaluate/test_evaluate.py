@@ -95,7 +95,7 @@ def test_zero_shot_is_the_argmax_over_the_mean_prompts(model, embedded, tmp_path
     reference = write_pool(tmp_path / "reference", 2, 9, labels=True)
     names = ("cat", "red dog")
     shots = Shots(FEW_SHOT, reference, embedded(reference), names)
-    metrics = evaluate(PARAMETERS, model, [load_benchmark(folder)], shots, names, tmp_path / "out")
+    metrics = evaluate(PARAMETERS, model, [load_benchmark(folder)], shots, names, 2, tmp_path / "out")
     samples = list(read_shard(folder / "test" / "0.tar", Accounting(), caption=False, label=True))
     with torch.inference_mode():
         images = torch.cat(
@@ -128,7 +128,7 @@ def test_zero_shot_is_the_argmax_over_the_mean_prompts(model, embedded, tmp_path
 def test_top5_of_a_benchmark_with_five_classes(model, tmp_path: Path) -> None:
     folder = write_benchmark(tmp_path / "val", [0, 1, 2, 3, 4, 0], ["cat", "dog", "eel", "fox", "hen"])
     parameters = EvaluateParameters(batch_size=4, few_shot=FewShotParameters([], 1, 1.0, 0))
-    metrics = evaluate(parameters, model, [load_benchmark(folder)], None, (), tmp_path / "out")
+    metrics = evaluate(parameters, model, [load_benchmark(folder)], None, (), 1, tmp_path / "out")
     assert metrics["zero_shot/val/top5"] == 1.0
     assert not any(name.startswith("few_shot") for name in metrics)
 
@@ -140,7 +140,7 @@ def test_few_shot_and_broken_images(model, embedded, tmp_path: Path) -> None:
     reference = write_pool(tmp_path / "reference", 2, 9, labels=True)
     names = ("cat", "dog")
     shots = Shots(FEW_SHOT, reference, embedded(reference), names)
-    metrics = evaluate(PARAMETERS, model, [load_benchmark(folder)], shots, names, tmp_path / "out")
+    metrics = evaluate(PARAMETERS, model, [load_benchmark(folder)], shots, names, 2, tmp_path / "out")
     assert metrics["zero_shot/val/read"] == 5
     assert metrics["zero_shot/val/kept"] == 4
     assert metrics["zero_shot/val/dropped/broken_image"] == 1
@@ -156,7 +156,7 @@ def test_few_shot_and_broken_images(model, embedded, tmp_path: Path) -> None:
 def test_bad_benchmarks_and_references(model, embedded, tmp_path: Path) -> None:
     folder = write_benchmark(tmp_path / "val", [0, 5], ["dog", "cat"])
     with pytest.raises(SimgapError, match="label 5 is outside the class list of 2"):
-        evaluate(PARAMETERS, model, [load_benchmark(folder)], None, ("cat", "dog"), tmp_path / "out")
+        evaluate(PARAMETERS, model, [load_benchmark(folder)], None, ("cat", "dog"), 1, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     reference = write_pool(tmp_path / "reference", 1, 9, labels=True)
     many = FewShotParameters(shots=[2, 5], draws=1, ridge=0.5, seed=0)
@@ -224,7 +224,7 @@ def test_a_benchmark_that_is_cut_off_is_not_evaluated(model, tmp_path: Path) -> 
     shard = folder / "test" / "0.tar"
     shard.write_bytes(shard.read_bytes()[: 2 * 2560])
     with pytest.raises(SimgapError, match="a benchmark should be whole"):
-        evaluate(PARAMETERS, model, [load_benchmark(folder)], None, ("cat", "dog"), tmp_path / "out")
+        evaluate(PARAMETERS, model, [load_benchmark(folder)], None, ("cat", "dog"), 1, tmp_path / "out")
 
 
 def test_classes_of_a_benchmark_map_to_the_reference() -> None:

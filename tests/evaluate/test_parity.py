@@ -52,7 +52,9 @@ def train_briefly(folder: Path, images: Path) -> Path:
 
 
 def check(command: Path, model: Path, benchmarks: list[Path], folder: Path) -> None:
-    ours = evaluate(PARAMETERS, load(model), [load_benchmark(path) for path in benchmarks], None, (), folder / "ours")
+    ours = evaluate(
+        PARAMETERS, load(model), [load_benchmark(path) for path in benchmarks], None, (), 2, folder / "ours"
+    )
     theirs = clip_benchmark.evaluate(command, model, benchmarks, folder / "theirs")
     for benchmark, figures in theirs.items():
         predictions = pq.read_table(folder / "ours" / f"{benchmark}.parquet").column("prediction").to_numpy()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from simgap.batches import batched
-from simgap.data.images import BrokenImage, decode
 from simgap.data.shards import Accounting, Sample, read_shard
+from simgap.embed.decode import decoded
 from simgap.embed.model import Model
 from simgap.embed.parameters import EmbedParameters
 from simgap.embed.store import INFO_FILE
@@ -51,24 +50,6 @@ def unit_norm(vectors: NDArray[np.float32], dropped: Counter[str]) -> tuple[NDAr
     return (wide[good] / norms[good, None]).astype(np.float16), good
 
 
-def _decoded(
-    samples: Iterable[Sample], model: Model, decoders: int, accounting: Accounting
-) -> Iterator[tuple[Sample, torch.Tensor]]:
-    def prepare(sample: Sample) -> torch.Tensor | str:
-        try:
-            return model.preprocess(decode(sample.image))  # type: ignore[no-any-return]
-        except BrokenImage as reason:
-            return str(reason)
-
-    with ThreadPoolExecutor(decoders) as threads:
-        for group in batched(samples, 256):
-            for sample, image in zip(group, threads.map(prepare, group), strict=True):
-                if isinstance(image, str):
-                    accounting.dropped[image] += 1
-                else:
-                    yield sample, image
-
-
 def _embed_part(
     parameters: EmbedParameters, model: Model, shards: tuple[Path, ...], classes: int | None, captioned: bool
 ) -> tuple[NDArray[np.float16], list[Sample], Accounting]:
@@ -84,7 +65,7 @@ def _embed_part(
                     raise SimgapError(f"{shard}: label {sample.label} is outside the class list of {classes} names")
                 yield sample
 
-    for group in batched(_decoded(samples(), model, parameters.decoders, accounting), parameters.batch_size):
+    for group in batched(decoded(samples(), model, parameters.decoders, accounting), parameters.batch_size):
         raw = encode(model, torch.stack([image for _, image in group]), parameters.batch_size)
         unit, good = unit_norm(raw, accounting.dropped)
         vectors.append(unit)

@@ -41,10 +41,11 @@ class FewShot:
         shots: Shots,
         classnames: tuple[str, ...],
         batch_size: int,
+        decoders: int,
     ) -> None:
         self.parameters, self.classnames, self.shots = parameters, classnames, shots
         self._mapped = {benchmark.name: map_classes(benchmark, classnames) for benchmark in benchmarks}
-        self.features = image_features(model, shots.samples(), batch_size, Accounting()).features
+        self.features = image_features(model, shots.samples(), batch_size, decoders, Accounting()).features
         if len(self.features) != len(shots.rows):
             raise SimgapError(f"{shots.reference}: has shots that cannot be decoded any more; embed the reference anew")
 
@@ -71,11 +72,13 @@ class FewShot:
         return ranking(benchmark_scores(scores, mapped), 1)[:, 0]
 
 
-def _load(model: Model, benchmark: Benchmark, batch_size: int, accounting: Accounting) -> LabelledFeatures:
+def _load(
+    model: Model, benchmark: Benchmark, batch_size: int, decoders: int, accounting: Accounting
+) -> LabelledFeatures:
     samples = (
         sample for path in benchmark.shards for sample in read_shard(path, accounting, caption=False, label=True)
     )
-    found = image_features(model, samples, batch_size, accounting)
+    found = image_features(model, samples, batch_size, decoders, accounting)
     if accounting.damaged_shards:
         raise SimgapError(
             f"{benchmark.folder}: {accounting.damaged_shards} shards end too soon or are corrupt; a benchmark should be whole"
@@ -135,6 +138,7 @@ def evaluate(
     benchmarks: list[Benchmark],
     shots: Shots | None,
     classnames: tuple[str, ...],
+    decoders: int,
     out: Path,
 ) -> dict[str, Any]:
     """Write two tables for each benchmark, one row an image and one row a class, and give accuracies in [0, 1].
@@ -150,6 +154,7 @@ def evaluate(
     Args:
         shots: the reference images of few-shot classification, None where there is none.
         classnames: the reference's classes.
+        decoders: threads that decode; speed, not results.
 
     Raises:
         SimgapError: a benchmark has no readable image or a label outside its class list, its reference classes are not
@@ -157,7 +162,7 @@ def evaluate(
     """
     few_shot = None
     if shots is not None:
-        few_shot = FewShot(parameters.few_shot, model, benchmarks, shots, classnames, parameters.batch_size)
+        few_shot = FewShot(parameters.few_shot, model, benchmarks, shots, classnames, parameters.batch_size, decoders)
     metrics: dict[str, Any] = {}
     prompts: dict[tuple[tuple[str, ...], tuple[str, ...]], NDArray[np.float32]] = {}
     with complete(out) as partial:
@@ -168,7 +173,7 @@ def evaluate(
             if asked not in prompts:
                 prompts[asked] = class_features(model, *asked)
             accounting = Accounting()
-            images = _load(model, benchmark, parameters.batch_size, accounting)
+            images = _load(model, benchmark, parameters.batch_size, decoders, accounting)
             columns, found = _evaluate_benchmark(images, prompts[asked], benchmark, partial / "classes")
             found |= {f"zero_shot/{benchmark.name}/{k}": v for k, v in accounting.metrics(len(images.labels)).items()}
             if few_shot is not None:

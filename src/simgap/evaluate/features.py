@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from simgap.batches import batched
-from simgap.data.images import BrokenImage, decode
 from simgap.data.shards import Accounting, Sample
+from simgap.embed.decode import decoded
 from simgap.embed.model import Model
 
 
@@ -25,28 +25,23 @@ class LabelledFeatures:
 
 @torch.inference_mode()
 def image_features(
-    model: Model, samples: Iterable[Sample], batch_size: int, accounting: Accounting
+    model: Model, samples: Iterable[Sample], batch_size: int, decoders: int, accounting: Accounting
 ) -> LabelledFeatures:
     """Embed labelled samples in their order; images that cannot be decoded are counted in `accounting`.
 
     Every batch is padded to `batch_size`, so that an image's features do not depend on how many stand beside it.
+
+    Args:
+        decoders: threads that decode; results do not depend on them.
     """
     features: list[NDArray[np.float32]] = [np.empty((0, model.dim), np.float32)]
     labels: list[int] = []
-    for group in batched(samples, batch_size):
-        images = []
-        for sample in group:
-            try:
-                images.append(model.preprocess(decode(sample.image)))
-            except BrokenImage as reason:
-                accounting.dropped[str(reason)] += 1
-            else:
-                labels.append(int(sample.label or 0))
-        if images:
-            batch = torch.stack(images)
-            padded = torch.zeros((batch_size, *batch.shape[1:]))
-            padded[: len(batch)] = batch
-            features.append(model.clip.encode_image(padded, normalize=True).numpy()[: len(batch)])
+    for group in batched(decoded(samples, model, decoders, accounting), batch_size):
+        batch = torch.stack([image for _, image in group])
+        padded = torch.zeros((batch_size, *batch.shape[1:]))
+        padded[: len(batch)] = batch
+        features.append(model.clip.encode_image(padded, normalize=True).numpy()[: len(batch)])
+        labels += [int(sample.label or 0) for sample, _ in group]
     return LabelledFeatures(np.concatenate(features), np.array(labels, np.int64))
 
 
