@@ -7,7 +7,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from perf import prune, similarity
+from perf import deduplicate, prune, similarity
 
 
 def run(program, *options: str) -> str:
@@ -39,4 +39,18 @@ def test_prune(tmp_path: Path) -> None:
         assert sides["simgap"]["kept"] == sides["reference"]["kept"], rule
         assert all(ratio > 0 for ratio in sides["ratios"].values())
     assert set(content["side_by_side"]) == {"imagenet-like", "dissimilar"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+
+
+def test_deduplicate(tmp_path: Path) -> None:
+    sizes = ("--quality-rows", "600", "--quality-clusters", "3", "--rows", "500", "--clusters", "5", "--dim", "64")
+    options = ("--previous-rows", "300", "--block-rows", "100", "--folder", str(tmp_path))
+    printed = run(deduplicate, *sizes, *options, "--json", str(tmp_path / "out.json"))
+    assert "within clusters, float64" in printed
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert content["float64_gives_the_same"]
+    quality = content["quality"]
+    assert quality["dropped_without_a_lower_neighbour"] == 0
+    assert quality["dropped"] <= quality["dropped_by_all_pairs"]
+    assert 0 < quality["recall_of_planted_pairs"] <= 1
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
