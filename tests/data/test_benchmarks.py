@@ -57,6 +57,7 @@ def test_contact_sheet_has_a_tile_for_every_class(tmp_path: Path) -> None:
 
     write_benchmark(tmp_path / "b" / "val", [0, 1, 1], ["cat", "dog"])
     write_benchmark(tmp_path / "b" / "sketch", [0, 1], ["dog", "eel"])
+    (tmp_path / "b" / ".r.converting").mkdir()
     draw_contact_sheet(tmp_path / "b", tmp_path / "sheet.png")
     assert Image.open(tmp_path / "sheet.png").size == (100 + 3 * 96, 20 + 2 * 96)
     with pytest.raises(SimgapError, match="is a folder"):

@@ -58,16 +58,21 @@ def download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_only_with_its_licence(download: Path, tmp_path: Path) -> None:
-    line = refused("objectnet", download, tmp_path / "out")
+    line = refused("objectnet", download, tmp_path / "objectnet")
     assert line.startswith(
         "error: --accept-licence: is not given; ObjectNet's licence forbids using it to tune a model"
     )
 
 
+def test_the_name_that_params_know_it_by(download: Path, tmp_path: Path) -> None:
+    line = refused("objectnet", download, tmp_path / "onet", "--accept-licence")
+    assert "onet: should be called objectnet" in line
+
+
 def test_shared_classes_under_its_own_names(download: Path, tmp_path: Path) -> None:
-    result = convert("objectnet", download, tmp_path / "out", "--accept-licence")
-    assert result.output == f"{tmp_path / 'out'}: 6 images of 3 classes\n"
-    benchmark = load_benchmark(tmp_path / "out")
+    result = convert("objectnet", download, tmp_path / "objectnet", "--accept-licence")
+    assert result.output == f"{tmp_path / 'objectnet'}: 6 images of 3 classes\n"
+    benchmark = load_benchmark(tmp_path / "objectnet")
     assert benchmark.classnames == ("Banana", "Chair", "T-shirt")
     assert benchmark.templates == templates()
     naive = [
@@ -75,28 +80,28 @@ def test_shared_classes_under_its_own_names(download: Path, tmp_path: Path) -> N
         for name in benchmark.classnames
     ]
     assert [list(entry) for entry in benchmark.reference_classes] == naive
-    assert [label for label, _ in written(tmp_path / "out")] == [0, 0, 1, 1, 2, 2]
+    assert [label for label, _ in written(tmp_path / "objectnet")] == [0, 0, 1, 1, 2, 2]
 
 
 def test_two_pixels_of_border_are_cut_off_and_the_rest_is_the_same(download: Path, tmp_path: Path) -> None:
-    convert("objectnet", download, tmp_path / "out", "--accept-licence")
+    convert("objectnet", download, tmp_path / "objectnet", "--accept-licence")
     expected = [
         photograph(10 * list(FOLDERS).index(name) + n) for name in ("banana", "chair", "t-shirt") for n in (0, 1)
     ]
-    for (_, image), pixels in zip(written(tmp_path / "out"), expected, strict=True):
+    for (_, image), pixels in zip(written(tmp_path / "objectnet"), expected, strict=True):
         assert image.startswith(b"\x89PNG")
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(image))), pixels[2:-2, 2:-2])
 
 
 def test_an_image_that_is_all_border(download: Path, tmp_path: Path) -> None:
     (download / "images" / "chair" / "1.png").write_bytes(png(photograph(0, (9, 4))))
-    line = refused("objectnet", download, tmp_path / "out", "--accept-licence")
+    line = refused("objectnet", download, tmp_path / "objectnet", "--accept-licence")
     assert f"{download / 'images' / 'chair' / '1.png'}: too_narrow; 1 of 6 images" in line
 
 
 def test_a_folder_that_is_not_objectnet_s(download: Path, tmp_path: Path) -> None:
     (download / "images" / "zebra").mkdir()
-    line = refused("objectnet", download, tmp_path / "out", "--accept-licence")
+    line = refused("objectnet", download, tmp_path / "objectnet", "--accept-licence")
     assert f"{download / 'images' / 'zebra'}: is no class folder of ObjectNet" in line
 
 
@@ -124,7 +129,7 @@ def put(file: str, content: object):
 )
 def test_mappings_that_do_not_fit(download: Path, tmp_path: Path, change, words: str) -> None:
     change(download)
-    assert words in refused("objectnet", download, tmp_path / "out", "--accept-licence")
+    assert words in refused("objectnet", download, tmp_path / "objectnet", "--accept-licence")
 
 
 def test_known_sizes() -> None:

@@ -95,6 +95,8 @@ def objectnet(source: Path, out: Path, accept_licence: bool, allow_incomplete: b
             f"--accept-licence: is not given; {NEEDS_LICENCE['objectnet']}, and posting its images without the red "
             "border, which is cut off here; give it if you keep to that"
         )
+    if out.name not in NEEDS_LICENCE:
+        raise SimgapError(f"{out}: should be called objectnet, the name under which a params file asks for its licence")
     _convert(source, out, lambda: find_objectnet(source, allow_incomplete=allow_incomplete), allow_incomplete)
 
 
