@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from conftest import jpeg
 from hypothesis import given
 from hypothesis import strategies as st
-from trees import convert, jpeg, refused, write_tree, written
+from trees import convert, refused, write_tree, written
 
 from simgap.data.benchmarks import load_benchmark
 from simgap.data.convert.image_set import natural_order
@@ -58,9 +59,10 @@ def test_templates_of_one_s_own(tmp_path: Path) -> None:
     [
         ({"a/1.jpg": b""}, "tree: has 1 classes; a benchmark needs at least 2"),
         ({"a/1.jpg": b"", "b/1.gif": b""}, "tree/b: holds no image (jpg, jpeg, png, webp)"),
-        ({"a/1.jpg": b"", "_/1.jpg": b""}, "' ' is no class name"),
+        ({"a/1.jpg": b"", "_/1.jpg": b""}, "'' is no class name"),
         ({"a/1.jpg": b"", "b\nc/1.jpg": b""}, "'b\\nc' is no class name"),
         ({"a_b/1.jpg": b"", "a b/1.jpg": b""}, "'a b' stands twice"),
+        ({"a/1.jpg": b"", "a_/1.jpg": b""}, "'a' stands twice"),
     ],
 )
 def test_a_tree_that_is_none(tmp_path: Path, files: dict[str, bytes], words: str) -> None:
@@ -90,7 +92,7 @@ def write_csv(folder: Path, text: str, encoding: str = "utf-8") -> Path:
 
 
 def test_a_csv_of_names_in_its_own_order(tmp_path: Path) -> None:
-    rows = 'size,path,classname\n1,images/z.png,"käse, alt"\n2,./x.jpg,apple\n3,images/y.JPG,apple\n'
+    rows = 'size,path,classname\n1,images/z.png,"käse, alt"\n2,./x.jpg,apple\n3, images/y.JPG,apple \n'
     file = write_csv(tmp_path, rows, encoding="utf-8-sig")
     assert convert("csv", file, tmp_path / "out").exit_code == 0
     assert load_benchmark(tmp_path / "out").classnames == ("apple", "käse, alt")

@@ -10,7 +10,8 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from trees import convert, jpeg, refused, write_tree, written
+from conftest import jpeg
+from trees import convert, refused, write_tree, written
 
 from simgap.data.benchmarks import load_benchmark
 from simgap.data.convert import write

@@ -7,10 +7,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from conftest import jpeg
 from filelock import FileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from trees import bytes_of, convert, jpeg, refused, write_tree, written
+from trees import bytes_of, convert, refused, write_tree, written
 
 from simgap.data.convert import write
 

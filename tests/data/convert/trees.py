@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from click.testing import CliRunner, Result
-from conftest import jpeg
 
 from simgap.cli import main
 from simgap.data.benchmarks import load_benchmark
@@ -45,6 +44,3 @@ def written(benchmark: Path) -> list[tuple[int | None, bytes]]:
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-__all__ = ["bytes_of", "convert", "jpeg", "refused", "write_tree", "written"]

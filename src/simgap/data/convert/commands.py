@@ -35,8 +35,12 @@ def _convert(
     from simgap.data.convert.write import check_out, write_benchmark, write_reference
 
     check_out(source, out)
-    found = find()
-    accounting = (write_reference if reference else write_benchmark)(found, out, allow_incomplete=allow_incomplete)
+    write = write_reference if reference else write_benchmark
+    try:
+        found = find()
+        accounting = write(found, out, allow_incomplete=allow_incomplete)
+    except OSError as error:
+        raise SimgapError(f"{error.filename or out}: {error.strerror}") from None
     left_out = accounting.dropped.total()
     line = f"{out}: {accounting.read - left_out} images of {len(found.classnames)} classes"
     if left_out:

@@ -55,7 +55,7 @@ def _shared_classes(mappings: Path) -> list[tuple[str, str, tuple[int, ...]]]:
     classes = _imagenet_classes(mappings)
     shared = []
     for name, imagenet in _mapping(path).items():
-        parts = str(imagenet).split("; ")
+        parts = [part.strip() for part in str(imagenet).split(";")]
         if name not in folders or any(part not in classes for part in parts):
             raise SimgapError(
                 f"{path}: {name!r} ({imagenet}) is not in the other files of mappings; take all four from one download"

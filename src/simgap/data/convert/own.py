@@ -16,7 +16,7 @@ def _check_names(where: Path, names: tuple[str, ...]) -> None:
     if len(names) < 2:
         raise SimgapError(f"{where}: has {len(names)} classes; a benchmark needs at least 2")
     for name in names:
-        if not name.strip() or not name.isprintable():
+        if not name or not name.isprintable():
             raise SimgapError(f"{where}: {name!r} is no class name; it should be text on one line")
         if names.count(name) > 1:
             raise SimgapError(f"{where}: the class name {name!r} stands twice; each class should have its own")
@@ -31,7 +31,7 @@ def find_in_folders(tree: Path, templates: tuple[str, ...]) -> ImageSet:
         SimgapError: there are fewer than two class folders, one has no image, or two give one name.
     """
     folders, beside = class_folders(tree)
-    names = tuple(folder.replace("_", " ") for folder in folders)
+    names = tuple(folder.replace("_", " ").strip() for folder in folders)
     _check_names(tree, names)
     images, ignored = images_in(tree, folders)
     empty = set(range(len(folders))) - {label for _, label in images}
@@ -58,12 +58,13 @@ def _rows(file: Path) -> Iterator[tuple[int, str, str | None, str | None]]:
             for row in rows:
                 if None in row.values() or None in row:
                     raise SimgapError(f"{file}: line {rows.line_num} should have {len(columns)} fields")
-                yield rows.line_num, row["path"], row.get("label"), row.get("classname")
+                fields = {column: value.strip() for column, value in row.items()}
+                yield rows.line_num, fields["path"], fields.get("label"), fields.get("classname")
     except FileNotFoundError:
         raise SimgapError(
             f"{file}: no such file; it should be a CSV of path and label, or path and classname"
         ) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         raise SimgapError(f"{file}: cannot be read as CSV ({error})") from None
 
 

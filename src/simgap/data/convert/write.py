@@ -74,7 +74,7 @@ def _content(path: Path, border: int) -> bytes | str:
     return stream.getvalue()
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     # A TarInfo has time 0 and no owner of its own accord.
     member = tarfile.TarInfo(name)
     member.size = len(content)
@@ -125,9 +125,9 @@ class _Shard:
 
     def _add(self, tar: tarfile.TarFile, key: str, image: Image, content: bytes) -> None:
         suffix = "png" if self.found.border else Path(image[0]).suffix.lower().lstrip(".")
-        _add(tar, f"{key}.{suffix}", content)
+        _add_member(tar, f"{key}.{suffix}", content)
         for kind, text in self.beside(self.found, key, image).items():
-            _add(tar, f"{key}.{kind}", text.encode())
+            _add_member(tar, f"{key}.{kind}", text.encode())
 
 
 def _write_shards(found: ImageSet, beside: Beside, folder: Path) -> list[Path]:
@@ -173,8 +173,6 @@ def _shards(
             yield [shard / TAR for shard in folders], accounting
     except Timeout:
         raise SimgapError(f"{out}: another process is writing it") from None
-    except OSError as error:
-        raise SimgapError(f"{error.filename or out}: {error.strerror}") from None
     remove(folder)
 
 
@@ -189,7 +187,8 @@ def write_benchmark(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Ac
     conversion that was killed goes on from them and ends with the same bytes.
 
     Raises:
-        SimgapError: an image cannot be used and `allow_incomplete` is not set, none can, or a file cannot be read or written.
+        SimgapError: an image cannot be used and `allow_incomplete` is not set, none can, or another process writes `out`.
+        OSError: a file cannot be read or written.
     """
     with _shards(found, _beside_query, out, allow_incomplete) as (shards, accounting), complete(out) as partial:
         (partial / "test").mkdir(parents=True)
@@ -210,7 +209,7 @@ def write_reference(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Ac
     shards expects.
 
     Raises:
-        SimgapError: as `write_benchmark`.
+        SimgapError, OSError: as `write_benchmark`.
     """
     mixed = sorted(found.images, key=lambda image: hashlib.sha256(image[0].encode("utf-8", "surrogateescape")).digest())
     found = replace(found, images=mixed)
