@@ -17,6 +17,7 @@ from simgap.deduplicate.arrays import save
 from simgap.embed.store import Embeddings
 from simgap.progress import progress
 from simgap.similarity.exact import check_unit_norm, exact_pairs, screening_error
+from simgap.similarity.kernels import to_single
 
 # Rows of a product: with blocks of a few thousand rows it stays in the cache.
 TILE_ROWS = 512
@@ -77,9 +78,9 @@ def take(pool: Embeddings, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         SimgapError: a row is not finite or not of unit norm.
     """
     ascending = np.argsort(rows)
-    stored = pool.take(rows[ascending])
+    stored = to_single(pool.take(rows[ascending]))
     check_unit_norm(stored)
-    vectors = np.empty(stored.shape, np.float32)
+    vectors = np.empty_like(stored)
     vectors[ascending] = stored
     return vectors
 
