@@ -251,3 +251,10 @@ def test_planted_near_duplicates_are_found(store, tmp_path: Path) -> None:
     wide = unit.astype(np.float64)
     has_lower_neighbour = (np.tril(wide @ wide.T, -1) > 1 - 0.05).any(axis=1)
     assert has_lower_neighbour[~keep].all()
+
+
+def test_a_sampled_row_that_is_no_direction_is_refused(store) -> None:
+    vectors = unit_rows(50, 8, 0)
+    vectors[7] = np.nan
+    with pytest.raises(SimgapError, match="unit norm"):
+        find_centroids(parameters(clusters=3), store("pool", vectors))

@@ -71,6 +71,7 @@ def test_vectors_that_are_no_directions_are_refused() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(DEVICE == "cpu", reason="no card is at hand")
 def test_bits_on_a_card_are_those_of_the_processor() -> None:
     """As many rows and queries as fill a card; the card's rounding of sums has to keep within its bound."""
     from simgap.similarity.engines.cpu import CpuEngine
@@ -81,6 +82,7 @@ def test_bits_on_a_card_are_those_of_the_processor() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(DEVICE == "cpu", reason="no card is at hand")
 def test_no_product_of_a_card_is_further_off_than_the_bound() -> None:
     rows = dense(4_000, 640, 0)
     made = engine(rows, 1, np.zeros(4_000), np.ones(4_000, bool))

@@ -15,6 +15,7 @@ from simgap.embed.store import Embeddings
 from simgap.errors import SimgapError
 from simgap.progress import progress
 from simgap.similarity.engines.choose import make_engine
+from simgap.similarity.exact import check_unit_norm
 from simgap.similarity.nearest import Nearest
 from simgap.similarity.scan import scan_part
 
@@ -26,7 +27,7 @@ def find_centroids(parameters: DeduplicateParameters, pool: Embeddings) -> NDArr
     threads; another number of threads adds in another order and ends elsewhere. Memory: the sample, twice in fp32.
 
     Raises:
-        SimgapError: there are more clusters than rows to fit them on.
+        SimgapError: there are more clusters than rows to fit them on, or a sampled row is not of unit norm.
     """
     if parameters.clusters == 1:
         return np.eye(1, pool.dim, dtype=np.float16)
@@ -37,6 +38,7 @@ def find_centroids(parameters: DeduplicateParameters, pool: Embeddings) -> NDArr
         )
     drawn = np.sort(np.random.default_rng(parameters.seed).choice(pool.rows, size, replace=False))
     sample = pool.take(drawn).astype(np.float32)
+    check_unit_norm(sample)
     kmeans = faiss.Kmeans(
         pool.dim,
         parameters.clusters,
