@@ -34,7 +34,7 @@ def parameters_of(model: Path, samples: int, batch_size: int, workers: int, thre
         samples_seen=samples,
         epochs=1.0,
         batch_size=batch_size,
-        micro_batch_size=batch_size,
+        micro_batch_size=None,
         learning_rate=5e-4,
         weight_decay=0.2,
         beta1=0.9,

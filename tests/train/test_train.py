@@ -30,7 +30,7 @@ def parameters(model: str, **changes) -> TrainParameters:
         "model": model, "budget": "samples_seen", "samples_seen": 48, "epochs": 2.0, "batch_size": 8,
         "learning_rate": 1e-3, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-6, "warmup_fraction": 0.2,
         "crop_scale": 0.8, "precision": "fp32", "workers": 0, "threads": 1, "shuffle_buffer": 100, "checkpoint_steps": 2,
-        "micro_batch_size": 8, "processes": 1, "readers": 1, "grad_checkpointing": False, "compile": False,
+        "micro_batch_size": None, "processes": 1, "readers": 1, "grad_checkpointing": False, "compile": False,
     }  # fmt: skip
     return TrainParameters(**{**values, **changes})
 
@@ -163,7 +163,7 @@ with join() as process:
 
 def test_a_batch_that_cannot_be_dealt_is_refused(config, shards, tmp_path) -> None:
     three = Process(0, 3, torch.device("cpu"))
-    with pytest.raises(SimgapError, match=r"train\.batch_size: 8 .* 3 processes"):
+    with pytest.raises(SimgapError, match=r"train\.batch_size: 8 .*3 processes"):
         micro_batches(parameters(config), three)
 
 
@@ -206,6 +206,7 @@ def test_a_loss_that_is_not_finite_ends_training(config, shards, tmp_path) -> No
         ("learning_rate", 0.0),
         ("workers", -1),
         ("threads", 0),
+        ("micro_batch_size", 3),
         ("crop_scale", 1.2),
     ],
 )

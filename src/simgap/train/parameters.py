@@ -11,7 +11,6 @@ PRECISIONS = ("fp32", "bf16")
 COUNTS = (
     "samples_seen",
     "batch_size",
-    "micro_batch_size",
     "threads",
     "processes",
     "readers",
@@ -30,8 +29,8 @@ class TrainParameters:
         samples_seen: samples seen in all, repeats counted.
         epochs: passes over the split and the reference rows.
         batch_size: samples of a step, over all processes: the batch that the contrastive loss sees.
-        micro_batch_size: samples that go through the model together. Where several make a batch, features of all are computed
-            twice, in the memory of one. Batch norms see a micro-batch alone.
+        micro_batch_size: samples that go through the model together; null: a process's whole share of the batch. Where several
+            make a share, features of all are computed twice, in the memory of one. Batch norms see a micro-batch alone.
         learning_rate: peak of warm-up and cosine decay.
         weight_decay, beta1, beta2, epsilon: AdamW's.
         warmup_fraction: share of the steps with linear warm-up.
@@ -56,7 +55,7 @@ class TrainParameters:
     samples_seen: int
     epochs: float
     batch_size: int
-    micro_batch_size: int
+    micro_batch_size: int | None
     learning_rate: float
     weight_decay: float
     beta1: float
@@ -84,9 +83,9 @@ class TrainParameters:
         for field in COUNTS:
             if getattr(self, field) < 1:
                 raise SimgapError(f"train.{field}: {getattr(self, field)} is out of range; it should be at least 1")
-        if self.batch_size % self.micro_batch_size:
+        if self.micro_batch_size is not None and (self.micro_batch_size < 1 or self.batch_size % self.micro_batch_size):
             raise SimgapError(
-                f"train.batch_size: {self.batch_size} should be a multiple of train.micro_batch_size ({self.micro_batch_size})"
+                f"train.micro_batch_size: {self.micro_batch_size} should be null or divide train.batch_size ({self.batch_size})"
             )
         for field in ("epochs", "learning_rate", "epsilon"):
             if getattr(self, field) <= 0:

@@ -104,6 +104,7 @@ def _loader(
     process: Process,
     config: dict[str, Any],
     tokenizer: Any,
+    size: int,
     done: int,
 ) -> Iterator[Batch]:
     preprocess = image_transform_v2(
@@ -117,7 +118,7 @@ def _loader(
         tokenizer,
         seed=seed,
         buffer=parameters.shuffle_buffer,
-        micro_batch=parameters.micro_batch_size,
+        micro_batch=size,
         readers=parameters.readers,
         rank=process.rank,
         world_size=process.world_size,
@@ -145,19 +146,19 @@ def _wrapped(clip: torch.nn.Module, parameters: TrainParameters, process: Proces
     return wrapped
 
 
-def micro_batches(parameters: TrainParameters, process: Process) -> int:
-    """Give how many micro-batches of a step are one process's.
+def micro_batches(parameters: TrainParameters, process: Process) -> tuple[int, int]:
+    """Give how many micro-batches of a step are one process's, and the samples of each.
 
     Raises:
         SimgapError: the batch cannot be dealt to the processes in micro-batches.
     """
-    dealt = parameters.micro_batch_size * process.world_size
-    if parameters.batch_size % dealt:
+    size = parameters.micro_batch_size or parameters.batch_size // process.world_size
+    if size == 0 or parameters.batch_size % (size * process.world_size):
         raise SimgapError(
-            f"train.batch_size: {parameters.batch_size} should be a multiple of train.micro_batch_size "
-            f"({parameters.micro_batch_size}) times {process.world_size} processes"
+            f"train.batch_size: {parameters.batch_size} cannot be dealt to {process.world_size} processes in micro-batches "
+            f"of {size}; make it a multiple"
         )
-    return parameters.batch_size // dealt
+    return parameters.batch_size // (size * process.world_size), size
 
 
 def train(
@@ -188,7 +189,7 @@ def train(
         )
     process = process or Process(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     torch.set_num_threads(parameters.threads)
-    of_step = micro_batches(parameters, process)
+    of_step, size = micro_batches(parameters, process)
     config = read_model_config(parameters.model)
     clip, tokenizer = build(config, seed, scratch / f"process-{process.rank}")
     clip.to(process.device)
@@ -197,7 +198,7 @@ def train(
     step_of = ContrastiveStep(_wrapped(clip, parameters, process), process, parameters.precision)
     steps = count_steps(parameters, samples)
     begun = len(state.losses)
-    loader = _loader(parameters, seed, shards, process, config, tokenizer, begun * of_step)
+    loader = _loader(parameters, seed, shards, process, config, tokenizer, size, begun * of_step)
     bar = progress(range(begun, steps), steps, f"train {out.name}", "step", initial=begun, silent=not process.writes)
     for step in bar:
         for group in state.optimizer.param_groups:
