@@ -28,7 +28,7 @@ test: lint ## lint, types and the fast tests
 
 .PHONY: test-all
 test-all: lint ## the same with the slow tests
-	pytest -m 'not gpu' -n 2 --dist loadfile
+	pytest -n 2 --dist loadfile
 
 .PHONY: demo
 demo: environment ## the whole toy study from an empty cache, then the comparison table

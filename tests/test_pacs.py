@@ -22,8 +22,8 @@ def test_photographs_through_the_prunes_and_one_training(pacs: Path, tmp_path: P
         content["repeats"]["seeds"] = [0]
 
     folder = repository(tmp_path / "study", "pacs", brief)
-    rules = read_rules(folder)
-    run(folder, "dvc", "repro", *rules, "train@sketch-pruned-0", "ground-truth@pacs")
+    targets = rules_and_profiles(folder)
+    run(folder, "dvc", "repro", *targets, "train@sketch-pruned-0", "ground-truth@pacs")
     check_against_naive(folder)
     load(folder / "models" / "sketch-pruned-0")
     embedded = read_json(folder / "metrics" / "embed" / "pool.json")
@@ -36,9 +36,9 @@ def test_photographs_through_the_prunes_and_one_training(pacs: Path, tmp_path: P
     assert 200 < truth["deduplication/true_duplicates"] <= 228
 
 
-def read_rules(folder: Path) -> list[str]:
+def rules_and_profiles(folder: Path) -> list[str]:
     stages = run(folder, "dvc", "stage", "list", "--name-only").split()
-    return [stage for stage in stages if stage.startswith("prune-")]
+    return [stage for stage in stages if stage.startswith(("prune-", "profile-"))]
 
 
 def test_a_changed_data_set_is_not_copied(pacs: Path, tmp_path: Path) -> None:

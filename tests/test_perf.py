@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from perf import evaluate, prune, similarity
+from perf import deduplicate, evaluate, prune, similarity
 
 
 def run(program, *options: str) -> str:
@@ -64,3 +64,17 @@ def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(content["figures"]["simgap"]) == {path.name for path in drawn}
     assert all(len(seconds) == 1 for seconds in content["seconds"].values())
     assert 0 < content["largest_difference"] <= 0.5
+
+
+def test_deduplicate(tmp_path: Path) -> None:
+    sizes = ("--quality-rows", "600", "--quality-clusters", "3", "--rows", "500", "--clusters", "5", "--dim", "64")
+    options = ("--previous-rows", "300", "--block-rows", "100", "--folder", str(tmp_path))
+    printed = run(deduplicate, *sizes, *options, "--json", str(tmp_path / "out.json"))
+    assert "within clusters, float64" in printed
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert content["float64_gives_the_same"]
+    quality = content["quality"]
+    assert quality["dropped_without_a_lower_neighbour"] == 0
+    assert quality["dropped"] <= quality["dropped_by_all_pairs"]
+    assert 0 < quality["recall_of_planted_pairs"] <= 1
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from simgap.data.convert.commands import convert
 from simgap.stage import PARAMS_FILE, PATH, reports_errors
 
 METRICS = Path("metrics")
@@ -16,6 +17,9 @@ METRICS = Path("metrics")
 @click.group()
 def main() -> None:
     """How much of a CLIP model's benchmark accuracy is owed to training images that resemble the test images?"""
+
+
+main.add_command(convert)
 
 
 @main.command()
@@ -63,21 +67,6 @@ def ui(port: int) -> None:
         str(port),
     ]
     os.execv(sys.executable, command)
-
-
-@main.command()
-@click.argument("tree", type=PATH)
-@click.argument("out", type=PATH)
-@click.option("--templates", type=PATH, help="Prompts with {c}, one a line.  [default: a photo of a {c}]")
-@reports_errors
-def convert(tree: Path, out: Path, templates: Path | None) -> None:
-    """Convert an ImageFolder TREE (a folder a class) to the benchmark OUT."""
-    from simgap.data.benchmarks import read_templates
-    from simgap.data.convert import convert_image_folder
-
-    prompts = read_templates(templates) if templates else ("a photo of a {c}",)
-    classes, images = convert_image_folder(tree, prompts, out)
-    click.echo(f"{out}: {images} images of {classes} classes")
 
 
 @main.command("contact-sheet")

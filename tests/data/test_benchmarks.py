@@ -3,12 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import jpeg, write_benchmark
+from conftest import write_benchmark
 
 from simgap.data.benchmarks import load_benchmark
 from simgap.data.contact_sheet import draw_contact_sheet
-from simgap.data.convert import convert_image_folder
-from simgap.data.shards import Accounting, read_shard
 from simgap.errors import SimgapError
 
 
@@ -54,36 +52,12 @@ def test_an_incomplete_benchmark_is_refused(tmp_path: Path, change, words: str) 
     assert words in str(raised.value)
 
 
-def test_an_image_folder_becomes_a_benchmark_in_natural_order(tmp_path: Path) -> None:
-    for name, images in (("10", 1), ("2", 2), ("grey_wolf", 1)):
-        (tmp_path / "tree" / name).mkdir(parents=True)
-        for index in range(images):
-            (tmp_path / "tree" / name / f"{index}.jpg").write_bytes(jpeg(index))
-    assert convert_image_folder(tmp_path / "tree", ("a {c}",), tmp_path / "out", shard_images=3) == (3, 4)
-    benchmark = load_benchmark(tmp_path / "out")
-    assert benchmark.classnames == ("2", "10", "grey wolf")
-    assert len(benchmark.shards) == 2
-    labels = [s.label for shard in benchmark.shards for s in read_shard(shard, Accounting(), caption=False, label=True)]
-    assert labels == [0, 0, 1, 2]
-    for taken in (tmp_path / "out", tmp_path / "tree", tmp_path / "tree" / "new"):
-        with pytest.raises(SimgapError, match="does not exist yet"):
-            convert_image_folder(tmp_path / "tree", ("a {c}",), taken)
-    assert len(list((tmp_path / "tree").rglob("*.jpg"))) == 4
-
-
-def test_a_tree_with_an_empty_class(tmp_path: Path) -> None:
-    (tmp_path / "tree" / "a").mkdir(parents=True)
-    (tmp_path / "tree" / "b").mkdir()
-    with pytest.raises(SimgapError, match="holds no image"):
-        convert_image_folder(tmp_path / "tree", ("a {c}",), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 def test_contact_sheet_has_a_tile_for_every_class(tmp_path: Path) -> None:
     from PIL import Image
 
     write_benchmark(tmp_path / "b" / "val", [0, 1, 1], ["cat", "dog"])
     write_benchmark(tmp_path / "b" / "sketch", [0, 1], ["dog", "eel"])
+    (tmp_path / "b" / ".r.converting").mkdir()
     draw_contact_sheet(tmp_path / "b", tmp_path / "sheet.png")
     assert Image.open(tmp_path / "sheet.png").size == (100 + 3 * 96, 20 + 2 * 96)
     with pytest.raises(SimgapError, match="is a folder"):

@@ -19,7 +19,7 @@ from simgap.similarity.engines.cpu import CpuEngine, Faster
 from simgap.similarity.engines.engine import Engine
 from simgap.similarity.engines.second_opinion import FaissEngine
 from simgap.similarity.exact import exact_product
-from simgap.similarity.nearest import Nearest
+from simgap.similarity.nearest import DECIDED, Nearest, NearestCandidates
 from simgap.similarity.scan import scan_part
 
 
@@ -235,3 +235,23 @@ def test_no_bf16_product_is_further_off_than_its_bound(dim: int) -> None:
         products.write(0, 300, found)
         off = np.abs(found - exact_product(a[:200], a.astype(np.float64))).max()
         assert off < products.error < 20 * off
+
+
+def test_rows_that_are_alike_do_not_pile_up(monkeypatch) -> None:
+    rows, queries = np.repeat(dense(1, 16, 0), 4000, axis=0), dense(30, 16, 1)
+    most = []
+    update = NearestCandidates.update
+
+    def watched(self, found) -> None:
+        update(self, found)
+        most.append(sum(len(candidates.row) for candidates in self._kept))
+
+    monkeypatch.setattr(NearestCandidates, "update", watched)
+    found = answers(CpuEngine(queries, 3, np.zeros(30), np.ones(30, bool)), rows, 100)
+    assert max(most) <= 100 * 30 + DECIDED * 3 * 30
+    assert found["row"] == [[0, 1, 2]] * 30
+
+
+def test_a_name_of_no_engine() -> None:
+    with pytest.raises(ValueError, match="no engine"):
+        make_engine("gpus", dense(2, 4, 0), 1)

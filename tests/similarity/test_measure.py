@@ -98,3 +98,16 @@ def test_a_killed_stage_goes_on_from_its_finished_parts_and_ends_with_the_same_b
     assert run("killed") == whole
     # The reference again, and of the pool the third part alone.
     assert {first for first in answered[before:] if first >= 9} == {first for first in answered if first >= 60}
+
+
+@pytest.mark.parametrize("empty", ["pool", "reference", "val"])
+def test_a_set_without_rows_is_named(store, tmp_path, empty: str) -> None:
+    rows = {"pool": 5, "reference": 3, "val": 2, empty: 0}
+    pool, reference = (
+        store("pool", unit_rows(rows["pool"], 4, 0)),
+        store("reference", unit_rows(rows["reference"], 4, 1)),
+    )
+    queries = store("val", unit_rows(rows["val"], 4, 2), labels=[0] * rows["val"])
+    used = np.ones(rows["val"], bool)
+    with pytest.raises(SimgapError, match=f"{empty}: holds no rows"):
+        measure(SimilarityParameters(2, "cpu"), pool, reference, queries, used, tmp_path / "out", tmp_path / "scratch")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -14,9 +17,12 @@ from safetensors.torch import load_file
 from simgap.embed.model import WEIGHTS_FILE, load
 from simgap.errors import SimgapError
 from simgap.train import train as module
-from simgap.train.data import Samples, TrainingShard, kept_shards, readable_shards
+from simgap.train.checkpoint import State
+from simgap.train.data import MicroBatches, TrainingShard, kept_shards, readable_shards
 from simgap.train.parameters import TrainParameters
-from simgap.train.train import count_steps, learning_rate, read_model_config, train
+from simgap.train.process import Process
+from simgap.train.step import ContrastiveStep
+from simgap.train.train import build, count_steps, learning_rate, micro_batches, read_model_config, train
 
 
 def parameters(model: str, **changes) -> TrainParameters:
@@ -24,6 +30,7 @@ def parameters(model: str, **changes) -> TrainParameters:
         "model": model, "budget": "samples_seen", "samples_seen": 48, "epochs": 2.0, "batch_size": 8,
         "learning_rate": 1e-3, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-6, "warmup_fraction": 0.2,
         "crop_scale": 0.8, "precision": "fp32", "workers": 0, "threads": 1, "shuffle_buffer": 100, "checkpoint_steps": 2,
+        "micro_batch_size": None, "processes": 1, "readers": 1, "grad_checkpointing": False, "compile": False,
     }  # fmt: skip
     return TrainParameters(**{**values, **changes})
 
@@ -83,6 +90,83 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
+def test_a_checkpoint_is_written_where_an_epoch_ends(config, shards, tmp_path, monkeypatch) -> None:
+    saved = []
+    monkeypatch.setattr(State, "save", lambda self, folder: saved.append(len(self.losses)))
+    run(parameters(config, checkpoint_steps=100), shards, tmp_path / "a")
+    # Epochs of 21 samples end within the third and within the sixth step, the last, after which the model is there.
+    assert saved == [3]
+
+
+@pytest.mark.parametrize("changes", [{"micro_batch_size": 4}, {"micro_batch_size": 2}, {"grad_checkpointing": True}])
+def test_micro_batches_and_checkpointed_activations_change_only_rounding(config, shards, tmp_path, changes) -> None:
+    whole = run(parameters(config, learning_rate=1e-4), shards, tmp_path / "whole")
+    other = run(parameters(config, learning_rate=1e-4, **changes), shards, tmp_path / "other")
+    assert other["loss"] != whole["loss"] or "grad_checkpointing" in changes
+    for (_, loss), (_, expected) in zip(other["loss"], whole["loss"], strict=True):
+        assert loss == pytest.approx(expected, abs=1e-4)
+    for name, weight in weights(tmp_path / "whole").items():
+        assert torch.allclose(weight, weights(tmp_path / "other")[name], atol=1e-4), name
+
+
+@pytest.mark.parametrize("micro_batch_size", [8, 4, 2])
+def test_the_gradient_is_that_of_the_whole_batch(config, tmp_path, micro_batch_size: int) -> None:
+    clip, tokenizer = build(read_model_config(config), 0, tmp_path)
+    random = torch.Generator().manual_seed(0)
+    images, words = torch.rand(8, 3, 16, 16, generator=random), tokenizer([f"word {i}" for i in range(8)])
+    image, text, scale = clip(images, words)
+    logits = scale * image @ text.T
+    naive = sum(torch.nn.functional.cross_entropy(rows, torch.arange(8)) for rows in (logits, logits.T)) / 2
+    expected = torch.autograd.grad(naive, list(clip.parameters()))
+    alone = Process(0, 1, torch.device("cpu"))
+    batches = list(zip(images.split(micro_batch_size), words.split(micro_batch_size), strict=True))
+    loss = ContrastiveStep(clip, alone, "fp32").backward(batches)
+    assert float(loss) == pytest.approx(naive.item(), abs=1e-5)
+    for (name, parameter), gradient in zip(clip.named_parameters(), expected, strict=True):
+        assert torch.allclose(parameter.grad, gradient, atol=1e-6, rtol=1e-3), name
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_loss_curve_of_one(config, shards, tmp_path) -> None:
+    """The same global batches, dealt to two processes that torchrun starts, with Gloo between them."""
+    chosen = parameters(config, learning_rate=1e-4, micro_batch_size=2, readers=2)
+    alone = run(chosen, shards, tmp_path / "alone")
+    program = tmp_path / "program.py"
+    program.write_text(TOGETHER)
+    (tmp_path / "together" / "scratch").mkdir(parents=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program)]
+    options = [str(tmp_path / "together"), str(tmp_path / "pool"), json.dumps(asdict(chosen))]
+    subprocess.run([*command, *options], check=True, timeout=240)
+    together = json.loads((tmp_path / "together" / "metrics.json").read_text())
+    for (_, loss), (_, expected) in zip(together["loss"], alone["loss"], strict=True):
+        assert loss == pytest.approx(expected, abs=1e-4)
+    for name, weight in weights(tmp_path / "alone").items():
+        assert torch.allclose(weight, weights(tmp_path / "together")[name], atol=1e-4), name
+
+
+TOGETHER = """
+import json, sys
+from pathlib import Path
+from simgap.train.data import readable_shards
+from simgap.train.parameters import TrainParameters
+from simgap.train.process import join
+from simgap.train.train import train
+
+folder, pool, parameters = Path(sys.argv[1]), Path(sys.argv[2]), TrainParameters(**json.loads(sys.argv[3]))
+with join() as process:
+    assert process.world_size == 2
+    content = train(parameters, 0, readable_shards(pool), 21, folder / "model", folder / "scratch", process)
+    if process.writes:
+        (folder / "metrics.json").write_text(json.dumps(content))
+"""
+
+
+def test_a_batch_that_cannot_be_dealt_is_refused(config, shards, tmp_path) -> None:
+    three = Process(0, 3, torch.device("cpu"))
+    with pytest.raises(SimgapError, match=r"train\.batch_size: 8 .*3 processes"):
+        micro_batches(parameters(config), three)
+
+
 def test_it_learns_what_it_sees(config, shards, tmp_path) -> None:
     metrics = run(parameters(config, samples_seen=800, learning_rate=3e-3), shards, tmp_path / "a")
     assert metrics["loss_final"] < 0.5 * metrics["loss"][0][1]
@@ -122,6 +206,7 @@ def test_a_loss_that_is_not_finite_ends_training(config, shards, tmp_path) -> No
         ("learning_rate", 0.0),
         ("workers", -1),
         ("threads", 0),
+        ("micro_batch_size", 3),
         ("crop_scale", 1.2),
     ],
 )
@@ -142,14 +227,34 @@ class Recorder:
     """A tokenizer that tells captions apart by their words."""
 
     def __call__(self, texts: list[str]) -> torch.Tensor:
-        return torch.tensor([[int(word) if word.isdigit() else 0 for word in texts[0].split()]])
+        return torch.tensor([[int(word) if word.isdigit() else 0 for word in text.split()] for text in texts])
 
 
-def stream(shards, buffer=1000, seed=0, done=0):
-    def preprocess(picture):
-        return torch.rand(1)
+def stream(shards, buffer=1000, seed=0, done=0, readers=1, rank=0, world_size=1, micro_batch=4) -> MicroBatches:
+    return MicroBatches(
+        shards,
+        lambda picture: torch.rand(1),
+        Recorder(),
+        seed=seed,
+        buffer=buffer,
+        micro_batch=micro_batch,
+        readers=readers,
+        rank=rank,
+        world_size=world_size,
+        done=done,
+    )
 
-    return iter(Samples(shards, preprocess, Recorder(), seed, buffer, 4, done))
+
+def texts(batches, count: int) -> list[tuple[int, ...]]:
+    """The captions of the first micro-batches, sample by sample."""
+    return [tuple(text.tolist()) for _, tokens in islice(batches, count) for text in tokens]
+
+
+def assert_same(found: list, expected: list) -> None:
+    assert len(found) == len(expected)
+    for (image, text), (other, again) in zip(found, expected, strict=True):
+        assert torch.equal(image, other)
+        assert torch.equal(text, again)
 
 
 @pytest.mark.parametrize("buffer", [1, 5, 1000])
@@ -165,7 +270,7 @@ def test_every_epoch_has_every_kept_sample_once_in_a_new_order(tmp_path: Path, b
     keep[[0, 8, 9, 14, 15, 16, 17, 18, 19, 20]] = False
     shards = kept_shards(pool, rows, keep)
     assert [shard.path.name for shard in shards] == ["00000.tar", "00001.tar"]
-    tokens = [tuple(text.tolist()) for _, text in islice(stream(shards, buffer), 33)]
+    tokens = texts(stream(shards, buffer, micro_batch=1), 33)
     expected = sorted((0, index, 0, shard) for shard in range(2) for index in range(7) if keep[shard * 7 + index])
     epochs = [tokens[start : start + 11] for start in (0, 11, 22)]
     for epoch in epochs:
@@ -174,24 +279,36 @@ def test_every_epoch_has_every_kept_sample_once_in_a_new_order(tmp_path: Path, b
     assert epochs[1] != epochs[2]
 
 
-def test_a_stream_that_starts_later_goes_on_where_it_stood(shards) -> None:
-    whole = list(islice(stream(shards, 5), 40))
-    later = list(islice(stream(shards, 5, done=3), 28))
-    for (image, text), (other, again) in zip(whole[12:], later, strict=True):
-        assert torch.equal(image, other)
-        assert torch.equal(text, again)
+@pytest.mark.parametrize("readers", [1, 2, 3, 7])
+def test_a_stream_that_starts_later_goes_on_where_it_stood(shards, readers: int) -> None:
+    whole = list(islice(stream(shards, 5, readers=readers), 10))
+    assert_same(list(islice(stream(shards, 5, readers=readers, done=3), 7)), whole[3:])
 
 
-@pytest.mark.parametrize(("workers", "done"), [(1, 0), (2, 0), (3, 0), (2, 3), (5, 1)])
-def test_the_stream_is_the_same_for_any_number_of_workers(shards, workers: int, done: int) -> None:
-    def batches(workers: int, done: int) -> list:
-        samples = Samples(shards, lambda picture: torch.rand(1), Recorder(), 0, 5, 4, done)
-        loader = torch.utils.data.DataLoader(samples, batch_size=4, num_workers=workers)
-        return list(islice(loader, 9))
+@pytest.mark.parametrize("readers", [1, 2, 3])
+@pytest.mark.parametrize(("world_size", "workers", "done"), [(1, 1, 0), (1, 2, 3), (2, 0, 0), (3, 2, 1)])
+def test_batches_are_the_same_for_any_number_of_processes_and_workers(
+    shards, readers: int, world_size: int, workers: int, done: int
+) -> None:
+    whole = list(islice(stream(shards, 5, readers=readers), 12))
+    for rank in range(world_size):
+        batches = stream(shards, 5, readers=readers, rank=rank, world_size=world_size, done=done)
+        loader = torch.utils.data.DataLoader(batches, batch_size=None, num_workers=workers)
+        expected = whole[rank::world_size][done:]
+        assert_same(list(islice(loader, len(expected))), expected)
 
-    for (image, text), (other, again) in zip(batches(0, 0)[done:], batches(workers, done)[: 9 - done], strict=True):
-        assert torch.equal(image, other)
-        assert torch.equal(text, again)
+
+def test_every_reader_sees_its_own_shards_once_an_epoch(tmp_path: Path) -> None:
+    """Two readers of unequal shards: each goes on to its next epoch by itself, and none waits."""
+    shards = readable_shards(write_pool(tmp_path / "pool", 3, 4))
+    seen = texts(stream(shards, readers=2, micro_batch=2), 16)
+    first = [text for number, text in enumerate(seen) if number // 2 % 2 == 0]
+    second = [text for number, text in enumerate(seen) if number // 2 % 2 == 1]
+    assert sorted(first[:8]) == sorted(first[8:16])
+    assert len(set(first[:8])) == 8
+    for start in range(0, 16, 4):
+        assert len(set(second[start : start + 4])) == 4
+    assert set(first).isdisjoint(second)
 
 
 def test_reference_samples_are_captioned_by_class(tmp_path: Path) -> None:

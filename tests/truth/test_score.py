@@ -53,7 +53,7 @@ def test_precision_and_recall_of_deduplication(store) -> None:
     pool = store("pool", vectors)
     group = duplicate_groups(marks, [f"{row:09d}" for row in range(6)])
     assert group.tolist() == [0, 1, 2, 0, 4, 2]
-    metrics = deduplication(pool, group, np.zeros((1, 6), np.float32), [0.5])
+    metrics = deduplication(pool, group, np.eye(1, 6, dtype=np.float16), [0.5])
     # Rows 3 and 4 go, 3 and 5 should have.
     assert metrics == {
         "deduplication/true_duplicates": 2,

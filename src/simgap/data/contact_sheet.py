@@ -40,7 +40,9 @@ def draw_contact_sheet(benchmarks: Path, out: Path) -> None:
     """
     if out.is_dir():
         raise SimgapError(f"{out}: is a folder; name a PNG file")
-    folders = sorted(path for path in benchmarks.iterdir() if path.is_dir()) if benchmarks.is_dir() else []
+    entries = benchmarks.iterdir() if benchmarks.is_dir() else ()
+    # A hidden folder is a conversion under way.
+    folders = sorted(path for path in entries if path.is_dir() and not path.name.startswith("."))
     if not folders:
         raise SimgapError(f"{benchmarks}: holds no benchmark folder")
     loaded = [load_benchmark(folder) for folder in folders]

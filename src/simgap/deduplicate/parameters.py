@@ -15,9 +15,10 @@ class DeduplicateParameters:
         eps: a row goes where its similarity to a lower row exceeds 1 - eps (paper: 0.124); null keeps all rows.
         clusters: number of k-means clusters (paper: 50,000); 1 compares all pairs.
         iterations: k-means iterations.
-        sample: rows that k-means is trained on, drawn with `seed`.
+        sample: rows that k-means is fitted on, all of them, drawn with `seed`; FAISS advises 39 to 256 a cluster. Each takes
+            8 * dim bytes of memory.
         seed: seed of the sample and of k-means.
-        block_rows: rows compared at a time; changes memory, not results.
+        block_rows: rows compared at a time; changes memory and speed, not results.
     """
 
     eps: float | None

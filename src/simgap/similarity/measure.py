@@ -12,6 +12,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from simgap.embed.store import Embeddings, check_same_embedder
+from simgap.errors import SimgapError
 from simgap.files import complete, write_json
 from simgap.similarity.columns import INFO_FILE, QUERIES_FILE
 from simgap.similarity.engines.choose import make_engine
@@ -45,9 +46,12 @@ def measure(
         scratch: folder where finished parts wait for a stage that was killed.
 
     Raises:
-        SimgapError: the sets come from different embedders.
+        SimgapError: the sets come from different embedders, or one is empty.
     """
     check_same_embedder(pool, reference, benchmark)
+    for embeddings in (pool, reference, benchmark):
+        if not embeddings.rows:
+            raise SimgapError(f"{embeddings.folder}: holds no rows; there is nothing to measure")
     queries = benchmark.read()
     in_reference = nearest_rows(reference, make_engine(parameters.engine, queries, 1))
     reference_similarity = in_reference.similarity[:, 0]

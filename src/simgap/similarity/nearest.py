@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from simgap.similarity.exact import slack
 from simgap.similarity.kernels import insert
 
+Similarities = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
+# Candidates for each neighbour wanted from which on they are decided early.
+DECIDED = 4
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -45,15 +49,20 @@ class Nearest:
 
 
 class NearestCandidates:
-    """What may be among the k nearest rows of every query, over tiles in any order: screened first, decided at the end.
+    """What may be among the k nearest rows of every query, over tiles in ascending order: screened first, then decided.
+
+    What is left open is decided at the end, and whenever it is many times what is wanted: rows that are alike cannot be told
+    apart by screening, however many they are. Memory: a tile's candidates, and some for each query.
 
     Args:
         error: how far screened similarities may be off.
         known: the nearest rows so far.
+        similarities: gives the canonical similarity of pairs (row, query), ordered by row.
     """
 
-    def __init__(self, error: float, known: Nearest) -> None:
+    def __init__(self, error: float, known: Nearest, similarities: Similarities) -> None:
         self.slack = slack(error)
+        self._similarities = similarities
         self._largest = known.similarity.astype(np.float32)
         self._largest_row = known.row.copy()
         self._kept: list[Candidates] = []
@@ -72,6 +81,11 @@ class NearestCandidates:
         self._set_bound()
         if self._waiting >= 2 * self._largest.size:
             self._thin()
+            if len(self._kept[0].row) > DECIDED * self._largest.size:
+                nearest = self.decide()
+                query, rank = np.nonzero(nearest.row >= 0)
+                settled = nearest.similarity[query, rank].astype(np.float32)
+                self._kept = [Candidates(query, nearest.row[query, rank], settled)]
 
     def _thin(self) -> None:
         query = np.concatenate([found.query for found in self._kept])
@@ -81,17 +95,13 @@ class NearestCandidates:
         self._kept = [Candidates(query[stays], row[stays], screened[stays])]
         self._waiting = 0
 
-    def decide(self, similarities: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]) -> Nearest:
-        """Give the nearest among the candidates: those of them that may be among the nearest of all rows so far.
-
-        Args:
-            similarities: gives the canonical similarity of pairs (row, query), ordered by row.
-        """
+    def decide(self) -> Nearest:
+        """Give the nearest among the candidates: those of them that may be among the nearest of all rows so far."""
         nearest = Nearest.none(*self._largest.shape)
         if self._kept:
             self._thin()
             # Ties go to the lower row.
             by_row = np.argsort(self._kept[0].row, kind="stable")
             query, row = self._kept[0].query[by_row], self._kept[0].row[by_row]
-            insert(query, row, similarities(row, query), nearest.similarity, nearest.row)
+            insert(query, row, self._similarities(row, query), nearest.similarity, nearest.row)
         return nearest

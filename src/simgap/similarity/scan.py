@@ -36,9 +36,15 @@ def scan_part(
     engine: Engine, first_row: int, part: NDArray[np.float16], known: Nearest, bar: Any
 ) -> tuple[list[RowAnswers], Nearest]:
     """Answer for one part in tiles, several at a time; neither changes the answers."""
-    nearest = NearestCandidates(engine.error, known)
     answers: list[RowAnswers] = []
     running: deque[Future[tuple[RowAnswers | None, Candidates]]] = deque()
+
+    def similarities(row: NDArray[np.int64], query: NDArray[np.int64]) -> NDArray[np.float64]:
+        turns = [slice(start, start + TAKEN) for start in range(0, len(row), TAKEN)]
+        exact = pool.map(lambda turn: engine.similarities(part, row[turn] - first_row, query[turn]), turns)
+        return np.concatenate([np.empty(0), *exact])
+
+    nearest = NearestCandidates(engine.error, known, similarities)
 
     def finish() -> None:
         of_rows, found = running.popleft().result()
@@ -54,13 +60,7 @@ def scan_part(
             bar.update(stop - start)
         while running:
             finish()
-
-        def similarities(row: NDArray[np.int64], query: NDArray[np.int64]) -> NDArray[np.float64]:
-            turns = [slice(start, start + TAKEN) for start in range(0, len(row), TAKEN)]
-            exact = pool.map(lambda turn: engine.similarities(part, row[turn] - first_row, query[turn]), turns)
-            return np.concatenate([np.empty(0), *exact])
-
-        return answers, nearest.decide(similarities)
+        return answers, nearest.decide()
 
 
 def nearest_rows(rows: Embeddings, engine: Engine) -> Nearest:

@@ -79,32 +79,19 @@ def _readable_keys(path: Path) -> Iterator[str]:
         yield sample.key
 
 
-class Samples(torch.utils.data.IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
-    """An endless stream of (image [3, height, width], tokens [context length]), epoch after epoch.
+class Reader:
+    """The endless stream of one reader's shards, encoded, epoch after epoch.
 
-    In an epoch every sample comes once, in an order that the seed and the epoch decide: shards are permuted, then a buffer
-    of encoded samples is drawn from at random; a split that fits the buffer is read once and stays there. Augmentation is
-    seeded by the seed and the position in the stream. Every worker reads the stream and decodes the batches that are its
-    own, so the stream is the same for any number of workers, and one that starts at `done` batches goes on exactly where
-    one that was cut off stood.
+    In an epoch every sample comes once, in an order that the seed, the epoch and the reader's number decide: shards are
+    permuted, then a buffer of encoded samples is drawn from at random; what fits the buffer is read once and stays there.
     """
 
-    def __init__(
-        self,
-        shards: list[TrainingShard],
-        preprocess: Any,
-        tokenizer: Any,
-        seed: int,
-        buffer: int,
-        batch: int,
-        done: int,
-    ) -> None:
-        self.shards, self.preprocess, self.tokenizer = shards, preprocess, tokenizer
-        self.seed, self.buffer, self.batch, self.done = seed, buffer, batch, done
+    def __init__(self, shards: list[TrainingShard], number: int, seed: int, buffer: int) -> None:
+        self.shards, self.number, self.seed, self.buffer = shards, number, seed, buffer
 
-    def _shuffled(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[Sample]:
         for epoch in itertools.count():
-            random = np.random.default_rng([self.seed, epoch])
+            random = np.random.default_rng([self.seed, epoch, self.number])
             held: list[Sample] = []
             whole = True
             permuted = (self.shards[index] for index in random.permutation(len(self.shards)))
@@ -123,16 +110,61 @@ class Samples(torch.utils.data.IterableDataset[tuple[torch.Tensor, torch.Tensor]
                 for chosen in random.permutation(len(held)):
                     yield held[chosen]
 
+
+class MicroBatches(torch.utils.data.IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
+    """An endless stream of the (images, tokens) of micro-batches that a process trains on: [micro_batch, ...] each.
+
+    Micro-batches are numbered over all processes, and number n is of reader n modulo the readers, among which the shards
+    are dealt. So a global batch is the same for any number of processes and workers. With one reader every epoch has every
+    sample once; with several that holds for each of them, and one with fewer samples begins its next epoch earlier.
+    Augmentation is seeded by the seed and the position. Workers take micro-batches in turn; where readers are a multiple of
+    processes times workers, each reads shards of its own, else some are read by several, which take what is theirs.
+
+    Args:
+        readers: streams of shards; no more than there are shards are used.
+        done: micro-batches of this process that were trained on already.
+    """
+
+    def __init__(
+        self,
+        shards: list[TrainingShard],
+        preprocess: Any,
+        tokenizer: Any,
+        *,
+        seed: int,
+        buffer: int,
+        micro_batch: int,
+        readers: int,
+        rank: int,
+        world_size: int,
+        done: int,
+    ) -> None:
+        self.preprocess, self.tokenizer, self.seed, self.micro_batch = preprocess, tokenizer, seed, micro_batch
+        readers = min(readers, len(shards))
+        self.readers = [Reader(shards[number::readers], number, seed, buffer) for number in range(readers)]
+        self.rank, self.world_size, self.done = rank, world_size, done
+
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         info = torch.utils.data.get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        for position, sample in enumerate(self._shuffled()):
-            # DataLoader takes batches from its workers in turn, the first of them first.
-            ahead = position // self.batch - self.done
-            if ahead >= 0 and ahead % workers == worker:
-                # torch.manual_seed would visit every device; the transforms draw from this generator alone.
-                torch.default_generator.manual_seed(seed_of(self.seed, position))
-                yield self.preprocess(decode(sample.image)), self.tokenizer([sample.caption])[0]
+        streams = [iter(reader) for reader in self.readers]
+        begun = [0] * len(streams)
+        for own in itertools.count(self.done + worker, workers):
+            number = own * self.world_size + self.rank
+            of_reader, reader = divmod(number, len(streams))
+            # What came before is others', or was trained on.
+            ahead = (of_reader - begun[reader]) * self.micro_batch
+            samples = list(itertools.islice(streams[reader], ahead, ahead + self.micro_batch))
+            begun[reader] = of_reader + 1
+            yield self._prepared(samples, number * self.micro_batch)
+
+    def _prepared(self, samples: list[Sample], position: int) -> tuple[torch.Tensor, torch.Tensor]:
+        images = []
+        for place, sample in enumerate(samples, position):
+            # torch.manual_seed would visit every device; the transforms draw from this generator alone.
+            torch.default_generator.manual_seed(seed_of(self.seed, place))
+            images.append(self.preprocess(decode(sample.image)))
+        return torch.stack(images), self.tokenizer([sample.caption for sample in samples])
 
 
 def seed_of(seed: int, position: int) -> int:

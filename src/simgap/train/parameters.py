@@ -8,6 +8,15 @@ from simgap.errors import SimgapError
 
 BUDGETS = ("samples_seen", "epochs")
 PRECISIONS = ("fp32", "bf16")
+COUNTS = (
+    "samples_seen",
+    "batch_size",
+    "threads",
+    "processes",
+    "readers",
+    "shuffle_buffer",
+    "checkpoint_steps",
+)
 
 
 @dataclass(frozen=True)
@@ -19,16 +28,25 @@ class TrainParameters:
         budget: which of the next two ends the training: `samples_seen` or `epochs`.
         samples_seen: samples seen in all, repeats counted.
         epochs: passes over the split and the reference rows.
-        batch_size: samples of a step.
+        batch_size: samples of a step, over all processes: the batch that the contrastive loss sees.
+        micro_batch_size: samples that go through the model together; null: a process's whole share of the batch. Where several
+            make a share, features of all are computed twice, in the memory of one. Batch norms see a micro-batch alone.
         learning_rate: peak of warm-up and cosine decay.
         weight_decay, beta1, beta2, epsilon: AdamW's.
         warmup_fraction: share of the steps with linear warm-up.
         crop_scale: smallest share of an image's area that the random crop keeps, in (0, 1].
         precision: `fp32`, or `bf16` autocast.
-        workers: processes that decode, each of which reads all shards; 0 decodes in the training process. Changes no result.
+        workers: processes that decode for each that trains; 0 decodes in the training process. Changes no result.
         threads: of the training process's own arithmetic on a CPU. The bits of a result depend on it, so it is no default of
             the machine's; with one worker beside it, one thread was the fastest on two cores.
-        shuffle_buffer: encoded samples held for shuffling, over all shards that were read.
+        processes: that train together on this machine, started by torchrun; 1 trains in the stage's own process. A stage that
+            torchrun started, on several machines too, joins the others whatever this says. Changes no result beyond rounding,
+            but where a model has batch norms.
+        readers: streams among which the shards are dealt; the order of samples depends on it. Best a multiple of processes
+            times workers, so that each worker reads shards of its own.
+        grad_checkpointing: compute activations anew in the backward pass, for memory.
+        compile: train the model as torch.compile makes it.
+        shuffle_buffer: encoded samples held for shuffling, over the shards of a reader.
         checkpoint_steps: steps between checkpoints.
     """
 
@@ -37,6 +55,7 @@ class TrainParameters:
     samples_seen: int
     epochs: float
     batch_size: int
+    micro_batch_size: int | None
     learning_rate: float
     weight_decay: float
     beta1: float
@@ -47,6 +66,10 @@ class TrainParameters:
     precision: str
     workers: int
     threads: int
+    processes: int
+    readers: int
+    grad_checkpointing: bool
+    compile: bool
     shuffle_buffer: int
     checkpoint_steps: int
 
@@ -57,9 +80,13 @@ class TrainParameters:
                 raise SimgapError(
                     f"train.{field}: {getattr(self, field)!r} is unknown; choose from {', '.join(choices)}"
                 )
-        for field in ("samples_seen", "batch_size", "threads", "shuffle_buffer", "checkpoint_steps"):
+        for field in COUNTS:
             if getattr(self, field) < 1:
                 raise SimgapError(f"train.{field}: {getattr(self, field)} is out of range; it should be at least 1")
+        if self.micro_batch_size is not None and (self.micro_batch_size < 1 or self.batch_size % self.micro_batch_size):
+            raise SimgapError(
+                f"train.micro_batch_size: {self.micro_batch_size} should be null or divide train.batch_size ({self.batch_size})"
+            )
         for field in ("epochs", "learning_rate", "epsilon"):
             if getattr(self, field) <= 0:
                 raise SimgapError(f"train.{field}: {getattr(self, field)} is out of range; it should be above 0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from simgap.embed.model import check_config, save
 from simgap.errors import SimgapError
 from simgap.files import complete, read_json
 from simgap.progress import progress
-from simgap.train.data import Samples, TrainingShard
+from simgap.train.checkpoint import State
+from simgap.train.data import MicroBatches, TrainingShard
 from simgap.train.parameters import TrainParameters
-
-CHECKPOINT = "checkpoint.pt"
+from simgap.train.process import Process
+from simgap.train.step import Batch, ContrastiveStep
 
 
 def read_model_config(model: str) -> dict[str, Any]:
@@ -85,74 +87,141 @@ def count_steps(parameters: TrainParameters, samples: int) -> int:
     return max(1, int(seen // parameters.batch_size))
 
 
-def train(
-    parameters: TrainParameters, seed: int, shards: list[TrainingShard], samples: int, out: Path, scratch: Path
-) -> dict[str, Any]:
-    """Train a model, save it as an open_clip local directory at `out`, and give the metrics.
-
-    A checkpoint in `scratch` every `checkpoint_steps` lets a killed training go on; on one CPU, with the same number of
-    threads, it ends with the weights of an uninterrupted one.
-
-    Args:
-        samples: how many samples the shards hold, for a budget in epochs.
-
-    Raises:
-        SimgapError: there is nothing to train on, the model is unknown, or the loss is not finite.
-    """
-    if not shards or samples == 0:
-        raise SimgapError(
-            f"{out.name}: the split keeps no pool rows and no reference joins it; there is nothing to train on"
-        )
-    torch.set_num_threads(parameters.threads)
-    config = read_model_config(parameters.model)
-    clip, tokenizer = build(config, seed, scratch)
-    clip.train()
-    preprocess = image_transform_v2(
-        PreprocessCfg(**config["preprocess_cfg"]),
-        is_train=True,
-        aug_cfg=AugmentationCfg(scale=(parameters.crop_scale, 1.0)),
-    )
-    optimizer = torch.optim.AdamW(
+def _optimizer(clip: torch.nn.Module, parameters: TrainParameters) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
         parameter_groups(clip, parameters.weight_decay),
         lr=parameters.learning_rate,
         betas=(parameters.beta1, parameters.beta2),
         eps=parameters.epsilon,
         fused=True,
     )
-    loss_function = open_clip.ClipLoss()
-    steps = count_steps(parameters, samples)
-    losses: list[float] = []
-    checkpoint = scratch / CHECKPOINT
-    if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
-        clip.load_state_dict(state["clip"])
-        optimizer.load_state_dict(state["optimizer"])
-        losses = state["losses"]
 
-    stream = Samples(shards, preprocess, tokenizer, seed, parameters.shuffle_buffer, parameters.batch_size, len(losses))
-    loader = iter(torch.utils.data.DataLoader(stream, batch_size=parameters.batch_size, num_workers=parameters.workers))
-    bar = progress(range(len(losses), steps), steps, f"train {out.name}", "step")
+
+def _loader(
+    parameters: TrainParameters,
+    seed: int,
+    shards: list[TrainingShard],
+    process: Process,
+    config: dict[str, Any],
+    tokenizer: Any,
+    size: int,
+    done: int,
+) -> Iterator[Batch]:
+    preprocess = image_transform_v2(
+        PreprocessCfg(**config["preprocess_cfg"]),
+        is_train=True,
+        aug_cfg=AugmentationCfg(scale=(parameters.crop_scale, 1.0)),
+    )
+    batches = MicroBatches(
+        shards,
+        preprocess,
+        tokenizer,
+        seed=seed,
+        buffer=parameters.shuffle_buffer,
+        micro_batch=size,
+        readers=parameters.readers,
+        rank=process.rank,
+        world_size=process.world_size,
+        done=done,
+    )
+    return iter(
+        torch.utils.data.DataLoader(
+            batches, batch_size=None, num_workers=parameters.workers, pin_memory=process.device.type == "cuda"
+        )
+    )
+
+
+def _wrapped(clip: torch.nn.Module, parameters: TrainParameters, process: Process) -> torch.nn.Module:
+    """Prepare a model for training as the parameters say: compiled, and with its gradients exchanged between processes."""
+    clip.train()
+    if parameters.grad_checkpointing:
+        clip.set_grad_checkpointing()  # type: ignore[operator]
+    wrapped: torch.nn.Module = clip
+    if process.world_size > 1:
+        wrapped = torch.nn.parallel.DistributedDataParallel(
+            clip, device_ids=[process.device.index] if process.device.type == "cuda" else None
+        )
+    if parameters.compile:
+        wrapped.compile()
+    return wrapped
+
+
+def micro_batches(parameters: TrainParameters, process: Process) -> tuple[int, int]:
+    """Give how many micro-batches of a step are one process's, and the samples of each.
+
+    Raises:
+        SimgapError: the batch cannot be dealt to the processes in micro-batches.
+    """
+    size = parameters.micro_batch_size or parameters.batch_size // process.world_size
+    if size == 0 or parameters.batch_size % (size * process.world_size):
+        raise SimgapError(
+            f"train.batch_size: {parameters.batch_size} cannot be dealt to {process.world_size} processes in micro-batches "
+            f"of {size}; make it a multiple"
+        )
+    return parameters.batch_size // (size * process.world_size), size
+
+
+def train(
+    parameters: TrainParameters,
+    seed: int,
+    shards: list[TrainingShard],
+    samples: int,
+    out: Path,
+    scratch: Path,
+    process: Process | None = None,
+) -> dict[str, Any]:
+    """Train a model, save it as an open_clip local directory at `out`, and give the metrics.
+
+    A checkpoint in `scratch`, every `checkpoint_steps` and after every epoch, lets a killed training go on; one CPU process
+    ends with the weights of an uninterrupted training, to the bit, with the same number of threads.
+
+    Args:
+        samples: how many samples the shards hold, for epochs.
+        process: this process among those that train together; alone where it is not given.
+
+    Raises:
+        SimgapError: there is nothing to train on, the model is unknown, the batch cannot be dealt to the processes, or the
+            loss is not finite.
+    """
+    if not shards or samples == 0:
+        raise SimgapError(
+            f"{out.name}: the split keeps no pool rows and no reference joins it; there is nothing to train on"
+        )
+    process = process or Process(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    torch.set_num_threads(parameters.threads)
+    of_step, size = micro_batches(parameters, process)
+    config = read_model_config(parameters.model)
+    clip, tokenizer = build(config, seed, scratch / f"process-{process.rank}")
+    clip.to(process.device)
+    state = State(clip, _optimizer(clip, parameters), [])
+    state.restore(scratch)
+    step_of = ContrastiveStep(_wrapped(clip, parameters, process), process, parameters.precision)
+    steps = count_steps(parameters, samples)
+    begun = len(state.losses)
+    loader = _loader(parameters, seed, shards, process, config, tokenizer, size, begun * of_step)
+    bar = progress(range(begun, steps), steps, f"train {out.name}", "step", initial=begun, silent=not process.writes)
     for step in bar:
-        images, texts = next(loader)
-        for group in optimizer.param_groups:
+        for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, parameters)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=parameters.precision == "bf16"):
-            image_features, text_features, logit_scale = clip(images, texts)
-        loss = loss_function(image_features.float(), text_features.float(), logit_scale)
-        if not torch.isfinite(loss):
-            raise SimgapError(f"{out.name}: the loss is {loss.item()} at step {step}; lower train.learning_rate")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        state.optimizer.zero_grad()
+        loss = process.mean(step_of.backward([next(loader) for _ in range(of_step)]))
+        if not math.isfinite(loss):
+            raise SimgapError(f"{out.name}: the loss is {loss} at step {step}; lower train.learning_rate")
+        state.optimizer.step()
         with torch.no_grad():
             clip.logit_scale.clamp_(0, math.log(100))  # type: ignore[operator]
-        losses.append(loss.item())
-        bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
-        if (step + 1) % parameters.checkpoint_steps == 0 and step + 1 < steps:
-            with complete(checkpoint) as partial:
-                torch.save({"clip": clip.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}, partial)
+        state.losses.append(loss)
+        rate = (bar.format_dict["rate"] or 0) * parameters.batch_size
+        bar.set_postfix(loss=f"{loss:.3f}", samples_per_second=f"{rate:.0f}", refresh=False)
+        seen = (step + 1) * parameters.batch_size
+        epoch_ends = seen // samples > (seen - parameters.batch_size) // samples
+        if process.writes and step + 1 < steps and ((step + 1) % parameters.checkpoint_steps == 0 or epoch_ends):
+            state.save(scratch)
 
-    save(clip, config, out)
+    if process.writes:
+        save(clip, config, out)
+    process.wait()
+    losses = state.losses
     tail = losses[-max(1, len(losses) // 10) :]
     every = max(1, len(losses) // 100)
     return {

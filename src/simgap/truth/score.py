@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.deduplicate.deduplicate import assign, near_duplicates
+from simgap.deduplicate.centroids import assign
+from simgap.deduplicate.within import near_duplicates
 from simgap.embed.store import Embeddings
 from simgap.errors import SimgapError
 from simgap.prune.split import KEEP_FILE, read_keep, read_split
@@ -97,7 +99,7 @@ def duplicate_groups(marks: Sequence[Mark], keys: Sequence[str]) -> NDArray[np.i
 
 
 def deduplication(
-    pool: Embeddings, group: NDArray[np.int64], centroids: NDArray[np.float32], eps: Sequence[float]
+    pool: Embeddings, group: NDArray[np.int64], centroids: NDArray[np.float16], eps: Sequence[float]
 ) -> dict[str, float]:
     """Precision and recall of the deduplication rule at each eps, over rows.
 
@@ -107,10 +109,12 @@ def deduplication(
     first = np.r_[True, group[order][1:] != group[order][:-1]]
     true = np.ones(pool.rows, np.bool_)
     true[order[first]] = False
-    cluster = assign(pool, centroids, BLOCK_ROWS)
+    with tempfile.TemporaryDirectory() as scratch:
+        cluster = assign(pool, centroids, Path(scratch))
     result: dict[str, float] = {"deduplication/true_duplicates": int(true.sum())}
     for value in eps:
-        dropped = near_duplicates(pool, cluster, len(centroids), value, BLOCK_ROWS)
+        with tempfile.TemporaryDirectory() as scratch:
+            dropped = near_duplicates(pool, cluster, len(centroids), value, BLOCK_ROWS, Path(scratch))
         name = f"deduplication/eps_{value:g}"
         result[f"{name}/dropped"] = int(dropped.sum())
         if dropped.any():
@@ -154,7 +158,7 @@ def score(
     embeddings: Path,
     rule_queries: dict[str, set[str]],
     splits: Sequence[Path],
-    centroids: NDArray[np.float32],
+    centroids: NDArray[np.float16],
     eps: Sequence[float],
 ) -> dict[str, Any]:
     """Give all that the marks say: recall of copies, deduplication over eps, and what each split is without.

@@ -44,6 +44,8 @@ def make_engine(
         from simgap.similarity.engines.gpu import GpuEngine
 
         return GpuEngine(*arguments)
+    if name not in ("auto", "cpu"):
+        raise ValueError(f"{name!r} names no engine")
     from simgap.similarity.engines.cpu import CpuEngine
 
     return CpuEngine(*arguments)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.similarity.engines.engine import HostEngine, Open, Screened
-from simgap.similarity.exact import exact_pairs, screening_error, slack
-from simgap.similarity.kernels import Pairs, collect
+from simgap.similarity.engines.engine import HostEngine, Open, RowAnswers, Screened
+from simgap.similarity.exact import check_unit_norm, exact_pairs, screening_error, slack
+from simgap.similarity.kernels import Pairs, collect, to_single
 from simgap.similarity.nearest import Candidates
 
 if TYPE_CHECKING:
@@ -172,19 +172,31 @@ class CpuEngine(HostEngine):
         cuts = sorted({0, *range(0, len(queries), BLOCK_QUERIES), self.rule_queries, len(queries)})
         self._blocks = list(pairwise(cuts))
 
-    def screen(self, rows: NDArray[np.float32], bound: NDArray[np.float32]) -> Screened:
-        """Give what a tile leaves open."""
+    def answer(
+        self, first_row: int, rows: NDArray[np.float16], bound: NDArray[np.float32]
+    ) -> tuple[RowAnswers | None, Candidates]:
+        """Answer for a tile in the precision that is faster at the time; see `Engine.answer`."""
         begun = time.perf_counter()
         precision = self._precision.choose()
-        if precision == "fp32":
-            screened = self._collect(_Fp32Products(rows, self.queries, self.error), len(rows), bound)
-        else:
-            products = self._bf16.products(rows)
-            # A pair whose exact similarity reaches the bound has a product that is no further below than the error.
-            screened = self._collect(products, len(rows), bound - np.float32(products.error + 2.0**-22))
-            screened = replace(screened, near=self._exact(rows, screened.near, bound))
-        self._precision.seconds[precision] = (time.perf_counter() - begun) / len(rows)
-        return screened
+        single = to_single(rows)
+        check_unit_norm(single)
+        in_order = bound[self.order]
+        screened = self.screen(single, in_order) if precision == "fp32" else self._screen_in_bf16(single, in_order)
+        answers = self.decided(first_row, single, screened)
+        # Without bounds a tile leaves more open than those that follow.
+        if not np.isneginf(bound).any():
+            self._precision.seconds[precision] = (time.perf_counter() - begun) / len(rows)
+        return answers
+
+    def screen(self, rows: NDArray[np.float32], bound: NDArray[np.float32]) -> Screened:
+        """Give what a tile leaves open, by products in fp32."""
+        return self._collect(_Fp32Products(rows, self.queries, self.error), len(rows), bound)
+
+    def _screen_in_bf16(self, rows: NDArray[np.float32], bound: NDArray[np.float32]) -> Screened:
+        products = self._bf16.products(rows)
+        # A pair whose exact similarity reaches the bound has a product that is no further below than the error.
+        screened = self._collect(products, len(rows), bound - np.float32(products.error + 2.0**-22))
+        return replace(screened, near=self._exact(rows, screened.near, bound))
 
     def _exact(self, rows: NDArray[np.float32], near: Candidates, bound: NDArray[np.float32]) -> Candidates:
         """Give the pairs whose exact similarity reaches the bound of their query, with that similarity."""

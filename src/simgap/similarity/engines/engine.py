@@ -135,17 +135,22 @@ class HostEngine(Engine):
         """Answer for a tile; see `Engine.answer`."""
         single = to_single(rows)
         check_unit_norm(single)
-        found = self.screen(single, bound[self.order])
+        return self.decided(first_row, single, self.screen(single, bound[self.order]))
+
+    def decided(
+        self, first_row: int, single: NDArray[np.float32], found: Screened
+    ) -> tuple[RowAnswers | None, Candidates]:
+        """Decide what a tile, fp32 [rows, dim] from `first_row` on, leaves open of its rows."""
         near = Candidates(self.order[found.near.query], found.near.row + first_row, found.near.screened)
         if found.best is None or found.margin is None:
             return None, near
         similarity = exact_pairs(single, self.queries, found.best.row, found.best.query)
-        chosen = _first_largest(found.best.row, similarity, len(rows))
+        chosen = _first_largest(found.best.row, similarity, len(single))
         above = exact_pairs(single, self.queries, found.margin.row, found.margin.query)
         above -= self.reference_similarity[found.margin.query]
         answers = RowAnswers(
             best=similarity[chosen].astype(np.float32),
             nearest_query=self.order[found.best.query[chosen]].astype(np.int32),
-            margin=above[_first_largest(found.margin.row, above, len(rows))].astype(np.float32),
+            margin=above[_first_largest(found.margin.row, above, len(single))].astype(np.float32),
         )
         return answers, near

@@ -25,6 +25,8 @@ BLOCK_QUERIES = 128
 BLOCK_DIM = 64
 # Pairs whose exact products are held in float64.
 PAIRS = 16384
+# Tiles are not made smaller for good than this.
+SMALLEST_TILE = 8192
 
 
 def _first_largest(row: torch.Tensor, value: torch.Tensor, rows: int) -> torch.Tensor:
@@ -77,7 +79,8 @@ class GpuEngine(Engine):
                 ) from None
         torch.cuda.empty_cache()
         half = len(rows) // 2
-        self.tile_rows = min(self.tile_rows, max(1, half))
+        # A tile of rows that are alike may need more than others do.
+        self.tile_rows = max(min(self.tile_rows, half), SMALLEST_TILE)
         first, second = self.answer(first_row, rows[:half], bound), self.answer(first_row + half, rows[half:], bound)
         return _joined(first, second)
 

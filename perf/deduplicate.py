@@ -1,0 +1,207 @@
+"""Deduplication: what clusters cost in planted near-duplicates, and seconds and memory beside float64 products."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from perf.machine import AnonymousMemory, report
+from perf.similarity import draw
+from simgap.deduplicate.centroids import assign, find_centroids
+from simgap.deduplicate.parameters import DeduplicateParameters
+from simgap.deduplicate.within import near_duplicates
+from simgap.embed.store import Embeddings
+from simgap.similarity.exact import exact_product
+
+PART_ROWS = 100_000
+# Of the rows, how many repeat another one.
+PLANTED = 0.05
+SAMPLED_PER_CLUSTER = 64
+ITERATIONS = 10
+
+
+def draw_planted(
+    rows: int, dim: int, decay: float, eps: float, seed: int
+) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    """Draw clustered rows, fp16 [rows, dim], and plant copies whose similarities spread over 1 - eps to 1.
+
+    Also gives the planted pairs, int64 [2, pairs]: the lower rows, then the higher ones.
+
+    Args:
+        decay: component i is scaled by i ** -decay; 0 spreads rows in all directions alike, embeddings are not so.
+    """
+    scale = np.arange(1, dim + 1, dtype=np.float32) ** np.float32(-decay)
+    random = np.random.default_rng(seed)
+
+    def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        length: NDArray[np.float32] = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / length
+
+    vectors = unit(draw(rows, dim, "clustered", seed).astype(np.float32) * scale)
+    pairs = random.permutation(rows)[: 2 * int(PLANTED * rows)].reshape(2, -1)
+    original = vectors[pairs[0]]
+    aside = random.standard_normal(original.shape, np.float32) * scale
+    aside = unit(aside - (aside * original).sum(axis=1, keepdims=True) * original)
+    similarity = random.uniform(1 - eps, 1, (len(original), 1)).astype(np.float32)
+    vectors[pairs[1]] = similarity * original + np.sqrt(1 - similarity**2) * aside
+    return unit(vectors).astype(np.float16), np.sort(pairs, axis=0)
+
+
+def write_pool(folder: Path, rows: int, dim: int, decay: float, eps: float) -> tuple[Embeddings, NDArray[np.int64]]:
+    """Write rows with planted copies part by part in the store's layout, and give them with the planted pairs."""
+    (folder / "img_emb").mkdir(parents=True)
+    pairs = []
+    for number, first in enumerate(range(0, rows, PART_ROWS)):
+        vectors, planted = draw_planted(min(PART_ROWS, rows - first), dim, decay, eps, 1 + number)
+        np.save(folder / "img_emb" / f"img_emb_{number:04d}.npy", vectors)
+        pairs.append(planted + first)
+    (folder / "embeddings.json").write_text(json.dumps({"embedder": "none", "rows": rows, "dim": dim}))
+    return Embeddings(folder), np.concatenate(pairs, axis=1)
+
+
+def float64_assign(pool: Embeddings, centroids: NDArray[np.float16], block_rows: int) -> NDArray[np.int32]:
+    """Find each row's nearest centroid by products in float64."""
+    wide = centroids.astype(np.float64)
+    blocks = [exact_product(block, wide).argmax(axis=1) for _, block in pool.blocks(block_rows)]
+    return np.concatenate(blocks).astype(np.int32)
+
+
+def float64_near_duplicates(
+    pool: Embeddings, cluster: NDArray[np.int32], clusters: int, eps: float, block_rows: int
+) -> NDArray[np.bool_]:
+    """Apply the rule within clusters by products in float64."""
+    duplicate = np.zeros(pool.rows, np.bool_)
+    order = np.argsort(cluster, kind="stable")
+    bounds = np.searchsorted(cluster[order], np.arange(clusters + 1))
+    for low, high in pairwise(bounds):
+        for start in range(low, high, block_rows):
+            rows = order[start : min(start + block_rows, high)]
+            block = pool.take(rows)
+            for lower in range(low, start + 1, block_rows):
+                other = block if lower == start else pool.take(order[lower : lower + block_rows])
+                similar = exact_product(block, other.astype(np.float64)) > 1 - eps
+                duplicate[rows] |= (np.tril(similar, -1) if lower == start else similar).any(axis=1)
+    return duplicate
+
+
+def has_lower_neighbour(pool: Embeddings, rows: NDArray[np.int64], eps: float, block_rows: int) -> NDArray[np.bool_]:
+    """Tell of some rows, by products in float64 with the whole pool, which have a lower row that is too similar."""
+    found = np.zeros(len(rows), np.bool_)
+    wide = pool.take(rows).astype(np.float64)
+    for first, block in pool.blocks(block_rows):
+        similar = exact_product(block, wide) > 1 - eps
+        found |= (similar & (first + np.arange(len(block))[:, None] < rows)).any(axis=0)
+    return found
+
+
+@click.command()
+@click.option("--quality-rows", default=50_000, show_default=True, help="Rows of the comparison with all pairs.")
+@click.option("--quality-clusters", default=100, show_default=True)
+@click.option("--rows", default=200_000, show_default=True, help="Rows whose cost is measured.")
+@click.option("--clusters", default=500, show_default=True)
+@click.option("--previous-rows", default=100_000, show_default=True, help="Rows of the float64 way; 0 leaves it out.")
+@click.option("--dim", default=640, show_default=True)
+@click.option("--decay", default=0.0, show_default=True, help="Component i of a row is scaled by i ** -decay.")
+@click.option("--eps", default=0.124, show_default=True)
+@click.option("--block-rows", default=4096, show_default=True)
+@click.option("--folder", type=click.Path(path_type=Path), help="Where rows are written.  [default: a temporary one]")
+@click.option("--json", "out", type=click.Path(path_type=Path))
+def main(
+    quality_rows: int,
+    quality_clusters: int,
+    rows: int,
+    clusters: int,
+    previous_rows: int,
+    dim: int,
+    decay: float,
+    eps: float,
+    block_rows: int,
+    folder: Path | None,
+    out: Path | None,
+) -> None:
+    """Compare clusters with all pairs on planted near-duplicates, then measure seconds and peak anonymous memory of each step."""
+    table: list[tuple[str, ...]] = [("step", "rows", "clusters", "seconds", "peak memory, MB")]
+    content: dict[str, Any] = {"dim": dim, "decay": decay, "eps": eps, "block_rows": block_rows, "steps": []}
+
+    def measured(step: str, count: int, of: int, work: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        with AnonymousMemory() as memory:
+            begun = time.perf_counter()
+            result = work()
+            seconds = time.perf_counter() - begun
+        peak = memory.peak / 1e6
+        content["steps"].append(
+            {"step": step, "rows": count, "clusters": of, "seconds": seconds, "peak_memory_mb": peak}
+        )
+        table.append((step, str(count), str(of), f"{seconds:.2f}", f"{peak:.0f}"))
+        return result
+
+    def fitted(pool: Embeddings, of: int) -> NDArray[np.float16]:
+        parameters = DeduplicateParameters(eps, of, ITERATIONS, SAMPLED_PER_CLUSTER * of, 0, block_rows)
+        return measured("k-means", pool.rows, of, lambda: find_centroids(parameters, pool))
+
+    def applied(
+        pool: Embeddings, centroids: NDArray[np.float16], scratch: Path
+    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        of = len(centroids)
+        cluster = measured("nearest centroid", pool.rows, of, lambda: assign(pool, centroids, scratch))
+        dropped = measured(
+            "within clusters", pool.rows, of, lambda: near_duplicates(pool, cluster, of, eps, block_rows, scratch)
+        )
+        return cluster, dropped
+
+    def applied_in_float64(
+        pool: Embeddings, centroids: NDArray[np.float16]
+    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        of = len(centroids)
+        cluster = measured(
+            "nearest centroid, float64", pool.rows, of, lambda: float64_assign(pool, centroids, block_rows)
+        )
+        dropped = measured(
+            "within clusters, float64",
+            pool.rows,
+            of,
+            lambda: float64_near_duplicates(pool, cluster, of, eps, block_rows),
+        )
+        return cluster, dropped
+
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        place = Path(name)
+        pool, pairs = write_pool(place / "quality", quality_rows, dim, decay, eps)
+        one = np.zeros(pool.rows, np.int32)
+        all_pairs = measured(
+            "all pairs", pool.rows, 1, lambda: near_duplicates(pool, one, 1, eps, block_rows, place / "all-pairs")
+        )
+        cluster, dropped = applied(pool, fitted(pool, quality_clusters), place / "by-cluster")
+        planted = pairs[:, all_pairs[pairs[1]]]
+        unfounded = ~has_lower_neighbour(pool, np.flatnonzero(dropped), eps, block_rows)
+        content["quality"] = {
+            "planted_pairs": planted.shape[1],
+            "recall_of_planted_pairs": float(dropped[planted[1]].mean()),
+            "planted_pairs_parted_by_clusters": int((cluster[planted[0]] != cluster[planted[1]]).sum()),
+            "dropped": int(dropped.sum()),
+            "dropped_by_all_pairs": int(all_pairs.sum()),
+            "dropped_without_a_lower_neighbour": int(unfounded.sum()),
+        }
+        pool, _ = write_pool(place / "cost", rows, dim, decay, eps)
+        centroids = fitted(pool, clusters)
+        applied(pool, centroids, place / "all-rows")
+        if previous_rows:
+            fewer, _ = write_pool(place / "fewer", previous_rows, dim, decay, eps)
+            found = applied(fewer, centroids, place / "fewer-rows")
+            previous = applied_in_float64(fewer, centroids)
+            content["float64_gives_the_same"] = all(map(np.array_equal, found, previous))
+    print("\n".join(f"{key.replace('_', ' ')}: {value}" for key, value in content["quality"].items()))
+    report(table, content, out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Data sets as they are downloaded, and one's own, turned into benchmarks and a reference."""

@@ -1,0 +1,17 @@
+"""Arrays that wait in a scratch folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simgap.files import complete
+
+
+def save(path: Path, values: NDArray[Any]) -> None:
+    """Write an array to an npy file that is either complete or absent."""
+    with complete(path) as partial, partial.open("wb") as stream:
+        np.save(stream, values)
