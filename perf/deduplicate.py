@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,13 @@ from numpy.typing import NDArray
 
 from perf.machine import AnonymousMemory, report
 from perf.similarity import draw
+from perf.store import PART_ROWS, part_sizes, write_embeddings
 from simgap.deduplicate.centroids import assign, find_centroids
 from simgap.deduplicate.parameters import DeduplicateParameters
 from simgap.deduplicate.within import near_duplicates
 from simgap.embed.store import Embeddings
 from simgap.similarity.exact import exact_product
 
-PART_ROWS = 100_000
 # Of the rows, how many repeat another one.
 PLANTED = 0.05
 SAMPLED_PER_CLUSTER = 64
@@ -57,15 +56,16 @@ def draw_planted(
 
 
 def write_pool(folder: Path, rows: int, dim: int, decay: float, eps: float) -> tuple[Embeddings, NDArray[np.int64]]:
-    """Write rows with planted copies part by part in the store's layout, and give them with the planted pairs."""
-    (folder / "img_emb").mkdir(parents=True)
+    """Write rows with planted copies, and give them with the planted pairs."""
     pairs = []
-    for number, first in enumerate(range(0, rows, PART_ROWS)):
-        vectors, planted = draw_planted(min(PART_ROWS, rows - first), dim, decay, eps, 1 + number)
-        np.save(folder / "img_emb" / f"img_emb_{number:04d}.npy", vectors)
-        pairs.append(planted + first)
-    (folder / "embeddings.json").write_text(json.dumps({"embedder": "none", "rows": rows, "dim": dim}))
-    return Embeddings(folder), np.concatenate(pairs, axis=1)
+
+    def parts() -> Iterator[NDArray[np.float16]]:
+        for number, count in enumerate(part_sizes(rows)):
+            vectors, planted = draw_planted(count, dim, decay, eps, 1 + number)
+            pairs.append(planted + number * PART_ROWS)
+            yield vectors
+
+    return write_embeddings(folder, dim, parts()), np.concatenate(pairs, axis=1)
 
 
 def float64_assign(pool: Embeddings, centroids: NDArray[np.float16], block_rows: int) -> NDArray[np.int32]:
@@ -152,7 +152,7 @@ def main(
         pool: Embeddings, centroids: NDArray[np.float16], scratch: Path
     ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         of = len(centroids)
-        cluster = measured("nearest centroid", pool.rows, of, lambda: assign(pool, centroids, scratch))
+        cluster = measured("nearest centroid", pool.rows, of, lambda: assign(pool, centroids, "auto", scratch))
         dropped = measured(
             "within clusters", pool.rows, of, lambda: near_duplicates(pool, cluster, of, eps, block_rows, scratch)
         )

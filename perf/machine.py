@@ -59,8 +59,8 @@ class AnonymousMemory:
 
 def report(rows: list[tuple[str, ...]], content: dict[str, Any], out: Path | None) -> None:
     """Print rows as a table, the first as its head, and write `content` with the machine to a JSON file."""
-    widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=False)).rstrip())
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     if out is not None:
         out.write_text(json.dumps({"machine": machine(), **content}, indent=1, sort_keys=True) + "\n")

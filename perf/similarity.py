@@ -13,21 +13,18 @@ import click
 import faiss
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from perf.machine import AnonymousMemory, report
-from simgap.embed.store import INFO_FILE, Embeddings
-from simgap.files import write_json
+from perf.store import part_sizes, write_embeddings
 from simgap.progress import progress
 from simgap.similarity.engines.choose import make_engine
 from simgap.similarity.engines.cpu import CpuEngine, processor_has_bf16
-from simgap.similarity.engines.engine import Engine
+from simgap.similarity.engines.engine import Engine, Questions
 from simgap.similarity.nearest import Nearest
 from simgap.similarity.scan import scan, scan_part
 
 DATA = ("clustered", "uniform")
-PART = 100_000
 
 
 def draw(rows: int, dim: int, data: str, seed: int, clusters: int = 200) -> NDArray[np.float16]:
@@ -39,20 +36,6 @@ def draw(rows: int, dim: int, data: str, seed: int, clusters: int = 200) -> NDAr
         vectors = 0.6 * vectors + centres[random.integers(0, clusters, rows)]
     unit: NDArray[np.float16] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
     return unit
-
-
-def write_embeddings(folder: Path, rows: int, dim: int, data: str, seed: int) -> Embeddings:
-    """Write vectors to disk part by part, as embeddings lie there."""
-    (folder / "img_emb").mkdir(parents=True)
-    for number, start in enumerate(range(0, rows, PART)):
-        count = min(PART, rows - start)
-        part = open_memmap(
-            folder / "img_emb" / f"img_emb_{number:04d}.npy", mode="w+", dtype=np.float16, shape=(count, dim)
-        )
-        part[:] = draw(count, dim, data, seed + number)
-        part.flush()
-    write_json(folder / INFO_FILE, {"embedder": "none", "rows": rows, "dim": dim})
-    return Embeddings(folder)
 
 
 def faiss_answers(
@@ -128,11 +111,13 @@ def measure_on_disk(
 ) -> dict[str, float]:
     """Measure seconds and anonymous memory of the stage's own scan over rows on disk."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        pool = write_embeddings(Path(place) / "pool", rows, queries.shape[1], data, 10)
+        dim = queries.shape[1]
+        parts = (draw(count, dim, data, 10 + number) for number, count in enumerate(part_sizes(rows)))
+        pool = write_embeddings(Path(place) / "pool", dim, parts)
         with AnonymousMemory() as memory:
             begun = time.perf_counter()
-            engine = make_engine("auto", queries, k, reference, np.ones(len(queries), np.bool_))
-            scan(pool, engine, Path(place) / "scratch")
+            asked = Questions(queries, k, reference, np.ones(len(queries), np.bool_))
+            scan(pool, make_engine("auto", asked), Path(place) / "scratch", "rows on disk")
             seconds = time.perf_counter() - begun
     return {"rows": rows, "seconds": seconds, "process_mb": memory.peak / 1e6, "scan_mb": memory.grown / 1e6}
 
@@ -162,7 +147,7 @@ def main(
     pool, asked = draw(rows, dim, data, 1), draw(queries, dim, data, 2)
     reference = (asked.astype(np.float64) * draw(queries, dim, data, 3).astype(np.float64)).sum(axis=1)
     wide_pool, wide_asked = pool.astype(np.float32), asked.astype(np.float32)
-    all_queries = np.ones(queries, np.bool_)
+    questions = Questions(asked, neighbours, reference, np.ones(queries, np.bool_))
 
     def by(make: Callable[[], Engine]) -> Callable[[], None]:
         def answer() -> None:
@@ -173,7 +158,7 @@ def main(
         return answer
 
     def by_cpu(*precisions: str) -> Callable[[], None]:
-        return by(lambda: CpuEngine(asked, neighbours, reference, all_queries, precisions=precisions))
+        return by(lambda: CpuEngine(questions, precisions=precisions))
 
     bare = bare_products(wide_pool, wide_asked)
     ways = {**bare, "engine cpu, fp32": by_cpu("fp32")}
@@ -181,13 +166,13 @@ def main(
         ways |= {"engine cpu, bf16": by_cpu("bf16"), "engine cpu, as it chooses": by_cpu("fp32", "bf16")}
     if torch.cuda.is_available():
         ways |= gpu_ways(pool, asked, reference, neighbours)
-        ways["GPU: engine"] = by(lambda: make_engine("gpu", asked, neighbours, reference, all_queries))
+        ways["GPU: engine"] = by(lambda: make_engine("gpu", questions))
         # Compiled, and moved to the card for the first time.
         ways["GPU: engine"]()
     faiss_name = "FAISS, three searches"
     ways[faiss_name] = lambda: faiss_answers(wide_pool, wide_asked, reference.astype(np.float32), neighbours)
     # What is compiled is compiled before it is timed.
-    CpuEngine(asked[:1], 1, reference[:1], all_queries[:1]).answer(0, pool[:1], np.zeros(1, np.float32))
+    CpuEngine(Questions(asked[:1], 1, reference[:1], np.ones(1, np.bool_))).answer(0, pool[:1], np.zeros(1, np.float32))
     seconds = time_interleaved(ways, repeats)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     fastest = {
@@ -206,8 +191,9 @@ def main(
     content: dict[str, Any] = {**sizes, "seconds": seconds, "medians": medians, "ratios": ratios}
     if disk_rows:
         content["from_disk"] = on_disk = measure_on_disk(disk_rows, asked, reference, neighbours, data, folder)
-        table.append((f"scan of {disk_rows} rows on disk", f"{on_disk['seconds']:.2f}"))
-        table[-1] += (f"{on_disk['scan_mb']:.0f} MB of anonymous memory",)
+        print(
+            f"scan of {disk_rows} rows on disk: {on_disk['seconds']:.2f} s, {on_disk['scan_mb']:.0f} MB of anonymous memory"
+        )
     report(table, content, out)
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +12,13 @@ from conftest import unit_rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simgap.deduplicate import centroids as centroids_module
-from simgap.deduplicate import deduplicate as deduplicate_module
-from simgap.deduplicate import within
+from simgap.deduplicate import arrays, within
 from simgap.deduplicate.centroids import assign, find_centroids, unit_centroids
 from simgap.deduplicate.deduplicate import deduplicate
 from simgap.deduplicate.parameters import DeduplicateParameters
 from simgap.errors import SimgapError
+from simgap.files import complete
+from simgap.similarity import scan
 from simgap.similarity.engines.cpu import CpuEngine
 
 
@@ -120,7 +122,7 @@ def test_neither_threads_nor_blocks_change_the_result(monkeypatch: pytest.Monkey
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, threads=threads: set(range(threads)))
         monkeypatch.setattr(CpuEngine, "tile_rows", tile)
         scratch = tmp_path / str(number)
-        cluster = assign(pool, centroids, scratch)
+        cluster = assign(pool, centroids, "cpu", scratch)
         found.append((cluster, within.near_duplicates(pool, cluster, 5, 0.2, block, scratch)))
     assert 0 < found[0][1].sum() < 900
     for cluster, duplicate in found[1:]:
@@ -131,7 +133,7 @@ def test_neither_threads_nor_blocks_change_the_result(monkeypatch: pytest.Monkey
 def test_a_row_s_cluster_is_the_lower_of_equally_near_centroids(tmp_path: Path) -> None:
     centroids = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0], [1, 0, 0]], np.float16)
     rows = np.array([[0.6, 0.8, 0], [1, 0, 0], [0.7071, 0.7071, 0], [0, 0, -1], [0, 0, 1]], np.float16)
-    assert assign(Rows(rows), centroids, tmp_path).tolist() == [2, 1, 1, 1, 0]
+    assert assign(Rows(rows), centroids, "cpu", tmp_path).tolist() == [2, 1, 1, 1, 0]
 
 
 @given(seed=st.integers(0, 1000), rows=st.integers(1, 40), clusters=st.integers(1, 12))
@@ -139,7 +141,7 @@ def test_a_row_s_cluster_is_the_lower_of_equally_near_centroids(tmp_path: Path) 
 def test_a_row_s_cluster_is_that_of_the_most_similar_centroid(seed: int, rows: int, clusters: int) -> None:
     vectors, centroids = unit_rows(rows, 3, seed), unit_rows(clusters, 3, seed + 1)
     with tempfile.TemporaryDirectory() as scratch:
-        found = assign(Rows(vectors), centroids, Path(scratch))
+        found = assign(Rows(vectors), centroids, "cpu", Path(scratch))
     for row, cluster in enumerate(found):
         similarity = [float(vectors[row].astype(np.float64) @ other.astype(np.float64)) for other in centroids]
         assert cluster == similarity.index(max(similarity))
@@ -147,13 +149,13 @@ def test_a_row_s_cluster_is_that_of_the_most_similar_centroid(seed: int, rows: i
 
 def test_without_eps_all_rows_stay(tmp_path: Path) -> None:
     vectors = np.repeat(unit_rows(1, 4, 0), 5, axis=0)
-    assert deduplicate(parameters(eps=None), Rows(vectors), tmp_path)[1].all()
+    assert deduplicate(parameters(eps=None), Rows(vectors), "cpu", tmp_path)[1].all()
 
 
 def test_the_rows_that_stay_follow_from_the_centroids(store, tmp_path: Path) -> None:
     vectors = unit_rows(200, 8, 4)
     pool = store("pool", vectors, parts=3)
-    centroids, keep = deduplicate(parameters(eps=0.2, clusters=6), pool, tmp_path / "scratch")
+    centroids, keep = deduplicate(parameters(eps=0.2, clusters=6), pool, "cpu", tmp_path / "scratch")
     assert centroids.shape == (6, 8)
     assert centroids.dtype == np.float16
     assert np.allclose(np.linalg.norm(centroids.astype(np.float64), axis=1), 1, atol=2e-3)
@@ -200,7 +202,7 @@ def test_a_row_that_is_not_of_unit_norm_is_refused(clusters: int, tmp_path: Path
     np.save(tmp_path / "centroids.npy", centroids)
     vectors[17] = np.nan
     with pytest.raises(SimgapError, match="unit norm"):
-        deduplicate(parameters(clusters=clusters), Rows(vectors), tmp_path)
+        deduplicate(parameters(clusters=clusters), Rows(vectors), "cpu", tmp_path)
 
 
 class Killed(Exception):
@@ -214,23 +216,24 @@ def test_a_killed_run_goes_on_and_ends_with_the_same(
     pool = store("pool", unit_rows(200, 8, 4), parts=3)
     chosen = parameters(eps=0.2, clusters=4)
     monkeypatch.setattr(within, "SECTION_BLOCKS", 4)
-    expected = deduplicate(chosen, pool, tmp_path / "undisturbed")
+    expected = deduplicate(chosen, pool, "cpu", tmp_path / "undisturbed")
     written: list[str] = []
 
-    def save(path: Path, values: np.ndarray) -> None:
-        if len(written) == writes:
-            raise Killed
-        path.parent.mkdir(exist_ok=True)
-        np.save(path, values)
+    @contextmanager
+    def killed(path: Path) -> Iterator[Path]:
+        with complete(path) as partial:
+            yield partial
+            if len(written) == writes:
+                raise Killed
         written.append(path.name)
 
-    for module in (centroids_module, deduplicate_module, within):
-        monkeypatch.setattr(module, "save", save)
+    for module in (arrays, scan):
+        monkeypatch.setattr(module, "complete", killed)
     with pytest.raises(Killed):
-        deduplicate(chosen, pool, tmp_path / "scratch")
+        deduplicate(chosen, pool, "cpu", tmp_path / "scratch")
     before = list(written)
     writes = 100
-    centroids, keep = deduplicate(chosen, pool, tmp_path / "scratch")
+    centroids, keep = deduplicate(chosen, pool, "cpu", tmp_path / "scratch")
     assert np.array_equal(centroids, expected[0])
     assert np.array_equal(keep, expected[1])
     assert len(written) == len(set(written)) == 8
@@ -245,7 +248,7 @@ def test_planted_near_duplicates_are_found(store, tmp_path: Path) -> None:
     vectors[copies[1]] = vectors[copies[0]] + 0.1 * random.standard_normal((300, 48))
     unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
     _, keep = deduplicate(
-        parameters(eps=0.05, clusters=8, sample=3000, block_rows=512), store("pool", unit), tmp_path / "scratch"
+        parameters(eps=0.05, clusters=8, sample=3000, block_rows=512), store("pool", unit), "cpu", tmp_path / "scratch"
     )
     assert (~keep[copies.max(axis=0)]).mean() >= 0.99
     wide = unit.astype(np.float64)

@@ -8,13 +8,14 @@ import torch
 from test_engine import answers, assert_equal, dense, naive, unit_rows
 
 from simgap.errors import SimgapError
+from simgap.similarity.engines.engine import Questions
 from simgap.similarity.engines.gpu import GpuEngine
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def engine(*arguments) -> GpuEngine:
-    return GpuEngine(*arguments, device=DEVICE)
+    return GpuEngine(Questions(*arguments), device=DEVICE)
 
 
 @pytest.mark.parametrize("draw", [dense, unit_rows])
@@ -78,7 +79,7 @@ def test_bits_on_a_card_are_those_of_the_processor() -> None:
 
     rows, queries = dense(50_000, 640, 0), dense(3_000, 640, 1)
     arguments = (queries, 8, np.zeros(3_000), np.arange(3_000) % 2 == 0)
-    assert_equal(answers(engine(*arguments), rows, 20_000), answers(CpuEngine(*arguments), rows, 1024))
+    assert_equal(answers(engine(*arguments), rows, 20_000), answers(CpuEngine(Questions(*arguments)), rows, 1024))
 
 
 @pytest.mark.gpu

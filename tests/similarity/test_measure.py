@@ -8,6 +8,7 @@ from simgap.errors import SimgapError
 from simgap.similarity.columns import Similarity
 from simgap.similarity.engines.choose import make_engine
 from simgap.similarity.engines.cpu import CpuEngine
+from simgap.similarity.engines.engine import Questions
 from simgap.similarity.measure import measure, rule_queries
 from simgap.similarity.parameters import SimilarityParameters
 
@@ -16,7 +17,7 @@ from simgap.similarity.parameters import SimilarityParameters
     ("engine", "tile_rows"), [("cpu", 1), ("cpu", 7), ("cpu", 64), ("auto", 1024), ("faiss", 7), ("faiss", 1024)]
 )
 def test_columns_do_not_depend_on_engine_tiles_and_parts(store, tmp_path, monkeypatch, engine, tile_rows: int) -> None:
-    monkeypatch.setattr(type(make_engine(engine, unit_rows(1, 2, 0), 1)), "tile_rows", tile_rows)
+    monkeypatch.setattr(type(make_engine(engine, Questions(unit_rows(1, 2, 0), 1))), "tile_rows", tile_rows)
     pool, reference, queries = unit_rows(150, 16, 0), unit_rows(20, 16, 1), unit_rows(12, 16, 2)
     used = rule_queries(12, 0.5, 0)
     labels = np.arange(12) % 3

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.deduplicate.arrays import save
 from simgap.deduplicate.parameters import DeduplicateParameters
 from simgap.embed.store import Embeddings
 from simgap.errors import SimgapError
-from simgap.progress import progress
 from simgap.similarity.engines.choose import make_engine
+from simgap.similarity.engines.engine import Questions
 from simgap.similarity.exact import check_unit_norm
-from simgap.similarity.nearest import Nearest
-from simgap.similarity.scan import scan_part
+from simgap.similarity.scan import scan, scanned_column
 
 
 def find_centroids(parameters: DeduplicateParameters, pool: Embeddings) -> NDArray[np.float16]:
@@ -66,13 +63,14 @@ def unit_centroids(found: NDArray[np.float32], sample: NDArray[np.float32]) -> N
     return unit.astype(np.float16)
 
 
-def assign(pool: Embeddings, centroids: NDArray[np.float16], scratch: Path) -> NDArray[np.int32]:
+def assign(pool: Embeddings, centroids: NDArray[np.float16], engine: str, scratch: Path) -> NDArray[np.int32]:
     """Give each pool row its nearest centroid by canonical similarity, int32 [pool rows]; the lower one on ties.
 
     Memory: what the engine takes, and four bytes a pool row.
 
     Args:
         centroids: fp16 [clusters, dim], unit norm; a single one is every row's, whatever it is.
+        engine: name of the engine that finds them; changes no answer.
         scratch: folder where finished parts wait for a stage that was killed.
 
     Raises:
@@ -81,17 +79,9 @@ def assign(pool: Embeddings, centroids: NDArray[np.float16], scratch: Path) -> N
     cluster = np.zeros(pool.rows, np.int32)
     if len(centroids) == 1:
         return cluster
-    engine = make_engine("auto", centroids, 1, np.zeros(len(centroids)), np.ones(len(centroids), np.bool_))
-    none = Nearest.none(len(centroids), 1)
-    bar: Any = progress(None, pool.rows, "deduplicate: nearest centroid", "row")
-    with bar:
-        for number, (first_row, part) in enumerate(pool.parts()):
-            path = scratch / f"cluster_{number:04d}.npy"
-            if path.exists():
-                bar.update(len(part))
-            else:
-                answers, _ = scan_part(engine, first_row, part, none, bar)
-                nearest = [of_tile.nearest_query for of_tile in answers]
-                save(path, np.concatenate([np.empty(0, np.int32), *nearest]))
-            cluster[first_row : first_row + len(part)] = np.load(path)
+    # Nearest centroids are answers for rows; they come with margins, here against nothing.
+    asked = Questions(centroids, 1, np.zeros(len(centroids)), np.ones(len(centroids), np.bool_))
+    scan(pool, make_engine(engine, asked), scratch, "deduplicate: nearest centroid")
+    for first_row, nearest in scanned_column(scratch, pool, "nearest_query"):
+        cluster[first_row : first_row + len(nearest)] = nearest
     return cluster

@@ -15,7 +15,7 @@ from simgap.embed.store import Embeddings
 
 
 def deduplicate(
-    parameters: DeduplicateParameters, pool: Embeddings, scratch: Path
+    parameters: DeduplicateParameters, pool: Embeddings, engine: str, scratch: Path
 ) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
     """Give the centroids, fp16 [clusters, dim], and the rows to keep, bool [pool rows].
 
@@ -23,6 +23,7 @@ def deduplicate(
     of what `find_centroids` takes and a few blocks with 17 bytes a pool row.
 
     Args:
+        engine: name of the similarity engine; changes no answer.
         scratch: folder where centroids and finished parts wait for a stage that was killed.
 
     Raises:
@@ -34,6 +35,6 @@ def deduplicate(
     centroids: NDArray[np.float16] = np.load(path)
     if parameters.eps is None:
         return centroids, np.ones(pool.rows, np.bool_)
-    cluster = assign(pool, centroids, scratch)
+    cluster = assign(pool, centroids, engine, scratch)
     duplicate = near_duplicates(pool, cluster, len(centroids), parameters.eps, parameters.block_rows, scratch)
     return centroids, ~duplicate

@@ -21,6 +21,7 @@ from simgap.prune import rules
 from simgap.prune.split import Split
 from simgap.similarity.columns import Similarity
 from simgap.similarity.engines.choose import make_engine
+from simgap.similarity.engines.engine import Questions
 from simgap.similarity.nearest import Nearest
 from simgap.similarity.scan import scan_part
 
@@ -51,7 +52,7 @@ def rescanned_similarity(
 
     Memory: the queries, a block of rows, and what the engine takes.
     """
-    engine = make_engine(engine_name, queries, 1)
+    engine = make_engine(engine_name, Questions(queries, 1))
     nearest = Nearest.none(len(queries), 1)
     scanned = 0
     bar: Any = progress(None, int(keep.sum()), "kept rows", "row")

@@ -15,7 +15,6 @@ from simgap.files import read_json
 
 QUERIES_FILE = "queries.parquet"
 INFO_FILE = "similarity.json"
-COLUMNS = {"best": np.float32, "nearest_query": np.int32, "margin": np.float32}
 
 
 class Similarity:

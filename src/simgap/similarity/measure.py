@@ -16,8 +16,9 @@ from simgap.errors import SimgapError
 from simgap.files import complete, write_json
 from simgap.similarity.columns import INFO_FILE, QUERIES_FILE
 from simgap.similarity.engines.choose import make_engine
+from simgap.similarity.engines.engine import Questions
 from simgap.similarity.parameters import SimilarityParameters
-from simgap.similarity.scan import COLUMNS, nearest_rows, scan
+from simgap.similarity.scan import COLUMNS, nearest_rows, scan, scanned_column
 
 
 def rule_queries(queries: int, fraction: float, seed: int) -> NDArray[np.bool_]:
@@ -53,16 +54,16 @@ def measure(
         if not embeddings.rows:
             raise SimgapError(f"{embeddings.folder}: holds no rows; there is nothing to measure")
     queries = benchmark.read()
-    in_reference = nearest_rows(reference, make_engine(parameters.engine, queries, 1))
+    in_reference = nearest_rows(reference, make_engine(parameters.engine, Questions(queries, 1)))
     reference_similarity = in_reference.similarity[:, 0]
-    engine = make_engine(parameters.engine, queries, parameters.neighbours, reference_similarity, used_by_rule)
-    in_pool = scan(pool, engine, scratch)
+    asked = Questions(queries, parameters.neighbours, reference_similarity, used_by_rule)
+    in_pool = scan(pool, make_engine(parameters.engine, asked), scratch, f"similarity {pool.folder.name}")
     with complete(out) as partial:
         partial.mkdir(parents=True)
         for name, dtype in COLUMNS.items():
             column = open_memmap(partial / f"{name}.npy", mode="w+", dtype=dtype, shape=(pool.rows,))
-            for number, (first_row, part) in enumerate(pool.parts()):
-                column[first_row : first_row + len(part)] = np.load(scratch / f"part_{number:04d}" / f"{name}.npy")
+            for first_row, part in scanned_column(scratch, pool, name):
+                column[first_row : first_row + len(part)] = part
             column.flush()
         positive = int((np.load(partial / "margin.npy", mmap_mode="r") > 0).sum())
         pq.write_table(

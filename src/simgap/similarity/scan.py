@@ -74,17 +74,24 @@ def nearest_rows(rows: Embeddings, engine: Engine) -> Nearest:
     return nearest
 
 
-def scan(rows: Embeddings, engine: Engine, scratch: Path) -> Nearest:
+def _part_folder(scratch: Path, number: int) -> Path:
+    return scratch / f"part_{number:04d}"
+
+
+def scan(rows: Embeddings, engine: Engine, scratch: Path, description: str) -> Nearest:
     """Answer for all rows of a set; finished parts wait in `scratch`, from where a stage that was killed goes on.
 
-    Answers for the rows of part i are in `scratch/part_<i>/<column>.npy`; the neighbours in all parts are given back.
-    Memory: the queries, for each thread a tile and a block of products, and a part's answers.
+    `scanned_column` reads the answers for rows; the neighbours in all parts are given back. Memory: the queries, for each
+    thread a tile and a block of products, and a part's answers.
+
+    Args:
+        description: what the progress bar says.
     """
     nearest = Nearest.none(len(engine.order), engine.neighbours)
-    bar: Any = progress(None, rows.rows, f"similarity {rows.folder.name}", "row")
+    bar: Any = progress(None, rows.rows, description, "row")
     with bar:
         for number, (first_row, part) in enumerate(rows.parts()):
-            folder = scratch / f"part_{number:04d}"
+            folder = _part_folder(scratch, number)
             if folder.is_dir():
                 bar.update(len(part))
             else:
@@ -99,3 +106,9 @@ def scan(rows: Embeddings, engine: Engine, scratch: Path) -> Nearest:
             found = Nearest(np.load(folder / "similarity.npy"), np.load(folder / "row.npy"))
             nearest = nearest.merged(found)
     return nearest
+
+
+def scanned_column(scratch: Path, rows: Embeddings, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield (first row, values) of each part that `scan` left in `scratch`, of one of COLUMNS."""
+    for number, (first_row, _) in enumerate(rows.parts()):
+        yield first_row, np.load(_part_folder(scratch, number) / f"{name}.npy")

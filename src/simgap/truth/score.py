@@ -110,7 +110,7 @@ def deduplication(
     true = np.ones(pool.rows, np.bool_)
     true[order[first]] = False
     with tempfile.TemporaryDirectory() as scratch:
-        cluster = assign(pool, centroids, Path(scratch))
+        cluster = assign(pool, centroids, "auto", Path(scratch))
     result: dict[str, float] = {"deduplication/true_duplicates": int(true.sum())}
     for value in eps:
         with tempfile.TemporaryDirectory() as scratch:

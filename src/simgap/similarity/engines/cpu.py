@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.similarity.engines.engine import HostEngine, Open, RowAnswers, Screened
-from simgap.similarity.exact import check_unit_norm, exact_pairs, screening_error, slack
-from simgap.similarity.kernels import Pairs, collect, to_single
+from simgap.similarity.engines.engine import HostEngine, Open, Questions, RowAnswers, Screened
+from simgap.similarity.exact import exact_pairs, screening_error, slack
+from simgap.similarity.kernels import Pairs, collect
 from simgap.similarity.nearest import Candidates
 
 if TYPE_CHECKING:
@@ -149,18 +149,10 @@ class CpuEngine(HostEngine):
 
     tile_rows = 1024
 
-    def __init__(
-        self,
-        queries: NDArray[np.float16],
-        neighbours: int,
-        reference_similarity: NDArray[np.float64] | None = None,
-        used_by_rule: NDArray[np.bool_] | None = None,
-        *,
-        precisions: Sequence[str] | None = None,
-    ) -> None:
-        super().__init__(queries, neighbours, reference_similarity, used_by_rule)
+    def __init__(self, asked: Questions, *, precisions: Sequence[str] | None = None) -> None:
+        super().__init__(asked)
         self.threads = len(os.sched_getaffinity(0))
-        self.error = screening_error(queries.shape[1])
+        self.error = screening_error(self.queries.shape[1])
         self._precision = Faster(precisions or (("fp32", "bf16") if processor_has_bf16() else ("fp32",)))
         if "bf16" in self._precision.seconds:
             # Importing torch takes seconds.
@@ -169,7 +161,7 @@ class CpuEngine(HostEngine):
             self._bf16 = Bf16Queries(self.queries)
         if self.rule_queries:
             self._shift = self.reference_similarity.astype(np.float32)
-        cuts = sorted({0, *range(0, len(queries), BLOCK_QUERIES), self.rule_queries, len(queries)})
+        cuts = sorted({0, *range(0, len(self.queries), BLOCK_QUERIES), self.rule_queries, len(self.queries)})
         self._blocks = list(pairwise(cuts))
 
     def answer(
@@ -178,11 +170,8 @@ class CpuEngine(HostEngine):
         """Answer for a tile in the precision that is faster at the time; see `Engine.answer`."""
         begun = time.perf_counter()
         precision = self._precision.choose()
-        single = to_single(rows)
-        check_unit_norm(single)
-        in_order = bound[self.order]
-        screened = self.screen(single, in_order) if precision == "fp32" else self._screen_in_bf16(single, in_order)
-        answers = self.decided(first_row, single, screened)
+        screen = self.screen if precision == "fp32" else self._screen_in_bf16
+        answers = self.answer_by(screen, first_row, rows, bound)
         # Without bounds a tile leaves more open than those that follow.
         if not np.isneginf(bound).any():
             self._precision.seconds[precision] = (time.perf_counter() - begun) / len(rows)

@@ -7,7 +7,9 @@ similarity. So all engines give the same bits.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,23 @@ from numpy.typing import NDArray
 from simgap.similarity.exact import check_unit_norm, exact_pairs
 from simgap.similarity.kernels import to_single
 from simgap.similarity.nearest import Candidates
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What an engine is to answer of every row.
+
+    Attributes:
+        queries: fp16 [queries, dim], unit norm.
+        neighbours: nearest rows that are wanted of every query.
+        reference_similarity: float64 [queries], or None where no answers for rows are wanted.
+        used_by_rule: bool [queries], the queries that answers for rows are about; None: none of them.
+    """
+
+    queries: NDArray[np.float16]
+    neighbours: int
+    reference_similarity: NDArray[np.float64] | None = None
+    used_by_rule: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,12 +83,6 @@ class Engine(ABC):
     Queries of the rule come first, each part in its own order, so that answers for rows are about a run of queries;
     what is asked and given back counts queries as given.
 
-    Args:
-        queries: fp16 [queries, dim], unit norm.
-        neighbours: nearest rows that are wanted of every query.
-        reference_similarity: float64 [queries], or None where no answers for rows are wanted.
-        used_by_rule: bool [queries], the queries that answers for rows are about.
-
     Attributes:
         tile_rows: rows that are best asked about at a time; changes speed and memory, not answers.
         threads: tiles that are best asked about at the same time.
@@ -83,23 +96,17 @@ class Engine(ABC):
     threads: int
     error: float
 
-    def __init__(
-        self,
-        queries: NDArray[np.float16],
-        neighbours: int,
-        reference_similarity: NDArray[np.float64] | None = None,
-        used_by_rule: NDArray[np.bool_] | None = None,
-    ) -> None:
-        single = to_single(queries)
+    def __init__(self, asked: Questions) -> None:
+        single = to_single(asked.queries)
         check_unit_norm(single)
-        self.neighbours = neighbours
-        used = np.zeros(len(queries), np.bool_) if used_by_rule is None else used_by_rule
+        self.neighbours = asked.neighbours
+        used = np.zeros(len(single), np.bool_) if asked.used_by_rule is None else asked.used_by_rule
         self.rule_queries = int(used.sum())
         self.order = np.concatenate([np.flatnonzero(used), np.flatnonzero(~used)])
         self._position = np.argsort(self.order)
         self.queries = single if used.all() else single[self.order]
-        if reference_similarity is not None:
-            self.reference_similarity = reference_similarity[self.order[: self.rule_queries]]
+        if asked.reference_similarity is not None:
+            self.reference_similarity = asked.reference_similarity[self.order[: self.rule_queries]]
 
     @abstractmethod
     def answer(
@@ -122,6 +129,9 @@ class Engine(ABC):
         return exact_pairs(to_single(rows[needed]), self.queries, position, self._position[query])
 
 
+Screen: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.float32]], Screened]
+
+
 class HostEngine(Engine):
     """An engine that screens on the processor, and leaves the decisions to this class."""
 
@@ -133,11 +143,17 @@ class HostEngine(Engine):
         self, first_row: int, rows: NDArray[np.float16], bound: NDArray[np.float32]
     ) -> tuple[RowAnswers | None, Candidates]:
         """Answer for a tile; see `Engine.answer`."""
+        return self.answer_by(self.screen, first_row, rows, bound)
+
+    def answer_by(
+        self, screen: Screen, first_row: int, rows: NDArray[np.float16], bound: NDArray[np.float32]
+    ) -> tuple[RowAnswers | None, Candidates]:
+        """Answer for a tile by this way to screen it; see `Engine.answer`."""
         single = to_single(rows)
         check_unit_norm(single)
-        return self.decided(first_row, single, self.screen(single, bound[self.order]))
+        return self._decided(first_row, single, screen(single, bound[self.order]))
 
-    def decided(
+    def _decided(
         self, first_row: int, single: NDArray[np.float32], found: Screened
     ) -> tuple[RowAnswers | None, Candidates]:
         """Decide what a tile, fp32 [rows, dim] from `first_row` on, leaves open of its rows."""

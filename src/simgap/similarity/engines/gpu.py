@@ -15,7 +15,7 @@ import triton
 from numpy.typing import NDArray
 
 from simgap.errors import SimgapError
-from simgap.similarity.engines.engine import Engine, RowAnswers
+from simgap.similarity.engines.engine import Engine, Questions, RowAnswers
 from simgap.similarity.engines.triton_kernels import write_maxima, write_products
 from simgap.similarity.exact import screening_error, slack
 from simgap.similarity.nearest import Candidates
@@ -48,20 +48,12 @@ class GpuEngine(Engine):
     tile_rows = 131_072
     threads = 1
 
-    def __init__(
-        self,
-        queries: NDArray[np.float16],
-        neighbours: int,
-        reference_similarity: NDArray[np.float64] | None = None,
-        used_by_rule: NDArray[np.bool_] | None = None,
-        *,
-        device: str = "cuda",
-    ) -> None:
-        super().__init__(queries, neighbours, reference_similarity, used_by_rule)
+    def __init__(self, asked: Questions, *, device: str = "cuda") -> None:
+        super().__init__(asked)
         # Tensor cores round their sums less carefully than IEEE's fp32 does.
-        self.error = 4 * screening_error(queries.shape[1])
+        self.error = 4 * screening_error(self.queries.shape[1])
         self.device = torch.device(device)
-        self._queries = torch.from_numpy(queries[self.order]).to(self.device)
+        self._queries = torch.from_numpy(asked.queries[self.order]).to(self.device)
         reference = self.reference_similarity if self.rule_queries else np.zeros(1)
         self._reference = torch.from_numpy(reference).to(self.device)
         self._shift = self._reference.float()

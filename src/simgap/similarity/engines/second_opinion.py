@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.similarity.engines.engine import HostEngine, Open, Screened
+from simgap.similarity.engines.engine import HostEngine, Open, Questions, Screened
 from simgap.similarity.exact import screening_error, slack
 from simgap.similarity.nearest import Candidates
 
@@ -45,15 +45,9 @@ class FaissEngine(HostEngine):
     tile_rows = 16384
     threads = 1
 
-    def __init__(
-        self,
-        queries: NDArray[np.float16],
-        neighbours: int,
-        reference_similarity: NDArray[np.float64] | None = None,
-        used_by_rule: NDArray[np.bool_] | None = None,
-    ) -> None:
-        super().__init__(queries, neighbours, reference_similarity, used_by_rule)
-        self.error = screening_error(queries.shape[1])
+    def __init__(self, asked: Questions) -> None:
+        super().__init__(asked)
+        self.error = screening_error(self.queries.shape[1])
         if self.rule_queries:
             of_rule = self.queries[: self.rule_queries]
             self._with_reference = np.column_stack([of_rule, -self.reference_similarity.astype(np.float32)])

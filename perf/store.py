@@ -1,0 +1,30 @@
+"""Embeddings that are drawn, written as a set's lie on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simgap.embed.store import INFO_FILE, Embeddings
+from simgap.files import write_json
+
+PART_ROWS = 100_000
+
+
+def part_sizes(rows: int) -> list[int]:
+    """Give the rows of each part of so many rows."""
+    return [min(PART_ROWS, rows - first) for first in range(0, rows, PART_ROWS)]
+
+
+def write_embeddings(folder: Path, dim: int, parts: Iterable[NDArray[np.float16]]) -> Embeddings:
+    """Write parts, each fp16 [rows, dim], and give them as the pipeline reads them; one part is held at a time."""
+    (folder / "img_emb").mkdir(parents=True)
+    rows = 0
+    for number, part in enumerate(parts):
+        np.save(folder / "img_emb" / f"img_emb_{number:04d}.npy", part)
+        rows += len(part)
+    write_json(folder / INFO_FILE, {"embedder": "none", "rows": rows, "dim": dim})
+    return Embeddings(folder)
