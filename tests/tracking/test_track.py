@@ -10,6 +10,7 @@ from conftest import REPOSITORY
 from mlflow.tracking import MlflowClient
 
 from simgap.params import Params, load_params
+from simgap.tracking.rates import write_rates
 from simgap.tracking.track import EXPERIMENT, track, try_track
 
 SPLITS = ("full", "combined")
@@ -33,7 +34,7 @@ def write_metrics(folder: Path, accuracy: float = 0.5, threshold: float = 0.0) -
         }  # fmt: skip
         write(f"prune/{split}.json", about)
         write(f"profile/{split}.json", {"val/similarity/mean": 0.3})
-        write(f"train/{split}-0.json", {"steps": 2, "loss": [[0, 4.0], [1, 3.0]]})
+        write(f"train/{split}-0.json", {"steps": 2, "loss": [[0, 4.0], [1, 3.0]], "kept_rows": len(split)})
         write(f"evaluate/{split}-0.json", {"zero_shot/val/top1": accuracy, "few_shot/val/refused": False})
     for name in ("pool", "reference", "val", "of-another-study"):
         write(f"embed/{name}.json", {"kept": 7})
@@ -71,6 +72,18 @@ def test_every_result_is_logged_once(metrics: Path) -> None:
     assert run.data.metrics["evaluate/zero_shot/val/top1"] == 0.5
     assert run.data.metrics["train/loss"] == 3.0
     assert run.info.status == "FINISHED"
+
+
+def test_rates_are_logged_and_make_no_other_run(metrics: Path) -> None:
+    write_rates(metrics / "train" / "full-0.json", {"samples_per_second": 250.0})
+    write_rates(metrics / "embed" / "val.json", {"images_per_second": 90.0})
+    assert track(small_params(), metrics) == (3, 0, [])
+    found = {run.info.run_name: run.data.metrics for run in runs(metrics.parent)}
+    assert found["full-0"]["train/samples_per_second"] == 250
+    assert found["study"]["embed/val/images_per_second"] == 90
+    assert "train/samples_per_second" not in found["combined-0"]
+    write_rates(metrics / "train" / "full-0.json", {"samples_per_second": 10.0})
+    assert track(small_params(), metrics) == (0, 3, [])
 
 
 def test_tracking_never_ends_a_stage(metrics: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:

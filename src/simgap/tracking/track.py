@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from simgap.errors import SimgapError
 from simgap.files import read_json
+from simgap.tracking.rates import read_rates
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -29,18 +30,20 @@ BATCH = 900
 
 @dataclass(frozen=True)
 class Record:
-    """One MLflow run: its name, parameters, tags, metrics, and curves as [step, value] pairs."""
+    """One MLflow run: its name, parameters, tags, metrics, curves as [step, value] pairs, and rates."""
 
     name: str
     parameters: dict[str, str]
     tags: dict[str, str]
     metrics: dict[str, float]
     curves: dict[str, list[tuple[int, float]]]
+    rates: dict[str, float]
 
     @property
     def identity(self) -> str:
-        """A hash of all that the record says: the same result is the same run, whenever and wherever it was made."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """A hash of the result, which rates are no part of: the same result is the same run, wherever it was made."""
+        result = {key: value for key, value in asdict(self).items() if key != "rates"}
+        return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
 
 
 def _numbers(content: dict[str, Any], prefix: str) -> dict[str, float]:
@@ -89,6 +92,7 @@ def _model_record(params: Params, metrics: Path, split: str, seed: int) -> Recor
             **_numbers(read_json(metrics / "evaluate" / f"{name}.json"), "evaluate"),
         },
         curves={"train/loss": [(int(step), float(loss)) for step, loss in train["loss"]]},
+        rates=_numbers(read_rates(metrics / "train" / f"{name}.json"), "train"),
     )
 
 
@@ -97,9 +101,12 @@ def _study_record(params: Params, metrics: Path) -> Record:
     names = params.benchmarks.names
     instances = {"draw": list(params.draw), "embed": ["pool", "reference", *names], "similarity": names}
     instances["ground-truth"] = list(params.ground_truth)
+    rates: dict[str, float] = {}
     for stage, of_stage in instances.items():
         for name in of_stage:
-            parts |= _numbers(read_json(metrics / stage / f"{name}.json"), f"{stage}/{name}")
+            path = metrics / stage / f"{name}.json"
+            parts |= _numbers(read_json(path), f"{stage}/{name}")
+            rates |= _numbers(read_rates(path), f"{stage}/{name}")
     parameters = {
         "threshold": str(params.threshold),
         "runs": ", ".join(params.runs),
@@ -107,7 +114,7 @@ def _study_record(params: Params, metrics: Path) -> Record:
         "benchmarks": ", ".join(params.benchmarks.names),
         "pool": params.pool.path,
     }
-    return Record("study", parameters, {"kind": "study", "threshold": str(params.threshold)}, parts, {})
+    return Record("study", parameters, {"kind": "study", "threshold": str(params.threshold)}, parts, {}, rates)
 
 
 def records(params: Params, metrics: Path) -> tuple[list[Record], list[str]]:
@@ -138,7 +145,7 @@ def _log(client: MlflowClient, experiment: str, record: Record) -> None:
         if f"DVC_EXP_{key}" in os.environ
     }
     run = client.create_run(experiment, run_name=record.name, tags={**record.tags, **names})
-    points = [Metric(key, value, now, 0) for key, value in record.metrics.items()]
+    points = [Metric(key, value, now, 0) for key, value in {**record.metrics, **record.rates}.items()]
     points += [Metric(key, value, now, step) for key, curve in record.curves.items() for step, value in curve]
     client.log_batch(run.info.run_id, params=[Param(key, value[:6000]) for key, value in record.parameters.items()])
     for start in range(0, len(points), BATCH):
