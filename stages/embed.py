@@ -31,6 +31,7 @@ def main(params: Params, kind: str, data: Path, embedder: Path, out: Path, metri
     identity = {
         # Of the parameters, those that finished parts depend on.
         "batch_size": params.embed.batch_size,
+        "precision": params.embed.precision,
         "shards_per_part": params.embed.shards_per_part,
         "embedder": embedder_hash,
         "data": state_of(data),

@@ -5,8 +5,10 @@ from pathlib import Path
 import click
 
 from simgap.embed.embedder import make_embedder
-from simgap.files import sha256_of, write_json
+from simgap.files import write_json
 from simgap.stage import PATH, Params, scratch, stage, state_of
+from simgap.train.process import join, launch
+from simgap.train.train import read_model_config
 
 
 @stage
@@ -14,11 +16,18 @@ from simgap.stage import PATH, Params, scratch, stage, state_of
 @click.option("--out", type=PATH, required=True)
 @click.option("--metrics", type=PATH, required=True)
 def main(params: Params, pool: Path, out: Path, metrics: Path) -> None:
-    model = params.embedder.train.model if params.embedder.train else ""
-    config = sha256_of(Path(model)) if model.endswith(".json") else None
+    config = None
+    if (training := params.embedder.train) is not None:
+        # Before processes start, each of which would complain.
+        config = read_model_config(training.model, "embedder.train.model")
+        if launch(training.processes, "stages.embedder"):
+            return
     identity = {"embedder": params.embedder, "config": config, "pool": state_of(pool)}
-    with scratch("embedder", identity) as folder:
-        write_json(metrics, make_embedder(params.embedder, pool, out, folder))
+    with join() as process, scratch("embedder", identity, owned=process.writes) as folder:
+        process.wait()
+        content = make_embedder(params.embedder, pool, out, folder, process)
+        if process.writes:
+            write_json(metrics, content)
 
 
 if __name__ == "__main__":

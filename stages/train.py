@@ -1,8 +1,6 @@
 """Train CLIP on a split, which is applied while the pool's shards are read."""
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -11,9 +9,9 @@ from simgap.data.benchmarks import read_lines
 from simgap.embed.store import Embeddings
 from simgap.files import sha256_of, write_json
 from simgap.prune.split import read_keep
-from simgap.stage import PATH, Params, scratch, scratch_folder, stage, state_of
+from simgap.stage import PATH, Params, scratch, stage, state_of
 from simgap.train.data import kept_shards
-from simgap.train.process import Process, join, launch, started_by_torchrun
+from simgap.train.process import join, launch
 from simgap.train.train import read_model_config, train
 
 
@@ -38,13 +36,14 @@ def main(
     metrics: Path,
 ) -> None:
     parameters = params.train_parameters(params.runs[split], f"runs.{split}")
-    if parameters.processes > 1 and not started_by_torchrun():
-        launch(parameters.processes, "stages.train")
+    # Before processes start, each of which would complain.
+    config = read_model_config(parameters.model)
+    if launch(parameters.processes, "stages.train"):
         return
     pool_rows = Embeddings(embeddings / "pool").metadata(["shard", "key"])
     keep = read_keep(keep_file, pool_rows.num_rows)
     shards = kept_shards(pool, pool_rows, keep)
-    identity = {"train": parameters, "model": read_model_config(parameters.model), "seed": seed}
+    identity = {"train": parameters, "model": config, "seed": seed}
     identity |= {
         "rows": sha256_of(embeddings / "pool" / "metadata"),
         "keep": sha256_of(keep_file),
@@ -59,16 +58,11 @@ def main(
         shards += kept_shards(reference, reference_rows, np.ones(joining, np.bool_), classnames)
         identity |= {"reference": state_of(reference), "classnames": classnames}
     kept = int(keep.sum())
-    with join() as process, _folder(process, f"train-{out.name}", identity) as folder:
+    with join() as process, scratch(f"train-{out.name}", identity, owned=process.writes) as folder:
         process.wait()
         content = train(parameters, seed, shards, kept + joining, out, folder, process)
         if process.writes:
             write_json(metrics, {**content, "kept_rows": kept, "reference_rows": joining})
-
-
-def _folder(process: Process, name: str, identity: dict[str, Any]) -> AbstractContextManager[Path]:
-    """Give the scratch folder, which the process that writes makes and removes."""
-    return scratch(name, identity) if process.writes else nullcontext(scratch_folder(name, identity))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,6 +36,20 @@ def run(folder: Path, *command: str) -> str:
     )
     assert finished.returncode == 0, finished.stdout
     return finished.stdout
+
+
+def call(folder: Path, stage: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a stage in a folder, by this repository's code."""
+    environment = {**ENVIRONMENT, "PYTHONPATH": f"{REPOSITORY}", "DVC_ROOT": str(folder)}
+    command = [sys.executable, "-m", f"stages.{stage}", *options]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def put_params(folder: Path, **changes: object) -> None:
+    """Write the toy study's params, whole blocks changed, and the models that they name."""
+    content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
+    (folder / "params.yaml").write_text(yaml.safe_dump({**content, **changes}, sort_keys=False))
+    shutil.copytree(REPOSITORY / "presets" / "models", folder / "presets" / "models")
 
 
 def stages_run(output: str) -> list[str]:

@@ -100,6 +100,10 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
         lambda c: c["compare"].update(without_shift="vla"),
         ("compare.without_shift", "'vla'", "val, sketch"),
     ),
+    "unknown precision": (
+        lambda c: c["embed"].update(precision="fp8"),
+        ("embed.precision", "'fp8'", "fp32, bf16, fp16"),
+    ),
     "no draw of the shots": (
         lambda c: c["evaluate"]["few_shot"].update(draws=0),
         ("few_shot.draws", "0", "at least 1"),

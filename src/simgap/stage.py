@@ -52,22 +52,23 @@ def stage(function: Callable[..., None]) -> click.Command:
     return click.command()(reports_errors(checked))
 
 
-def scratch_folder(stage_name: str, identity: dict[str, Any]) -> Path:
-    """Give the path of a stage's scratch folder, see `scratch`."""
-    identity = {**identity, "code": sha256_of(SOURCE, "*.py")}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    return Path(os.environ.get("DVC_ROOT", ".")) / "scratch" / f"{stage_name}-{digest}"
-
-
 @contextmanager
-def scratch(stage_name: str, identity: dict[str, Any]) -> Iterator[Path]:
+def scratch(stage_name: str, identity: dict[str, Any], *, owned: bool = True) -> Iterator[Path]:
     """Give a folder that outlives a killed stage, and remove it when the block ends well.
 
     It lies at the main repository's root and is named by the stage, by `identity`, which has to hold all that its content
     depends on, and by simgap's own code, so that a stage never goes on from another's files. Of two processes that run one
     stage at the same time, the second waits for the first.
+
+    Args:
+        owned: whether this process makes and removes the folder; of several that run a stage together one does.
     """
-    folder = scratch_folder(stage_name, identity)
+    identity = {**identity, "code": sha256_of(SOURCE, "*.py")}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("DVC_ROOT", ".")) / "scratch" / f"{stage_name}-{digest}"
+    if not owned:
+        yield folder
+        return
     folder.parent.mkdir(exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         folder.mkdir(exist_ok=True)
@@ -84,4 +85,4 @@ def state_of(folder: Path) -> list[tuple[str, int, int]]:
     ]
 
 
-__all__ = ["PATH", "Params", "reports_errors", "scratch", "scratch_folder", "stage", "state_of"]
+__all__ = ["PATH", "Params", "reports_errors", "scratch", "stage", "state_of"]

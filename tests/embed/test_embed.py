@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,14 @@ import torch
 from conftest import jpeg, write_pool, write_tar
 
 from simgap.embed import embed as module
-from simgap.embed.embed import embed, encode, unit_norm
+from simgap.embed.embed import embed, unit_norm
 from simgap.embed.model import CONFIG_FILE, WEIGHTS_FILE, check_config, load
 from simgap.embed.parameters import EmbedParameters
 from simgap.embed.store import Embeddings
 from simgap.errors import SimgapError
 from simgap.files import read_json
 
-PARAMETERS = EmbedParameters(batch_size=8, decoders=2, shards_per_part=2, drop_limit=0.5)
+PARAMETERS = EmbedParameters(batch_size=8, precision="fp32", decoders=2, shards_per_part=2, drop_limit=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +63,21 @@ def test_a_vector_does_not_depend_on_its_batch(model, tmp_path: Path) -> None:
     assert np.array_equal(Embeddings(tmp_path / "many").read()[7], Embeddings(tmp_path / "one").read()[0])
 
 
-def test_it_agrees_with_the_model_called_plainly(model) -> None:
-    images = torch.randn(3, 3, 16, 16)
-    with torch.inference_mode():
-        plain = model.clip.encode_image(images).numpy()
-    assert np.allclose(encode(model, images, 8), plain, atol=1e-5)
+def test_the_precision_reaches_the_model_and_fp16_needs_a_gpu(model, tmp_path: Path) -> None:
+    shards = sorted(write_pool(tmp_path / "pool", 1, 11).glob("*.tar"))
+    run(model, shards, tmp_path / "fp32", tmp_path / "s1")
+    run(model, shards, tmp_path / "bf16", tmp_path / "s2", parameters=replace(PARAMETERS, precision="bf16"))
+    assert not np.array_equal(*(Embeddings(tmp_path / name).read() for name in ("fp32", "bf16")))
+    on_processor = replace(model, device=torch.device("cpu"))
+    with pytest.raises(SimgapError, match=r"embed\.precision: fp16 needs a GPU .*fp32, bf16"):
+        run(
+            on_processor,
+            [tmp_path / "nowhere.tar"],
+            tmp_path / "out",
+            tmp_path / "s3",
+            parameters=replace(PARAMETERS, precision="fp16"),
+        )
+    assert not any((tmp_path / "s3").iterdir())
 
 
 def test_a_killed_stage_goes_on_and_ends_with_the_same_bytes(model, tmp_path: Path, monkeypatch) -> None:
@@ -108,7 +119,7 @@ def test_vectors_that_are_no_directions_are_counted() -> None:
 
 def test_limits(model, tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", [("a.jpg", b"x"), ("a.cls", b"0"), ("b.jpg", jpeg(1)), ("b.cls", b"2")])
-    strict = EmbedParameters(batch_size=8, decoders=2, shards_per_part=1, drop_limit=0.1)
+    strict = replace(PARAMETERS, shards_per_part=1, drop_limit=0.1)
     with pytest.raises(SimgapError, match=r"1 of 2 samples were dropped .*drop_limit 0\.1"):
         run(
             model,

@@ -44,7 +44,8 @@ def train_briefly(folder: Path, images: Path) -> Path:
     parameters = TrainParameters(
         model=str(folder / "model.json"), budget="samples_seen", samples_seen=6400, epochs=1.0, batch_size=32,
         learning_rate=2e-3, weight_decay=0.1, beta1=0.9, beta2=0.98, epsilon=1e-6, warmup_fraction=0.1, crop_scale=0.9,
-        precision="fp32", workers=0, threads=1, shuffle_buffer=1000, checkpoint_steps=1000,
+        precision="fp32", workers=0, threads=1, shuffle_buffer=1000, checkpoint_steps=1000, micro_batch_size=None,
+        processes=1, readers=1, grad_checkpointing=False, compile=False,
     )  # fmt: skip
     shards = readable_shards(images)
     train(parameters, 0, shards, sum(len(shard.keys) for shard in shards), folder / "model", folder / "scratch")

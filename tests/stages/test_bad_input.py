@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY, write_benchmark
-from studies import ENVIRONMENT
+from conftest import MODEL_CONFIG, REPOSITORY, write_benchmark, write_pool
+from studies import ENVIRONMENT, call, put_params
 
 STAGES = sorted(path.stem for path in (REPOSITORY / "stages").glob("*.py") if path.stem != "__init__")
 LIGHT = [name for name in STAGES if name.startswith("prune") or name in ("copy", "profile", "similarity")]
-
-
-def call(folder: Path, stage: str, *options: str) -> subprocess.CompletedProcess[str]:
-    environment = {**ENVIRONMENT, "PYTHONPATH": f"{REPOSITORY}", "DVC_ROOT": str(folder)}
-    command = [sys.executable, "-m", f"stages.{stage}", *options]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-
-
-def put_params(folder: Path, **changes: object) -> None:
-    content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
-    (folder / "params.yaml").write_text(yaml.safe_dump({**content, **changes}, sort_keys=False))
-    shutil.copytree(REPOSITORY / "presets" / "models", folder / "presets" / "models")
 
 
 def options_of(stage: str) -> list[str]:
@@ -74,3 +62,39 @@ def test_a_benchmark_with_fewer_tars_than_it_says(tmp_path: Path) -> None:
     assert finished.returncode == 1
     assert finished.stderr == "error: val/test/1.tar: no such shard, though nshards.txt says 3\n"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stage", ["embedder", "train"])
+def test_a_model_that_open_clip_does_not_know(stage: str, tmp_path: Path) -> None:
+    """Before shards are read, and before processes start that would each complain."""
+    content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
+    asked = {"model": "vit-b-32-quikgelu", "processes": 2}
+    embedder = {**content["embedder"], "train": {**content["embedder"]["train"], **asked}}
+    put_params(tmp_path, embedder=embedder, train={**content["train"], **asked})
+    finished = call(tmp_path, stage, *options_of(stage))
+    parameter = "embedder.train.model" if stage == "embedder" else "train.model"
+    assert finished.returncode == 1
+    assert finished.stderr.startswith(
+        f"error: {parameter}: 'vit-b-32-quikgelu' is unknown; choose from ViT-B-32-quickgelu, "
+    )
+    assert finished.stderr.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml", "presets"]
+
+
+def test_an_embedder_that_does_not_say_its_activation(model_folder: Path, tmp_path: Path) -> None:
+    put_params(tmp_path)
+    write_pool(tmp_path / "pool", 1, 2)
+    config = {**MODEL_CONFIG, "model_cfg": {k: v for k, v in MODEL_CONFIG["model_cfg"].items() if k != "quick_gelu"}}
+    embedder = tmp_path / "embedder"
+    embedder.mkdir()
+    for file in model_folder.iterdir():
+        (embedder / file.name).write_bytes(file.read_bytes())
+    (embedder / "open_clip_config.json").write_text(json.dumps(config))
+    options = ["--set", "pool", "--data", "pool", "--embedder", "embedder", "--out", "out", "--metrics", "m.json"]
+    finished = call(tmp_path, "embed", *options)
+    assert finished.returncode == 1
+    assert finished.stderr == (
+        "error: embedder/open_clip_config.json: model_cfg.quick_gelu is not recorded; it should be true or false\n"
+    )
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "m.json").exists()

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
 
 import torch
 
-from simgap.batches import batched
 from simgap.data.images import BrokenImage, decode
 from simgap.data.shards import Accounting, Sample
 from simgap.embed.model import Model
 
-# Samples whose images are held decoded, besides those of the batch that is being filled.
-AHEAD = 256
+Item = TypeVar("Item")
+
+
+def look_ahead(items: Iterable[Item], count: int) -> Iterator[Item]:
+    """Yield the items in their order; `count` more are taken from the iterable before one is yielded."""
+    iterator = iter(items)
+    held = deque(islice(iterator, count))
+    while held:
+        held.extend(islice(iterator, 1))
+        yield held.popleft()
 
 
 def decoded(
-    samples: Iterable[Sample], model: Model, decoders: int, accounting: Accounting
+    samples: Iterable[Sample], model: Model, decoders: int, ahead: int, accounting: Accounting
 ) -> Iterator[tuple[Sample, torch.Tensor]]:
     """Yield each sample with its preprocessed image, float [3, height, width], in their order.
 
     Images that cannot be decoded are counted in `accounting` and left out. Results do not depend on `decoders`, the threads.
+    At most `ahead` images are decoded before they are asked for and held: with a batch's number of them, a batch is decoded
+    while the one before it is in the model.
     """
 
     def prepare(sample: Sample) -> torch.Tensor | str:
@@ -31,9 +43,10 @@ def decoded(
             return str(reason)
 
     with ThreadPoolExecutor(decoders) as threads:
-        for group in batched(samples, AHEAD):
-            for sample, image in zip(group, threads.map(prepare, group), strict=True):
-                if isinstance(image, str):
-                    accounting.dropped[image] += 1
-                else:
-                    yield sample, image
+        begun = ((sample, threads.submit(prepare, sample)) for sample in samples)
+        for sample, preparing in look_ahead(begun, ahead):
+            image = preparing.result()
+            if isinstance(image, str):
+                accounting.dropped[image] += 1
+            else:
+                yield sample, image

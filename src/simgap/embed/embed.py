@@ -11,29 +11,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 
 from simgap.batches import batched
 from simgap.data.shards import Accounting, Sample, read_shard
 from simgap.embed.decode import decoded
+from simgap.embed.encode import check_precision, encode
 from simgap.embed.model import Model
 from simgap.embed.parameters import EmbedParameters
 from simgap.embed.store import INFO_FILE
 from simgap.errors import SimgapError
 from simgap.files import complete, read_json, write_json
 from simgap.progress import progress
-
-
-@torch.inference_mode()
-def encode(model: Model, images: torch.Tensor, batch_size: int) -> NDArray[np.float32]:
-    """Embed preprocessed images [n, 3, height, width], n <= batch_size, to raw vectors fp32 [n, dim].
-
-    The batch is padded to `batch_size`, so that an image's vector does not depend on how many stand beside it.
-    """
-    padded = torch.zeros((batch_size, *images.shape[1:]), dtype=images.dtype)
-    padded[: len(images)] = images
-    return model.clip.encode_image(padded).float().numpy()[: len(images)]  # type: ignore[no-any-return]
 
 
 def unit_norm(vectors: NDArray[np.float32], dropped: Counter[str]) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
@@ -65,8 +54,9 @@ def _embed_part(
                     raise SimgapError(f"{shard}: label {sample.label} is outside the class list of {classes} names")
                 yield sample
 
-    for group in batched(decoded(samples(), model, parameters.decoders, accounting), parameters.batch_size):
-        raw = encode(model, torch.stack([image for _, image in group]), parameters.batch_size)
+    batch_size = parameters.batch_size
+    for group in batched(decoded(samples(), model, parameters.decoders, batch_size, accounting), batch_size):
+        raw = encode(model, [image for _, image in group], batch_size, parameters.precision)
         unit, good = unit_norm(raw, accounting.dropped)
         vectors.append(unit)
         kept += [sample for (sample, _), is_good in zip(group, good, strict=True) if is_good]
@@ -122,9 +112,10 @@ def embed(
         classes: the number of classes of a labelled set; None for a set without labels.
 
     Raises:
-        SimgapError: no row is left, more than `drop_limit` of the samples were dropped or of the shards are damaged, or a
-            label is outside the class list.
+        SimgapError: the precision is not for this machine, no row is left, more than `drop_limit` of the samples were
+            dropped or of the shards are damaged, or a label is outside the class list.
     """
+    check_precision(parameters.precision, model.device)
     groups = list(batched(shards, parameters.shards_per_part))
     for number, group in enumerate(progress(groups, len(groups), f"embed {out.name}", "part")):
         part = scratch / f"part_{number:04d}"

@@ -6,30 +6,39 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import open_clip
+from open_clip.transform import PreprocessCfg
+
+from simgap.embed.model import load, save
 from simgap.embed.parameters import EmbedderParameters, PretrainedParameters
-from simgap.errors import SimgapError
+from simgap.errors import SimgapError, nearest_first
 from simgap.files import complete
+from simgap.train.data import readable_shards
 from simgap.train.parameters import TrainParameters
+from simgap.train.process import Process
+from simgap.train.train import train
 
 
-def _train(parameters: TrainParameters, seed: int, pool: Path, out: Path, scratch: Path) -> dict[str, Any]:
-    from simgap.train.data import readable_shards
-    from simgap.train.train import train
-
+def _train(
+    parameters: TrainParameters, seed: int, pool: Path, out: Path, scratch: Path, process: Process | None
+) -> dict[str, Any]:
     shards = readable_shards(pool)
     samples = sum(len(shard.keys) for shard in shards)
-    return train(parameters, seed, shards, samples, out, scratch)
+    return train(parameters, seed, shards, samples, out, scratch, process)
 
 
 def _fetch(wanted: PretrainedParameters, out: Path) -> None:
-    import open_clip
-    from open_clip.transform import PreprocessCfg
-
-    from simgap.embed.model import save
-
-    if (wanted.model, wanted.tag) not in open_clip.list_pretrained():
-        known = ", ".join(tag for model, tag in open_clip.list_pretrained() if model == wanted.model) or "none"
-        raise SimgapError(f"embedder.pretrained: {wanted.model} has no weights {wanted.tag!r}; choose from {known}")
+    tags: dict[str, list[str]] = {}
+    for model, tag in open_clip.list_pretrained():
+        tags.setdefault(model, []).append(tag)
+    if wanted.model not in tags:
+        choices = nearest_first(wanted.model, tags)
+        raise SimgapError(f"embedder.pretrained.model: {wanted.model!r} is unknown; choose from {choices}")
+    if wanted.tag not in tags[wanted.model]:
+        choices = nearest_first(wanted.tag, tags[wanted.model])
+        raise SimgapError(
+            f"embedder.pretrained.tag: {wanted.model} has no weights {wanted.tag!r}; choose from {choices}"
+        )
     clip = open_clip.create_model(wanted.model, pretrained=wanted.tag)
     fields = PreprocessCfg.__dataclass_fields__
     preprocess = {key: value for key, value in clip.visual.preprocess_cfg.items() if key in fields}
@@ -40,21 +49,24 @@ def _fetch(wanted: PretrainedParameters, out: Path) -> None:
 
 
 def _copy(directory: Path, out: Path) -> None:
-    from simgap.embed.model import load
-
     load(directory)
     with complete(out) as partial:
         shutil.copytree(directory, partial)
 
 
-def make_embedder(parameters: EmbedderParameters, pool: Path, out: Path, scratch: Path) -> dict[str, Any]:
+def make_embedder(
+    parameters: EmbedderParameters, pool: Path, out: Path, scratch: Path, process: Process | None = None
+) -> dict[str, Any]:
     """Train, fetch or copy the embedder, and give its metrics.
 
+    Args:
+        process: this process among those that train it together; alone where it is not given.
+
     Raises:
-        SimgapError: the pretrained tag is unknown, or the directory is not a complete open_clip local directory.
+        SimgapError: the pretrained model or tag is unknown, or the directory is not a complete open_clip local directory.
     """
     if parameters.train is not None:
-        return {"source": "train", **_train(parameters.train, parameters.seed, pool, out, scratch)}
+        return {"source": "train", **_train(parameters.train, parameters.seed, pool, out, scratch, process)}
     if parameters.pretrained is not None:
         _fetch(parameters.pretrained, out)
         return {"source": "pretrained"}

@@ -24,16 +24,18 @@ class Model:
     """A CLIP model ready to embed.
 
     Attributes:
-        clip: open_clip's model in evaluation mode, fp32.
+        clip: open_clip's model in evaluation mode, fp32, on `device`.
         preprocess: RGB PIL image to float tensor [3, height, width], by the model's own config, without augmentation.
         tokenizer: list of texts to int64 tensor [texts, context length].
         dim: width of the embeddings.
+        device: where it computes: a GPU where there is one.
     """
 
     clip: Any
     preprocess: Any
     tokenizer: Any
     dim: int
+    device: torch.device
 
 
 def check_config(config: Any, where: Path | str) -> None:
@@ -71,7 +73,7 @@ def check_config(config: Any, where: Path | str) -> None:
 
 
 def load(folder: Path) -> Model:
-    """Load an open_clip local directory, every weight of it.
+    """Load an open_clip local directory, every weight of it, onto a GPU where there is one.
 
     Raises:
         SimgapError: a file is missing, the config fails `check_config`, or the weights are not those of the config.
@@ -86,7 +88,8 @@ def load(folder: Path) -> Model:
     except (RuntimeError, SafetensorError) as error:
         raise SimgapError(f"{folder}: its weights do not fit its config ({str(error).splitlines()[0]})") from None
     tokenizer = open_clip.get_tokenizer(name)
-    return Model(clip.eval(), preprocess, tokenizer, int(config["model_cfg"]["embed_dim"]))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Model(clip.eval().to(device), preprocess, tokenizer, int(config["model_cfg"]["embed_dim"]), device)
 
 
 def save(clip: torch.nn.Module, config: dict[str, Any], folder: Path) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from simgap.errors import SimgapError
 from simgap.train.parameters import TrainParameters
 
+PRECISIONS = ("fp32", "bf16", "fp16")
+
 
 @dataclass(frozen=True)
 class PretrainedParameters:
@@ -52,18 +54,23 @@ class EmbedParameters:
 
     Attributes:
         batch_size: images of every forward pass; the last one is padded to it.
+        precision: of the forward pass: `fp32`, or `bf16` or `fp16` autocast. On a GPU fp16 is the choice: it rounds less than
+            bf16, as coarsely as embeddings are stored, and takes half of fp32's time or less. Without one it is refused.
         decoders: threads that decode and preprocess; more than one pays where images are large.
         shards_per_part: shards whose rows make one part of the embeddings.
         drop_limit: largest share of samples that may be dropped, and of shards that may be damaged, in [0, 1].
     """
 
     batch_size: int
+    precision: str
     decoders: int
     shards_per_part: int
     drop_limit: float
 
     def check(self) -> None:
-        """Raise SimgapError where a value is out of range."""
+        """Raise SimgapError where a value is unknown or out of range."""
+        if self.precision not in PRECISIONS:
+            raise SimgapError(f"embed.precision: {self.precision!r} is unknown; choose from {', '.join(PRECISIONS)}")
         for field in ("batch_size", "decoders", "shards_per_part"):
             if getattr(self, field) < 1:
                 raise SimgapError(f"embed.{field}: {getattr(self, field)} is out of range; it should be at least 1")

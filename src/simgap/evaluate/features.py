@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from simgap.batches import batched
 from simgap.data.shards import Accounting, Sample
 from simgap.embed.decode import decoded
+from simgap.embed.encode import encode
 from simgap.embed.model import Model
 
 
@@ -23,7 +24,6 @@ class LabelledFeatures:
     labels: NDArray[np.int64]
 
 
-@torch.inference_mode()
 def image_features(
     model: Model, samples: Iterable[Sample], batch_size: int, decoders: int, accounting: Accounting
 ) -> LabelledFeatures:
@@ -36,11 +36,9 @@ def image_features(
     """
     features: list[NDArray[np.float32]] = [np.empty((0, model.dim), np.float32)]
     labels: list[int] = []
-    for group in batched(decoded(samples, model, decoders, accounting), batch_size):
-        batch = torch.stack([image for _, image in group])
-        padded = torch.zeros((batch_size, *batch.shape[1:]))
-        padded[: len(batch)] = batch
-        features.append(model.clip.encode_image(padded, normalize=True).numpy()[: len(batch)])
+    for group in batched(decoded(samples, model, decoders, batch_size, accounting), batch_size):
+        raw = torch.from_numpy(encode(model, [image for _, image in group], batch_size))
+        features.append(torch.nn.functional.normalize(raw, dim=-1).numpy())
         labels += [int(sample.label or 0) for sample, _ in group]
     return LabelledFeatures(np.concatenate(features), np.array(labels, np.int64))
 
@@ -50,7 +48,7 @@ def class_features(model: Model, classnames: tuple[str, ...], templates: tuple[s
     """Embed each class as the mean of its prompts' unit-norm features, scaled to unit norm: fp32 [classes, dim] (CLIP)."""
     rows = []
     for name in classnames:
-        prompts = model.tokenizer([template.replace("{c}", name) for template in templates])
+        prompts = model.tokenizer([template.replace("{c}", name) for template in templates]).to(model.device)
         mean = model.clip.encode_text(prompts, normalize=True).mean(dim=0)
-        rows.append((mean / mean.norm()).numpy())
+        rows.append((mean / mean.norm()).cpu().numpy())
     return np.stack(rows)

@@ -66,9 +66,18 @@ def join() -> Iterator[Process]:
         distributed.destroy_process_group()
 
 
-def launch(processes: int, module: str) -> None:
-    """Run a stage's module with this process's own options in several processes, by torchrun; end with its exit code."""
+def launch(processes: int, module: str) -> bool:
+    """Run a stage's module with this process's own options in several processes, by torchrun; end with its exit code.
+
+    Where one process is enough, or torchrun started this one, nothing happens.
+
+    Returns:
+        Whether it ran.
+    """
+    if processes == 1 or started_by_torchrun():
+        return False
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     code = subprocess.run([*torchrun, "-m", module, *sys.argv[1:]], check=False).returncode
     if code:
         sys.exit(code)
+    return True

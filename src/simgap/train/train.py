@@ -15,7 +15,7 @@ import torch
 from open_clip.transform import AugmentationCfg, PreprocessCfg, image_transform_v2
 
 from simgap.embed.model import check_config, save
-from simgap.errors import SimgapError
+from simgap.errors import SimgapError, nearest_first
 from simgap.files import complete, read_json
 from simgap.progress import progress
 from simgap.train.checkpoint import State
@@ -25,8 +25,11 @@ from simgap.train.process import Process
 from simgap.train.step import Batch, ContrastiveStep
 
 
-def read_model_config(model: str) -> dict[str, Any]:
+def read_model_config(model: str, parameter: str = "train.model") -> dict[str, Any]:
     """Give the open_clip config of a JSON file or of a model name, activation and preprocessing filled in.
+
+    Args:
+        parameter: what named the model, for errors.
 
     Raises:
         SimgapError: the file is missing or incomplete, or the name is unknown.
@@ -36,12 +39,14 @@ def read_model_config(model: str) -> dict[str, Any]:
         check_config(config, model)
         return config
     if model not in open_clip.list_models():
-        raise SimgapError(f"train.model: {model!r} is unknown; choose from {', '.join(open_clip.list_models())}")
+        raise SimgapError(
+            f"{parameter}: {model!r} is unknown; choose from {nearest_first(model, open_clip.list_models())}"
+        )
     model_config = dict(open_clip.get_model_config(model))
     model_config.setdefault("quick_gelu", False)
     preprocess = asdict(PreprocessCfg(size=model_config["vision_cfg"]["image_size"]))
     config = {"model_cfg": model_config, "preprocess_cfg": preprocess}
-    check_config(config, f"train.model {model}")
+    check_config(config, f"{parameter} {model}")
     return config
 
 
