@@ -154,8 +154,8 @@ def measure(
 
 
 @click.command()
-@click.option("--images", default=256, show_default=True, help="Of 256 pixels, for a ViT-B-32.")
-@click.option("--small-images", default=4096, show_default=True, help="Of 40 pixels, for the toy study's model.")
+@click.option("--images", default=128, show_default=True, help="Of 256 pixels, for a ViT-B-32.")
+@click.option("--small-images", default=2048, show_default=True, help="Of 40 pixels, for the toy study's model.")
 @click.option(
     "--decoders", default=len(os.sched_getaffinity(0)), show_default="the cores",
     help="Threads of simgap, workers of the others' data loaders.",
