@@ -33,9 +33,9 @@ DRAWN = ("val", "sketch", "r", "a")
 Figures = dict[str, dict[str, float]]
 
 
-def make_model(folder: Path) -> Path:
-    """Write a freshly initialised model as an open_clip directory."""
-    config = read_model_config(MODEL)
+def make_model(name: str, folder: Path) -> Path:
+    """Write a freshly initialised model, named as in the params, as an open_clip directory."""
+    config = read_model_config(name)
     clip, _ = build(config, 0, folder)
     save(clip, config, folder / "model")
     return folder / "model"
@@ -118,7 +118,7 @@ def main(
             if benchmarks
             else draw_benchmarks(folder, images)
         )
-        used = model or make_model(folder)
+        used = model or make_model(MODEL, folder)
         ways: dict[str, Callable[[Path], Figures]] = {
             "simgap": lambda results: evaluate_by_stage(used, chosen, results),
             "CLIP_benchmark": lambda results: clip_benchmark.evaluate(command, used, chosen, results),

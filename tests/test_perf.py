@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import MODEL_CONFIG, REPOSITORY
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
-from perf import deduplicate, evaluate, prune, similarity
+from perf import clip_retrieval, deduplicate, embed, evaluate, prune, similarity
+from simgap.embed.model import load
+from simgap.errors import SimgapError
 
 
 def run(program, *options: str) -> str:
@@ -64,6 +69,50 @@ def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(content["figures"]["simgap"]) == {path.name for path in drawn}
     assert all(len(seconds) == 1 for seconds in content["seconds"].values())
     assert 0 < content["largest_difference"] <= 0.5
+
+
+@pytest.mark.slow
+def test_embed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """clip-retrieval is stood in for by simgap's own vectors; `test_clip_retrieval_embeds_the_same` runs it."""
+
+    def stand_in(python: Path, model: Path, shards: list[Path], batch_size: int, workers: int, out: Path):
+        assert python == tmp_path / "environment"
+        return 2.0, embed.by_simgap(load(model), shards, batch_size, workers, out)
+
+    monkeypatch.setattr(embed.clip_retrieval, "install", lambda folder: folder)
+    monkeypatch.setattr(embed.clip_retrieval, "embed", stand_in)
+    options = ("--images", "8", "--small-images", "12", "--repeats", "2", "--decoders", "2")
+    printed = run(embed, *options, "--environment", str(tmp_path / "environment"), "--json", str(tmp_path / "out.json"))
+    assert "of the limit" in printed
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert set(content["models"]) == {"ViT-B-32", "toy"}
+    for found in content["models"].values():
+        assert len(found["seconds"]) == 5
+        assert all(len(seconds) == 2 for seconds in found["seconds"].values())
+        assert found["images_per_second"]["clip-retrieval"] == found["images"] / 2
+        assert found["smallest_cosine"] == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_clip_retrieval_embeds_the_same(tmp_path: Path) -> None:
+    """On a model whose mean and deviation are OpenAI's, which its open_clip takes for granted."""
+    try:
+        python = clip_retrieval.install(REPOSITORY / "scratch" / "clip_retrieval")
+    except SimgapError as error:
+        pytest.skip(f"clip-retrieval does not install: {error}")
+    openai = {"mean": list(OPENAI_DATASET_MEAN), "std": list(OPENAI_DATASET_STD)}
+    config = {**MODEL_CONFIG, "preprocess_cfg": {**MODEL_CONFIG["preprocess_cfg"], **openai}}
+    (tmp_path / "tiny.json").write_text(json.dumps(config))
+    model = evaluate.make_model(str(tmp_path / "tiny.json"), tmp_path)
+    shards = embed.draw_shards(embed.Case("", 40, 12, 4), tmp_path / "shards")
+    ours = embed.by_simgap(load(model), shards, 4, 2, tmp_path / "ours")
+    seconds, theirs = clip_retrieval.embed(python, model, shards, 4, 2, tmp_path / "theirs")
+    assert seconds > 0
+    assert set(theirs) == set(ours)
+    for key, vector in ours.items():
+        assert np.allclose(vector.astype(np.float64), theirs[key].astype(np.float64), atol=2e-3)
+    # Vectors that hardly differ would agree whatever became of their order.
+    assert np.ptp(np.stack(list(ours.values())).astype(np.float64), axis=0).max() > 0.05
 
 
 def test_deduplicate(tmp_path: Path) -> None:

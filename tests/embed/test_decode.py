@@ -51,3 +51,17 @@ def test_images_are_decoded_while_those_before_are_used() -> None:
     model = SimpleNamespace(preprocess=preprocess)
     for number, _ in enumerate(decoded(samples(images), model, 2, 5, Accounting())):
         assert ready[min(19, number + 5)].wait(60)
+
+
+def test_decoders_take_one_thread_each_and_leave_the_model_its_own() -> None:
+    own = torch.get_num_threads()
+    found: list[int] = []
+
+    def preprocess(picture) -> torch.Tensor:
+        found.append(torch.get_num_threads())
+        return size_of(picture)
+
+    images = [jpeg(index) for index in range(6)]
+    assert len(list(decoded(samples(images), SimpleNamespace(preprocess=preprocess), 2, 3, Accounting()))) == 6
+    assert found == [1] * 6
+    assert torch.get_num_threads() == own

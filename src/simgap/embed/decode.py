@@ -42,7 +42,10 @@ def decoded(
         except BrokenImage as reason:
             return str(reason)
 
-    with ThreadPoolExecutor(decoders) as threads:
+    # A decoder whose arithmetic spread over the cores would hold up the model's. A thread takes torch's number when it first
+    # asks for it: this one has to ask before decoders set theirs.
+    torch.get_num_threads()
+    with ThreadPoolExecutor(decoders, initializer=torch.set_num_threads, initargs=(1,)) as threads:
         begun = ((sample, threads.submit(prepare, sample)) for sample in samples)
         for sample, preparing in look_ahead(begun, ahead):
             image = preparing.result()

@@ -1,0 +1,201 @@
+"""simgap's embedding beside clip-retrieval's, a plain open_clip loop and the bare forward pass: one model, the same shards."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+import webdataset
+from numpy.typing import NDArray
+
+from perf import clip_retrieval
+from perf.evaluate import REPOSITORY, make_model
+from perf.machine import report
+from simgap.data.shards import Accounting, read_shard
+from simgap.embed.decode import decoded
+from simgap.embed.embed import embed
+from simgap.embed.model import Model, load
+from simgap.embed.parameters import EmbedParameters
+from simgap.embed.store import Embeddings
+from simgap.stage import reports_errors
+from simgap.toy.parameters import DrawParameters
+from simgap.toy.world import draw_sample
+
+SHARDS = 4
+CLIP_RETRIEVAL = "clip-retrieval"
+LIMIT = "bare forward pass"
+Vectors = dict[str, NDArray[np.float16]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A freshly initialised model, and drawn images to embed with it.
+
+    Attributes:
+        model: as in the params.
+        image_size: width and height in pixels.
+        batch_size: of every way.
+    """
+
+    model: str
+    image_size: int
+    images: int
+    batch_size: int
+
+
+def draw_shards(case: Case, folder: Path) -> list[Path]:
+    """Draw images into shards of equal size: with as many as decoders or more, none of a data loader's workers idles."""
+    size = DrawParameters(
+        seed=0, pool=case.images, reference=1, queries=1, image_size=case.image_size, planted=0, broken=0
+    )
+    folder.mkdir()
+    paths = [folder / f"{number:05d}.tar" for number in range(SHARDS)]
+    for number, path in enumerate(paths):
+        with webdataset.TarWriter(str(path)) as tar:
+            for index in range(number, case.images, SHARDS):
+                drawn = draw_sample(size, "pool", index)
+                tar.write({"__key__": f"{index:09d}", "jpg": drawn.image, "txt": drawn.caption.encode()})
+    return paths
+
+
+def by_simgap(model: Model, shards: list[Path], batch_size: int, decoders: int, folder: Path) -> Vectors:
+    """Embed as the stage does, everything written."""
+    parameters = EmbedParameters(
+        batch_size=batch_size, precision="fp32", decoders=decoders, shards_per_part=len(shards), drop_limit=0.0
+    )
+    (folder / "scratch").mkdir(parents=True)
+    embed(parameters, model, "", tuple(shards), folder / "out", folder / "scratch", classes=None, captioned=True)
+    found = Embeddings(folder / "out")
+    return dict(zip(found.metadata(["key"]).column("key").to_pylist(), found.read(), strict=True))
+
+
+@torch.inference_mode()
+def by_loader(model: Model, shards: list[Path], batch_size: int, workers: int) -> None:
+    """Embed as open_clip's users write it: a webdataset, decoded and batched by a data loader's workers; nothing is written."""
+    dataset = (
+        webdataset.WebDataset([str(path) for path in shards], shardshuffle=False)
+        .decode("pilrgb")
+        .to_tuple("jpg")
+        .map_tuple(model.preprocess)
+        .batched(batch_size)
+    )
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_size=None, num_workers=workers, pin_memory=model.device.type == "cuda"
+    )
+    features = [
+        model.clip.encode_image(images.to(model.device, non_blocking=True), normalize=True).cpu()
+        for (images,) in loader
+    ]
+    torch.cat(features).half().numpy()
+
+
+def preprocess(model: Model, shards: list[Path], batch_size: int, decoders: int) -> torch.Tensor:
+    """Decode and preprocess by simgap's threads: float [images, 3, height, width]."""
+    samples = (sample for path in shards for sample in read_shard(path, Accounting(), caption=True, label=False))
+    return torch.stack([image for _, image in decoded(samples, model, decoders, batch_size, Accounting())])
+
+
+@torch.inference_mode()
+def by_forward_pass(model: Model, images: torch.Tensor, batch_size: int) -> None:
+    """Embed preprocessed images, float [images, 3, height, width]: what reading and decoding cost is left out."""
+    for batch in torch.split(images, batch_size):
+        model.clip.encode_image(batch.to(model.device)).cpu()
+
+
+def measure(
+    case: Case, decoders: int, repeats: int, python: Path, folder: Path
+) -> tuple[dict[str, list[float]], float]:
+    """Give seconds of every way, interleaved, and the smallest cosine of simgap's and clip-retrieval's vectors of an image."""
+    folder.mkdir()
+    path, shards = make_model(case.model, folder), draw_shards(case, folder / "shards")
+    model, batch_size = load(path), case.batch_size
+    images = preprocess(model, shards, batch_size, decoders)
+    # What the first pass sets up is no part of a rate.
+    by_forward_pass(model, images[:batch_size], batch_size)
+    vectors: dict[str, Vectors] = {}
+
+    def clocked(work: Callable[[], Any]) -> float:
+        begun = time.perf_counter()
+        work()
+        return time.perf_counter() - begun
+
+    def simgap(place: Path) -> float:
+        begun = time.perf_counter()
+        vectors["simgap"] = by_simgap(model, shards, batch_size, decoders, place)
+        return time.perf_counter() - begun
+
+    def retrieval(place: Path) -> float:
+        seconds, vectors[CLIP_RETRIEVAL] = clip_retrieval.embed(python, path, shards, batch_size, decoders, place)
+        return seconds
+
+    ways: dict[str, Callable[[Path], float]] = {
+        "simgap": simgap,
+        CLIP_RETRIEVAL: retrieval,
+        "open_clip and a data loader": lambda _: clocked(lambda: by_loader(model, shards, batch_size, decoders)),
+        LIMIT: lambda _: clocked(lambda: by_forward_pass(model, images, batch_size)),
+        "simgap's decoding alone": lambda _: clocked(lambda: preprocess(model, shards, batch_size, decoders)),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for repeat in range(repeats):
+        for number, (name, way) in enumerate(ways.items()):
+            seconds[name].append(way(folder / f"{repeat}-{number}"))
+    ours, theirs = vectors["simgap"], vectors[CLIP_RETRIEVAL]
+    cosine = min(float(ours[key].astype(np.float64) @ theirs[key].astype(np.float64)) for key in ours)
+    return seconds, cosine
+
+
+@click.command()
+@click.option("--images", default=128, show_default=True, help="Of 256 pixels, for a ViT-B-32.")
+@click.option("--small-images", default=2048, show_default=True, help="Of 40 pixels, for the toy study's model.")
+@click.option(
+    "--decoders", default=len(os.sched_getaffinity(0)), show_default="the cores",
+    help="Threads of simgap, workers of the others' data loaders.",
+)  # fmt: skip
+@click.option("--repeats", default=3, show_default=True)
+@click.option(
+    "--environment", type=click.Path(path_type=Path), default="scratch/clip_retrieval", show_default=True,
+    help="Where clip-retrieval is installed, unless it is there.",
+)  # fmt: skip
+@click.option("--json", "out", type=click.Path(path_type=Path))
+@reports_errors
+def main(images: int, small_images: int, decoders: int, repeats: int, environment: Path, out: Path | None) -> None:
+    """Measure images a second from shards on disk to embeddings, the model loaded, as medians over interleaved repeats."""
+    python = clip_retrieval.install(environment)
+    cases = {
+        "ViT-B-32": Case("ViT-B-32", 256, images, 32),
+        "toy": Case(str(REPOSITORY / "presets" / "models" / "toy.json"), 40, small_images, 256),
+    }
+    table: list[tuple[str, ...]] = [("model", "way", "images a second", "of the limit", "of clip-retrieval")]
+    content: dict[str, Any] = {"decoders": decoders, "models": {}}
+    with tempfile.TemporaryDirectory() as place:
+        for name, case in cases.items():
+            seconds, cosine = measure(case, decoders, repeats, python, Path(place) / name)
+            rates = {way: case.images / statistics.median(values) for way, values in seconds.items()}
+            table += [
+                (name, way, f"{rate:.1f}", f"{rate / rates[LIMIT]:.2f}", f"{rate / rates[CLIP_RETRIEVAL]:.2f}")
+                for way, rate in rates.items()
+            ]
+            content["models"][name] = {
+                "images": case.images,
+                "batch_size": case.batch_size,
+                "seconds": seconds,
+                "images_per_second": rates,
+                "of_the_limit": rates["simgap"] / rates[LIMIT],
+                "of_clip_retrieval": rates["simgap"] / rates[CLIP_RETRIEVAL],
+                "smallest_cosine": cosine,
+            }
+            print(f"{name}: smallest cosine of simgap's and clip-retrieval's vectors {cosine:.4f}")
+    report(table, content, out)
+
+
+if __name__ == "__main__":
+    main()
