@@ -10,6 +10,7 @@ from simgap.embed.store import Embeddings
 from simgap.files import sha256_of, write_json
 from simgap.prune.split import read_keep
 from simgap.stage import PATH, Params, scratch, stage, state_of
+from simgap.tracking.rates import write_rates
 from simgap.train.data import kept_shards
 from simgap.train.process import join, launch
 from simgap.train.train import read_model_config, train
@@ -60,9 +61,10 @@ def main(
     kept = int(keep.sum())
     with join() as process, scratch(f"train-{out.name}", identity, owned=process.writes) as folder:
         process.wait()
-        content = train(parameters, seed, shards, kept + joining, out, folder, process)
+        content, rates = train(parameters, seed, shards, kept + joining, out, folder, process)
         if process.writes:
             write_json(metrics, {**content, "kept_rows": kept, "reference_rows": joining})
+            write_rates(metrics, rates)
 
 
 if __name__ == "__main__":

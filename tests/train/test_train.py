@@ -48,7 +48,9 @@ def shards(tmp_path: Path) -> list[TrainingShard]:
 
 def run(chosen: TrainParameters, shards: list[TrainingShard], folder: Path, seed: int = 0) -> dict:
     (folder / "scratch").mkdir(parents=True, exist_ok=True)
-    return train(chosen, seed, shards, 21, folder / "model", folder / "scratch")
+    metrics, rates = train(chosen, seed, shards, 21, folder / "model", folder / "scratch")
+    assert all(rate > 0 for rate in rates.values())
+    return metrics
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -155,7 +157,7 @@ from simgap.train.train import train
 folder, pool, parameters = Path(sys.argv[1]), Path(sys.argv[2]), TrainParameters(**json.loads(sys.argv[3]))
 with join() as process:
     assert process.world_size == 2
-    content = train(parameters, 0, readable_shards(pool), 21, folder / "model", folder / "scratch", process)
+    content, _ = train(parameters, 0, readable_shards(pool), 21, folder / "model", folder / "scratch", process)
     if process.writes:
         (folder / "metrics.json").write_text(json.dumps(content))
 """

@@ -24,7 +24,8 @@ def _train(
 ) -> dict[str, Any]:
     shards = readable_shards(pool)
     samples = sum(len(shard.keys) for shard in shards)
-    return train(parameters, seed, shards, samples, out, scratch, process)
+    metrics, _ = train(parameters, seed, shards, samples, out, scratch, process)
+    return metrics
 
 
 def _fetch(wanted: PretrainedParameters, out: Path) -> None:

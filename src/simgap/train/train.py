@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -174,8 +175,8 @@ def train(
     out: Path,
     scratch: Path,
     process: Process | None = None,
-) -> dict[str, Any]:
-    """Train a model, save it as an open_clip local directory at `out`, and give the metrics.
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Train a model, save it as an open_clip local directory at `out`, and give the metrics and the rates.
 
     A checkpoint in `scratch`, every `checkpoint_steps` and after every epoch, lets a killed training go on; one CPU process
     ends with the weights of an uninterrupted training, to the bit, with the same number of threads.
@@ -202,7 +203,7 @@ def train(
     state.restore(scratch)
     step_of = ContrastiveStep(_wrapped(clip, parameters, process), process, parameters.precision)
     steps = count_steps(parameters, samples)
-    begun = len(state.losses)
+    begun, begun_at = len(state.losses), time.perf_counter()
     loader = _loader(parameters, seed, shards, process, config, tokenizer, size, begun * of_step)
     bar = progress(range(begun, steps), steps, f"train {out.name}", "step", initial=begun, silent=not process.writes)
     for step in bar:
@@ -223,13 +224,14 @@ def train(
         if process.writes and step + 1 < steps and ((step + 1) % parameters.checkpoint_steps == 0 or epoch_ends):
             state.save(scratch)
 
+    seconds = time.perf_counter() - begun_at
     if process.writes:
         save(clip, config, out)
     process.wait()
     losses = state.losses
     tail = losses[-max(1, len(losses) // 10) :]
     every = max(1, len(losses) // 100)
-    return {
+    metrics = {
         "steps": steps,
         "samples_seen": steps * parameters.batch_size,
         "epochs": steps * parameters.batch_size / samples,
@@ -237,3 +239,5 @@ def train(
         "loss_final": sum(tail) / len(tail),
         "loss": [[step, losses[step]] for step in range(0, len(losses), every)],
     }
+    # Of what this process did itself: a training that went on did the rest before.
+    return metrics, {"samples_per_second": (steps - begun) * parameters.batch_size / seconds, "seconds": seconds}
