@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from perf import clip_retrieval
 from perf.evaluate import REPOSITORY, make_model
 from perf.machine import report
+from perf.timing import clocked, interleaved
 from simgap.data.shards import Accounting, read_shard
 from simgap.embed.decode import decoded
 from simgap.embed.embed import embed
@@ -123,31 +123,26 @@ def measure(
     by_forward_pass(model, images[:batch_size], batch_size)
     vectors: dict[str, Vectors] = {}
 
-    def clocked(work: Callable[[], Any]) -> float:
-        begun = time.perf_counter()
-        work()
-        return time.perf_counter() - begun
+    def new_folder() -> Path:
+        return Path(tempfile.mkdtemp(dir=folder)) / "vectors"
 
-    def simgap(place: Path) -> float:
-        begun = time.perf_counter()
-        vectors["simgap"] = by_simgap(model, shards, batch_size, decoders, place)
-        return time.perf_counter() - begun
+    def simgap() -> None:
+        vectors["simgap"] = by_simgap(model, shards, batch_size, decoders, new_folder())
 
-    def retrieval(place: Path) -> float:
-        seconds, vectors[CLIP_RETRIEVAL] = clip_retrieval.embed(python, path, shards, batch_size, decoders, place)
+    def retrieval() -> float:
+        seconds, vectors[CLIP_RETRIEVAL] = clip_retrieval.embed(
+            python, path, shards, batch_size, decoders, new_folder()
+        )
         return seconds
 
-    ways: dict[str, Callable[[Path], float]] = {
-        "simgap": simgap,
+    ways: dict[str, Callable[[], float]] = {
+        "simgap": clocked(simgap),
         CLIP_RETRIEVAL: retrieval,
-        "open_clip and a data loader": lambda _: clocked(lambda: by_loader(model, shards, batch_size, decoders)),
-        LIMIT: lambda _: clocked(lambda: by_forward_pass(model, images, batch_size)),
-        "simgap's decoding alone": lambda _: clocked(lambda: preprocess(model, shards, batch_size, decoders)),
+        "open_clip and a data loader": clocked(lambda: by_loader(model, shards, batch_size, decoders)),
+        LIMIT: clocked(lambda: by_forward_pass(model, images, batch_size)),
+        "simgap's decoding alone": clocked(lambda: preprocess(model, shards, batch_size, decoders)),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for repeat in range(repeats):
-        for number, (name, way) in enumerate(ways.items()):
-            seconds[name].append(way(folder / f"{repeat}-{number}"))
+    seconds = interleaved(ways, repeats)
     ours, theirs = vectors["simgap"], vectors[CLIP_RETRIEVAL]
     cosine = min(float(ours[key].astype(np.float64) @ theirs[key].astype(np.float64)) for key in ours)
     return seconds, cosine

@@ -7,8 +7,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import yaml
 
 from perf import clip_benchmark
 from perf.machine import report
+from perf.timing import clocked, interleaved
 from simgap.embed.model import save
 from simgap.files import read_json
 from simgap.stage import reports_errors
@@ -119,18 +118,19 @@ def main(
             else draw_benchmarks(folder, images)
         )
         used = model or make_model(MODEL, folder)
-        ways: dict[str, Callable[[Path], Figures]] = {
-            "simgap": lambda results: evaluate_by_stage(used, chosen, results),
-            "CLIP_benchmark": lambda results: clip_benchmark.evaluate(command, used, chosen, results),
-        }
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
         figures: dict[str, Figures] = {}
-        for repeat in range(repeats):
-            for name, way in ways.items():
-                results = folder / f"{name}-{repeat}"
-                begun = time.perf_counter()
-                figures[name] = way(results)
-                seconds[name].append(time.perf_counter() - begun)
+
+        def new_folder() -> Path:
+            return Path(tempfile.mkdtemp(dir=folder)) / "results"
+
+        def simgap() -> None:
+            figures["simgap"] = evaluate_by_stage(used, chosen, new_folder())
+
+        def by_clip_benchmark() -> None:
+            figures["CLIP_benchmark"] = clip_benchmark.evaluate(command, used, chosen, new_folder())
+
+        ways = {"simgap": clocked(simgap), "CLIP_benchmark": clocked(by_clip_benchmark)}
+        seconds = interleaved(ways, repeats)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     difference = largest_difference(figures["simgap"], figures["CLIP_benchmark"])
     ratio = medians["CLIP_benchmark"] / medians["simgap"]

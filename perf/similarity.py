@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from perf.machine import AnonymousMemory, report
 from perf.store import part_sizes, write_embeddings
+from perf.timing import clocked, interleaved
 from simgap.progress import progress
 from simgap.similarity.engines.choose import make_engine
 from simgap.similarity.engines.cpu import CpuEngine, processor_has_bf16
@@ -95,17 +96,6 @@ def gpu_ways(
     return ways
 
 
-def time_interleaved(ways: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
-    """Give the seconds of every way, one repeat of each after the other."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            begun = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - begun)
-    return seconds
-
-
 def measure_on_disk(
     rows: int, queries: NDArray[np.float16], reference: NDArray[np.float64], k: int, data: str, folder: Path | None
 ) -> dict[str, float]:
@@ -173,7 +163,7 @@ def main(
     ways[faiss_name] = lambda: faiss_answers(wide_pool, wide_asked, reference.astype(np.float32), neighbours)
     # What is compiled is compiled before it is timed.
     CpuEngine(Questions(asked[:1], 1, reference[:1], np.ones(1, np.bool_))).answer(0, pool[:1], np.zeros(1, np.float32))
-    seconds = time_interleaved(ways, repeats)
+    seconds = interleaved({name: clocked(way) for name, way in ways.items()}, repeats)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     fastest = {
         gpu: min((medians[name] for name in medians if "bare" in name and name.startswith("GPU") == gpu), default=0.0)

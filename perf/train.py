@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from perf import environment
+from perf.evaluate import make_model
 from perf.machine import report
+from perf.timing import clocked, interleaved
 from simgap.data.shards import shard_paths
-from simgap.embed.model import save
+from simgap.stage import reports_errors
 from simgap.train.data import TrainingShard, readable_shards
 from simgap.train.parameters import TrainParameters
-from simgap.train.train import build, read_model_config, train
+from simgap.train.train import train
 
 # What open_clip's program runs with; simgap's own is newer.
 WEBDATASET = "webdataset==0.2.86"
@@ -55,29 +55,25 @@ def parameters_of(model: Path, samples: int, batch_size: int, workers: int, thre
 
 
 def open_clip_program(
-    model: Path, pool: Path, samples: int, batch_size: int, workers: int, packages: Path, logs: Path
+    python: Path, model: Path, pool: Path, samples: int, batch_size: int, workers: int, logs: Path
 ) -> None:
-    """Train on a number of samples by open_clip's program, in a process of its own."""
+    """Train on a number of samples by open_clip's program, in a process of its own.
+
+    Raises:
+        SimgapError: it fails.
+    """
     names = [path.name for path in shard_paths(pool)]
-    command = [sys.executable, "-m", "open_clip_train.main", "--dataset-type", "webdataset", "--device", "cpu"]
+    command = [str(python), "-m", "open_clip_train.main", "--dataset-type", "webdataset", "--device", "cpu"]
     command += ["--train-data", f"{pool.resolve()}/{{{names[0][:-4]}..{names[-1][:-4]}}}.tar"]
     command += ["--train-num-samples", str(samples), "--model", f"local-dir:{model.resolve()}", "--precision", "fp32"]
     command += ["--batch-size", str(batch_size), "--epochs", "1", "--workers", str(workers), "--logs", str(logs)]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(packages)}, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise click.ClickException(f"open_clip_train ended with {done.returncode}: {done.stderr[-2000:]}")
+    environment.call(*command)
 
 
 def rate(work: Callable[[int], None], samples: int) -> float:
     """Give samples a second, from what twice as many take longer: starting and saving drop out."""
-    seconds = []
-    for count in (samples, 2 * samples):
-        begun = time.perf_counter()
-        work(count)
-        seconds.append(time.perf_counter() - begun)
-    return samples / (seconds[1] - seconds[0])
+    once, twice = (clocked(partial(work, count))() for count in (samples, 2 * samples))
+    return samples / (twice - once)
 
 
 @click.command()
@@ -90,36 +86,34 @@ def rate(work: Callable[[int], None], samples: int) -> float:
     "--threads", default=1, show_default=True, help="Of simgap's training process; open_clip takes all cores."
 )
 @click.option("--repeats", default=1, show_default=True)
+@click.option(
+    "--environment", "folder", type=click.Path(path_type=Path), default="scratch/open_clip_train", show_default=True,
+    help="Where what open_clip's program needs is installed, unless it is there.",
+)  # fmt: skip
 @click.option("--json", "out", type=click.Path(path_type=Path))
+@reports_errors
 def main(
-    pool: Path, model: Path, samples: int, batch_size: int, workers: int, threads: int, repeats: int, out: Path | None
+    pool: Path,
+    model: Path,
+    samples: int,
+    batch_size: int,
+    workers: int,
+    threads: int,
+    repeats: int,
+    folder: Path,
+    out: Path | None,
 ) -> None:
     """Measure samples a second of both, interleaved, as medians over repeats."""
     shards: list[TrainingShard] = readable_shards(pool)
     count = sum(len(shard.keys) for shard in shards)
-    rates: dict[str, list[float]] = {"open_clip_train": [], "simgap": []}
+    python = environment.install(folder, (WEBDATASET,)) / "python"
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        packages = place / "packages"
-        install = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--target",
-            str(packages),
-            WEBDATASET,
-        ]
-        subprocess.run(install, check=True, capture_output=True)
-        config = read_model_config(str(model))
-        clip, _ = build(config, 0, place)
-        save(clip, config, place / "model")
+        fresh = make_model(str(model), place)
 
         def by_open_clip(seen: int) -> None:
             logs = Path(tempfile.mkdtemp(dir=place))
-            open_clip_program(place / "model", pool, seen, batch_size, workers, packages, logs)
+            open_clip_program(python, fresh, pool, seen, batch_size, workers, logs)
 
         def by_simgap(seen: int) -> None:
             scratch = Path(tempfile.mkdtemp(dir=place))
@@ -127,9 +121,11 @@ def main(
                 parameters_of(model, seen, batch_size, workers, threads), 0, shards, count, scratch / "model", scratch
             )
 
-        for _ in range(repeats):
-            rates["open_clip_train"].append(rate(by_open_clip, samples))
-            rates["simgap"].append(rate(by_simgap, samples))
+        ways = {
+            "open_clip_train": lambda: rate(by_open_clip, samples),
+            "simgap": lambda: rate(by_simgap, samples),
+        }
+        rates = interleaved(ways, repeats)
     medians = {name: statistics.median(values) for name, values in rates.items()}
     table: list[tuple[str, ...]] = [("program", "samples a second", "ratio")]
     for program, median in medians.items():

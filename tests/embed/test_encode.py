@@ -49,10 +49,9 @@ def test_bf16_rounds_and_no_more(model: Model, images: torch.Tensor) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no card is at hand")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_gpu_gives_the_vectors_of_a_processor(model: Model, images: torch.Tensor, precision: str) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
     with torch.inference_mode():
         expected = model.clip.cpu().encode_image(images).numpy()
     model.clip.to(model.device)

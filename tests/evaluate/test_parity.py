@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,10 @@ from simgap.embed.model import load
 from simgap.errors import SimgapError
 from simgap.evaluate.evaluate import evaluate
 from simgap.evaluate.parameters import EvaluateParameters, FewShotParameters
+from simgap.params import load_params
 from simgap.toy.parameters import DrawParameters
 from simgap.toy.world import draw_world
 from simgap.train.data import readable_shards
-from simgap.train.parameters import TrainParameters
 from simgap.train.train import train
 
 pytestmark = pytest.mark.slow
@@ -41,12 +42,8 @@ def train_briefly(folder: Path, images: Path) -> Path:
     """Train a tiny model until it tells classes apart: one that does not calls all images the same."""
     (folder / "scratch").mkdir()
     (folder / "model.json").write_text(json.dumps(MODEL_CONFIG))
-    parameters = TrainParameters(
-        model=str(folder / "model.json"), budget="samples_seen", samples_seen=6400, epochs=1.0, batch_size=32,
-        learning_rate=2e-3, weight_decay=0.1, beta1=0.9, beta2=0.98, epsilon=1e-6, warmup_fraction=0.1, crop_scale=0.9,
-        precision="fp32", workers=0, threads=1, shuffle_buffer=1000, checkpoint_steps=1000, micro_batch_size=None,
-        processes=1, readers=1, grad_checkpointing=False, compile=False,
-    )  # fmt: skip
+    toy = load_params(REPOSITORY / "presets" / "toy.yaml").train
+    parameters = replace(toy, model=str(folder / "model.json"), samples_seen=6400, learning_rate=2e-3, workers=0)
     shards = readable_shards(images)
     train(parameters, 0, shards, sum(len(shard.keys) for shard in shards), folder / "model", folder / "scratch")
     return folder / "model"
