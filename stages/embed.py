@@ -18,7 +18,7 @@ from simgap.stage import PATH, Params, scratch, stage, state_of
 @click.option("--embedder", type=PATH, required=True)
 @click.option("--out", type=PATH, required=True)
 @click.option("--metrics", type=PATH, required=True)
-def main(params: Params, kind: str, data: Path, embedder: Path, out: Path, metrics: Path) -> None:
+def main(params: Params, kind: str, data: Path, embedder: Path, out: Path, metrics: Path) -> dict[str, float]:
     classes: int | None = None
     if kind == "benchmark":
         benchmark = load_benchmark(data)
@@ -39,10 +39,11 @@ def main(params: Params, kind: str, data: Path, embedder: Path, out: Path, metri
         "classes": classes,
     }
     with scratch(f"embed-{out.name}", identity) as folder:
-        accounting = embed(
+        accounting, rates = embed(
             params.embed, load(embedder), embedder_hash, shards, out, folder, classes=classes, captioned=kind == "pool"
         )
     write_json(metrics, accounting)
+    return rates
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from simgap.embed.store import Embeddings
 from simgap.files import sha256_of, write_json
 from simgap.prune.split import read_keep
 from simgap.stage import PATH, Params, scratch, stage, state_of
-from simgap.tracking.rates import write_rates
 from simgap.train.data import kept_shards
 from simgap.train.process import join, launch
 from simgap.train.train import read_model_config, train
@@ -35,12 +34,12 @@ def main(
     seed: int,
     out: Path,
     metrics: Path,
-) -> None:
+) -> dict[str, float] | None:
     parameters = params.train_parameters(params.runs[split], f"runs.{split}")
     # Before processes start, each of which would complain.
     config = read_model_config(parameters.model)
     if launch(parameters.processes, "stages.train"):
-        return
+        return None
     pool_rows = Embeddings(embeddings / "pool").metadata(["shard", "key"])
     keep = read_keep(keep_file, pool_rows.num_rows)
     shards = kept_shards(pool, pool_rows, keep)
@@ -64,7 +63,7 @@ def main(
         content, rates = train(parameters, seed, shards, kept + joining, out, folder, process)
         if process.writes:
             write_json(metrics, {**content, "kept_rows": kept, "reference_rows": joining})
-            write_rates(metrics, rates)
+    return rates if process.writes else None
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from filelock import FileLock
 from simgap.errors import SimgapError
 from simgap.files import remove, sha256_of
 from simgap.params import Params, load_params
+from simgap.tracking.rates import write_rates
 
 PATH = click.Path(path_type=Path)
 PARAMS_FILE = Path("params.yaml")
@@ -39,15 +40,20 @@ def reports_errors(function: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def stage(function: Callable[..., None]) -> click.Command:
-    """Make a command whose function gets the checked params file first, then its options."""
+def stage(function: Callable[..., dict[str, float] | None]) -> click.Command:
+    """Make a command whose function gets the checked params file first, then its options.
+
+    Rates that it gives back are logged beside the metrics that it wrote.
+    """
 
     @functools.wraps(function)
     def checked(**options: Any) -> None:
         # What was imported lives as long as the process, see stages/__init__.py.
         gc.freeze()
         gc.enable()
-        function(load_params(PARAMS_FILE), **options)
+        rates = function(load_params(PARAMS_FILE), **options)
+        if rates is not None:
+            write_rates(options["metrics"], rates)
 
     return click.command()(reports_errors(checked))
 

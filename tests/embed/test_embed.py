@@ -27,7 +27,11 @@ def model(model_folder: Path):
 
 def run(model, shards, out: Path, scratch: Path, classes=None, captioned=True, parameters=PARAMETERS):
     scratch.mkdir(exist_ok=True)
-    return embed(parameters, model, "hash", tuple(shards), out, scratch, classes=classes, captioned=captioned)
+    accounting, rates = embed(
+        parameters, model, "hash", tuple(shards), out, scratch, classes=classes, captioned=captioned
+    )
+    assert rates["seconds"] > 0
+    return accounting
 
 
 def test_rows_follow_the_shards_and_everything_is_accounted_for(model, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,8 +102,8 @@ def embed(
     *,
     classes: int | None,
     captioned: bool,
-) -> dict[str, Any]:
-    """Embed shards into `out`, in clip-retrieval's layout, and give the accounting.
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Embed shards into `out`, in clip-retrieval's layout, and give the accounting and the rates.
 
     Vectors are fp16, unit norm; a row is a readable sample, in shard order. Finished parts wait in `scratch`, from where
     a stage that was killed goes on.
@@ -117,12 +118,14 @@ def embed(
     """
     check_precision(parameters.precision, model.device)
     groups = list(batched(shards, parameters.shards_per_part))
+    embedded, begun_at = 0, time.perf_counter()
     for number, group in enumerate(progress(groups, len(groups), f"embed {out.name}", "part")):
         part = scratch / f"part_{number:04d}"
         if part.is_dir():
             continue
         vectors, kept, accounting = _embed_part(parameters, model, group, classes, captioned)
         accounting.metrics(len(vectors))
+        embedded += len(vectors)
         with complete(part) as partial:
             partial.mkdir(parents=True)
             np.save(partial / "embeddings.npy", vectors)
@@ -130,6 +133,7 @@ def embed(
             (partial / "accounting.json").write_text(
                 json.dumps({**vars(accounting), "dropped": dict(accounting.dropped)})
             )
+    seconds = time.perf_counter() - begun_at
 
     parts = [scratch / f"part_{number:04d}" for number in range(len(groups))]
     of_parts = [Accounting(**read_json(part / "accounting.json")) for part in parts]
@@ -159,4 +163,8 @@ def embed(
                 "damaged_shards": total.damaged_shards,
             },
         )
-    return {**metrics, "dim": model.dim, "parts": len(parts)}
+    # Of what this process did itself: parts that were there took it no time.
+    return {**metrics, "dim": model.dim, "parts": len(parts)}, {
+        "images_per_second": embedded / seconds,
+        "seconds": seconds,
+    }

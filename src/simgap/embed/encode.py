@@ -15,7 +15,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse fp16 on a processor, where it is slower than fp32 and coarser.
+    """Refuse fp16 where there is no GPU.
 
     Raises:
         SimgapError: the precision is fp16 and there is no GPU.

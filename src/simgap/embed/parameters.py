@@ -55,7 +55,7 @@ class EmbedParameters:
     Attributes:
         batch_size: images of every forward pass; the last one is padded to it.
         precision: of the forward pass: `fp32`, or `bf16` or `fp16` autocast. On a GPU fp16 is the choice: it rounds less than
-            bf16, as coarsely as embeddings are stored, and takes half of fp32's time or less. Without one it is refused.
+            bf16, and as coarsely as embeddings are stored. Without one it is refused.
         decoders: threads that decode and preprocess; more than one pays where images are large.
         shards_per_part: shards whose rows make one part of the embeddings.
         drop_limit: largest share of samples that may be dropped, and of shards that may be damaged, in [0, 1].
