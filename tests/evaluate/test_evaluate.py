@@ -125,6 +125,22 @@ def test_zero_shot_is_the_argmax_over_the_mean_prompts(model, embedded, tmp_path
     assert not any(column.endswith("_shot") for column in table.column_names)
 
 
+@pytest.mark.parametrize(
+    ("tower", "value"), [("visual.proj", torch.nan), ("visual.proj", 0), ("text_projection", torch.inf)]
+)
+def test_a_model_whose_features_say_nothing_is_refused(
+    model_folder: Path, tmp_path: Path, tower: str, value: float
+) -> None:
+    broken = load(model_folder)
+    broken.clip.get_parameter(tower).data.fill_(value)
+    folder = write_benchmark(tmp_path / "val", [0, 1, 0, 1], ["cat", "dog"])
+    parameters = EvaluateParameters(batch_size=4, few_shot=FewShotParameters([], 1, 1.0, 0))
+    kind = "image" if tower.startswith("visual") else "class"
+    with pytest.raises(SimgapError, match=rf"val: the model gives {kind} features that are not finite or zero"):
+        evaluate(parameters, broken, [load_benchmark(folder)], None, (), 1, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_top5_of_a_benchmark_with_five_classes(model, tmp_path: Path) -> None:
     folder = write_benchmark(tmp_path / "val", [0, 1, 2, 3, 4, 0], ["cat", "dog", "eel", "fox", "hen"])
     parameters = EvaluateParameters(batch_size=4, few_shot=FewShotParameters([], 1, 1.0, 0))

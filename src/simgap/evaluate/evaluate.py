@@ -45,7 +45,9 @@ class FewShot:
     ) -> None:
         self.parameters, self.classnames, self.shots = parameters, classnames, shots
         self._mapped = {benchmark.name: map_classes(benchmark, classnames) for benchmark in benchmarks}
-        self.features = image_features(model, shots.samples(), batch_size, decoders, Accounting()).features
+        self.features = image_features(
+            model, shots.samples(), batch_size, decoders, Accounting(), shots.reference
+        ).features
         if len(self.features) != len(shots.rows):
             raise SimgapError(f"{shots.reference}: has shots that cannot be decoded any more; embed the reference anew")
 
@@ -78,7 +80,7 @@ def _load(
     samples = (
         sample for path in benchmark.shards for sample in read_shard(path, accounting, caption=False, label=True)
     )
-    found = image_features(model, samples, batch_size, decoders, accounting)
+    found = image_features(model, samples, batch_size, decoders, accounting, benchmark.folder)
     if accounting.damaged_shards:
         raise SimgapError(
             f"{benchmark.folder}: {accounting.damaged_shards} shards end too soon or are corrupt; a benchmark should be whole"
@@ -158,7 +160,8 @@ def evaluate(
 
     Raises:
         SimgapError: a benchmark has no readable image or a label outside its class list, its reference classes are not
-            there, or the reference does not hold its shots any more.
+            there, the reference does not hold its shots any more, or a feature of an image or a class is not finite or
+            zero: no image is left out for it.
     """
     few_shot = None
     if shots is not None:
@@ -171,7 +174,7 @@ def evaluate(
             # Benchmarks often share classes and templates.
             asked = (benchmark.classnames, benchmark.templates)
             if asked not in prompts:
-                prompts[asked] = class_features(model, *asked)
+                prompts[asked] = class_features(model, *asked, benchmark.folder)
             accounting = Accounting()
             images = _load(model, benchmark, parameters.batch_size, decoders, accounting)
             columns, found = _evaluate_benchmark(images, prompts[asked], benchmark, partial / "classes")
