@@ -95,7 +95,7 @@ def test_zero_shot_is_the_argmax_over_the_mean_prompts(model, embedded, tmp_path
     reference = write_pool(tmp_path / "reference", 2, 9, labels=True)
     names = ("cat", "red dog")
     shots = Shots(FEW_SHOT, reference, embedded(reference), names)
-    metrics = evaluate(PARAMETERS, model, [load_benchmark(folder)], shots, names, 2, tmp_path / "out")
+    metrics = evaluate(PARAMETERS, model, [load_benchmark(folder)], shots, names, 2, 0.2, tmp_path / "out")
     samples = list(read_shard(folder / "test" / "0.tar", Accounting(), caption=False, label=True))
     with torch.inference_mode():
         images = torch.cat(
@@ -137,14 +137,14 @@ def test_a_model_whose_features_say_nothing_is_refused(
     parameters = EvaluateParameters(batch_size=4, few_shot=FewShotParameters([], 1, 1.0, 0))
     kind = "image" if tower.startswith("visual") else "class"
     with pytest.raises(SimgapError, match=rf"val: the model gives {kind} features that are not finite or zero"):
-        evaluate(parameters, broken, [load_benchmark(folder)], None, (), 1, tmp_path / "out")
+        evaluate(parameters, broken, [load_benchmark(folder)], None, (), 1, 0.2, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_top5_of_a_benchmark_with_five_classes(model, tmp_path: Path) -> None:
     folder = write_benchmark(tmp_path / "val", [0, 1, 2, 3, 4, 0], ["cat", "dog", "eel", "fox", "hen"])
     parameters = EvaluateParameters(batch_size=4, few_shot=FewShotParameters([], 1, 1.0, 0))
-    metrics = evaluate(parameters, model, [load_benchmark(folder)], None, (), 1, tmp_path / "out")
+    metrics = evaluate(parameters, model, [load_benchmark(folder)], None, (), 1, 0.2, tmp_path / "out")
     assert metrics["zero_shot/val/top5"] == 1.0
     assert not any(name.startswith("few_shot") for name in metrics)
 
@@ -156,7 +156,7 @@ def test_few_shot_and_broken_images(model, embedded, tmp_path: Path) -> None:
     reference = write_pool(tmp_path / "reference", 2, 9, labels=True)
     names = ("cat", "dog")
     shots = Shots(FEW_SHOT, reference, embedded(reference), names)
-    metrics = evaluate(PARAMETERS, model, [load_benchmark(folder)], shots, names, 2, tmp_path / "out")
+    metrics = evaluate(PARAMETERS, model, [load_benchmark(folder)], shots, names, 2, 0.2, tmp_path / "out")
     assert metrics["zero_shot/val/read"] == 5
     assert metrics["zero_shot/val/kept"] == 4
     assert metrics["zero_shot/val/dropped/broken_image"] == 1
@@ -172,12 +172,52 @@ def test_few_shot_and_broken_images(model, embedded, tmp_path: Path) -> None:
 def test_bad_benchmarks_and_references(model, embedded, tmp_path: Path) -> None:
     folder = write_benchmark(tmp_path / "val", [0, 5], ["dog", "cat"])
     with pytest.raises(SimgapError, match="label 5 is outside the class list of 2"):
-        evaluate(PARAMETERS, model, [load_benchmark(folder)], None, ("cat", "dog"), 1, tmp_path / "out")
+        evaluate(PARAMETERS, model, [load_benchmark(folder)], None, ("cat", "dog"), 1, 0.2, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     reference = write_pool(tmp_path / "reference", 1, 9, labels=True)
     many = FewShotParameters(shots=[2, 5], draws=1, ridge=0.5, seed=0)
     with pytest.raises(SimgapError, match=r"evaluate\.few_shot\.shots: 5 is more than the 4 .* class 'dog'"):
         Shots(many, reference, embedded(reference), ("cat", "dog"))
+
+
+def test_a_bad_label_is_refused_before_its_image_is_embedded(model, tmp_path: Path, monkeypatch) -> None:
+    folder = write_benchmark(tmp_path / "val", [0, 5], ["dog", "cat"])
+    monkeypatch.setattr(model.clip, "encode_image", lambda _: pytest.fail("a forward pass"))
+    with pytest.raises(SimgapError, match=r"0\.tar: label 5 is outside the class list of 2 names"):
+        evaluate(PARAMETERS, model, [load_benchmark(folder)], None, ("cat", "dog"), 1, 0.2, tmp_path / "out")
+
+
+def test_a_benchmark_of_broken_images_is_refused(model, tmp_path: Path) -> None:
+    folder = write_benchmark(tmp_path / "val", [0, 1], ["dog", "cat"])
+    broken = [
+        (f"x{index}{suffix}", content) for index in (0, 1) for suffix, content in ((".jpg", b"x"), (".cls", b"0"))
+    ]
+    write_tar(folder / "test" / "1.tar", broken)
+    (folder / "test" / "nshards.txt").write_text("2")
+    benchmarks = [load_benchmark(folder)]
+    evaluate(PARAMETERS, model, benchmarks, None, (), 1, 0.5, tmp_path / "out")
+    with pytest.raises(SimgapError, match=r"2 of 4 samples were dropped .*drop_limit 0\.4"):
+        evaluate(PARAMETERS, model, benchmarks, None, (), 1, 0.4, tmp_path / "out")
+    write_tar(folder / "test" / "0.tar", broken)
+    with pytest.raises(SimgapError, match="none of its 4 samples could be embedded"):
+        evaluate(PARAMETERS, model, [load_benchmark(folder)], None, (), 1, 1.0, tmp_path / "out")
+
+
+@pytest.mark.parametrize("damage", ["no metadata", "no label", "cut off", "more classes"])
+def test_a_reference_without_its_metadata_is_one_line(embedded, tmp_path: Path, damage: str) -> None:
+    reference = write_pool(tmp_path / "reference", 1, 9, labels=True)
+    folder = embedded(reference)
+    part = folder / "metadata" / "metadata_0000.parquet"
+    classes = ("cat",) if damage == "more classes" else ("cat", "dog")
+    if damage == "no metadata":
+        part.unlink()
+    elif damage == "no label":
+        pq.write_table(pq.read_table(part).drop_columns(["label"]), part)
+    elif damage == "cut off":
+        part.write_bytes(part.read_bytes()[:50])
+    message = "label 1 is outside the class list of 1 names" if damage == "more classes" else "shard, key and label"
+    with pytest.raises(SimgapError, match=rf"^[^\n]*{message}[^\n]*; embed the reference anew$"):
+        Shots(FEW_SHOT, reference, folder, classes)
 
 
 @pytest.mark.parametrize("dim", [5, 12, 30])
@@ -240,7 +280,7 @@ def test_a_benchmark_that_is_cut_off_is_not_evaluated(model, tmp_path: Path) -> 
     shard = folder / "test" / "0.tar"
     shard.write_bytes(shard.read_bytes()[: 2 * 2560])
     with pytest.raises(SimgapError, match="a benchmark should be whole"):
-        evaluate(PARAMETERS, model, [load_benchmark(folder)], None, ("cat", "dog"), 1, tmp_path / "out")
+        evaluate(PARAMETERS, model, [load_benchmark(folder)], None, ("cat", "dog"), 1, 0.2, tmp_path / "out")
 
 
 def test_classes_of_a_benchmark_map_to_the_reference() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from simgap.data.benchmarks import Benchmark
-from simgap.data.shards import Accounting, read_shard
+from simgap.data.shards import Accounting, Sample, read_shard
+from simgap.embed.limits import check_label, check_limit
 from simgap.embed.model import Model
 from simgap.errors import SimgapError
 from simgap.evaluate.accuracy import TOP, class_table, mean_per_class_recall, ranking
@@ -74,23 +76,22 @@ class FewShot:
         return ranking(benchmark_scores(scores, mapped), 1)[:, 0]
 
 
+def _samples(benchmark: Benchmark, accounting: Accounting) -> Iterator[Sample]:
+    for shard in benchmark.shards:
+        for sample in read_shard(shard, accounting, caption=False, label=True):
+            check_label(sample, len(benchmark.classnames), shard)
+            yield sample
+
+
 def _load(
-    model: Model, benchmark: Benchmark, batch_size: int, decoders: int, accounting: Accounting
+    model: Model, benchmark: Benchmark, batch_size: int, decoders: int, drop_limit: float, accounting: Accounting
 ) -> LabelledFeatures:
-    samples = (
-        sample for path in benchmark.shards for sample in read_shard(path, accounting, caption=False, label=True)
-    )
-    found = image_features(model, samples, batch_size, decoders, accounting, benchmark.folder)
+    found = image_features(model, _samples(benchmark, accounting), batch_size, decoders, accounting, benchmark.folder)
     if accounting.damaged_shards:
         raise SimgapError(
             f"{benchmark.folder}: {accounting.damaged_shards} shards end too soon or are corrupt; a benchmark should be whole"
         )
-    if not len(found.labels):
-        raise SimgapError(f"{benchmark.folder}: none of its images could be read ({dict(accounting.dropped)})")
-    if found.labels.max() >= len(benchmark.classnames):
-        raise SimgapError(
-            f"{benchmark.folder}: label {found.labels.max()} is outside the class list of {len(benchmark.classnames)} names"
-        )
+    check_limit(drop_limit, accounting, len(found.labels), benchmark.shards)
     return found
 
 
@@ -141,6 +142,7 @@ def evaluate(
     shots: Shots | None,
     classnames: tuple[str, ...],
     decoders: int,
+    drop_limit: float,
     out: Path,
 ) -> dict[str, Any]:
     """Write two tables for each benchmark, one row an image and one row a class, and give accuracies in [0, 1].
@@ -157,9 +159,11 @@ def evaluate(
         shots: the reference images of few-shot classification, None where there is none.
         classnames: the reference's classes.
         decoders: threads that decode; speed, not results.
+        drop_limit: largest share of a benchmark's samples that may be broken, in [0, 1], as in embedding.
 
     Raises:
-        SimgapError: a benchmark has no readable image or a label outside its class list, its reference classes are not
+        SimgapError: a benchmark has a damaged shard, no readable image, more than `drop_limit` of its samples broken or a
+            label outside its class list, its reference classes are not
             there, the reference does not hold its shots any more, or a feature of an image or a class is not finite or
             zero: no image is left out for it.
     """
@@ -176,7 +180,7 @@ def evaluate(
             if asked not in prompts:
                 prompts[asked] = class_features(model, *asked, benchmark.folder)
             accounting = Accounting()
-            images = _load(model, benchmark, parameters.batch_size, decoders, accounting)
+            images = _load(model, benchmark, parameters.batch_size, decoders, drop_limit, accounting)
             columns, found = _evaluate_benchmark(images, prompts[asked], benchmark, partial / "classes")
             found |= {f"zero_shot/{benchmark.name}/{k}": v for k, v in accounting.metrics(len(images.labels)).items()}
             if few_shot is not None:

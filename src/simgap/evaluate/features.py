@@ -36,6 +36,12 @@ def _check_features(features: NDArray[np.float32], what: str, where: Path) -> No
         )
 
 
+def _label(sample: Sample) -> int:
+    if sample.label is None:
+        raise ValueError(f"{sample.shard}: {sample.key!r} has no label")
+    return sample.label
+
+
 def image_features(
     model: Model, samples: Iterable[Sample], batch_size: int, decoders: int, accounting: Accounting, where: Path
 ) -> LabelledFeatures:
@@ -57,7 +63,7 @@ def image_features(
         unit = torch.nn.functional.normalize(raw, dim=-1).numpy()
         _check_features(unit, "image features", where)
         features.append(unit)
-        labels += [int(sample.label or 0) for sample, _ in group]
+        labels += [_label(sample) for sample, _ in group]
     return LabelledFeatures(np.concatenate(features), np.array(labels, np.int64))
 
 
