@@ -12,14 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simgap.compare.bootstrap import (
+    DIFFERENCE,
+    RATE,
     Estimate,
     accuracy,
     estimate,
     estimate_where_defined,
     gap_explained,
     group_accuracies,
+    images_of_slope,
     mean_per_class_recall,
     resample_counts,
+    seed_weights,
     slope,
     verdict,
 )
@@ -79,14 +83,14 @@ def test_a_slope_on_what_does_not_vary_is_undefined() -> None:
     correct = np.random.default_rng(0).random((1, 30)) < 0.5
     images = resample_counts(30, 400, (0,))
     for x in (np.zeros(30), np.full(30, 0.1)):
-        assert estimate_where_defined(slope(correct, x, images, ONE_SEED)) is None
+        assert estimate_where_defined(slope(correct, x, images, ONE_SEED), 30) is None
 
 
 def test_a_slope_that_is_there_is_found() -> None:
     random = np.random.default_rng(0)
     x = random.random(2000)
     correct = random.random((1, 2000)) < 0.2 + 0.5 * x
-    found = estimate(slope(correct, x, resample_counts(2000, 400, (0,)), ONE_SEED))
+    found = estimate(slope(correct, x, resample_counts(2000, 400, (0,)), ONE_SEED), 2000)
     assert found.low < 0.5 < found.high
     assert found.high - found.low < 0.2
 
@@ -95,9 +99,69 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     random, hits = np.random.default_rng(0), 0
     for trial in range(300):
         correct = random.random((1, 200)) < 0.7
-        found = estimate(accuracy(correct, resample_counts(200, 400, (trial,)), ONE_SEED))
+        found = estimate(accuracy(correct, resample_counts(200, 400, (trial,)), ONE_SEED), 200)
         hits += found.low <= 0.7 <= found.high
     assert 0.90 <= hits / 300 <= 0.99
+
+
+def test_intervals_of_three_seeds_cover_a_difference_of_models_that_vary() -> None:
+    """Drawing three of three seeds covers under 88% of these."""
+    random, hits = np.random.default_rng(0), 0
+    for trial in range(300):
+        easy = random.beta(2, 1, 500)
+        first, second = (
+            np.stack([random.random(500) < np.clip(easy + random.normal(0, 0.06), 0, 1) for _ in range(3)])
+            for _ in range(2)
+        )
+        images = resample_counts(500, 300, (trial,))
+        figures = [
+            accuracy(correct, images, seed_weights(3, 300, (trial, split)))
+            for split, correct in enumerate((first, second))
+        ]
+        found = estimate(figures[0] - figures[1], 500)
+        hits += found.low <= 0 <= found.high
+    assert 0.89 <= hits / 300 <= 0.97
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 8])
+def test_resampled_seeds_have_the_variance_of_their_mean(seeds: int) -> None:
+    models = np.random.default_rng(0).random(seeds)
+    weights = seed_weights(seeds, 40_000, (1,))
+    assert weights[0].tolist() == [1] * seeds
+    assert weights.sum(axis=1) == pytest.approx(np.full(40_001, seeds))
+    assert (weights[1:] @ models / seeds).var() == pytest.approx(models.var(ddof=1) / seeds, rel=0.03)
+
+
+def test_one_seed_counts_once_in_every_resample() -> None:
+    assert (seed_weights(1, 100, (0,)) == 1).all()
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+@pytest.mark.parametrize("images", [1, 10, 250])
+def test_outcomes_that_do_not_vary_have_the_interval_of_the_rule_of_three(images: int, seeds: int) -> None:
+    counts, weights = resample_counts(images, 200, (0,)), seed_weights(seeds, 200, (1,))
+    right = accuracy(np.ones((seeds, images), bool), counts, weights)
+    wrong = accuracy(np.zeros((seeds, images), bool), counts, weights)
+    reach = 3 / images
+    for figures, possible, low, high in (
+        (right, RATE, max(0, 1 - reach), 1),
+        (wrong, RATE, 0, min(1, reach)),
+        (right - right, DIFFERENCE, max(-1, -reach), min(1, reach)),
+        (right - wrong, DIFFERENCE, max(-1, 1 - reach), 1),
+    ):
+        found = estimate(figures, images, possible)
+        assert found.value == figures[0]
+        assert (found.low, found.high) == pytest.approx((low, high))
+    assert verdict(estimate(right - right, images), 0.05) == ("equivalent" if images == 250 else "inconclusive")
+
+
+def test_a_share_and_a_slope_that_do_not_vary_have_an_interval_too() -> None:
+    ones, zeros = np.ones(201), np.zeros(201)
+    assert gap_explained(ones, ones, ones - 0.5, 100) == Estimate(0, -0.06, 0.06)
+    x = np.array([0, 0, 0, 4.0])
+    # An image at 4, 3 away from the mean of 1, moves the slope by 3 / 12.
+    assert images_of_slope(x) == 4
+    assert estimate(zeros, images_of_slope(x), (-np.inf, np.inf)) == Estimate(0, -0.75, 0.75)
 
 
 def test_pairing_by_image_narrows_a_difference() -> None:
@@ -105,8 +169,8 @@ def test_pairing_by_image_narrows_a_difference() -> None:
     first = random.random((1, 300)) < 0.5
     second = first ^ (random.random((1, 300)) < 0.05)
     shared, other = resample_counts(300, 400, (0,)), resample_counts(300, 400, (9,))
-    paired = estimate(accuracy(first, shared, ONE_SEED) - accuracy(second, shared, ONE_SEED))
-    apart = estimate(accuracy(first, shared, ONE_SEED) - accuracy(second, other, ONE_SEED))
+    paired = estimate(accuracy(first, shared, ONE_SEED) - accuracy(second, shared, ONE_SEED), 300)
+    apart = estimate(accuracy(first, shared, ONE_SEED) - accuracy(second, other, ONE_SEED), 300)
     assert paired.value == apart.value == pytest.approx(first.mean() - second.mean())
     assert paired.high - paired.low < 0.6 * (apart.high - apart.low)
 
@@ -128,18 +192,18 @@ def test_verdicts(low: float, high: float, expected: str) -> None:
 
 def _of(rate: float, seed: int):
     correct = np.random.default_rng(seed).random((2, 400)) < rate
-    return accuracy(correct, resample_counts(400, 500, (0,)), resample_counts(2, 500, (seed,)))
+    return accuracy(correct, resample_counts(400, 500, (0,)), seed_weights(2, 500, (seed,)))
 
 
 def test_the_share_of_a_gap_is_undefined_where_there_may_be_none() -> None:
     full, pruned, alone = _of(0.8, 1), _of(0.6, 2), _of(0.4, 3)
-    found = gap_explained(full, pruned, alone)
+    found = gap_explained(full, pruned, alone, 400)
     assert found is not None
     assert found.value == pytest.approx((full[0] - pruned[0]) / (full[0] - alone[0]))
     assert found.low < 0.5 < found.high
-    assert gap_explained(full, pruned, _of(0.8, 4)) is None
+    assert gap_explained(full, pruned, _of(0.8, 4), 400) is None
     # The reference alone is better: there is no gap to explain.
-    assert gap_explained(full, pruned, _of(0.95, 5)) is None
+    assert gap_explained(full, pruned, _of(0.95, 5), 400) is None
 
 
 def _split(rule: str, kept: int, benchmarks: list[str], controls: str | None = None) -> Split:

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.compare.bootstrap import Estimate, Figures, estimate_where_defined, group_accuracies, slope
+from simgap.compare.bootstrap import (
+    DIFFERENCE,
+    RATE,
+    Estimate,
+    Figures,
+    estimate_where_defined,
+    group_accuracies,
+    images_of_slope,
+    slope,
+)
 from simgap.compare.resamples import Resamples
 from simgap.compare.study import Study
 
@@ -60,11 +69,17 @@ def steps(values: NDArray[np.float64]) -> NDArray[np.int64]:
     return numbers.astype(np.int64)
 
 
-def _bins(kind: str, values: NDArray[np.float64], groups: NDArray[np.int64], figures: Figures) -> list[Bin]:
+def _bins(
+    kind: str,
+    values: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    figures: Figures,
+    possible: tuple[float, float],
+) -> list[Bin]:
     found = []
     for group in np.unique(groups):
         inside = values[groups == group]
-        figure = estimate_where_defined(figures[:, group])
+        figure = estimate_where_defined(figures[:, group], len(inside), possible)
         found.append(Bin(kind, float(inside.min()), float(inside.max()), len(inside), figure))
     return found
 
@@ -84,7 +99,7 @@ def accuracy_by_similarity(study: Study, resamples: Resamples) -> dict[tuple[str
                 found
                 for kind, groups in ((FIFTHS, fifths(values)), (WIDTH, steps(values)))
                 for found in _bins(
-                    kind, values, groups, group_accuracies(correct, groups, int(groups.max()) + 1, images, seeds)
+                    kind, values, groups, group_accuracies(correct, groups, int(groups.max()) + 1, images, seeds), RATE
                 )
             ]
     return result
@@ -109,6 +124,7 @@ def change_by_similarity(study: Study, resamples: Resamples) -> dict[tuple[str, 
             slopes = [slope(correct, change, images, seeds) for correct, seeds in pair]
             figures = [group_accuracies(correct, groups, count, images, seeds) for correct, seeds in pair]
             result[split, benchmark] = Change(
-                estimate_where_defined(slopes[0] - slopes[1]), _bins(FIFTHS, change, groups, figures[0] - figures[1])
+                estimate_where_defined(slopes[0] - slopes[1], images_of_slope(change), (-np.inf, np.inf)),
+                _bins(FIFTHS, change, groups, figures[0] - figures[1], DIFFERENCE),
             )
     return result

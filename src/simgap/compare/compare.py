@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
-from simgap.compare.bootstrap import Estimate, accuracy, estimate, gap_explained, mean_per_class_recall, verdict
+from simgap.compare.bootstrap import RATE, Estimate, accuracy, estimate, gap_explained, mean_per_class_recall, verdict
 from simgap.compare.by_similarity import Bin, Change, accuracy_by_similarity, change_by_similarity
 from simgap.compare.parameters import CompareParameters
 from simgap.compare.resamples import ALL, HELD_OUT, QUERIES, RULE_QUERIES, Resamples
@@ -75,13 +75,13 @@ def _measure(study: Study, resamples: Resamples, benchmark: str, queries: str) -
     chosen = resamples.chosen(benchmark, queries)
     if not chosen.any():
         return {}
-    images = resamples.images(benchmark, queries)
+    images, count = resamples.images(benchmark, queries), int(chosen.sum())
     seeds = {split: resamples.seeds(split) for split in study.splits}
     top1 = {split: accuracy(study.correct[split, benchmark][:, chosen], images, seeds[split]) for split in study.splits}
     full = study.full()
 
     def minus(split: str, other: str | None) -> Estimate | None:
-        return estimate(top1[split] - top1[other]) if other and other != split else None
+        return estimate(top1[split] - top1[other], count) if other and other != split else None
 
     def measure(split: str) -> Measured:
         top5 = study.correct_top5.get((split, benchmark))
@@ -89,10 +89,10 @@ def _measure(study: Study, resamples: Resamples, benchmark: str, queries: str) -
             study.correct[split, benchmark][:, chosen], study.labels[benchmark][chosen], images, seeds[split]
         )
         return Measured(
-            images=int(chosen.sum()),
-            top1=estimate(top1[split]),
-            top5=None if top5 is None else estimate(accuracy(top5[:, chosen], images, seeds[split])),
-            mean_per_class_recall=estimate(recall),
+            images=count,
+            top1=estimate(top1[split], count, RATE),
+            top5=None if top5 is None else estimate(accuracy(top5[:, chosen], images, seeds[split]), count, RATE),
+            mean_per_class_recall=estimate(recall, count, RATE),
             minus_full=minus(split, full),
             minus_control=minus(split, study.control_of(split)),
         )
@@ -107,7 +107,7 @@ def _gaps_explained(study: Study, resamples: Resamples, benchmark: str) -> dict[
     images = resamples.images(benchmark)
     top1 = {split: accuracy(study.correct[split, benchmark], images, resamples.seeds(split)) for split in study.splits}
     return {
-        split: gap_explained(top1[full], top1[split], top1[alone])
+        split: gap_explained(top1[full], top1[split], top1[alone], len(study.labels[benchmark]))
         for split in study.splits
         if split not in (full, alone)
     }

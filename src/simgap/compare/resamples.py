@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.compare.bootstrap import Figures, resample_counts
+from simgap.compare.bootstrap import Figures, resample_counts, seed_weights
 from simgap.compare.parameters import CompareParameters
 from simgap.compare.study import Study
 
@@ -14,7 +14,7 @@ QUERIES = (ALL, RULE_QUERIES, HELD_OUT)
 
 
 class Resamples:
-    """Counts of images, the same for every split, and of seeds, drawn for each split apart.
+    """Counts of images, the same for every split, and weights of seeds, drawn for each split apart.
 
     They are named, not numbered: an interval does not depend on which other splits and benchmarks there are.
     """
@@ -34,6 +34,6 @@ class Resamples:
         return resample_counts(count, self._parameters.resamples, named)
 
     def seeds(self, split: str) -> Figures:
-        """Give the counts of a split's seeds, [1 + resamples, seeds]."""
+        """Give the weights of a split's seeds, [1 + resamples, seeds]."""
         named = (self._parameters.seed, 1, *split.encode())
-        return resample_counts(len(self._study.seeds), self._parameters.resamples, named)
+        return seed_weights(len(self._study.seeds), self._parameters.resamples, named)

@@ -90,7 +90,7 @@ def robustness(study: Study, resamples: Resamples, without_shift: str) -> dict[t
     for benchmark in study.benchmarks:
         if benchmark == without_shift:
             continue
-        shifted = of_models(benchmark)
+        shifted, count = of_models(benchmark), len(study.labels[benchmark])
         if baselines:
             slopes, intercepts = fit_line(
                 logits(joined(plain), without_shift), logits(joined(shifted), benchmark), joined(seeds)
@@ -101,10 +101,12 @@ def robustness(study: Study, resamples: Resamples, without_shift: str) -> dict[t
                 continue
             relative, effective, beyond = None, None, False
             if full:
-                relative = estimate(over_seeds(shifted[split], seeds[split]) - over_seeds(shifted[full], seeds[full]))
+                relative = estimate(
+                    over_seeds(shifted[split], seeds[split]) - over_seeds(shifted[full], seeds[full]), count
+                )
             if baselines:
                 predicted = expit(slopes[:, None] * logits(plain[split], without_shift) + intercepts[:, None])
-                effective = estimate_where_defined(over_seeds(shifted[split] - predicted, seeds[split]))
+                effective = estimate_where_defined(over_seeds(shifted[split] - predicted, seeds[split]), count)
                 beyond = not fitted.min() <= plain[split][0].mean() <= fitted.max()
             result[split, benchmark] = Robustness(relative, effective, beyond)
     return result
