@@ -332,40 +332,85 @@ def test_a_split_that_keeps_too_little_is_flagged(study: Study) -> None:
     assert flag in markdown_report(PARAMETERS, study, comparison)
 
 
-def test_reading_a_study(tmp_path: Path) -> None:
-    labels = [0, 1, 1]
+LABELS = pa.array([0, 1, 1], pa.int32())
+ROWS = pa.array([0, 1, 2], pa.int32())
+QUERIES = pa.table({"row": ROWS, "label": LABELS, "used_by_rule": [True, True, False]})
+PROFILE = pa.table({"row": ROWS, "similarity": [0.1, 0.2, 0.3], "similarity_with_reference": [0.4, 0.5, 0.6]})
+
+
+def _evaluation(correct: list[bool], shots: int = 5) -> pa.Table:
+    few = pa.array([[outcome, True] for outcome in correct], pa.list_(pa.bool_(), 2))
+    outcomes = {"correct": correct, "correct_top5": correct, f"correct_{shots}_shot": few}
+    return pa.table({"row": ROWS, "label": LABELS, **outcomes})
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> Path:
     for folder in ("similarity/val", "profiles/full", "profiles/alone"):
         (tmp_path / folder).mkdir(parents=True)
-    queries = pa.table({"label": pa.array(labels, pa.int32()), "used_by_rule": [True, True, False]})
-    pq.write_table(queries, tmp_path / "similarity" / "val" / "queries.parquet")
-    profile = {"similarity": [0.1, 0.2, 0.3], "similarity_with_reference": [0.4, 0.5, 0.6]}
+    pq.write_table(QUERIES, tmp_path / "similarity" / "val" / "queries.parquet")
     for name, reference_rows in (("full", False), ("alone", True)):
         split = replace(_split("full" if name == "full" else "random", 80, []), reference_rows=reference_rows)
         write_split(split, np.ones(80, bool), tmp_path / "splits" / name)
-        pq.write_table(pa.table(profile), tmp_path / "profiles" / name / "val.parquet")
+        pq.write_table(PROFILE, tmp_path / "profiles" / name / "val.parquet")
         for seed, correct in ((0, [True, False, True]), (1, [True, True, True])):
-            shots = pa.array([[outcome, True] for outcome in correct], pa.list_(pa.bool_(), 2))
-            table = pa.table(
-                {
-                    "label": pa.array(labels, pa.int32()),
-                    "correct": correct,
-                    "correct_top5": correct,
-                    "correct_5_shot": shots,
-                }
-            )
             (tmp_path / "evaluations" / f"{name}-{seed}").mkdir(parents=True)
-            pq.write_table(table, tmp_path / "evaluations" / f"{name}-{seed}" / "val.parquet")
-    folders = [tmp_path / name for name in ("splits", "similarity", "profiles", "evaluations")]
-    found = read_study(["full", "alone"], [0, 1], ["val"], *folders)
+            pq.write_table(_evaluation(correct), tmp_path / "evaluations" / f"{name}-{seed}" / "val.parquet")
+    return tmp_path
+
+
+def _read(folder: Path) -> Study:
+    places = [folder / name for name in ("splits", "similarity", "profiles", "evaluations")]
+    return read_study(["full", "alone"], [0, 1], ["val"], [5], *places)
+
+
+def test_reading_a_study(on_disk: Path) -> None:
+    found = _read(on_disk)
     assert found.correct["full", "val"].tolist() == [[True, False, True], [True, True, True]]
     assert found.correct_top5["full", "val"].tolist() == found.correct["full", "val"].tolist()
     assert found.few_shot["full", "val", 5] == pytest.approx(np.array([[2 / 3, 1], [1, 1]]))
     # What the split was trained on: the reference joined the one and not the other.
     assert found.similarity["full", "val"] == pytest.approx([0.1, 0.2, 0.3])
     assert found.similarity["alone", "val"] == pytest.approx([0.4, 0.5, 0.6])
-    pq.write_table(pa.table(profile).slice(0, 2), tmp_path / "profiles" / "alone" / "val.parquet")
-    with pytest.raises(SimgapError, match=r"alone: val has 2 images, .* has 3; profile the split anew"):
-        read_study(["full", "alone"], [0, 1], ["val"], *folders)
-    pq.write_table(queries.slice(0, 2), tmp_path / "similarity" / "val" / "queries.parquet")
-    with pytest.raises(SimgapError, match="other images"):
-        read_study(["full"], [0, 1], ["val"], *folders)
+
+
+SHUFFLED = pa.array([2, 1, 0], pa.int32())
+UNKNOWN = PROFILE.set_column(2, "similarity_with_reference", [[0.1, None, 0.2]])
+EVALUATION, SIMILARITY = "evaluations/alone-1/val.parquet", "similarity/val/queries.parquet"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (EVALUATION, None, "no such file; evaluate anew"),
+        (EVALUATION, b"PAR1", "is no table that can be read .*; evaluate anew"),
+        (EVALUATION, _evaluation([True] * 3).drop_columns(["correct"]), "has no column correct; evaluate anew"),
+        (EVALUATION, _evaluation([True] * 3).slice(0, 2), "has other images than .*; evaluate or measure anew"),
+        (EVALUATION, _evaluation([True] * 3).set_column(1, "label", [LABELS.take(SHUFFLED)]), "has other images than"),
+        (EVALUATION, _evaluation([True] * 3, shots=4), r"with \[4\] shots, evaluate.few_shot.shots is \[5\]"),
+        (EVALUATION, _evaluation([True] * 3).drop_columns(["correct_5_shot"]), "other columns than .*full-0/val"),
+        (EVALUATION, _evaluation([True] * 3).drop_columns(["correct_top5"]), "other columns than .*full-0/val"),
+        ("evaluations/full-0/val.parquet", _evaluation([True] * 3).drop_columns(["correct_top5"]), "other columns"),
+        ("profiles/alone/val.parquet", None, "no such file; profile the split anew"),
+        (
+            "profiles/alone/val.parquet",
+            PROFILE.slice(0, 2),
+            r"other images \(2\) than .* \(3\); profile the split anew",
+        ),
+        ("profiles/alone/val.parquet", PROFILE.take(SHUFFLED), "has other images .*; profile the split anew"),
+        ("profiles/alone/val.parquet", UNKNOWN, "similarity_with_reference is not known for every image"),
+        (SIMILARITY, None, "no such file; measure anew"),
+        (SIMILARITY, QUERIES.drop_columns(["used_by_rule"]), "has no column used_by_rule; measure anew"),
+        (SIMILARITY, QUERIES.slice(0, 2), "has other images than .*; evaluate or measure anew"),
+    ],
+)
+def test_what_is_not_whole_on_disk_is_one_line(
+    on_disk: Path, file: str, content: pa.Table | bytes | None, message: str
+) -> None:
+    (on_disk / file).unlink()
+    if isinstance(content, bytes):
+        (on_disk / file).write_bytes(content)
+    elif content is not None:
+        pq.write_table(content, on_disk / file)
+    with pytest.raises(SimgapError, match=rf"^[^\n]*{message}[^\n]*$"):
+        _read(on_disk)
