@@ -31,7 +31,7 @@ from simgap.compare.compare import compare
 from simgap.compare.metrics import flat_metrics
 from simgap.compare.parameters import CompareParameters
 from simgap.compare.report import markdown_report, text_table
-from simgap.compare.resamples import HELD_OUT, RULE_QUERIES
+from simgap.compare.resamples import ALL, HELD_OUT, RULE_QUERIES
 from simgap.compare.study import Study, read_study
 from simgap.compare.tables import write_tables
 from simgap.errors import SimgapError
@@ -278,7 +278,7 @@ def test_a_comparison_is_reproducible_and_does_not_depend_on_other_splits(study:
     assert metrics["pruned/sketch/accuracy"] == pytest.approx(study.correct["pruned", "sketch"].mean())
     assert metrics["full/val/accuracy_10_shot"] == 0.5
     assert metrics["pruned/sketch/effective_robustness/high"] == first.robustness[place].effective.high
-    assert metrics["pruned/sketch/accuracy_per_similarity/low"] == first.changes[place].slope.low
+    assert metrics["pruned/sketch/accuracy_per_similarity/low"] == first.changes[place].slopes[ALL].low
 
 
 def test_a_benchmark_of_few_classes_has_no_top5(study: Study) -> None:
@@ -315,7 +315,7 @@ def test_long_tables(study: Study, tmp_path: Path) -> None:
     assert row["images"] == "50"
     assert tables["few_shot"] == [
         {
-            "split": "full", "benchmark": "val", "shots": "10", "seeds": "2", "draws": "2",
+            "split": "full", "benchmark": "val", "benchmark_was": "held out", "shots": "10", "seeds": "2", "draws": "2",
             "trained_on_the_shots": "1", "mean": "0.5", "spread": "0.21602469",
         }
     ]  # fmt: skip

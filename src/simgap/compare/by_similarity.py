@@ -17,7 +17,7 @@ from simgap.compare.bootstrap import (
     images_of_slope,
     slope,
 )
-from simgap.compare.resamples import Resamples
+from simgap.compare.resamples import ALL, QUERIES, RULE_QUERIES, Resamples
 from simgap.compare.study import Study
 
 FIFTHS, WIDTH = "fifth", "0.05"
@@ -30,7 +30,7 @@ class Bin:
 
     Attributes:
         kind: `fifth`, of the images by their value, or `0.05`, the width of the bin.
-        low, high: the smallest and the largest value in it.
+        low, high: of a fifth the smallest and the largest value in it; of a bin of 0.05 its edges, the lower one in it.
         images: how many.
         figure: accuracy, or its change, with its interval.
     """
@@ -47,12 +47,13 @@ class Change:
     """What changes between a split and its control, query by query.
 
     Attributes:
-        slope: change in accuracy for a change of 1 in s_q, by least squares over queries; None where s_q nowhere changes
-            or everywhere by the same.
+        slopes: change in accuracy for a change of 1 in s_q, by least squares over queries: by kind of `QUERIES`, `all`, and
+            the other two where the split's rule saw a part of the benchmark; None where s_q nowhere changes or everywhere by
+            the same.
         bins: change in accuracy by fifths of the change in s_q.
     """
 
-    slope: Estimate | None
+    slopes: dict[str, Estimate | None]
     bins: list[Bin]
 
 
@@ -80,7 +81,11 @@ def _bins(
     for group in np.unique(groups):
         inside = values[groups == group]
         figure = estimate_where_defined(figures[:, group], len(inside), possible)
-        found.append(Bin(kind, float(inside.min()), float(inside.max()), len(inside), figure))
+        low, high = float(inside.min()), float(inside.max())
+        if kind == WIDTH:
+            step = np.floor(low * BINS_PER_UNIT)
+            low, high = float(step / BINS_PER_UNIT), float((step + 1) / BINS_PER_UNIT)
+        found.append(Bin(kind, low, high, len(inside), figure))
     return found
 
 
@@ -105,6 +110,24 @@ def accuracy_by_similarity(study: Study, resamples: Resamples) -> dict[tuple[str
     return result
 
 
+def _kinds_of(study: Study, resamples: Resamples, split: str, benchmark: str) -> tuple[str, ...]:
+    """Name the kinds of queries on which a slope says something of its own."""
+    used = resamples.chosen(benchmark, RULE_QUERIES)
+    return QUERIES if benchmark in study.splits[split].benchmarks and used.any() and not used.all() else (ALL,)
+
+
+def _slope(
+    pair: list[tuple[NDArray[np.bool_], Figures]],
+    change: NDArray[np.float64],
+    chosen: NDArray[np.bool_],
+    images: Figures,
+) -> Estimate | None:
+    """Give the slope over the chosen images, bool [images], of a split's outcomes minus its control's."""
+    x = change[chosen]
+    of_split, of_control = (slope(correct[:, chosen], x, images, seeds) for correct, seeds in pair)
+    return estimate_where_defined(of_split - of_control, images_of_slope(x), (-np.inf, np.inf))
+
+
 def change_by_similarity(study: Study, resamples: Resamples) -> dict[tuple[str, str], Change]:
     """Set the change in correctness of each query, split minus control, against the change in its s_q.
 
@@ -121,10 +144,14 @@ def change_by_similarity(study: Study, resamples: Resamples) -> dict[tuple[str, 
             groups = fifths(change)
             count = int(groups.max()) + 1
             pair = [(study.correct[name, benchmark], resamples.seeds(name)) for name in (split, control)]
-            slopes = [slope(correct, change, images, seeds) for correct, seeds in pair]
             figures = [group_accuracies(correct, groups, count, images, seeds) for correct, seeds in pair]
             result[split, benchmark] = Change(
-                estimate_where_defined(slopes[0] - slopes[1], images_of_slope(change), (-np.inf, np.inf)),
+                {
+                    queries: _slope(
+                        pair, change, resamples.chosen(benchmark, queries), resamples.images(benchmark, queries)
+                    )
+                    for queries in _kinds_of(study, resamples, split, benchmark)
+                },
                 _bins(FIFTHS, change, groups, figures[0] - figures[1], DIFFERENCE),
             )
     return result
