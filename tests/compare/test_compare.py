@@ -31,7 +31,7 @@ from simgap.compare.compare import compare
 from simgap.compare.metrics import flat_metrics
 from simgap.compare.parameters import CompareParameters
 from simgap.compare.report import markdown_report, text_table
-from simgap.compare.resamples import ALL, HELD_OUT, RULE_QUERIES
+from simgap.compare.resamples import ALL, HELD_OUT, RULE_QUERIES, Resamples
 from simgap.compare.study import Study, read_study
 from simgap.compare.tables import write_tables
 from simgap.errors import SimgapError
@@ -322,6 +322,142 @@ def test_long_tables(study: Study, tmp_path: Path) -> None:
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     write_tables(study, compare(PARAMETERS, study), tmp_path)
     assert first == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def _rows(report: str, title: str) -> list[list[str]]:
+    """Give the rows of a section's table, without its header."""
+    section = report.split(f"## {title}")[1].split("## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[field.strip() for field in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_every_split_is_set_against_full(study: Study) -> None:
+    comparison = compare(PARAMETERS, study)
+    rows = _rows(markdown_report(PARAMETERS, study, comparison), "Splits against random controls")
+    assert [row[0] for row in rows] == [name for name in study.splits if name != "full" for _ in study.benchmarks]
+    for split, control, benchmark, mark, to_control, control_verdict, to_full, full_verdict in rows:
+        cell = comparison.cells[split, benchmark]
+        assert mark == cell.mark
+        assert cell.whole.minus_full is not None
+        assert to_full.split()[0] == f"{100 * cell.whole.minus_full.value:+.1f}"
+        assert full_verdict == cell.verdict_full == verdict(cell.whole.minus_full, 0.05)
+        if split == "pruned":
+            assert (control, control_verdict) == ("control", cell.verdict_control)
+            assert cell.whole.minus_control is not None
+            assert to_control.split()[0] == f"{100 * cell.whole.minus_control.value:+.1f}"
+        else:
+            assert (control, to_control, control_verdict) == ("-", "-", "-")
+
+
+@pytest.mark.parametrize("kept", [("full",), ("pruned",), ("control", "imagenet")])
+def test_no_header_stands_without_rows(study: Study, kept: tuple[str, ...]) -> None:
+    fewer = replace(study, splits={name: study.splits[name] for name in kept}, few_shot={})
+    report = markdown_report(PARAMETERS, fewer, compare(PARAMETERS, fewer))
+    for section in report.split("\n## ")[1:]:
+        assert len([line for line in section.splitlines() if line.startswith("|")]) > 2
+    assert "Few-shot" not in report
+
+
+def test_what_the_report_says_of_similarity_claims_and_shots(study: Study) -> None:
+    study.splits["quarter"] = replace(study.splits["quarter"], reference_rows=False)
+    study.few_shot["quarter", "val", 10] = study.few_shot["full", "val", 10]
+    comparison = compare(PARAMETERS, study)
+    report = markdown_report(PARAMETERS, study, comparison)
+    for row in _rows(report, "Does accuracy change where similarity does?"):
+        bins = comparison.changes[row[0], row[1]].bins
+        assert row[3].startswith(f"{bins[0].low:+.3f} to {bins[0].high:+.3f}: ")
+        assert row[4].startswith(f"{bins[-1].low:+.3f} to {bins[-1].high:+.3f}: ")
+    for split, benchmark, of_split, of_control in _rows(report, "Claim A"):
+        for name, found in ((split, of_split), ("control", of_control)):
+            explained = comparison.cells[name, benchmark].gap_explained
+            assert explained is not None
+            assert found.split()[0] == f"{explained.value:.2f}"
+    trained_on = {row[1]: row[2] for row in _rows(report, "Few-shot accuracy")}
+    assert trained_on == dict.fromkeys(study.splits, "yes") | {"quarter": "no"}
+
+
+def test_columns_of_long_names_stay_apart(study: Study) -> None:
+    text = text_table(replace(study, benchmarks=["val", "sketch"]), compare(PARAMETERS, study))
+    assert "       val     sketch" in text
+    long = "imagenet-rendition"
+    renamed = replace(
+        study,
+        benchmarks=["val", long],
+        labels={"val": study.labels["val"], long: study.labels["sketch"]},
+        used_by_rule={"val": study.used_by_rule["val"], long: study.used_by_rule["sketch"]},
+        correct={(s, b.replace("sketch", long)): found for (s, b), found in study.correct.items()},
+        correct_top5={},
+        similarity={(s, b.replace("sketch", long)): found for (s, b), found in study.similarity.items()},
+    )
+    lines = text_table(renamed, compare(PARAMETERS, renamed)).splitlines()
+    assert lines[2].endswith(f"val {long}")
+    assert {len(line.rstrip().removesuffix("*")) for line in lines[3:]} == {len(lines[2]) - 1}
+
+
+def test_every_table_marks_what_the_rule_used(study: Study, tmp_path: Path) -> None:
+    study.few_shot["pruned", "sketch", 10] = study.few_shot["full", "val", 10]
+    comparison = compare(PARAMETERS, study)
+    write_tables(study, comparison, tmp_path)
+    for path in tmp_path.iterdir():
+        rows = list(csv.DictReader(path.open()))
+        for row in rows:
+            assert row["benchmark_was"] == comparison.cells[row["split"], row["benchmark"]].mark
+        assert {row["benchmark_was"] for row in rows} == {"held out", "used by the rule"}
+
+
+def test_tables_of_similarity_and_robustness(study: Study, tmp_path: Path) -> None:
+    comparison = compare(PARAMETERS, study)
+    write_tables(study, comparison, tmp_path)
+    for row in csv.DictReader((tmp_path / "by_similarity.csv").open()):
+        low, high = float(row["similarity_from"]), float(row["similarity_to"])
+        values = study.similarity[row["split"], row["benchmark"]]
+        assert int(row["images"]) == ((values >= low - 1e-8) & (values <= high + 1e-8)).sum()
+        if row["bins"] == "0.05":
+            assert high - low == pytest.approx(0.05)
+    beyond = {
+        (row["split"], row["figure"]): row["beyond_the_line"]
+        for row in csv.DictReader((tmp_path / "robustness.csv").open())
+    }
+    assert beyond["pruned", "effective"] == "1"
+    assert beyond["pruned", "relative"] == ""
+
+
+def test_metrics(study: Study) -> None:
+    comparison = compare(PARAMETERS, study)
+    metrics = flat_metrics(study, comparison)
+    correct = study.correct["pruned", "sketch"]
+    assert metrics["pruned/sketch/rule_queries"] == pytest.approx(correct[:, :150].mean())
+    assert metrics["pruned/sketch/held_out"] == pytest.approx(correct[:, 150:].mean())
+    assert metrics["pruned/val/held_out"] == metrics["pruned/val/accuracy"]
+    assert "quarter/val/held_out" not in metrics
+    explained = comparison.cells["pruned", "sketch"].gap_explained
+    assert explained is not None
+    assert metrics["pruned/sketch/gap_explained/high"] == explained.high
+    slopes = comparison.changes["pruned", "sketch"].slopes
+    assert metrics["pruned/sketch/accuracy_per_similarity/held_out"] == slopes[HELD_OUT].value
+    assert metrics["pruned/sketch/accuracy_per_similarity/rule_queries"] == slopes[RULE_QUERIES].value
+
+
+def test_a_control_of_its_own_goes_first(study: Study) -> None:
+    study.splits["own"] = _split("random", 40, [], "pruned")
+    assert study.control_of("pruned") == "own"
+    assert study.control_of("quarter") is None
+    assert study.control_of("control") is None
+
+
+def test_an_interval_holds_95_of_100_resamples() -> None:
+    found = estimate(np.concatenate([[0.5], np.linspace(0, 1, 1001)]), 10)
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.025, 0.975))
+
+
+def test_resamples_share_images_between_splits_and_nothing_else(study: Study) -> None:
+    resamples = Resamples(PARAMETERS, study)
+    assert np.array_equal(resamples.images("val"), Resamples(PARAMETERS, study).images("val"))
+    # The same number of images each: other benchmarks, and other kinds of queries, are drawn apart.
+    assert not np.array_equal(resamples.images("val"), resamples.images("sketch"))
+    assert not np.array_equal(resamples.images("val"), resamples.images("val", RULE_QUERIES))
+    # Models of two splits are paired by nothing: training seed 0 of one shares no draw with seed 0 of another.
+    assert not np.array_equal(resamples.seeds("full"), resamples.seeds("pruned"))
 
 
 def test_a_split_that_keeps_too_little_is_flagged(study: Study) -> None:

@@ -68,6 +68,42 @@ def test_against_a_line_fitted_by_numpy() -> None:
     assert found["pruned", "sketch"].effective.high < 0
 
 
+def test_intervals_against_a_line_fitted_in_every_resample() -> None:
+    # The benchmarks differ in size, and one model is right nowhere: what it is clipped to depends on the size.
+    made = study({**RATES, "half": ([0.70, 0.62], [0.05, 0.0])})
+    made.labels["sketch"] = np.zeros(60, np.int64)
+    made.used_by_rule["sketch"] = np.ones(60, bool)
+    for (split, benchmark), correct in made.correct.items():
+        if benchmark == "sketch":
+            made.correct[split, benchmark] = correct[:, :: IMAGES // 60][:, :60]
+    resamples = Resamples(PARAMETERS, made)
+    counts = {benchmark: resamples.images(benchmark) for benchmark in made.benchmarks}
+
+    def place(split: str, seed: int, resample: int) -> tuple[float, float, float]:
+        x, y = (
+            float(counts[benchmark][resample] @ made.correct[split, benchmark][seed]) / counts[benchmark].shape[1]
+            for benchmark in ("val", "sketch")
+        )
+        return logit(np.clip(x, 1 / 2000, 1 - 1 / 2000)), logit(np.clip(y, 1 / 120, 1 - 1 / 120)), y
+
+    residuals = []
+    for resample in range(1 + PARAMETERS.resamples):
+        models = [(split, seed) for split in ("full", "half", "quarter") for seed in (0, 1)]
+        weights = np.array([resamples.seeds(split)[resample, seed] for split, seed in models])
+        x, y, _ = np.array([place(split, seed, resample) for split, seed in models]).T
+        slope, intercept = np.polyfit(x, y, 1, w=np.sqrt(weights))
+        residual = 0.0
+        for seed in (0, 1):
+            x_of_pruned, _, accuracy = place("pruned", seed, resample)
+            predicted = 1 / (1 + np.exp(-(slope * x_of_pruned + intercept)))
+            residual += resamples.seeds("pruned")[resample, seed] * (accuracy - predicted) / 2
+        residuals.append(residual)
+    found = robustness(made, resamples, "val")["pruned", "sketch"].effective
+    assert found is not None
+    assert found.value == pytest.approx(residuals[0])
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(residuals[1:], (0.025, 0.975))))
+
+
 def test_one_size_gives_no_line() -> None:
     made = study({name: RATES[name] for name in ("half", "pruned", "alone")})
     assert random_splits(made) == []

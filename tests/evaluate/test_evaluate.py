@@ -251,7 +251,19 @@ def test_shots_are_seeded_balanced_and_nested(embedded, tmp_path: Path) -> None:
     assert set().union(*draws) == set(range(len(shots.rows)))
 
 
-def test_fewer_draws_are_a_part_of_more() -> None:
+def test_fewer_draws_are_a_part_of_more(embedded, tmp_path: Path) -> None:
+    reference = write_pool(tmp_path / "reference", 2, 12, labels=True)
+    folder = embedded(reference)
+    few, more = (
+        Shots(FewShotParameters(shots=[2], draws=draws, ridge=0.5, seed=0), reference, folder, ("cat", "dog"))
+        for draws in (2, 4)
+    )
+    for draw in range(2):
+        assert np.array_equal(few.rows[few.chosen(draw, 2)], more.rows[more.chosen(draw, 2)])
+    assert len(more.rows) > len(few.rows)
+
+
+def test_shots_depend_on_draw_and_seed() -> None:
     labels = np.arange(60) % 4
     assert np.array_equal(shot_order(labels, (0, 1)), shot_order(labels, (0, 1)))
     assert not np.array_equal(shot_order(labels, (0, 0)), shot_order(labels, (0, 1)))
