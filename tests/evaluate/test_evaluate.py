@@ -303,6 +303,13 @@ def test_classes_of_a_benchmark_map_to_the_reference() -> None:
 
     assert mapped(("dog", "cat"), None) == ((1,), (0,))
     assert mapped(("dog", "eel"), None) is None
+    assert mapped(("dog", "eel"), ((1,), ())) is None
+    # Which of two is meant only a mapping says.
+    assert mapped(("dog", "cat", "dog"), None) is None
+    assert mapped(("dog", "cat", "dog"), ((1,), (0,), (2,))) == ((1,), (0,), (2,))
+    doubled = Benchmark("val", Path("val"), ("dog", "cat"), ("a {c}",), (), None)
+    assert map_classes(doubled, ("dog", "cat", "dog")) is None
+    assert map_classes(doubled, ("wolf", "cat", "wolf", "dog")) == ((3,), (1,))
     assert mapped(("canine", "cat"), ((1, 2), (0,))) == ((1, 2), (0,))
     with pytest.raises(SimgapError, match=r"val/reference_classes\.json: class 3 is outside the reference's 3 classes"):
         mapped(("canine", "cat"), ((1, 3), (0,)))

@@ -56,7 +56,7 @@ class FewShot:
     def predict(self, benchmark: str, features: NDArray[np.float32]) -> dict[int, NDArray[np.int64]]:
         """Give the predicted class of each image in every draw, int64 [images, draws], by number of shots.
 
-        Empty where few-shot is refused, as the benchmark has a class without one of the reference's.
+        Empty where few-shot is refused, as `map_classes` finds no class of the reference for one of the benchmark's.
         """
         mapped = self._mapped[benchmark]
         if mapped is None:

@@ -43,7 +43,8 @@ def benchmark_scores(
 def map_classes(benchmark: Benchmark, reference: tuple[str, ...]) -> tuple[tuple[int, ...], ...] | None:
     """Give each benchmark class the reference classes that it stands for: those given, else the one of equal name.
 
-    None where a class has none: then few-shot is refused for the benchmark.
+    None where a class has none, or where equal names do not tell which: a name stands twice in the benchmark's list, or in
+    the reference's. Then few-shot is refused for the benchmark.
 
     Raises:
         SimgapError: an index is outside the reference's classes.
@@ -55,7 +56,9 @@ def map_classes(benchmark: Benchmark, reference: tuple[str, ...]) -> tuple[tuple
                 f"{benchmark.folder / 'reference_classes.json'}: class {index} is outside the reference's "
                 f"{len(reference)} classes"
             )
-    mapped = given or tuple(
-        tuple(index for index, other in enumerate(reference) if other == name) for name in benchmark.classnames
-    )
-    return mapped if all(mapped) else None
+    if given is not None:
+        return given if all(given) else None
+    names = benchmark.classnames
+    if any(reference.count(name) != 1 or names.count(name) != 1 for name in names):
+        return None
+    return tuple((reference.index(name),) for name in names)
