@@ -78,10 +78,10 @@ def test_accuracy_by_similarity_counts_every_image_once() -> None:
     similarity = {name: np.float32(random.random(IMAGES)).astype(np.float64) for name in ("pruned", "control")}
     correct = {name: random.random((2, IMAGES)) < 0.2 + 0.6 * similarity[name] for name in similarity}
     given_study = study(similarity, correct)
-    found = accuracy_by_similarity(given_study, Resamples(PARAMETERS, given_study))
+    found = accuracy_by_similarity(given_study, Resamples(PARAMETERS, given_study), "val")
     for split in similarity:
         for kind in (FIFTHS, WIDTH):
-            bins = [each for each in found[split, "val"] if each.kind == kind]
+            bins = [each for each in found[split] if each.kind == kind]
             assert sum(each.images for each in bins) == IMAGES
             for each in bins:
                 inside = (similarity[split] >= each.low) & (similarity[split] <= each.high)
@@ -95,7 +95,7 @@ def test_accuracy_by_similarity_counts_every_image_once() -> None:
                 assert each.figure is not None
                 assert each.figure.value == pytest.approx(correct[split][:, inside].mean())
                 assert each.figure.low <= each.figure.value <= each.figure.high
-        fifth = [each.figure.value for each in found[split, "val"] if each.kind == FIFTHS and each.figure]
+        fifth = [each.figure.value for each in found[split] if each.kind == FIFTHS and each.figure]
         assert fifth[0] < fifth[-1]
 
 
@@ -107,7 +107,7 @@ def test_a_change_that_follows_similarity_and_one_that_does_not() -> None:
     control = hard < 0.9
     for slope_there, pruned in ((5, hard < 0.9 - 5 * fell), (0, hard < 0.6)):
         given_study = study(similarity, {"pruned": pruned, "control": control})
-        change = change_by_similarity(given_study, Resamples(PARAMETERS, given_study))["pruned", "val"]
+        change = change_by_similarity(given_study, Resamples(PARAMETERS, given_study), "val")["pruned"]
         assert change.slopes[ALL] is not None
         assert change.slopes[ALL].low < slope_there < change.slopes[ALL].high
         x, y = similarity["pruned"] - 0.9, pruned.mean(axis=0) - control.mean(axis=0)
@@ -123,9 +123,9 @@ def test_slopes_of_rule_queries_and_held_out_ones_apart() -> None:
     similarity = {name: random.random(IMAGES) for name in ("pruned", "control")}
     correct = {name: random.random((2, IMAGES)) < 0.5 for name in similarity}
     made = study(similarity, correct)
-    assert list(change_by_similarity(made, Resamples(PARAMETERS, made))["pruned", "val"].slopes) == [ALL]
+    assert list(change_by_similarity(made, Resamples(PARAMETERS, made), "val")["pruned"].slopes) == [ALL]
     used = made.used_by_rule["val"] = np.arange(IMAGES) % 4 > 0
-    found = change_by_similarity(made, Resamples(PARAMETERS, made))["pruned", "val"].slopes
+    found = change_by_similarity(made, Resamples(PARAMETERS, made), "val")["pruned"].slopes
     change = similarity["pruned"] - similarity["control"]
     y = correct["pruned"].mean(axis=0) - correct["control"].mean(axis=0)
     for kind, chosen in ((ALL, used | True), (RULE_QUERIES, used), (HELD_OUT, ~used)):
@@ -139,7 +139,7 @@ def test_no_change_in_similarity_says_nothing() -> None:
     same = np.random.default_rng(0).random(IMAGES)
     correct = {name: np.random.default_rng(1).random((1, IMAGES)) < 0.5 for name in ("pruned", "control")}
     given_study = study({"pruned": same, "control": same}, correct)
-    change = change_by_similarity(given_study, Resamples(PARAMETERS, given_study))
-    assert list(change) == [("pruned", "val")]
-    assert change["pruned", "val"].slopes[ALL] is None
-    assert [each.images for each in change["pruned", "val"].bins] == [IMAGES]
+    change = change_by_similarity(given_study, Resamples(PARAMETERS, given_study), "val")
+    assert list(change) == ["pruned"]
+    assert change["pruned"].slopes[ALL] is None
+    assert [each.images for each in change["pruned"].bins] == [IMAGES]

@@ -89,25 +89,24 @@ def _bins(
     return found
 
 
-def accuracy_by_similarity(study: Study, resamples: Resamples) -> dict[tuple[str, str], list[Bin]]:
+def accuracy_by_similarity(study: Study, resamples: Resamples, benchmark: str) -> dict[str, list[Bin]]:
     """Give every split's accuracy by s_q of what it is trained on: by fifths, and by bins of 0.05 as in the paper's figure.
 
     Similar queries may be easier for other reasons than their similarity: `change_by_similarity` is less confounded.
     """
-    result = {}
-    for benchmark in study.benchmarks:
-        images = resamples.images(benchmark)
-        for split in study.splits:
-            values = study.similarity[split, benchmark]
-            correct, seeds = study.correct[split, benchmark], resamples.seeds(split)
-            result[split, benchmark] = [
-                found
-                for kind, groups in ((FIFTHS, fifths(values)), (WIDTH, steps(values)))
-                for found in _bins(
-                    kind, values, groups, group_accuracies(correct, groups, int(groups.max()) + 1, images, seeds), RATE
-                )
-            ]
-    return result
+    images = resamples.images(benchmark)
+
+    def bins(split: str, kind: str, groups: NDArray[np.int64]) -> list[Bin]:
+        figures = group_accuracies(
+            study.correct[split, benchmark], groups, int(groups.max()) + 1, images, resamples.seeds(split)
+        )
+        return _bins(kind, study.similarity[split, benchmark], groups, figures, RATE)
+
+    return {
+        split: bins(split, FIFTHS, fifths(study.similarity[split, benchmark]))
+        + bins(split, WIDTH, steps(study.similarity[split, benchmark]))
+        for split in study.splits
+    }
 
 
 def _kinds_of(study: Study, resamples: Resamples, split: str, benchmark: str) -> tuple[str, ...]:
@@ -128,30 +127,29 @@ def _slope(
     return estimate_where_defined(of_split - of_control, images_of_slope(x), (-np.inf, np.inf))
 
 
-def change_by_similarity(study: Study, resamples: Resamples) -> dict[tuple[str, str], Change]:
+def change_by_similarity(study: Study, resamples: Resamples, benchmark: str) -> dict[str, Change]:
     """Set the change in correctness of each query, split minus control, against the change in its s_q.
 
-    What makes a query hard under both splits cancels out. For splits with a trained control, on every benchmark.
+    What makes a query hard under both splits cancels out. For splits with a trained control.
     """
+    images = resamples.images(benchmark)
     result = {}
-    for benchmark in study.benchmarks:
-        images = resamples.images(benchmark)
-        for split in study.splits:
-            control = study.control_of(split)
-            if control is None:
-                continue
-            change = study.similarity[split, benchmark] - study.similarity[control, benchmark]
-            groups = fifths(change)
-            count = int(groups.max()) + 1
-            pair = [(study.correct[name, benchmark], resamples.seeds(name)) for name in (split, control)]
-            figures = [group_accuracies(correct, groups, count, images, seeds) for correct, seeds in pair]
-            result[split, benchmark] = Change(
-                {
-                    queries: _slope(
-                        pair, change, resamples.chosen(benchmark, queries), resamples.images(benchmark, queries)
-                    )
-                    for queries in _kinds_of(study, resamples, split, benchmark)
-                },
-                _bins(FIFTHS, change, groups, figures[0] - figures[1], DIFFERENCE),
-            )
+    for split in study.splits:
+        control = study.control_of(split)
+        if control is None:
+            continue
+        change = study.similarity[split, benchmark] - study.similarity[control, benchmark]
+        groups = fifths(change)
+        count = int(groups.max()) + 1
+        pair = [(study.correct[name, benchmark], resamples.seeds(name)) for name in (split, control)]
+        figures = [group_accuracies(correct, groups, count, images, seeds) for correct, seeds in pair]
+        result[split] = Change(
+            {
+                queries: _slope(
+                    pair, change, resamples.chosen(benchmark, queries), resamples.images(benchmark, queries)
+                )
+                for queries in _kinds_of(study, resamples, split, benchmark)
+            },
+            _bins(FIFTHS, change, groups, figures[0] - figures[1], DIFFERENCE),
+        )
     return result

@@ -11,6 +11,7 @@ from simgap.compare.parameters import CompareParameters
 from simgap.compare.resamples import ALL, HELD_OUT, QUERIES, RULE_QUERIES, Resamples
 from simgap.compare.robustness import Robustness, robustness
 from simgap.compare.study import Study
+from simgap.progress import progress
 
 Found = TypeVar("Found")
 
@@ -113,24 +114,22 @@ def _gaps_explained(study: Study, resamples: Resamples, benchmark: str) -> dict[
     }
 
 
-def _cells(parameters: CompareParameters, study: Study, resamples: Resamples) -> dict[tuple[str, str], Cell]:
-    cells: dict[tuple[str, str], Cell] = {}
-
+def _cells(parameters: CompareParameters, study: Study, resamples: Resamples, benchmark: str) -> dict[str, Cell]:
     def judge(difference: Estimate | None) -> str | None:
         return verdict(difference, parameters.equivalence_margin) if difference else None
 
-    for benchmark in study.benchmarks:
-        measured = {queries: _measure(study, resamples, benchmark, queries) for queries in QUERIES}
-        explained = _gaps_explained(study, resamples, benchmark)
-        for split, info in study.splits.items():
-            of_split = {queries: found[split] for queries, found in measured.items() if split in found}
-            cells[split, benchmark] = Cell(
-                used=benchmark in info.benchmarks,
-                measured=of_split,
-                gap_explained=explained.get(split),
-                verdict_full=judge(of_split[ALL].minus_full),
-                verdict_control=judge(of_split[ALL].minus_control),
-            )
+    measured = {queries: _measure(study, resamples, benchmark, queries) for queries in QUERIES}
+    explained = _gaps_explained(study, resamples, benchmark)
+    cells = {}
+    for split, info in study.splits.items():
+        of_split = {queries: found[split] for queries, found in measured.items() if split in found}
+        cells[split] = Cell(
+            used=benchmark in info.benchmarks,
+            measured=of_split,
+            gap_explained=explained.get(split),
+            verdict_full=judge(of_split[ALL].minus_full),
+            verdict_control=judge(of_split[ALL].minus_control),
+        )
     return cells
 
 
@@ -151,17 +150,32 @@ class Comparison:
     robustness: dict[tuple[str, str], Robustness]
 
 
-def _by_split(study: Study, found: dict[tuple[str, str], Found]) -> dict[tuple[str, str], Found]:
-    places = [(split, benchmark) for split in study.splits for benchmark in study.benchmarks]
-    return {place: found[place] for place in places if place in found}
+def _by_split(study: Study, found: dict[str, dict[str, Found]]) -> dict[tuple[str, str], Found]:
+    """Key what was found by benchmark and split as the comparison's tables are: by (split, benchmark), split by split."""
+    return {
+        (split, benchmark): of_splits[split]
+        for split in study.splits
+        for benchmark, of_splits in found.items()
+        if split in of_splits
+    }
 
 
 def compare(parameters: CompareParameters, study: Study) -> Comparison:
-    """Compare the splits of a study on every benchmark."""
+    """Compare the splits of a study on every benchmark.
+
+    Memory is that of the resamples of one benchmark: 16 bytes for each image and resample, and as much again while drawn.
+    """
     resamples = Resamples(parameters, study)
+    cells: dict[str, dict[str, Cell]] = {}
+    by_similarity: dict[str, dict[str, list[Bin]]] = {}
+    changes: dict[str, dict[str, Change]] = {}
+    for benchmark in progress(study.benchmarks, len(study.benchmarks), "compare", "benchmark"):
+        cells[benchmark] = _cells(parameters, study, resamples, benchmark)
+        by_similarity[benchmark] = accuracy_by_similarity(study, resamples, benchmark)
+        changes[benchmark] = change_by_similarity(study, resamples, benchmark)
     return Comparison(
-        _by_split(study, _cells(parameters, study, resamples)),
-        _by_split(study, accuracy_by_similarity(study, resamples)),
-        _by_split(study, change_by_similarity(study, resamples)),
+        _by_split(study, cells),
+        _by_split(study, by_similarity),
+        _by_split(study, changes),
         _by_split(study, robustness(study, resamples, parameters.without_shift)),
     )

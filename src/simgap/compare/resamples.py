@@ -21,6 +21,7 @@ class Resamples:
 
     def __init__(self, parameters: CompareParameters, study: Study) -> None:
         self._parameters, self._study = parameters, study
+        self._benchmark, self._images = "", dict[str, Figures]()
 
     def chosen(self, benchmark: str, queries: str) -> NDArray[np.bool_]:
         """Say which images of a benchmark are of a kind of `QUERIES`, bool [images]."""
@@ -28,7 +29,17 @@ class Resamples:
         return {ALL: np.ones(len(used), np.bool_), RULE_QUERIES: used, HELD_OUT: ~used}[queries]
 
     def images(self, benchmark: str, queries: str = ALL) -> Figures:
-        """Give the counts of a benchmark's images of a kind of `QUERIES`, [1 + resamples, images of that kind]."""
+        """Give the counts of a benchmark's images of a kind of `QUERIES`, [1 + resamples, images of that kind].
+
+        Those of one benchmark are kept until another is asked for: drawing is most of the work, holding them most of the memory.
+        """
+        if benchmark != self._benchmark:
+            self._benchmark, self._images = benchmark, {}
+        if queries not in self._images:
+            self._images[queries] = self._draw_images(benchmark, queries)
+        return self._images[queries]
+
+    def _draw_images(self, benchmark: str, queries: str) -> Figures:
         named = (self._parameters.seed, 0, QUERIES.index(queries), *benchmark.encode())
         count = int(self.chosen(benchmark, queries).sum())
         return resample_counts(count, self._parameters.resamples, named)
