@@ -20,7 +20,7 @@ from simgap.embed.model import load
 from simgap.errors import SimgapError
 from simgap.evaluate.accuracy import class_table, mean_per_class_recall, ranking
 from simgap.evaluate.evaluate import evaluate
-from simgap.evaluate.few_shot import benchmark_scores, map_classes, ridge_scores
+from simgap.evaluate.few_shot import benchmark_scores, fit_probe, map_classes
 from simgap.evaluate.parameters import EvaluateParameters, FewShotParameters
 from simgap.evaluate.shots import Shots, shot_order
 
@@ -63,6 +63,14 @@ def _readable(image: bytes) -> bool:
 def test_ties_go_to_the_lower_class() -> None:
     scores = np.array([[0.1, 0.5, 0.5, 0.2], [0.0, 0.0, 0.0, 0.0]])
     assert ranking(scores, 3).tolist() == [[1, 2, 3], [0, 1, 2]]
+
+
+@given(st.lists(st.lists(st.sampled_from([-0.5, 0.0, 0.25, 0.5]), min_size=6, max_size=6), min_size=1, max_size=9))
+def test_ranking_is_the_start_of_a_stable_sort(rows: list[list[float]]) -> None:
+    scores = np.array(rows)
+    for depth in (1, 5, 6):
+        assert np.array_equal(ranking(scores, depth), np.argsort(-scores, axis=1, kind="stable")[:, :depth])
+    assert np.array_equal(scores, np.array(rows))
 
 
 def test_mean_per_class_recall_counts_classes_alike() -> None:
@@ -230,7 +238,7 @@ def test_ridge_regression_against_scikit_learn(dim: int) -> None:
     penalty = 0.7 * ((wide - wide.mean(axis=0)) ** 2).sum(axis=1).mean()
     targets = np.where(labels[:, None] == np.arange(3), 1.0, -1.0)
     expected = Ridge(alpha=penalty).fit(wide, targets).predict(queries.astype(np.float64))
-    assert np.allclose(ridge_scores(features, labels, 3, 0.7, queries), expected)
+    assert np.allclose(fit_probe(features, labels, 3, 0.7).scores(queries), expected)
 
 
 def test_shots_are_seeded_balanced_and_nested(embedded, tmp_path: Path) -> None:

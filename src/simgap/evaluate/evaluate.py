@@ -18,7 +18,7 @@ from simgap.embed.model import Model
 from simgap.errors import SimgapError
 from simgap.evaluate.accuracy import TOP, class_table, mean_per_class_recall, ranking
 from simgap.evaluate.features import LabelledFeatures, class_features, image_features
-from simgap.evaluate.few_shot import benchmark_scores, map_classes, ridge_scores
+from simgap.evaluate.few_shot import Probe, benchmark_scores, fit_probe, map_classes
 from simgap.evaluate.parameters import EvaluateParameters, FewShotParameters
 from simgap.evaluate.shots import Shots
 from simgap.files import complete
@@ -46,6 +46,8 @@ class FewShot:
         decoders: int,
     ) -> None:
         self.parameters, self.classnames, self.shots = parameters, classnames, shots
+        # They do not depend on the benchmark.
+        self._probes: dict[tuple[int, int], Probe] = {}
         self._mapped = {benchmark.name: map_classes(benchmark, classnames) for benchmark in benchmarks}
         self.features = image_features(
             model, shots.samples(), batch_size, decoders, Accounting(), shots.reference
@@ -70,10 +72,14 @@ class FewShot:
     def _predict(
         self, draw: int, shots: int, mapped: tuple[tuple[int, ...], ...], features: NDArray[np.float32]
     ) -> NDArray[np.int64]:
-        chosen = self.shots.chosen(draw, shots)
-        labels = self.shots.labels[chosen]
-        scores = ridge_scores(self.features[chosen], labels, len(self.classnames), self.parameters.ridge, features)
-        return ranking(benchmark_scores(scores, mapped), 1)[:, 0]
+        if (draw, shots) not in self._probes:
+            chosen = self.shots.chosen(draw, shots)
+            labels = self.shots.labels[chosen]
+            probe = fit_probe(self.features[chosen], labels, len(self.classnames), self.parameters.ridge)
+            self._probes[draw, shots] = probe
+        scores = self._probes[draw, shots].scores(features)
+        # The first of the largest: ties go to the lower class.
+        return benchmark_scores(scores, mapped).argmax(axis=1)
 
 
 def _samples(benchmark: Benchmark, accounting: Accounting) -> Iterator[Sample]:
