@@ -47,7 +47,9 @@ def _section(title: str, before: str, table: str, after: str = "") -> list[str]:
 
 def _seeds(study: Study) -> str:
     count = len(study.seeds)
-    return "one seed: intervals are over images only" if count == 1 else f"{count} seeds"
+    if count == 1:
+        return "one seed: intervals are over images only"
+    return f"{count} seeds" + (": so few that intervals are approximate" if count < 4 else "")
 
 
 def _flags(study: Study) -> list[str]:
@@ -237,7 +239,6 @@ def markdown_report(parameters: CompareParameters, study: Study, comparison: Com
         "# Splits compared\n",
         f"Top-1 accuracies in percent with 95% intervals ({_seeds(study)}; {parameters.resamples} resamples of seeds and images "
         "together, paired by image where two splits are compared). `*`: the split's rule used queries of this benchmark. "
-        "With two or three seeds intervals are approximate. "
         "The CSV files beside this one hold all figures, top-5 accuracy and mean per-class recall among them.\n",
         *_section(
             "## Zero-shot accuracy\n",

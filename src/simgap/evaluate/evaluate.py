@@ -79,7 +79,8 @@ class FewShot:
             self._probes[draw, shots] = probe
         scores = self._probes[draw, shots].scores(features)
         # The first of the largest: ties go to the lower class.
-        return benchmark_scores(scores, mapped).argmax(axis=1)
+        best: NDArray[np.int64] = benchmark_scores(scores, mapped).argmax(axis=1)
+        return best
 
 
 def _samples(benchmark: Benchmark, accounting: Accounting) -> Iterator[Sample]:
