@@ -25,7 +25,14 @@ def main(
     params: Params, splits: Path, similarity: Path, profiles: Path, evaluations: Path, out: Path, metrics: Path
 ) -> None:
     study = read_study(
-        list(params.runs), params.repeats.seeds, params.benchmarks.names, splits, similarity, profiles, evaluations
+        list(params.runs),
+        params.repeats.seeds,
+        params.benchmarks.names,
+        params.evaluate.few_shot.shots,
+        splits,
+        similarity,
+        profiles,
+        evaluations,
     )
     comparison = compare(params.compare, study)
     with complete(out) as partial:

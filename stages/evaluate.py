@@ -27,8 +27,8 @@ def main(
     shots = None
     if params.evaluate.few_shot.shots:
         shots = Shots(params.evaluate.few_shot, reference, embeddings / "reference", classnames)
-    decoders = params.embed.decoders
-    write_json(metrics, evaluate(params.evaluate, load(model), chosen, shots, classnames, decoders, out))
+    decoders, drop_limit = params.embed.decoders, params.embed.drop_limit
+    write_json(metrics, evaluate(params.evaluate, load(model), chosen, shots, classnames, decoders, drop_limit, out))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from simgap.compare.by_similarity import (
     steps,
 )
 from simgap.compare.parameters import CompareParameters
-from simgap.compare.resamples import Resamples
+from simgap.compare.resamples import ALL, HELD_OUT, RULE_QUERIES, Resamples
 from simgap.compare.study import Study
 from simgap.prune.split import Split
 
@@ -78,18 +78,24 @@ def test_accuracy_by_similarity_counts_every_image_once() -> None:
     similarity = {name: np.float32(random.random(IMAGES)).astype(np.float64) for name in ("pruned", "control")}
     correct = {name: random.random((2, IMAGES)) < 0.2 + 0.6 * similarity[name] for name in similarity}
     given_study = study(similarity, correct)
-    found = accuracy_by_similarity(given_study, Resamples(PARAMETERS, given_study))
+    found = accuracy_by_similarity(given_study, Resamples(PARAMETERS, given_study), "val")
     for split in similarity:
         for kind in (FIFTHS, WIDTH):
-            bins = [each for each in found[split, "val"] if each.kind == kind]
+            bins = [each for each in found[split] if each.kind == kind]
             assert sum(each.images for each in bins) == IMAGES
             for each in bins:
                 inside = (similarity[split] >= each.low) & (similarity[split] <= each.high)
+                if kind == WIDTH:
+                    # Edges that all splits and benchmarks share.
+                    assert (each.low, each.high) == pytest.approx(
+                        (round(each.low * 20) / 20, round(each.low * 20 + 1) / 20)
+                    )
+                    inside &= similarity[split] < each.high
                 assert inside.sum() == each.images
                 assert each.figure is not None
                 assert each.figure.value == pytest.approx(correct[split][:, inside].mean())
                 assert each.figure.low <= each.figure.value <= each.figure.high
-        fifth = [each.figure.value for each in found[split, "val"] if each.kind == FIFTHS and each.figure]
+        fifth = [each.figure.value for each in found[split] if each.kind == FIFTHS and each.figure]
         assert fifth[0] < fifth[-1]
 
 
@@ -101,22 +107,39 @@ def test_a_change_that_follows_similarity_and_one_that_does_not() -> None:
     control = hard < 0.9
     for slope_there, pruned in ((5, hard < 0.9 - 5 * fell), (0, hard < 0.6)):
         given_study = study(similarity, {"pruned": pruned, "control": control})
-        change = change_by_similarity(given_study, Resamples(PARAMETERS, given_study))["pruned", "val"]
-        assert change.slope is not None
-        assert change.slope.low < slope_there < change.slope.high
+        change = change_by_similarity(given_study, Resamples(PARAMETERS, given_study), "val")["pruned"]
+        assert change.slopes[ALL] is not None
+        assert change.slopes[ALL].low < slope_there < change.slopes[ALL].high
         x, y = similarity["pruned"] - 0.9, pruned.mean(axis=0) - control.mean(axis=0)
-        assert change.slope.value == pytest.approx(np.polyfit(x, y, 1)[0])
+        assert change.slopes[ALL].value == pytest.approx(np.polyfit(x, y, 1)[0])
         assert [each.images for each in change.bins] == [80] * 5
         least = np.argsort(x)[:80]
         assert change.bins[0].figure is not None
         assert change.bins[0].figure.value == pytest.approx(y[least].mean())
 
 
+def test_slopes_of_rule_queries_and_held_out_ones_apart() -> None:
+    random = np.random.default_rng(0)
+    similarity = {name: random.random(IMAGES) for name in ("pruned", "control")}
+    correct = {name: random.random((2, IMAGES)) < 0.5 for name in similarity}
+    made = study(similarity, correct)
+    assert list(change_by_similarity(made, Resamples(PARAMETERS, made), "val")["pruned"].slopes) == [ALL]
+    used = made.used_by_rule["val"] = np.arange(IMAGES) % 4 > 0
+    found = change_by_similarity(made, Resamples(PARAMETERS, made), "val")["pruned"].slopes
+    change = similarity["pruned"] - similarity["control"]
+    y = correct["pruned"].mean(axis=0) - correct["control"].mean(axis=0)
+    for kind, chosen in ((ALL, used | True), (RULE_QUERIES, used), (HELD_OUT, ~used)):
+        slope = found[kind]
+        assert slope is not None
+        assert slope.value == pytest.approx(np.polyfit(change[chosen], y[chosen], 1)[0])
+    assert found[HELD_OUT].high - found[HELD_OUT].low > found[RULE_QUERIES].high - found[RULE_QUERIES].low
+
+
 def test_no_change_in_similarity_says_nothing() -> None:
     same = np.random.default_rng(0).random(IMAGES)
     correct = {name: np.random.default_rng(1).random((1, IMAGES)) < 0.5 for name in ("pruned", "control")}
     given_study = study({"pruned": same, "control": same}, correct)
-    change = change_by_similarity(given_study, Resamples(PARAMETERS, given_study))
-    assert list(change) == [("pruned", "val")]
-    assert change["pruned", "val"].slope is None
-    assert [each.images for each in change["pruned", "val"].bins] == [IMAGES]
+    change = change_by_similarity(given_study, Resamples(PARAMETERS, given_study), "val")
+    assert list(change) == ["pruned"]
+    assert change["pruned"].slopes[ALL] is None
+    assert [each.images for each in change["pruned"].bins] == [IMAGES]

@@ -12,14 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simgap.compare.bootstrap import (
+    DIFFERENCE,
+    RATE,
     Estimate,
     accuracy,
     estimate,
     estimate_where_defined,
     gap_explained,
     group_accuracies,
+    images_of_slope,
     mean_per_class_recall,
     resample_counts,
+    seed_weights,
     slope,
     verdict,
 )
@@ -27,7 +31,7 @@ from simgap.compare.compare import compare
 from simgap.compare.metrics import flat_metrics
 from simgap.compare.parameters import CompareParameters
 from simgap.compare.report import markdown_report, text_table
-from simgap.compare.resamples import HELD_OUT, RULE_QUERIES
+from simgap.compare.resamples import ALL, HELD_OUT, RULE_QUERIES, Resamples
 from simgap.compare.study import Study, read_study
 from simgap.compare.tables import write_tables
 from simgap.errors import SimgapError
@@ -79,14 +83,14 @@ def test_a_slope_on_what_does_not_vary_is_undefined() -> None:
     correct = np.random.default_rng(0).random((1, 30)) < 0.5
     images = resample_counts(30, 400, (0,))
     for x in (np.zeros(30), np.full(30, 0.1)):
-        assert estimate_where_defined(slope(correct, x, images, ONE_SEED)) is None
+        assert estimate_where_defined(slope(correct, x, images, ONE_SEED), 30) is None
 
 
 def test_a_slope_that_is_there_is_found() -> None:
     random = np.random.default_rng(0)
     x = random.random(2000)
     correct = random.random((1, 2000)) < 0.2 + 0.5 * x
-    found = estimate(slope(correct, x, resample_counts(2000, 400, (0,)), ONE_SEED))
+    found = estimate(slope(correct, x, resample_counts(2000, 400, (0,)), ONE_SEED), 2000)
     assert found.low < 0.5 < found.high
     assert found.high - found.low < 0.2
 
@@ -95,9 +99,69 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     random, hits = np.random.default_rng(0), 0
     for trial in range(300):
         correct = random.random((1, 200)) < 0.7
-        found = estimate(accuracy(correct, resample_counts(200, 400, (trial,)), ONE_SEED))
+        found = estimate(accuracy(correct, resample_counts(200, 400, (trial,)), ONE_SEED), 200)
         hits += found.low <= 0.7 <= found.high
     assert 0.90 <= hits / 300 <= 0.99
+
+
+def test_intervals_of_three_seeds_cover_a_difference_of_models_that_vary() -> None:
+    """Drawing three of three seeds covers under 88% of these."""
+    random, hits = np.random.default_rng(0), 0
+    for trial in range(300):
+        easy = random.beta(2, 1, 500)
+        first, second = (
+            np.stack([random.random(500) < np.clip(easy + random.normal(0, 0.06), 0, 1) for _ in range(3)])
+            for _ in range(2)
+        )
+        images = resample_counts(500, 300, (trial,))
+        figures = [
+            accuracy(correct, images, seed_weights(3, 300, (trial, split)))
+            for split, correct in enumerate((first, second))
+        ]
+        found = estimate(figures[0] - figures[1], 500)
+        hits += found.low <= 0 <= found.high
+    assert 0.89 <= hits / 300 <= 0.97
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 8])
+def test_resampled_seeds_have_the_variance_of_their_mean(seeds: int) -> None:
+    models = np.random.default_rng(0).random(seeds)
+    weights = seed_weights(seeds, 40_000, (1,))
+    assert weights[0].tolist() == [1] * seeds
+    assert weights.sum(axis=1) == pytest.approx(np.full(40_001, seeds))
+    assert (weights[1:] @ models / seeds).var() == pytest.approx(models.var(ddof=1) / seeds, rel=0.03)
+
+
+def test_one_seed_counts_once_in_every_resample() -> None:
+    assert (seed_weights(1, 100, (0,)) == 1).all()
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+@pytest.mark.parametrize("images", [1, 10, 250])
+def test_outcomes_that_do_not_vary_have_the_interval_of_the_rule_of_three(images: int, seeds: int) -> None:
+    counts, weights = resample_counts(images, 200, (0,)), seed_weights(seeds, 200, (1,))
+    right = accuracy(np.ones((seeds, images), bool), counts, weights)
+    wrong = accuracy(np.zeros((seeds, images), bool), counts, weights)
+    reach = 3 / images
+    for figures, possible, low, high in (
+        (right, RATE, max(0, 1 - reach), 1),
+        (wrong, RATE, 0, min(1, reach)),
+        (right - right, DIFFERENCE, max(-1, -reach), min(1, reach)),
+        (right - wrong, DIFFERENCE, max(-1, 1 - reach), 1),
+    ):
+        found = estimate(figures, images, possible)
+        assert found.value == figures[0]
+        assert (found.low, found.high) == pytest.approx((low, high))
+    assert verdict(estimate(right - right, images), 0.05) == ("equivalent" if images == 250 else "inconclusive")
+
+
+def test_a_share_and_a_slope_that_do_not_vary_have_an_interval_too() -> None:
+    ones, zeros = np.ones(201), np.zeros(201)
+    assert gap_explained(ones, ones, ones - 0.5, 100) == Estimate(0, -0.06, 0.06)
+    x = np.array([0, 0, 0, 4.0])
+    # An image at 4, 3 away from the mean of 1, moves the slope by 3 / 12.
+    assert images_of_slope(x) == 4
+    assert estimate(zeros, images_of_slope(x), (-np.inf, np.inf)) == Estimate(0, -0.75, 0.75)
 
 
 def test_pairing_by_image_narrows_a_difference() -> None:
@@ -105,8 +169,8 @@ def test_pairing_by_image_narrows_a_difference() -> None:
     first = random.random((1, 300)) < 0.5
     second = first ^ (random.random((1, 300)) < 0.05)
     shared, other = resample_counts(300, 400, (0,)), resample_counts(300, 400, (9,))
-    paired = estimate(accuracy(first, shared, ONE_SEED) - accuracy(second, shared, ONE_SEED))
-    apart = estimate(accuracy(first, shared, ONE_SEED) - accuracy(second, other, ONE_SEED))
+    paired = estimate(accuracy(first, shared, ONE_SEED) - accuracy(second, shared, ONE_SEED), 300)
+    apart = estimate(accuracy(first, shared, ONE_SEED) - accuracy(second, other, ONE_SEED), 300)
     assert paired.value == apart.value == pytest.approx(first.mean() - second.mean())
     assert paired.high - paired.low < 0.6 * (apart.high - apart.low)
 
@@ -128,18 +192,18 @@ def test_verdicts(low: float, high: float, expected: str) -> None:
 
 def _of(rate: float, seed: int):
     correct = np.random.default_rng(seed).random((2, 400)) < rate
-    return accuracy(correct, resample_counts(400, 500, (0,)), resample_counts(2, 500, (seed,)))
+    return accuracy(correct, resample_counts(400, 500, (0,)), seed_weights(2, 500, (seed,)))
 
 
 def test_the_share_of_a_gap_is_undefined_where_there_may_be_none() -> None:
     full, pruned, alone = _of(0.8, 1), _of(0.6, 2), _of(0.4, 3)
-    found = gap_explained(full, pruned, alone)
+    found = gap_explained(full, pruned, alone, 400)
     assert found is not None
     assert found.value == pytest.approx((full[0] - pruned[0]) / (full[0] - alone[0]))
     assert found.low < 0.5 < found.high
-    assert gap_explained(full, pruned, _of(0.8, 4)) is None
+    assert gap_explained(full, pruned, _of(0.8, 4), 400) is None
     # The reference alone is better: there is no gap to explain.
-    assert gap_explained(full, pruned, _of(0.95, 5)) is None
+    assert gap_explained(full, pruned, _of(0.95, 5), 400) is None
 
 
 def _split(rule: str, kept: int, benchmarks: list[str], controls: str | None = None) -> Split:
@@ -214,7 +278,7 @@ def test_a_comparison_is_reproducible_and_does_not_depend_on_other_splits(study:
     assert metrics["pruned/sketch/accuracy"] == pytest.approx(study.correct["pruned", "sketch"].mean())
     assert metrics["full/val/accuracy_10_shot"] == 0.5
     assert metrics["pruned/sketch/effective_robustness/high"] == first.robustness[place].effective.high
-    assert metrics["pruned/sketch/accuracy_per_similarity/low"] == first.changes[place].slope.low
+    assert metrics["pruned/sketch/accuracy_per_similarity/low"] == first.changes[place].slopes[ALL].low
 
 
 def test_a_benchmark_of_few_classes_has_no_top5(study: Study) -> None:
@@ -251,13 +315,149 @@ def test_long_tables(study: Study, tmp_path: Path) -> None:
     assert row["images"] == "50"
     assert tables["few_shot"] == [
         {
-            "split": "full", "benchmark": "val", "shots": "10", "seeds": "2", "draws": "2",
+            "split": "full", "benchmark": "val", "benchmark_was": "held out", "shots": "10", "seeds": "2", "draws": "2",
             "trained_on_the_shots": "1", "mean": "0.5", "spread": "0.21602469",
         }
     ]  # fmt: skip
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     write_tables(study, compare(PARAMETERS, study), tmp_path)
     assert first == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def _rows(report: str, title: str) -> list[list[str]]:
+    """Give the rows of a section's table, without its header."""
+    section = report.split(f"## {title}")[1].split("## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[field.strip() for field in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_every_split_is_set_against_full(study: Study) -> None:
+    comparison = compare(PARAMETERS, study)
+    rows = _rows(markdown_report(PARAMETERS, study, comparison), "Splits against random controls")
+    assert [row[0] for row in rows] == [name for name in study.splits if name != "full" for _ in study.benchmarks]
+    for split, control, benchmark, mark, to_control, control_verdict, to_full, full_verdict in rows:
+        cell = comparison.cells[split, benchmark]
+        assert mark == cell.mark
+        assert cell.whole.minus_full is not None
+        assert to_full.split()[0] == f"{100 * cell.whole.minus_full.value:+.1f}"
+        assert full_verdict == cell.verdict_full == verdict(cell.whole.minus_full, 0.05)
+        if split == "pruned":
+            assert (control, control_verdict) == ("control", cell.verdict_control)
+            assert cell.whole.minus_control is not None
+            assert to_control.split()[0] == f"{100 * cell.whole.minus_control.value:+.1f}"
+        else:
+            assert (control, to_control, control_verdict) == ("-", "-", "-")
+
+
+@pytest.mark.parametrize("kept", [("full",), ("pruned",), ("control", "imagenet")])
+def test_no_header_stands_without_rows(study: Study, kept: tuple[str, ...]) -> None:
+    fewer = replace(study, splits={name: study.splits[name] for name in kept}, few_shot={})
+    report = markdown_report(PARAMETERS, fewer, compare(PARAMETERS, fewer))
+    for section in report.split("\n## ")[1:]:
+        assert len([line for line in section.splitlines() if line.startswith("|")]) > 2
+    assert "Few-shot" not in report
+
+
+def test_what_the_report_says_of_similarity_claims_and_shots(study: Study) -> None:
+    study.splits["quarter"] = replace(study.splits["quarter"], reference_rows=False)
+    study.few_shot["quarter", "val", 10] = study.few_shot["full", "val", 10]
+    comparison = compare(PARAMETERS, study)
+    report = markdown_report(PARAMETERS, study, comparison)
+    for row in _rows(report, "Does accuracy change where similarity does?"):
+        bins = comparison.changes[row[0], row[1]].bins
+        assert row[3].startswith(f"{bins[0].low:+.3f} to {bins[0].high:+.3f}: ")
+        assert row[4].startswith(f"{bins[-1].low:+.3f} to {bins[-1].high:+.3f}: ")
+    for split, benchmark, of_split, of_control in _rows(report, "Claim A"):
+        for name, found in ((split, of_split), ("control", of_control)):
+            explained = comparison.cells[name, benchmark].gap_explained
+            assert explained is not None
+            assert found.split()[0] == f"{explained.value:.2f}"
+    trained_on = {row[1]: row[2] for row in _rows(report, "Few-shot accuracy")}
+    assert trained_on == dict.fromkeys(study.splits, "yes") | {"quarter": "no"}
+
+
+def test_columns_of_long_names_stay_apart(study: Study) -> None:
+    text = text_table(replace(study, benchmarks=["val", "sketch"]), compare(PARAMETERS, study))
+    assert "       val     sketch" in text
+    long = "imagenet-rendition"
+    renamed = replace(
+        study,
+        benchmarks=["val", long],
+        labels={"val": study.labels["val"], long: study.labels["sketch"]},
+        used_by_rule={"val": study.used_by_rule["val"], long: study.used_by_rule["sketch"]},
+        correct={(s, b.replace("sketch", long)): found for (s, b), found in study.correct.items()},
+        correct_top5={},
+        similarity={(s, b.replace("sketch", long)): found for (s, b), found in study.similarity.items()},
+    )
+    lines = text_table(renamed, compare(PARAMETERS, renamed)).splitlines()
+    assert lines[2].endswith(f"val {long}")
+    assert {len(line.rstrip().removesuffix("*")) for line in lines[3:]} == {len(lines[2]) - 1}
+
+
+def test_every_table_marks_what_the_rule_used(study: Study, tmp_path: Path) -> None:
+    study.few_shot["pruned", "sketch", 10] = study.few_shot["full", "val", 10]
+    comparison = compare(PARAMETERS, study)
+    write_tables(study, comparison, tmp_path)
+    for path in tmp_path.iterdir():
+        rows = list(csv.DictReader(path.open()))
+        for row in rows:
+            assert row["benchmark_was"] == comparison.cells[row["split"], row["benchmark"]].mark
+        assert {row["benchmark_was"] for row in rows} == {"held out", "used by the rule"}
+
+
+def test_tables_of_similarity_and_robustness(study: Study, tmp_path: Path) -> None:
+    comparison = compare(PARAMETERS, study)
+    write_tables(study, comparison, tmp_path)
+    for row in csv.DictReader((tmp_path / "by_similarity.csv").open()):
+        low, high = float(row["similarity_from"]), float(row["similarity_to"])
+        values = study.similarity[row["split"], row["benchmark"]]
+        assert int(row["images"]) == ((values >= low - 1e-8) & (values <= high + 1e-8)).sum()
+        if row["bins"] == "0.05":
+            assert high - low == pytest.approx(0.05)
+    beyond = {
+        (row["split"], row["figure"]): row["beyond_the_line"]
+        for row in csv.DictReader((tmp_path / "robustness.csv").open())
+    }
+    assert beyond["pruned", "effective"] == "1"
+    assert beyond["pruned", "relative"] == ""
+
+
+def test_metrics(study: Study) -> None:
+    comparison = compare(PARAMETERS, study)
+    metrics = flat_metrics(study, comparison)
+    correct = study.correct["pruned", "sketch"]
+    assert metrics["pruned/sketch/rule_queries"] == pytest.approx(correct[:, :150].mean())
+    assert metrics["pruned/sketch/held_out"] == pytest.approx(correct[:, 150:].mean())
+    assert metrics["pruned/val/held_out"] == metrics["pruned/val/accuracy"]
+    assert "quarter/val/held_out" not in metrics
+    explained = comparison.cells["pruned", "sketch"].gap_explained
+    assert explained is not None
+    assert metrics["pruned/sketch/gap_explained/high"] == explained.high
+    slopes = comparison.changes["pruned", "sketch"].slopes
+    assert metrics["pruned/sketch/accuracy_per_similarity/held_out"] == slopes[HELD_OUT].value
+    assert metrics["pruned/sketch/accuracy_per_similarity/rule_queries"] == slopes[RULE_QUERIES].value
+
+
+def test_a_control_of_its_own_goes_first(study: Study) -> None:
+    study.splits["own"] = _split("random", 40, [], "pruned")
+    assert study.control_of("pruned") == "own"
+    assert study.control_of("quarter") is None
+    assert study.control_of("control") is None
+
+
+def test_an_interval_holds_95_of_100_resamples() -> None:
+    found = estimate(np.concatenate([[0.5], np.linspace(0, 1, 1001)]), 10)
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.025, 0.975))
+
+
+def test_resamples_share_images_between_splits_and_nothing_else(study: Study) -> None:
+    resamples = Resamples(PARAMETERS, study)
+    assert np.array_equal(resamples.images("val"), Resamples(PARAMETERS, study).images("val"))
+    # The same number of images each: other benchmarks, and other kinds of queries, are drawn apart.
+    assert not np.array_equal(resamples.images("val"), resamples.images("sketch"))
+    assert not np.array_equal(resamples.images("val"), resamples.images("val", RULE_QUERIES))
+    # Models of two splits are paired by nothing: training seed 0 of one shares no draw with seed 0 of another.
+    assert not np.array_equal(resamples.seeds("full"), resamples.seeds("pruned"))
 
 
 def test_a_split_that_keeps_too_little_is_flagged(study: Study) -> None:
@@ -268,40 +468,85 @@ def test_a_split_that_keeps_too_little_is_flagged(study: Study) -> None:
     assert flag in markdown_report(PARAMETERS, study, comparison)
 
 
-def test_reading_a_study(tmp_path: Path) -> None:
-    labels = [0, 1, 1]
+LABELS = pa.array([0, 1, 1], pa.int32())
+ROWS = pa.array([0, 1, 2], pa.int32())
+QUERIES = pa.table({"row": ROWS, "label": LABELS, "used_by_rule": [True, True, False]})
+PROFILE = pa.table({"row": ROWS, "similarity": [0.1, 0.2, 0.3], "similarity_with_reference": [0.4, 0.5, 0.6]})
+
+
+def _evaluation(correct: list[bool], shots: int = 5) -> pa.Table:
+    few = pa.array([[outcome, True] for outcome in correct], pa.list_(pa.bool_(), 2))
+    outcomes = {"correct": correct, "correct_top5": correct, f"correct_{shots}_shot": few}
+    return pa.table({"row": ROWS, "label": LABELS, **outcomes})
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> Path:
     for folder in ("similarity/val", "profiles/full", "profiles/alone"):
         (tmp_path / folder).mkdir(parents=True)
-    queries = pa.table({"label": pa.array(labels, pa.int32()), "used_by_rule": [True, True, False]})
-    pq.write_table(queries, tmp_path / "similarity" / "val" / "queries.parquet")
-    profile = {"similarity": [0.1, 0.2, 0.3], "similarity_with_reference": [0.4, 0.5, 0.6]}
+    pq.write_table(QUERIES, tmp_path / "similarity" / "val" / "queries.parquet")
     for name, reference_rows in (("full", False), ("alone", True)):
         split = replace(_split("full" if name == "full" else "random", 80, []), reference_rows=reference_rows)
         write_split(split, np.ones(80, bool), tmp_path / "splits" / name)
-        pq.write_table(pa.table(profile), tmp_path / "profiles" / name / "val.parquet")
+        pq.write_table(PROFILE, tmp_path / "profiles" / name / "val.parquet")
         for seed, correct in ((0, [True, False, True]), (1, [True, True, True])):
-            shots = pa.array([[outcome, True] for outcome in correct], pa.list_(pa.bool_(), 2))
-            table = pa.table(
-                {
-                    "label": pa.array(labels, pa.int32()),
-                    "correct": correct,
-                    "correct_top5": correct,
-                    "correct_5_shot": shots,
-                }
-            )
             (tmp_path / "evaluations" / f"{name}-{seed}").mkdir(parents=True)
-            pq.write_table(table, tmp_path / "evaluations" / f"{name}-{seed}" / "val.parquet")
-    folders = [tmp_path / name for name in ("splits", "similarity", "profiles", "evaluations")]
-    found = read_study(["full", "alone"], [0, 1], ["val"], *folders)
+            pq.write_table(_evaluation(correct), tmp_path / "evaluations" / f"{name}-{seed}" / "val.parquet")
+    return tmp_path
+
+
+def _read(folder: Path) -> Study:
+    places = [folder / name for name in ("splits", "similarity", "profiles", "evaluations")]
+    return read_study(["full", "alone"], [0, 1], ["val"], [5], *places)
+
+
+def test_reading_a_study(on_disk: Path) -> None:
+    found = _read(on_disk)
     assert found.correct["full", "val"].tolist() == [[True, False, True], [True, True, True]]
     assert found.correct_top5["full", "val"].tolist() == found.correct["full", "val"].tolist()
     assert found.few_shot["full", "val", 5] == pytest.approx(np.array([[2 / 3, 1], [1, 1]]))
     # What the split was trained on: the reference joined the one and not the other.
     assert found.similarity["full", "val"] == pytest.approx([0.1, 0.2, 0.3])
     assert found.similarity["alone", "val"] == pytest.approx([0.4, 0.5, 0.6])
-    pq.write_table(pa.table(profile).slice(0, 2), tmp_path / "profiles" / "alone" / "val.parquet")
-    with pytest.raises(SimgapError, match=r"alone: val has 2 images, .* has 3; profile the split anew"):
-        read_study(["full", "alone"], [0, 1], ["val"], *folders)
-    pq.write_table(queries.slice(0, 2), tmp_path / "similarity" / "val" / "queries.parquet")
-    with pytest.raises(SimgapError, match="other images"):
-        read_study(["full"], [0, 1], ["val"], *folders)
+
+
+SHUFFLED = pa.array([2, 1, 0], pa.int32())
+UNKNOWN = PROFILE.set_column(2, "similarity_with_reference", [[0.1, None, 0.2]])
+EVALUATION, SIMILARITY = "evaluations/alone-1/val.parquet", "similarity/val/queries.parquet"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (EVALUATION, None, "no such file; evaluate anew"),
+        (EVALUATION, b"PAR1", "is no table that can be read .*; evaluate anew"),
+        (EVALUATION, _evaluation([True] * 3).drop_columns(["correct"]), "has no column correct; evaluate anew"),
+        (EVALUATION, _evaluation([True] * 3).slice(0, 2), "has other images than .*; evaluate or measure anew"),
+        (EVALUATION, _evaluation([True] * 3).set_column(1, "label", [LABELS.take(SHUFFLED)]), "has other images than"),
+        (EVALUATION, _evaluation([True] * 3, shots=4), r"with \[4\] shots, evaluate.few_shot.shots is \[5\]"),
+        (EVALUATION, _evaluation([True] * 3).drop_columns(["correct_5_shot"]), "other columns than .*full-0/val"),
+        (EVALUATION, _evaluation([True] * 3).drop_columns(["correct_top5"]), "other columns than .*full-0/val"),
+        ("evaluations/full-0/val.parquet", _evaluation([True] * 3).drop_columns(["correct_top5"]), "other columns"),
+        ("profiles/alone/val.parquet", None, "no such file; profile the split anew"),
+        (
+            "profiles/alone/val.parquet",
+            PROFILE.slice(0, 2),
+            r"other images \(2\) than .* \(3\); profile the split anew",
+        ),
+        ("profiles/alone/val.parquet", PROFILE.take(SHUFFLED), "has other images .*; profile the split anew"),
+        ("profiles/alone/val.parquet", UNKNOWN, "similarity_with_reference is not known for every image"),
+        (SIMILARITY, None, "no such file; measure anew"),
+        (SIMILARITY, QUERIES.drop_columns(["used_by_rule"]), "has no column used_by_rule; measure anew"),
+        (SIMILARITY, QUERIES.slice(0, 2), "has other images than .*; evaluate or measure anew"),
+    ],
+)
+def test_what_is_not_whole_on_disk_is_one_line(
+    on_disk: Path, file: str, content: pa.Table | bytes | None, message: str
+) -> None:
+    (on_disk / file).unlink()
+    if isinstance(content, bytes):
+        (on_disk / file).write_bytes(content)
+    elif content is not None:
+        pq.write_table(content, on_disk / file)
+    with pytest.raises(SimgapError, match=rf"^[^\n]*{message}[^\n]*$"):
+        _read(on_disk)

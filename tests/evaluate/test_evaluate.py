@@ -20,7 +20,7 @@ from simgap.embed.model import load
 from simgap.errors import SimgapError
 from simgap.evaluate.accuracy import class_table, mean_per_class_recall, ranking
 from simgap.evaluate.evaluate import evaluate
-from simgap.evaluate.few_shot import benchmark_scores, map_classes, ridge_scores
+from simgap.evaluate.few_shot import benchmark_scores, fit_probe, map_classes
 from simgap.evaluate.parameters import EvaluateParameters, FewShotParameters
 from simgap.evaluate.shots import Shots, shot_order
 
@@ -65,6 +65,14 @@ def test_ties_go_to_the_lower_class() -> None:
     assert ranking(scores, 3).tolist() == [[1, 2, 3], [0, 1, 2]]
 
 
+@given(st.lists(st.lists(st.sampled_from([-0.5, 0.0, 0.25, 0.5]), min_size=6, max_size=6), min_size=1, max_size=9))
+def test_ranking_is_the_start_of_a_stable_sort(rows: list[list[float]]) -> None:
+    scores = np.array(rows)
+    for depth in (1, 5, 6):
+        assert np.array_equal(ranking(scores, depth), np.argsort(-scores, axis=1, kind="stable")[:, :depth])
+    assert np.array_equal(scores, np.array(rows))
+
+
 def test_mean_per_class_recall_counts_classes_alike() -> None:
     labels, predictions = np.array([0, 0, 0, 1, 5]), np.array([0, 0, 1, 1, 0])
     assert mean_per_class_recall(labels, predictions) == pytest.approx((2 / 3 + 1 + 0) / 3)
@@ -95,7 +103,7 @@ def test_zero_shot_is_the_argmax_over_the_mean_prompts(model, embedded, tmp_path
     reference = write_pool(tmp_path / "reference", 2, 9, labels=True)
     names = ("cat", "red dog")
     shots = Shots(FEW_SHOT, reference, embedded(reference), names)
-    metrics = evaluate(PARAMETERS, model, [load_benchmark(folder)], shots, names, 2, tmp_path / "out")
+    metrics = evaluate(PARAMETERS, model, [load_benchmark(folder)], shots, names, 2, 0.2, tmp_path / "out")
     samples = list(read_shard(folder / "test" / "0.tar", Accounting(), caption=False, label=True))
     with torch.inference_mode():
         images = torch.cat(
@@ -125,10 +133,26 @@ def test_zero_shot_is_the_argmax_over_the_mean_prompts(model, embedded, tmp_path
     assert not any(column.endswith("_shot") for column in table.column_names)
 
 
+@pytest.mark.parametrize(
+    ("tower", "value"), [("visual.proj", torch.nan), ("visual.proj", 0), ("text_projection", torch.inf)]
+)
+def test_a_model_whose_features_say_nothing_is_refused(
+    model_folder: Path, tmp_path: Path, tower: str, value: float
+) -> None:
+    broken = load(model_folder)
+    broken.clip.get_parameter(tower).data.fill_(value)
+    folder = write_benchmark(tmp_path / "val", [0, 1, 0, 1], ["cat", "dog"])
+    parameters = EvaluateParameters(batch_size=4, few_shot=FewShotParameters([], 1, 1.0, 0))
+    kind = "image" if tower.startswith("visual") else "class"
+    with pytest.raises(SimgapError, match=rf"val: the model gives {kind} features that are not finite or zero"):
+        evaluate(parameters, broken, [load_benchmark(folder)], None, (), 1, 0.2, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_top5_of_a_benchmark_with_five_classes(model, tmp_path: Path) -> None:
     folder = write_benchmark(tmp_path / "val", [0, 1, 2, 3, 4, 0], ["cat", "dog", "eel", "fox", "hen"])
     parameters = EvaluateParameters(batch_size=4, few_shot=FewShotParameters([], 1, 1.0, 0))
-    metrics = evaluate(parameters, model, [load_benchmark(folder)], None, (), 1, tmp_path / "out")
+    metrics = evaluate(parameters, model, [load_benchmark(folder)], None, (), 1, 0.2, tmp_path / "out")
     assert metrics["zero_shot/val/top5"] == 1.0
     assert not any(name.startswith("few_shot") for name in metrics)
 
@@ -140,7 +164,7 @@ def test_few_shot_and_broken_images(model, embedded, tmp_path: Path) -> None:
     reference = write_pool(tmp_path / "reference", 2, 9, labels=True)
     names = ("cat", "dog")
     shots = Shots(FEW_SHOT, reference, embedded(reference), names)
-    metrics = evaluate(PARAMETERS, model, [load_benchmark(folder)], shots, names, 2, tmp_path / "out")
+    metrics = evaluate(PARAMETERS, model, [load_benchmark(folder)], shots, names, 2, 0.2, tmp_path / "out")
     assert metrics["zero_shot/val/read"] == 5
     assert metrics["zero_shot/val/kept"] == 4
     assert metrics["zero_shot/val/dropped/broken_image"] == 1
@@ -156,12 +180,52 @@ def test_few_shot_and_broken_images(model, embedded, tmp_path: Path) -> None:
 def test_bad_benchmarks_and_references(model, embedded, tmp_path: Path) -> None:
     folder = write_benchmark(tmp_path / "val", [0, 5], ["dog", "cat"])
     with pytest.raises(SimgapError, match="label 5 is outside the class list of 2"):
-        evaluate(PARAMETERS, model, [load_benchmark(folder)], None, ("cat", "dog"), 1, tmp_path / "out")
+        evaluate(PARAMETERS, model, [load_benchmark(folder)], None, ("cat", "dog"), 1, 0.2, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     reference = write_pool(tmp_path / "reference", 1, 9, labels=True)
     many = FewShotParameters(shots=[2, 5], draws=1, ridge=0.5, seed=0)
     with pytest.raises(SimgapError, match=r"evaluate\.few_shot\.shots: 5 is more than the 4 .* class 'dog'"):
         Shots(many, reference, embedded(reference), ("cat", "dog"))
+
+
+def test_a_bad_label_is_refused_before_its_image_is_embedded(model, tmp_path: Path, monkeypatch) -> None:
+    folder = write_benchmark(tmp_path / "val", [0, 5], ["dog", "cat"])
+    monkeypatch.setattr(model.clip, "encode_image", lambda _: pytest.fail("a forward pass"))
+    with pytest.raises(SimgapError, match=r"0\.tar: label 5 is outside the class list of 2 names"):
+        evaluate(PARAMETERS, model, [load_benchmark(folder)], None, ("cat", "dog"), 1, 0.2, tmp_path / "out")
+
+
+def test_a_benchmark_of_broken_images_is_refused(model, tmp_path: Path) -> None:
+    folder = write_benchmark(tmp_path / "val", [0, 1], ["dog", "cat"])
+    broken = [
+        (f"x{index}{suffix}", content) for index in (0, 1) for suffix, content in ((".jpg", b"x"), (".cls", b"0"))
+    ]
+    write_tar(folder / "test" / "1.tar", broken)
+    (folder / "test" / "nshards.txt").write_text("2")
+    benchmarks = [load_benchmark(folder)]
+    evaluate(PARAMETERS, model, benchmarks, None, (), 1, 0.5, tmp_path / "out")
+    with pytest.raises(SimgapError, match=r"2 of 4 samples were dropped .*drop_limit 0\.4"):
+        evaluate(PARAMETERS, model, benchmarks, None, (), 1, 0.4, tmp_path / "out")
+    write_tar(folder / "test" / "0.tar", broken)
+    with pytest.raises(SimgapError, match="none of its 4 samples could be embedded"):
+        evaluate(PARAMETERS, model, [load_benchmark(folder)], None, (), 1, 1.0, tmp_path / "out")
+
+
+@pytest.mark.parametrize("damage", ["no metadata", "no label", "cut off", "more classes"])
+def test_a_reference_without_its_metadata_is_one_line(embedded, tmp_path: Path, damage: str) -> None:
+    reference = write_pool(tmp_path / "reference", 1, 9, labels=True)
+    folder = embedded(reference)
+    part = folder / "metadata" / "metadata_0000.parquet"
+    classes = ("cat",) if damage == "more classes" else ("cat", "dog")
+    if damage == "no metadata":
+        part.unlink()
+    elif damage == "no label":
+        pq.write_table(pq.read_table(part).drop_columns(["label"]), part)
+    elif damage == "cut off":
+        part.write_bytes(part.read_bytes()[:50])
+    message = "label 1 is outside the class list of 1 names" if damage == "more classes" else "shard, key and label"
+    with pytest.raises(SimgapError, match=rf"^[^\n]*{message}[^\n]*; embed the reference anew$"):
+        Shots(FEW_SHOT, reference, folder, classes)
 
 
 @pytest.mark.parametrize("dim", [5, 12, 30])
@@ -174,7 +238,7 @@ def test_ridge_regression_against_scikit_learn(dim: int) -> None:
     penalty = 0.7 * ((wide - wide.mean(axis=0)) ** 2).sum(axis=1).mean()
     targets = np.where(labels[:, None] == np.arange(3), 1.0, -1.0)
     expected = Ridge(alpha=penalty).fit(wide, targets).predict(queries.astype(np.float64))
-    assert np.allclose(ridge_scores(features, labels, 3, 0.7, queries), expected)
+    assert np.allclose(fit_probe(features, labels, 3, 0.7).scores(queries), expected)
 
 
 def test_shots_are_seeded_balanced_and_nested(embedded, tmp_path: Path) -> None:
@@ -195,7 +259,19 @@ def test_shots_are_seeded_balanced_and_nested(embedded, tmp_path: Path) -> None:
     assert set().union(*draws) == set(range(len(shots.rows)))
 
 
-def test_fewer_draws_are_a_part_of_more() -> None:
+def test_fewer_draws_are_a_part_of_more(embedded, tmp_path: Path) -> None:
+    reference = write_pool(tmp_path / "reference", 2, 12, labels=True)
+    folder = embedded(reference)
+    few, more = (
+        Shots(FewShotParameters(shots=[2], draws=draws, ridge=0.5, seed=0), reference, folder, ("cat", "dog"))
+        for draws in (2, 4)
+    )
+    for draw in range(2):
+        assert np.array_equal(few.rows[few.chosen(draw, 2)], more.rows[more.chosen(draw, 2)])
+    assert len(more.rows) > len(few.rows)
+
+
+def test_shots_depend_on_draw_and_seed() -> None:
     labels = np.arange(60) % 4
     assert np.array_equal(shot_order(labels, (0, 1)), shot_order(labels, (0, 1)))
     assert not np.array_equal(shot_order(labels, (0, 0)), shot_order(labels, (0, 1)))
@@ -224,7 +300,7 @@ def test_a_benchmark_that_is_cut_off_is_not_evaluated(model, tmp_path: Path) -> 
     shard = folder / "test" / "0.tar"
     shard.write_bytes(shard.read_bytes()[: 2 * 2560])
     with pytest.raises(SimgapError, match="a benchmark should be whole"):
-        evaluate(PARAMETERS, model, [load_benchmark(folder)], None, ("cat", "dog"), 1, tmp_path / "out")
+        evaluate(PARAMETERS, model, [load_benchmark(folder)], None, ("cat", "dog"), 1, 0.2, tmp_path / "out")
 
 
 def test_classes_of_a_benchmark_map_to_the_reference() -> None:
@@ -235,6 +311,13 @@ def test_classes_of_a_benchmark_map_to_the_reference() -> None:
 
     assert mapped(("dog", "cat"), None) == ((1,), (0,))
     assert mapped(("dog", "eel"), None) is None
+    assert mapped(("dog", "eel"), ((1,), ())) is None
+    # Which of two is meant only a mapping says.
+    assert mapped(("dog", "cat", "dog"), None) is None
+    assert mapped(("dog", "cat", "dog"), ((1,), (0,), (2,))) == ((1,), (0,), (2,))
+    doubled = Benchmark("val", Path("val"), ("dog", "cat"), ("a {c}",), (), None)
+    assert map_classes(doubled, ("dog", "cat", "dog")) is None
+    assert map_classes(doubled, ("wolf", "cat", "wolf", "dog")) == ((3,), (1,))
     assert mapped(("canine", "cat"), ((1, 2), (0,))) == ((1, 2), (0,))
     with pytest.raises(SimgapError, match=r"val/reference_classes\.json: class 3 is outside the reference's 3 classes"):
         mapped(("canine", "cat"), ((1, 3), (0,)))

@@ -51,7 +51,7 @@ def train_briefly(folder: Path, images: Path) -> Path:
 
 def check(command: Path, model: Path, benchmarks: list[Path], folder: Path) -> None:
     ours = evaluate(
-        PARAMETERS, load(model), [load_benchmark(path) for path in benchmarks], None, (), 2, folder / "ours"
+        PARAMETERS, load(model), [load_benchmark(path) for path in benchmarks], None, (), 2, 0.01, folder / "ours"
     )
     theirs = clip_benchmark.evaluate(command, model, benchmarks, folder / "theirs")
     for benchmark, figures in theirs.items():

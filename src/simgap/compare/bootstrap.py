@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 Figures = NDArray[np.float64]
+# The range of an accuracy, and of a difference of two.
+RATE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
+# Wider than what rounding leaves of an interval of width zero.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -30,16 +34,43 @@ def resample_counts(count: int, resamples: int, seed: tuple[int, ...]) -> Figure
     return np.concatenate([np.ones((1, count)), drawn])
 
 
-def estimate(figures: Figures) -> Estimate:
-    """Give a figure, [1 + resamples], with its interval; resamples in which it is not defined (NaN) are left out."""
+def seed_weights(count: int, resamples: int, seed: tuple[int, ...]) -> Figures:
+    """Draw how much each of `count` seeds counts in each resample: float64 [1 + resamples, count], row 0 is all ones.
+
+    Of S seeds S - 1 are drawn, and each draw counts S / (S - 1): drawing S would understate the variance between seeds by
+    (S - 1) / S (Rao & Wu, Resampling Inference With Complex Survey Data, JASA 1988). The weights are those of their formula
+    that no resample makes negative, as a line fitted with them needs. One seed keeps its weight of 1.
+    """
+    if count == 1:
+        return np.ones((1 + resamples, 1))
+    drawn = np.random.default_rng(seed).multinomial(count - 1, np.full(count, 1 / count), size=resamples)
+    return np.concatenate([np.ones((1, count)), drawn * (count / (count - 1))])
+
+
+def estimate(figures: Figures, images: float, possible: tuple[float, float] = DIFFERENCE) -> Estimate:
+    """Give a figure, [1 + resamples], with its 95% interval; resamples in which it is not defined (NaN) are left out.
+
+    Percentiles of the resamples. Where no resample changes the figure, since all outcomes are alike or no image changed, they
+    say nothing of the images that were not drawn from the world: the interval reaches by 3 / images to both sides, the rule of
+    three (Hanley & Lippman-Hand, If Nothing Goes Wrong, Is Everything All Right?, JAMA 1983). With two or three seeds intervals
+    are approximate, and rather too narrow: a percentile cannot know how little so few models say of their spread.
+
+    Args:
+        images: how many count: one of them moves the figure by 1 / images.
+        possible: the smallest and the largest value that the figure can have; no interval goes beyond.
+    """
     low, high = np.nanquantile(figures[1:], (0.025, 0.975))
-    return Estimate(float(figures[0]), float(low), float(high))
+    if high - low <= ROUNDING:
+        low, high = low - 3 / images, high + 3 / images
+    return Estimate(float(figures[0]), max(float(low), possible[0]), min(float(high), possible[1]))
 
 
-def estimate_where_defined(figures: Figures) -> Estimate | None:
-    """Give a figure with its interval; None where it is not defined (not finite) as measured, or in no resample."""
+def estimate_where_defined(
+    figures: Figures, images: float, possible: tuple[float, float] = DIFFERENCE
+) -> Estimate | None:
+    """Give a figure with its interval, see `estimate`; None where it is not finite as measured, or in no resample."""
     figures = np.where(np.isfinite(figures), figures, np.nan)
-    return None if np.isnan(figures[0]) or np.isnan(figures[1:]).all() else estimate(figures)
+    return None if np.isnan(figures[0]) or np.isnan(figures[1:]).all() else estimate(figures, images, possible)
 
 
 def model_accuracies(correct: NDArray[np.bool_], images: Figures) -> Figures:
@@ -58,7 +89,7 @@ def over_seeds(figures: Figures, seeds: Figures) -> Figures:
     """Average a figure over seeds: [1 + resamples, seeds, ...] to [1 + resamples, ...].
 
     Args:
-        seeds: `resample_counts` of the seeds, drawn for each split apart: its models share nothing with another split's.
+        seeds: `seed_weights` of the seeds, drawn for each split apart: its models share nothing with another split's.
     """
     weights = seeds.reshape(*seeds.shape, *[1] * (figures.ndim - 2))
     averaged: Figures = (figures * weights).sum(axis=1) / seeds.shape[1]
@@ -119,15 +150,22 @@ def slope(correct: NDArray[np.bool_], x: NDArray[np.float64], images: Figures, s
     return slopes
 
 
-def gap_explained(full: Figures, pruned: Figures, reference_alone: Figures) -> Estimate | None:
+def images_of_slope(x: NDArray[np.float64]) -> float:
+    """Give the number of images that counts for a slope on `x`: no image moves the slope by more than 1 / this."""
+    away = np.abs(x - x.mean())
+    return float(np.square(away).sum() / max(away.max(), np.finfo(np.float64).tiny))
+
+
+def gap_explained(full: Figures, pruned: Figures, reference_alone: Figures, images: int) -> Estimate | None:
     """Give (full - pruned) / (full - reference alone), claim A; None where the interval of that gap is not above 0.
 
     Where the reference alone is as good as full, or better, there is no gap of which pruning could explain a share.
     """
-    if estimate(full - reference_alone).low <= 0:
+    gap = full - reference_alone
+    if estimate(gap, images).low <= 0:
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
-        return estimate_where_defined((full - pruned) / (full - reference_alone))
+        return estimate_where_defined((full - pruned) / gap, images * float(gap[0]), (-np.inf, np.inf))
 
 
 def verdict(difference: Estimate, margin: float) -> str:

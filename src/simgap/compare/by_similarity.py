@@ -7,8 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.compare.bootstrap import Estimate, Figures, estimate_where_defined, group_accuracies, slope
-from simgap.compare.resamples import Resamples
+from simgap.compare.bootstrap import (
+    DIFFERENCE,
+    RATE,
+    Estimate,
+    Figures,
+    estimate_where_defined,
+    group_accuracies,
+    images_of_slope,
+    slope,
+)
+from simgap.compare.resamples import ALL, QUERIES, RULE_QUERIES, Resamples
 from simgap.compare.study import Study
 
 FIFTHS, WIDTH = "fifth", "0.05"
@@ -21,7 +30,7 @@ class Bin:
 
     Attributes:
         kind: `fifth`, of the images by their value, or `0.05`, the width of the bin.
-        low, high: the smallest and the largest value in it.
+        low, high: of a fifth the smallest and the largest value in it; of a bin of 0.05 its edges, the lower one in it.
         images: how many.
         figure: accuracy, or its change, with its interval.
     """
@@ -38,12 +47,13 @@ class Change:
     """What changes between a split and its control, query by query.
 
     Attributes:
-        slope: change in accuracy for a change of 1 in s_q, by least squares over queries; None where s_q nowhere changes
-            or everywhere by the same.
+        slopes: change in accuracy for a change of 1 in s_q, by least squares over queries: by kind of `QUERIES`, `all`, and
+            the other two where the split's rule saw a part of the benchmark; None where s_q nowhere changes or everywhere by
+            the same.
         bins: change in accuracy by fifths of the change in s_q.
     """
 
-    slope: Estimate | None
+    slopes: dict[str, Estimate | None]
     bins: list[Bin]
 
 
@@ -60,55 +70,86 @@ def steps(values: NDArray[np.float64]) -> NDArray[np.int64]:
     return numbers.astype(np.int64)
 
 
-def _bins(kind: str, values: NDArray[np.float64], groups: NDArray[np.int64], figures: Figures) -> list[Bin]:
+def _bins(
+    kind: str,
+    values: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    figures: Figures,
+    possible: tuple[float, float],
+) -> list[Bin]:
     found = []
     for group in np.unique(groups):
         inside = values[groups == group]
-        figure = estimate_where_defined(figures[:, group])
-        found.append(Bin(kind, float(inside.min()), float(inside.max()), len(inside), figure))
+        figure = estimate_where_defined(figures[:, group], len(inside), possible)
+        low, high = float(inside.min()), float(inside.max())
+        if kind == WIDTH:
+            step = np.floor(low * BINS_PER_UNIT)
+            low, high = float(step / BINS_PER_UNIT), float((step + 1) / BINS_PER_UNIT)
+        found.append(Bin(kind, low, high, len(inside), figure))
     return found
 
 
-def accuracy_by_similarity(study: Study, resamples: Resamples) -> dict[tuple[str, str], list[Bin]]:
+def accuracy_by_similarity(study: Study, resamples: Resamples, benchmark: str) -> dict[str, list[Bin]]:
     """Give every split's accuracy by s_q of what it is trained on: by fifths, and by bins of 0.05 as in the paper's figure.
 
     Similar queries may be easier for other reasons than their similarity: `change_by_similarity` is less confounded.
     """
-    result = {}
-    for benchmark in study.benchmarks:
-        images = resamples.images(benchmark)
-        for split in study.splits:
-            values = study.similarity[split, benchmark]
-            correct, seeds = study.correct[split, benchmark], resamples.seeds(split)
-            result[split, benchmark] = [
-                found
-                for kind, groups in ((FIFTHS, fifths(values)), (WIDTH, steps(values)))
-                for found in _bins(
-                    kind, values, groups, group_accuracies(correct, groups, int(groups.max()) + 1, images, seeds)
-                )
-            ]
-    return result
+    images = resamples.images(benchmark)
+
+    def bins(split: str, kind: str, groups: NDArray[np.int64]) -> list[Bin]:
+        figures = group_accuracies(
+            study.correct[split, benchmark], groups, int(groups.max()) + 1, images, resamples.seeds(split)
+        )
+        return _bins(kind, study.similarity[split, benchmark], groups, figures, RATE)
+
+    return {
+        split: bins(split, FIFTHS, fifths(study.similarity[split, benchmark]))
+        + bins(split, WIDTH, steps(study.similarity[split, benchmark]))
+        for split in study.splits
+    }
 
 
-def change_by_similarity(study: Study, resamples: Resamples) -> dict[tuple[str, str], Change]:
+def _kinds_of(study: Study, resamples: Resamples, split: str, benchmark: str) -> tuple[str, ...]:
+    """Name the kinds of queries on which a slope says something of its own."""
+    used = resamples.chosen(benchmark, RULE_QUERIES)
+    return QUERIES if benchmark in study.splits[split].benchmarks and used.any() and not used.all() else (ALL,)
+
+
+def _slope(
+    pair: list[tuple[NDArray[np.bool_], Figures]],
+    change: NDArray[np.float64],
+    chosen: NDArray[np.bool_],
+    images: Figures,
+) -> Estimate | None:
+    """Give the slope over the chosen images, bool [images], of a split's outcomes minus its control's."""
+    x = change[chosen]
+    of_split, of_control = (slope(correct[:, chosen], x, images, seeds) for correct, seeds in pair)
+    return estimate_where_defined(of_split - of_control, images_of_slope(x), (-np.inf, np.inf))
+
+
+def change_by_similarity(study: Study, resamples: Resamples, benchmark: str) -> dict[str, Change]:
     """Set the change in correctness of each query, split minus control, against the change in its s_q.
 
-    What makes a query hard under both splits cancels out. For splits with a trained control, on every benchmark.
+    What makes a query hard under both splits cancels out. For splits with a trained control.
     """
+    images = resamples.images(benchmark)
     result = {}
-    for benchmark in study.benchmarks:
-        images = resamples.images(benchmark)
-        for split in study.splits:
-            control = study.control_of(split)
-            if control is None:
-                continue
-            change = study.similarity[split, benchmark] - study.similarity[control, benchmark]
-            groups = fifths(change)
-            count = int(groups.max()) + 1
-            pair = [(study.correct[name, benchmark], resamples.seeds(name)) for name in (split, control)]
-            slopes = [slope(correct, change, images, seeds) for correct, seeds in pair]
-            figures = [group_accuracies(correct, groups, count, images, seeds) for correct, seeds in pair]
-            result[split, benchmark] = Change(
-                estimate_where_defined(slopes[0] - slopes[1]), _bins(FIFTHS, change, groups, figures[0] - figures[1])
-            )
+    for split in study.splits:
+        control = study.control_of(split)
+        if control is None:
+            continue
+        change = study.similarity[split, benchmark] - study.similarity[control, benchmark]
+        groups = fifths(change)
+        count = int(groups.max()) + 1
+        pair = [(study.correct[name, benchmark], resamples.seeds(name)) for name in (split, control)]
+        figures = [group_accuracies(correct, groups, count, images, seeds) for correct, seeds in pair]
+        result[split] = Change(
+            {
+                queries: _slope(
+                    pair, change, resamples.chosen(benchmark, queries), resamples.images(benchmark, queries)
+                )
+                for queries in _kinds_of(study, resamples, split, benchmark)
+            },
+            _bins(FIFTHS, change, groups, figures[0] - figures[1], DIFFERENCE),
+        )
     return result

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
-from simgap.compare.bootstrap import Estimate, accuracy, estimate, gap_explained, mean_per_class_recall, verdict
+from simgap.compare.bootstrap import RATE, Estimate, accuracy, estimate, gap_explained, mean_per_class_recall, verdict
 from simgap.compare.by_similarity import Bin, Change, accuracy_by_similarity, change_by_similarity
 from simgap.compare.parameters import CompareParameters
 from simgap.compare.resamples import ALL, HELD_OUT, QUERIES, RULE_QUERIES, Resamples
 from simgap.compare.robustness import Robustness, robustness
 from simgap.compare.study import Study
+from simgap.progress import progress
 
 Found = TypeVar("Found")
 
@@ -75,13 +76,13 @@ def _measure(study: Study, resamples: Resamples, benchmark: str, queries: str) -
     chosen = resamples.chosen(benchmark, queries)
     if not chosen.any():
         return {}
-    images = resamples.images(benchmark, queries)
+    images, count = resamples.images(benchmark, queries), int(chosen.sum())
     seeds = {split: resamples.seeds(split) for split in study.splits}
     top1 = {split: accuracy(study.correct[split, benchmark][:, chosen], images, seeds[split]) for split in study.splits}
     full = study.full()
 
     def minus(split: str, other: str | None) -> Estimate | None:
-        return estimate(top1[split] - top1[other]) if other and other != split else None
+        return estimate(top1[split] - top1[other], count) if other and other != split else None
 
     def measure(split: str) -> Measured:
         top5 = study.correct_top5.get((split, benchmark))
@@ -89,10 +90,10 @@ def _measure(study: Study, resamples: Resamples, benchmark: str, queries: str) -
             study.correct[split, benchmark][:, chosen], study.labels[benchmark][chosen], images, seeds[split]
         )
         return Measured(
-            images=int(chosen.sum()),
-            top1=estimate(top1[split]),
-            top5=None if top5 is None else estimate(accuracy(top5[:, chosen], images, seeds[split])),
-            mean_per_class_recall=estimate(recall),
+            images=count,
+            top1=estimate(top1[split], count, RATE),
+            top5=None if top5 is None else estimate(accuracy(top5[:, chosen], images, seeds[split]), count, RATE),
+            mean_per_class_recall=estimate(recall, count, RATE),
             minus_full=minus(split, full),
             minus_control=minus(split, study.control_of(split)),
         )
@@ -107,30 +108,28 @@ def _gaps_explained(study: Study, resamples: Resamples, benchmark: str) -> dict[
     images = resamples.images(benchmark)
     top1 = {split: accuracy(study.correct[split, benchmark], images, resamples.seeds(split)) for split in study.splits}
     return {
-        split: gap_explained(top1[full], top1[split], top1[alone])
+        split: gap_explained(top1[full], top1[split], top1[alone], len(study.labels[benchmark]))
         for split in study.splits
         if split not in (full, alone)
     }
 
 
-def _cells(parameters: CompareParameters, study: Study, resamples: Resamples) -> dict[tuple[str, str], Cell]:
-    cells: dict[tuple[str, str], Cell] = {}
-
+def _cells(parameters: CompareParameters, study: Study, resamples: Resamples, benchmark: str) -> dict[str, Cell]:
     def judge(difference: Estimate | None) -> str | None:
         return verdict(difference, parameters.equivalence_margin) if difference else None
 
-    for benchmark in study.benchmarks:
-        measured = {queries: _measure(study, resamples, benchmark, queries) for queries in QUERIES}
-        explained = _gaps_explained(study, resamples, benchmark)
-        for split, info in study.splits.items():
-            of_split = {queries: found[split] for queries, found in measured.items() if split in found}
-            cells[split, benchmark] = Cell(
-                used=benchmark in info.benchmarks,
-                measured=of_split,
-                gap_explained=explained.get(split),
-                verdict_full=judge(of_split[ALL].minus_full),
-                verdict_control=judge(of_split[ALL].minus_control),
-            )
+    measured = {queries: _measure(study, resamples, benchmark, queries) for queries in QUERIES}
+    explained = _gaps_explained(study, resamples, benchmark)
+    cells = {}
+    for split, info in study.splits.items():
+        of_split = {queries: found[split] for queries, found in measured.items() if split in found}
+        cells[split] = Cell(
+            used=benchmark in info.benchmarks,
+            measured=of_split,
+            gap_explained=explained.get(split),
+            verdict_full=judge(of_split[ALL].minus_full),
+            verdict_control=judge(of_split[ALL].minus_control),
+        )
     return cells
 
 
@@ -151,17 +150,32 @@ class Comparison:
     robustness: dict[tuple[str, str], Robustness]
 
 
-def _by_split(study: Study, found: dict[tuple[str, str], Found]) -> dict[tuple[str, str], Found]:
-    places = [(split, benchmark) for split in study.splits for benchmark in study.benchmarks]
-    return {place: found[place] for place in places if place in found}
+def _by_split(study: Study, found: dict[str, dict[str, Found]]) -> dict[tuple[str, str], Found]:
+    """Key what was found by benchmark and split as the comparison's tables are: by (split, benchmark), split by split."""
+    return {
+        (split, benchmark): of_splits[split]
+        for split in study.splits
+        for benchmark, of_splits in found.items()
+        if split in of_splits
+    }
 
 
 def compare(parameters: CompareParameters, study: Study) -> Comparison:
-    """Compare the splits of a study on every benchmark."""
+    """Compare the splits of a study on every benchmark.
+
+    Memory is that of the resamples of one benchmark: 16 bytes for each image and resample, and as much again while drawn.
+    """
     resamples = Resamples(parameters, study)
+    cells: dict[str, dict[str, Cell]] = {}
+    by_similarity: dict[str, dict[str, list[Bin]]] = {}
+    changes: dict[str, dict[str, Change]] = {}
+    for benchmark in progress(study.benchmarks, len(study.benchmarks), "compare", "benchmark"):
+        cells[benchmark] = _cells(parameters, study, resamples, benchmark)
+        by_similarity[benchmark] = accuracy_by_similarity(study, resamples, benchmark)
+        changes[benchmark] = change_by_similarity(study, resamples, benchmark)
     return Comparison(
-        _by_split(study, _cells(parameters, study, resamples)),
-        _by_split(study, accuracy_by_similarity(study, resamples)),
-        _by_split(study, change_by_similarity(study, resamples)),
+        _by_split(study, cells),
+        _by_split(study, by_similarity),
+        _by_split(study, changes),
         _by_split(study, robustness(study, resamples, parameters.without_shift)),
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from simgap.compare.bootstrap import Estimate
 from simgap.compare.compare import Comparison
-from simgap.compare.resamples import RULE_QUERIES
+from simgap.compare.resamples import ALL, HELD_OUT, RULE_QUERIES
 from simgap.compare.study import Study
 
 
@@ -32,7 +32,10 @@ def flat_metrics(study: Study, comparison: Comparison) -> dict[str, Any]:
             if getattr(cell, figure) is not None:
                 metrics[f"{place}/{figure}"] = getattr(cell, figure)
     for (split, benchmark), change in comparison.changes.items():
-        add(f"{split}/{benchmark}/accuracy_per_similarity", change.slope)
+        place = f"{split}/{benchmark}/accuracy_per_similarity"
+        add(place, change.slopes[ALL])
+        add(f"{place}/rule_queries", change.slopes.get(RULE_QUERIES))
+        add(f"{place}/held_out", change.slopes.get(HELD_OUT))
     for (split, benchmark), found in comparison.robustness.items():
         add(f"{split}/{benchmark}/effective_robustness", found.effective)
     for (split, benchmark, shots), accuracies in study.few_shot.items():

@@ -9,7 +9,7 @@ from simgap.compare.bootstrap import Estimate
 from simgap.compare.by_similarity import FIFTHS
 from simgap.compare.compare import Cell, Comparison
 from simgap.compare.parameters import CompareParameters
-from simgap.compare.resamples import RULE_QUERIES
+from simgap.compare.resamples import QUERIES, RULE_QUERIES
 from simgap.compare.study import Study, spread
 from simgap.prune.split import is_degenerate
 
@@ -33,13 +33,23 @@ def _share(estimate: Estimate | None) -> str:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
+    """Lay out rows as markdown; nothing where there are none."""
+    if not rows:
+        return ""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
+def _section(title: str, before: str, table: str, after: str = "") -> list[str]:
+    """Give the blocks of a section; none where its table is empty."""
+    return [block for block in (title, before, table, after) if block] if table else []
+
+
 def _seeds(study: Study) -> str:
     count = len(study.seeds)
-    return "one seed: intervals are over images only" if count == 1 else f"{count} seeds"
+    if count == 1:
+        return "one seed: intervals are over images only"
+    return f"{count} seeds" + (": so few that intervals are approximate" if count < 4 else "")
 
 
 def _flags(study: Study) -> list[str]:
@@ -57,12 +67,14 @@ def text_table(study: Study, comparison: Comparison) -> str:
         f"Zero-shot top-1 accuracy in percent, {_seeds(study)}; * marks a benchmark that the split's rule used",
         "",
     ]
-    lines.append(f"{'split':<{width}}{'pool rows':>10}" + "".join(f"{name:>11}" for name in study.benchmarks))
+    columns = {name: max(len(name) + 1, 11) for name in study.benchmarks}
+    header = "".join(f"{name:>{column}}" for name, column in columns.items())
+    lines.append(f"{'split':<{width}}{'pool rows':>10}{header}")
     for split, info in study.splits.items():
         row = f"{split:<{width}}{info.kept:>10}"
-        for benchmark in study.benchmarks:
+        for benchmark, column in columns.items():
             cell = comparison.cells[split, benchmark]
-            row += f"{_percent(cell.whole.top1.value) + ('*' if cell.used else ' '):>11}"
+            row += f"{_percent(cell.whole.top1.value) + ('*' if cell.used else ' '):>{column}}"
         lines.append(row)
     return "\n".join([*lines, *_flags(study)]) + "\n"
 
@@ -92,14 +104,15 @@ def _held_out_section(cells: Cells) -> str:
 
 def _differences_section(study: Study, cells: Cells) -> str:
     rows = []
-    for split in study.splits:
-        control = study.control_of(split)
-        if control:
-            for benchmark in study.benchmarks:
-                cell = cells[split, benchmark]
-                to_control = _with_interval(cell.whole.minus_control, signed=True)
-                to_full = _with_interval(cell.whole.minus_full, signed=True)
-                rows.append([split, control, benchmark, cell.mark, to_control, str(cell.verdict_control), to_full])
+    for (split, benchmark), cell in cells.items():
+        if split != study.full():
+            row = [split, study.control_of(split) or "-", benchmark, cell.mark]
+            for difference, verdict in (
+                (cell.whole.minus_control, cell.verdict_control),
+                (cell.whole.minus_full, cell.verdict_full),
+            ):
+                row += [_with_interval(difference, signed=True), verdict or "-"]
+            rows.append(row)
     header = [
         "split",
         "control",
@@ -108,6 +121,7 @@ def _differences_section(study: Study, cells: Cells) -> str:
         "split minus control",
         "verdict",
         "split minus full",
+        "verdict",
     ]
     return _table(header, rows)
 
@@ -131,13 +145,17 @@ def _change_section(comparison: Comparison) -> str:
             f"{found.low:+.3f} to {found.high:+.3f}: {_with_interval(found.figure, signed=True)}"
             for found in (change.bins[0], change.bins[-1])
         ]
-        rows.append([split, benchmark, *ends, _slope(change.slope)])
+        slopes = [_slope(change.slopes[kind]) if kind in change.slopes else "-" for kind in QUERIES]
+        rows.append([split, benchmark, comparison.cells[split, benchmark].mark, *ends, *slopes])
     header = [
         "split",
         "benchmark",
+        "the benchmark was",
         "where similarity fell most",
         "where it fell least",
         "points for 0.01 of similarity",
+        "of queries used by the rule",
+        "of held-out queries",
     ]
     return _table(header, rows)
 
@@ -153,8 +171,9 @@ def _robustness_section(comparison: Comparison) -> str:
     for (split, benchmark), found in comparison.robustness.items():
         effective = "undefined" if found.effective is None else _with_interval(found.effective, signed=True)
         beyond = "-" if found.effective is None else ("yes" if found.beyond_the_line else "no")
-        rows.append([split, benchmark, _with_interval(found.relative, signed=True), effective, beyond])
-    return _table(["split", "benchmark", "relative", "effective", "beyond the line"], rows)
+        relative = _with_interval(found.relative, signed=True)
+        rows.append([split, benchmark, comparison.cells[split, benchmark].mark, relative, effective, beyond])
+    return _table(["split", "benchmark", "the benchmark was", "relative", "effective", "beyond the line"], rows)
 
 
 def _claim_a_section(study: Study, cells: Cells) -> str:
@@ -221,40 +240,60 @@ def markdown_report(parameters: CompareParameters, study: Study, comparison: Com
         f"Top-1 accuracies in percent with 95% intervals ({_seeds(study)}; {parameters.resamples} resamples of seeds and images "
         "together, paired by image where two splits are compared). `*`: the split's rule used queries of this benchmark. "
         "The CSV files beside this one hold all figures, top-5 accuracy and mean per-class recall among them.\n",
-        "## Zero-shot accuracy\n",
-        _accuracy_section(study, cells) + "".join(f"\n{flag}\n" for flag in _flags(study)),
-        "The reference joins the training data of every split.\n"
-        if joined
-        else "The reference joins no split but the one without pool rows: imagenet-like splits are at most ImageNet-like.\n",
-        "## Queries that the rule used, and held-out queries of the same benchmark\n",
-        _held_out_section(cells),
-        "## Splits against random controls of the same size, and against full\n",
-        _differences_section(study, cells),
-        "## Claim A: the share of the gap that pruning explains\n",
-        "(full - split) / (full - reference alone); undefined where the interval of that gap is not "
-        "wholly above 0: then there is no gap of which pruning could explain a share.\n",
-        _claim_a_section(study, cells),
-        "## Claim B: does a small dissimilar-pruned split match full?\n",
-        f"`equivalent`: the whole interval lies within {margin} points of 0.\n",
-        _claim_b_section(study, cells),
-        "Accuracy against split size:\n",
-        _size_section(study, cells),
-        "## Does accuracy follow similarity?\n",
-        "By fifths of the images, least similar first; similar images may be easier for other reasons. Other splits, and "
-        "bins of 0.05 as in the paper: by_similarity.csv.\n",
-        _by_similarity_section(study, comparison),
-        "Less confounded: split minus control, query by query. The change in accuracy in the fifths of the images whose "
-        "similarity fell most and least (or rose most), and the slope over all. Every fifth: change_by_similarity.csv.\n",
-        _change_section(comparison),
-        "## Robustness\n",
-        "Relative: accuracy minus full's. Effective: minus what a line predicts from the accuracy on "
-        f"{parameters.without_shift}, fitted on logits of full and the random splits (Taori et al. 2020); undefined where they "
-        "are of fewer than two sizes. "
-        f"Beyond the line: the split's accuracy on {parameters.without_shift} lies outside theirs.\n",
-        _robustness_section(comparison),
-        "## Few-shot accuracy\n",
-        "Linear classifier on the same reference images for every split and seed; mean ± standard deviation over seeds and draws "
-        "of the shots.\n",
-        _few_shot_section(study),
+        *_section(
+            "## Zero-shot accuracy\n",
+            "",
+            _accuracy_section(study, cells) + "".join(f"\n{flag}\n" for flag in _flags(study)),
+            "The reference joins the training data of every split.\n"
+            if joined
+            else "The reference joins no split but the one without pool rows: imagenet-like splits are at most ImageNet-like.\n",
+        ),
+        *_section(
+            "## Queries that the rule used, and held-out queries of the same benchmark\n", "", _held_out_section(cells)
+        ),
+        *_section(
+            "## Splits against random controls of the same size, and against full\n",
+            f"`equivalent`: the whole interval lies within {margin} points of 0.\n",
+            _differences_section(study, cells),
+        ),
+        *_section(
+            "## Claim A: the share of the gap that pruning explains\n",
+            "(full - split) / (full - reference alone); undefined where the interval of that gap is not "
+            "wholly above 0: then there is no gap of which pruning could explain a share.\n",
+            _claim_a_section(study, cells),
+        ),
+        *_section(
+            "## Claim B: does a small dissimilar-pruned split match full?\n",
+            f"`equivalent`: the whole interval lies within {margin} points of 0.\n",
+            _claim_b_section(study, cells),
+        ),
+        *_section("## Accuracy against split size\n", "", _size_section(study, cells)),
+        *_section(
+            "## Does accuracy follow similarity?\n",
+            "By fifths of the images, least similar first; similar images may be easier for other reasons. Other splits, and "
+            "bins of 0.05 as in the paper: by_similarity.csv.\n",
+            _by_similarity_section(study, comparison),
+        ),
+        *_section(
+            "## Does accuracy change where similarity does?\n",
+            "Less confounded: split minus control, query by query. The change in accuracy in the fifths of the images whose "
+            "similarity fell most and least (or rose most), and the slope over all, and over rule queries and held-out ones "
+            "apart where there are both. Every fifth: change_by_similarity.csv.\n",
+            _change_section(comparison),
+        ),
+        *_section(
+            "## Robustness\n",
+            "Relative: accuracy minus full's. Effective: minus what a line predicts from the accuracy on "
+            f"{parameters.without_shift}, fitted on logits of full and the random splits (Taori et al. 2020); undefined where "
+            "they are of fewer than two sizes. "
+            f"Beyond the line: the split's accuracy on {parameters.without_shift} lies outside theirs.\n",
+            _robustness_section(comparison),
+        ),
+        *_section(
+            "## Few-shot accuracy\n",
+            "Linear classifier on the same reference images for every split and seed; mean ± standard deviation over seeds and "
+            "draws of the shots.\n",
+            _few_shot_section(study),
+        ),
     ]
     return "\n".join(sections)

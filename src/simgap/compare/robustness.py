@@ -17,6 +17,7 @@ from simgap.compare.bootstrap import (
 )
 from simgap.compare.resamples import Resamples
 from simgap.compare.study import Study
+from simgap.progress import progress
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ def random_splits(study: Study) -> list[str]:
     return names if len({study.splits[name].kept for name in names}) > 1 else []
 
 
-def robustness(study: Study, resamples: Resamples, without_shift: str) -> dict[tuple[str, str], Robustness]:
-    """Give the robustness of every split that the line is not fitted on, to every shift.
+def robustness(study: Study, resamples: Resamples, without_shift: str) -> dict[str, dict[str, Robustness]]:
+    """Give the robustness, by benchmark and split, of every split that the line is not fitted on, to every shift.
 
     The line predicts a model's accuracy under the shift from its accuracy without, both as logits, by least squares over
     the models of the random splits: what training on less of the pool does by itself. Effective robustness is the residual,
@@ -86,11 +87,11 @@ def robustness(study: Study, resamples: Resamples, without_shift: str) -> dict[t
         return np.concatenate([accuracies[split] for split in baselines], axis=1)
 
     plain = of_models(without_shift)
-    result = {}
-    for benchmark in study.benchmarks:
-        if benchmark == without_shift:
-            continue
-        shifted = of_models(benchmark)
+    result: dict[str, dict[str, Robustness]] = {}
+    shifts = [benchmark for benchmark in study.benchmarks if benchmark != without_shift]
+    for benchmark in progress(shifts, len(shifts), "robustness", "benchmark"):
+        of_splits = result[benchmark] = {}
+        shifted, count = of_models(benchmark), len(study.labels[benchmark])
         if baselines:
             slopes, intercepts = fit_line(
                 logits(joined(plain), without_shift), logits(joined(shifted), benchmark), joined(seeds)
@@ -101,10 +102,12 @@ def robustness(study: Study, resamples: Resamples, without_shift: str) -> dict[t
                 continue
             relative, effective, beyond = None, None, False
             if full:
-                relative = estimate(over_seeds(shifted[split], seeds[split]) - over_seeds(shifted[full], seeds[full]))
+                relative = estimate(
+                    over_seeds(shifted[split], seeds[split]) - over_seeds(shifted[full], seeds[full]), count
+                )
             if baselines:
                 predicted = expit(slopes[:, None] * logits(plain[split], without_shift) + intercepts[:, None])
-                effective = estimate_where_defined(over_seeds(shifted[split] - predicted, seeds[split]))
+                effective = estimate_where_defined(over_seeds(shifted[split] - predicted, seeds[split]), count)
                 beyond = not fitted.min() <= plain[split][0].mean() <= fitted.max()
-            result[split, benchmark] = Robustness(relative, effective, beyond)
+            of_splits[split] = Robustness(relative, effective, beyond)
     return result

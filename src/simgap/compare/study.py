@@ -67,28 +67,71 @@ def spread(accuracies: NDArray[np.float64]) -> float | None:
     return float(accuracies.std(ddof=1)) if accuracies.size > 1 else None
 
 
+def _read_table(path: Path, columns: list[str], remedy: str) -> pa.Table:
+    """Read a table that has `columns`, and maybe others."""
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise SimgapError(f"{path}: no such file; {remedy}") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise SimgapError(f"{path}: is no table that can be read ({str(error).splitlines()[0]}); {remedy}") from None
+    missing = [column for column in columns if column not in table.column_names]
+    if missing:
+        raise SimgapError(f"{path}: has no column {missing[0]}; {remedy}")
+    return table
+
+
 def _outcomes(tables: list[pa.Table], column: str) -> NDArray[np.bool_]:
     return np.stack([table.column(column).to_numpy() for table in tables])
+
+
+def _shots_of(table: pa.Table) -> list[int]:
+    columns = [column for column in table.column_names if column.endswith("_shot")]
+    return [int(column.removeprefix("correct_").removesuffix("_shot")) for column in columns]
 
 
 def _few_shot(tables: list[pa.Table]) -> dict[int, NDArray[np.float64]]:
     """Give accuracies [seeds, draws] by number of shots."""
     found = {}
-    for column in tables[0].column_names:
-        if column.endswith("_shot"):
-            outcomes: list[NDArray[Any]] = [
-                pc.list_flatten(table.column(column)).to_numpy().reshape(len(table), -1) for table in tables
-            ]
-            found[int(column.removeprefix("correct_").removesuffix("_shot"))] = np.stack(
-                [of_draws.mean(axis=0) for of_draws in outcomes]
-            )
+    for shots in _shots_of(tables[0]):
+        outcomes: list[NDArray[Any]] = [
+            pc.list_flatten(table.column(f"correct_{shots}_shot")).to_numpy().reshape(len(table), -1)
+            for table in tables
+        ]
+        found[shots] = np.stack([of_draws.mean(axis=0) for of_draws in outcomes])
     return found
+
+
+def _read_evaluation(path: Path, queries: pa.Table, similarity: Path, shots: list[int]) -> pa.Table:
+    """Read a model's outcomes on a benchmark: of the images of `queries`, and of `shots` unless few-shot was refused."""
+    table = _read_table(path, ["row", "label", "correct"], "evaluate anew")
+    for column in ("row", "label"):
+        if not np.array_equal(table.column(column).to_numpy(), queries.column(column).to_numpy()):
+            raise SimgapError(f"{path}: has other images than {similarity}; evaluate or measure anew")
+    if sorted(_shots_of(table)) not in ([], sorted(shots)):
+        raise SimgapError(
+            f"{path}: was evaluated with {_shots_of(table)} shots, evaluate.few_shot.shots is {shots}; evaluate anew"
+        )
+    return table
+
+
+def _read_profile(path: Path, column: str, queries: pa.Table, similarity: Path) -> NDArray[np.float64]:
+    """Read s_q of the images of `queries`, float64 [images]."""
+    table = _read_table(path, ["row", column], "profile the split anew")
+    if not np.array_equal(table.column("row").to_numpy(), queries.column("row").to_numpy()):
+        raise SimgapError(
+            f"{path}: has other images ({len(table)}) than {similarity} ({len(queries)}); profile the split anew"
+        )
+    if table.column(column).null_count:
+        raise SimgapError(f"{path}: {column} is not known for every image; profile the split anew")
+    return table.column(column).to_numpy().astype(np.float64)  # type: ignore[no-any-return]
 
 
 def read_study(
     runs: list[str],
     seeds: list[int],
     benchmarks: list[str],
+    shots: list[int],
     splits: Path,
     similarity: Path,
     profiles: Path,
@@ -96,34 +139,34 @@ def read_study(
 ) -> Study:
     """Read a study, and check that all its tables speak of the same images.
 
+    Args:
+        shots: numbers of reference images a class with which models were evaluated.
+
     Raises:
-        SimgapError: an evaluation or a profile has other images than the benchmark's queries.
+        SimgapError: a table is missing, cannot be read or lacks a column, an evaluation or a profile has other images than
+            the benchmark's queries, or two evaluations on a benchmark have other columns or other numbers of shots.
     """
     read = {run: read_split(splits / run) for run in runs}
     study = Study(read, read_split(splits / "full").kept, benchmarks, seeds, {}, {}, {}, {}, {}, {})
     for benchmark in benchmarks:
-        queries = pq.read_table(similarity / benchmark / "queries.parquet", columns=["label", "used_by_rule"])
+        measured = similarity / benchmark
+        queries = _read_table(measured / "queries.parquet", ["row", "label", "used_by_rule"], "measure anew")
         study.used_by_rule[benchmark] = queries.column("used_by_rule").to_numpy()
-        labels = study.labels[benchmark] = queries.column("label").to_numpy().astype(np.int64)
+        study.labels[benchmark] = queries.column("label").to_numpy().astype(np.int64)
+        paths = {(run, seed): evaluations / f"{run}-{seed}" / f"{benchmark}.parquet" for run in runs for seed in seeds}
+        tables = {model: _read_evaluation(path, queries, measured, shots) for model, path in paths.items()}
+        first = (runs[0], seeds[0])
+        for model, table in tables.items():
+            # What one model was measured by and another was not would be left out, or end in a traceback.
+            if not table.schema.equals(tables[first].schema):
+                raise SimgapError(f"{paths[model]}: has other columns than {paths[first]}; evaluate both anew")
         for run, split in read.items():
             place = (run, benchmark)
-            paths = [evaluations / f"{run}-{seed}" / f"{benchmark}.parquet" for seed in seeds]
-            tables = [pq.read_table(path) for path in paths]
-            for path, table in zip(paths, tables, strict=True):
-                if not np.array_equal(table.column("label").to_numpy(), labels):
-                    raise SimgapError(
-                        f"{path}: has other images than {similarity / benchmark}; evaluate or measure anew"
-                    )
-            study.correct[place] = _outcomes(tables, "correct")
-            if "correct_top5" in tables[0].column_names:
-                study.correct_top5[place] = _outcomes(tables, "correct_top5")
-            study.few_shot.update({(*place, shots): found for shots, found in _few_shot(tables).items()})
+            of_run = [tables[run, seed] for seed in seeds]
+            study.correct[place] = _outcomes(of_run, "correct")
+            if "correct_top5" in of_run[0].column_names:
+                study.correct_top5[place] = _outcomes(of_run, "correct_top5")
+            study.few_shot.update({(*place, count): few for count, few in _few_shot(of_run).items()})
             column = "similarity_with_reference" if split.reference_rows else "similarity"
-            profile = pq.read_table(profiles / run / f"{benchmark}.parquet", columns=[column])
-            if len(profile) != len(labels):
-                raise SimgapError(
-                    f"{profiles / run}: {benchmark} has {len(profile)} images, {similarity / benchmark} has "
-                    f"{len(labels)}; profile the split anew"
-                )
-            study.similarity[place] = profile.column(column).to_numpy().astype(np.float64)
+            study.similarity[place] = _read_profile(profiles / run / f"{benchmark}.parquet", column, queries, measured)
     return study

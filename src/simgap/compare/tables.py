@@ -18,6 +18,11 @@ def _interval(found: Estimate) -> Row:
     return {"value": found.value, "low": found.low, "high": found.high}
 
 
+def _about(comparison: Comparison, split: str, benchmark: str) -> Row:
+    """Say what a row is about, and whether the split's rule used queries of the benchmark or none of them."""
+    return {"split": split, "benchmark": benchmark, "benchmark_was": comparison.cells[split, benchmark].mark}
+
+
 def accuracy_rows(comparison: Comparison) -> Iterator[Row]:
     """Give zero-shot figures by kind of query: all, used by the rule, held out."""
     for (split, benchmark), cell in comparison.cells.items():
@@ -25,8 +30,11 @@ def accuracy_rows(comparison: Comparison) -> Iterator[Row]:
             for figure in FIGURES:
                 found = getattr(measured, figure)
                 if found is not None:
-                    about: Row = {"split": split, "benchmark": benchmark, "benchmark_was": cell.mark}
-                    yield about | {"queries": queries, "images": measured.images, "figure": figure} | _interval(found)
+                    yield (
+                        _about(comparison, split, benchmark)
+                        | {"queries": queries, "images": measured.images, "figure": figure}
+                        | _interval(found)
+                    )
 
 
 def by_similarity_rows(comparison: Comparison) -> Iterator[Row]:
@@ -34,8 +42,9 @@ def by_similarity_rows(comparison: Comparison) -> Iterator[Row]:
     for (split, benchmark), bins in comparison.by_similarity.items():
         for found in bins:
             if found.figure is not None:
-                about: Row = {"split": split, "benchmark": benchmark, "bins": found.kind, "similarity_from": found.low}
-                yield about | {"similarity_to": found.high, "images": found.images} | _interval(found.figure)
+                about = _about(comparison, split, benchmark) | {"bins": found.kind}
+                about |= {"similarity_from": found.low, "similarity_to": found.high, "images": found.images}
+                yield about | _interval(found.figure)
 
 
 def change_rows(study: Study, comparison: Comparison) -> Iterator[Row]:
@@ -43,25 +52,26 @@ def change_rows(study: Study, comparison: Comparison) -> Iterator[Row]:
     for (split, benchmark), change in comparison.changes.items():
         for found in change.bins:
             if found.figure is not None:
-                about: Row = {"split": split, "control": str(study.control_of(split)), "benchmark": benchmark}
+                about = _about(comparison, split, benchmark) | {"control": study.control_of(split)}
                 about |= {"change_from": found.low, "change_to": found.high, "images": found.images}
                 yield about | _interval(found.figure)
 
 
 def robustness_rows(comparison: Comparison) -> Iterator[Row]:
-    """Give relative and effective robustness."""
+    """Give relative and effective robustness; `beyond_the_line` is empty where no line is meant."""
     for (split, benchmark), robustness in comparison.robustness.items():
         for figure in ("relative", "effective"):
             found = getattr(robustness, figure)
             if found is not None:
-                about: Row = {"split": split, "benchmark": benchmark, "figure": figure}
-                yield about | {"beyond_the_line": int(robustness.beyond_the_line)} | _interval(found)
+                beyond = int(robustness.beyond_the_line) if figure == "effective" else None
+                about = _about(comparison, split, benchmark) | {"figure": figure, "beyond_the_line": beyond}
+                yield about | _interval(found)
 
 
-def few_shot_rows(study: Study) -> Iterator[Row]:
+def few_shot_rows(study: Study, comparison: Comparison) -> Iterator[Row]:
     """Give few-shot accuracy: mean, and standard deviation, over seeds and draws."""
     for (split, benchmark, shots), accuracies in study.few_shot.items():
-        about: Row = {"split": split, "benchmark": benchmark, "shots": shots, "seeds": accuracies.shape[0]}
+        about = _about(comparison, split, benchmark) | {"shots": shots, "seeds": accuracies.shape[0]}
         about |= {"draws": accuracies.shape[1], "trained_on_the_shots": int(study.splits[split].reference_rows)}
         yield about | {"mean": float(accuracies.mean()), "spread": spread(accuracies)}
 
@@ -76,7 +86,7 @@ def write_tables(study: Study, comparison: Comparison, folder: Path) -> None:
         "by_similarity": by_similarity_rows(comparison),
         "change_by_similarity": change_rows(study, comparison),
         "robustness": robustness_rows(comparison),
-        "few_shot": few_shot_rows(study),
+        "few_shot": few_shot_rows(study, comparison),
     }
     for name, rows in tables.items():
         texts = [{k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]

@@ -18,10 +18,10 @@ from simgap.batches import batched
 from simgap.data.shards import Accounting, Sample, read_shard
 from simgap.embed.decode import decoded
 from simgap.embed.encode import check_precision, encode
+from simgap.embed.limits import check_label, check_limit
 from simgap.embed.model import Model
 from simgap.embed.parameters import EmbedParameters
 from simgap.embed.store import INFO_FILE
-from simgap.errors import SimgapError
 from simgap.files import complete, read_json, write_json
 from simgap.progress import progress
 
@@ -51,8 +51,8 @@ def _embed_part(
     def samples() -> Iterator[Sample]:
         for shard in shards:
             for sample in read_shard(shard, accounting, caption=captioned, label=labelled):
-                if classes is not None and sample.label is not None and sample.label >= classes:
-                    raise SimgapError(f"{shard}: label {sample.label} is outside the class list of {classes} names")
+                if classes is not None:
+                    check_label(sample, classes, shard)
                 yield sample
 
     batch_size = parameters.batch_size
@@ -74,22 +74,6 @@ def _metadata(samples: list[Sample], labelled: bool, captioned: bool) -> pa.Tabl
     if labelled:
         columns["label"] = pa.array([sample.label for sample in samples], pa.int32())
     return pa.table(columns)
-
-
-def _check_limit(limit: float, accounting: Accounting, rows: int, shards: tuple[Path, ...]) -> None:
-    folder, dropped = shards[0].parent, dict(accounting.dropped)
-    if rows == 0:
-        raise SimgapError(f"{folder}: none of its {accounting.read} samples could be embedded ({dropped})")
-    if accounting.dropped.total() > limit * accounting.read:
-        raise SimgapError(
-            f"{folder}: {accounting.dropped.total()} of {accounting.read} samples were dropped ({dropped}), "
-            f"more than embed.drop_limit {limit} allows"
-        )
-    if accounting.damaged_shards > limit * len(shards):
-        raise SimgapError(
-            f"{folder}: {accounting.damaged_shards} of {len(shards)} shards end too soon or are corrupt, "
-            f"more than embed.drop_limit {limit} allows"
-        )
 
 
 def embed(
@@ -144,7 +128,7 @@ def embed(
     )
     rows = sum(np.load(part / "embeddings.npy", mmap_mode="r").shape[0] for part in parts)
     metrics = total.metrics(rows)
-    _check_limit(parameters.drop_limit, total, rows, shards)
+    check_limit(parameters.drop_limit, total, rows, shards)
     with complete(out) as partial:
         (partial / "img_emb").mkdir(parents=True)
         (partial / "metadata").mkdir()

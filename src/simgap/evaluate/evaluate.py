@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from simgap.data.benchmarks import Benchmark
-from simgap.data.shards import Accounting, read_shard
+from simgap.data.shards import Accounting, Sample, read_shard
+from simgap.embed.limits import check_label, check_limit
 from simgap.embed.model import Model
 from simgap.errors import SimgapError
 from simgap.evaluate.accuracy import TOP, class_table, mean_per_class_recall, ranking
 from simgap.evaluate.features import LabelledFeatures, class_features, image_features
-from simgap.evaluate.few_shot import benchmark_scores, map_classes, ridge_scores
+from simgap.evaluate.few_shot import Probe, benchmark_scores, fit_probe, map_classes
 from simgap.evaluate.parameters import EvaluateParameters, FewShotParameters
 from simgap.evaluate.shots import Shots
 from simgap.files import complete
@@ -44,15 +46,19 @@ class FewShot:
         decoders: int,
     ) -> None:
         self.parameters, self.classnames, self.shots = parameters, classnames, shots
+        # They do not depend on the benchmark.
+        self._probes: dict[tuple[int, int], Probe] = {}
         self._mapped = {benchmark.name: map_classes(benchmark, classnames) for benchmark in benchmarks}
-        self.features = image_features(model, shots.samples(), batch_size, decoders, Accounting()).features
+        self.features = image_features(
+            model, shots.samples(), batch_size, decoders, Accounting(), shots.reference
+        ).features
         if len(self.features) != len(shots.rows):
             raise SimgapError(f"{shots.reference}: has shots that cannot be decoded any more; embed the reference anew")
 
     def predict(self, benchmark: str, features: NDArray[np.float32]) -> dict[int, NDArray[np.int64]]:
         """Give the predicted class of each image in every draw, int64 [images, draws], by number of shots.
 
-        Empty where few-shot is refused, as the benchmark has a class without one of the reference's.
+        Empty where few-shot is refused, as `map_classes` finds no class of the reference for one of the benchmark's.
         """
         mapped = self._mapped[benchmark]
         if mapped is None:
@@ -66,29 +72,33 @@ class FewShot:
     def _predict(
         self, draw: int, shots: int, mapped: tuple[tuple[int, ...], ...], features: NDArray[np.float32]
     ) -> NDArray[np.int64]:
-        chosen = self.shots.chosen(draw, shots)
-        labels = self.shots.labels[chosen]
-        scores = ridge_scores(self.features[chosen], labels, len(self.classnames), self.parameters.ridge, features)
-        return ranking(benchmark_scores(scores, mapped), 1)[:, 0]
+        if (draw, shots) not in self._probes:
+            chosen = self.shots.chosen(draw, shots)
+            labels = self.shots.labels[chosen]
+            probe = fit_probe(self.features[chosen], labels, len(self.classnames), self.parameters.ridge)
+            self._probes[draw, shots] = probe
+        scores = self._probes[draw, shots].scores(features)
+        # The first of the largest: ties go to the lower class.
+        best: NDArray[np.int64] = benchmark_scores(scores, mapped).argmax(axis=1)
+        return best
+
+
+def _samples(benchmark: Benchmark, accounting: Accounting) -> Iterator[Sample]:
+    for shard in benchmark.shards:
+        for sample in read_shard(shard, accounting, caption=False, label=True):
+            check_label(sample, len(benchmark.classnames), shard)
+            yield sample
 
 
 def _load(
-    model: Model, benchmark: Benchmark, batch_size: int, decoders: int, accounting: Accounting
+    model: Model, benchmark: Benchmark, batch_size: int, decoders: int, drop_limit: float, accounting: Accounting
 ) -> LabelledFeatures:
-    samples = (
-        sample for path in benchmark.shards for sample in read_shard(path, accounting, caption=False, label=True)
-    )
-    found = image_features(model, samples, batch_size, decoders, accounting)
+    found = image_features(model, _samples(benchmark, accounting), batch_size, decoders, accounting, benchmark.folder)
     if accounting.damaged_shards:
         raise SimgapError(
             f"{benchmark.folder}: {accounting.damaged_shards} shards end too soon or are corrupt; a benchmark should be whole"
         )
-    if not len(found.labels):
-        raise SimgapError(f"{benchmark.folder}: none of its images could be read ({dict(accounting.dropped)})")
-    if found.labels.max() >= len(benchmark.classnames):
-        raise SimgapError(
-            f"{benchmark.folder}: label {found.labels.max()} is outside the class list of {len(benchmark.classnames)} names"
-        )
+    check_limit(drop_limit, accounting, len(found.labels), benchmark.shards)
     return found
 
 
@@ -139,6 +149,7 @@ def evaluate(
     shots: Shots | None,
     classnames: tuple[str, ...],
     decoders: int,
+    drop_limit: float,
     out: Path,
 ) -> dict[str, Any]:
     """Write two tables for each benchmark, one row an image and one row a class, and give accuracies in [0, 1].
@@ -155,10 +166,13 @@ def evaluate(
         shots: the reference images of few-shot classification, None where there is none.
         classnames: the reference's classes.
         decoders: threads that decode; speed, not results.
+        drop_limit: largest share of a benchmark's samples that may be broken, in [0, 1], as in embedding.
 
     Raises:
-        SimgapError: a benchmark has no readable image or a label outside its class list, its reference classes are not
-            there, or the reference does not hold its shots any more.
+        SimgapError: a benchmark has a damaged shard, no readable image, more than `drop_limit` of its samples broken or a
+            label outside its class list, its reference classes are not
+            there, the reference does not hold its shots any more, or a feature of an image or a class is not finite or
+            zero: no image is left out for it.
     """
     few_shot = None
     if shots is not None:
@@ -171,9 +185,9 @@ def evaluate(
             # Benchmarks often share classes and templates.
             asked = (benchmark.classnames, benchmark.templates)
             if asked not in prompts:
-                prompts[asked] = class_features(model, *asked)
+                prompts[asked] = class_features(model, *asked, benchmark.folder)
             accounting = Accounting()
-            images = _load(model, benchmark, parameters.batch_size, decoders, accounting)
+            images = _load(model, benchmark, parameters.batch_size, decoders, drop_limit, accounting)
             columns, found = _evaluate_benchmark(images, prompts[asked], benchmark, partial / "classes")
             found |= {f"zero_shot/{benchmark.name}/{k}": v for k, v in accounting.metrics(len(images.labels)).items()}
             if few_shot is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from simgap.data.shards import Accounting, Sample
 from simgap.embed.decode import decoded
 from simgap.embed.encode import encode
 from simgap.embed.model import Model
+from simgap.errors import SimgapError
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,24 @@ class LabelledFeatures:
     labels: NDArray[np.int64]
 
 
+def _check_features(features: NDArray[np.float32], what: str, where: Path) -> None:
+    """Refuse features, fp32 [n, dim], that would compare with nothing: every score of theirs is a tie."""
+    good = np.isfinite(features).all(axis=1) & features.any(axis=1)
+    if not good.all():
+        raise SimgapError(
+            f"{where}: the model gives {what} that are not finite or zero ({(~good).sum()} of {len(features)}); "
+            "train it anew"
+        )
+
+
+def _label(sample: Sample) -> int:
+    if sample.label is None:
+        raise ValueError(f"{sample.shard}: {sample.key!r} has no label")
+    return sample.label
+
+
 def image_features(
-    model: Model, samples: Iterable[Sample], batch_size: int, decoders: int, accounting: Accounting
+    model: Model, samples: Iterable[Sample], batch_size: int, decoders: int, accounting: Accounting, where: Path
 ) -> LabelledFeatures:
     """Embed labelled samples in their order; images that cannot be decoded are counted in `accounting`.
 
@@ -33,22 +51,39 @@ def image_features(
 
     Args:
         decoders: threads that decode; results do not depend on them.
+        where: folder of the images, for errors.
+
+    Raises:
+        SimgapError: a feature is not finite, or zero.
     """
     features: list[NDArray[np.float32]] = [np.empty((0, model.dim), np.float32)]
     labels: list[int] = []
     for group in batched(decoded(samples, model, decoders, batch_size, accounting), batch_size):
         raw = torch.from_numpy(encode(model, [image for _, image in group], batch_size))
-        features.append(torch.nn.functional.normalize(raw, dim=-1).numpy())
-        labels += [int(sample.label or 0) for sample, _ in group]
+        unit = torch.nn.functional.normalize(raw, dim=-1).numpy()
+        _check_features(unit, "image features", where)
+        features.append(unit)
+        labels += [_label(sample) for sample, _ in group]
     return LabelledFeatures(np.concatenate(features), np.array(labels, np.int64))
 
 
 @torch.inference_mode()
-def class_features(model: Model, classnames: tuple[str, ...], templates: tuple[str, ...]) -> NDArray[np.float32]:
-    """Embed each class as the mean of its prompts' unit-norm features, scaled to unit norm: fp32 [classes, dim] (CLIP)."""
+def class_features(
+    model: Model, classnames: tuple[str, ...], templates: tuple[str, ...], where: Path
+) -> NDArray[np.float32]:
+    """Embed each class as the mean of its prompts' unit-norm features, scaled to unit norm: fp32 [classes, dim] (CLIP).
+
+    Args:
+        where: folder of the benchmark, for errors.
+
+    Raises:
+        SimgapError: a feature is not finite, or zero.
+    """
     rows = []
     for name in classnames:
         prompts = model.tokenizer([template.replace("{c}", name) for template in templates]).to(model.device)
         mean = model.clip.encode_text(prompts, normalize=True).mean(dim=0)
         rows.append((mean / mean.norm()).cpu().numpy())
-    return np.stack(rows)
+    features = np.stack(rows)
+    _check_features(features, "class features", where)
+    return features

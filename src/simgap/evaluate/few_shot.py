@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,10 +11,28 @@ from simgap.data.benchmarks import Benchmark
 from simgap.errors import SimgapError
 
 
-def ridge_scores(
-    features: NDArray[np.float32], labels: NDArray[np.int64], classes: int, ridge: float, queries: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Fit one linear score a class on labelled features and score queries: float64 [queries, classes].
+@dataclass(frozen=True)
+class Probe:
+    """One linear score a class.
+
+    Attributes:
+        centre: mean feature, float64 [dim].
+        weights: float64 [dim, classes].
+        bias: float64 [classes].
+    """
+
+    centre: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    bias: NDArray[np.float64]
+
+    def scores(self, queries: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Score queries, fp32 [queries, dim]: float64 [queries, classes]."""
+        scores: NDArray[np.float64] = (queries.astype(np.float64) - self.centre) @ self.weights + self.bias
+        return scores
+
+
+def fit_probe(features: NDArray[np.float32], labels: NDArray[np.int64], classes: int, ridge: float) -> Probe:
+    """Fit one linear score a class on labelled features by ridge regression.
 
     Targets are 1 for the class and -1 for the others; features are centred, the bias is the mean target. The penalty is
     `ridge` times the mean squared norm of a centred feature. Float64 throughout.
@@ -29,8 +49,7 @@ def ridge_scores(
         weights = wide.T @ np.linalg.solve(wide @ wide.T + penalty * np.eye(images), targets - bias)
     else:
         weights = np.linalg.solve(wide.T @ wide + penalty * np.eye(dim), wide.T @ (targets - bias))
-    scores: NDArray[np.float64] = (queries.astype(np.float64) - centre) @ weights + bias
-    return scores
+    return Probe(centre, weights, bias)
 
 
 def benchmark_scores(
@@ -43,7 +62,8 @@ def benchmark_scores(
 def map_classes(benchmark: Benchmark, reference: tuple[str, ...]) -> tuple[tuple[int, ...], ...] | None:
     """Give each benchmark class the reference classes that it stands for: those given, else the one of equal name.
 
-    None where a class has none: then few-shot is refused for the benchmark.
+    None where a class has none, or where equal names do not tell which: a name stands twice in the benchmark's list, or in
+    the reference's. Then few-shot is refused for the benchmark.
 
     Raises:
         SimgapError: an index is outside the reference's classes.
@@ -55,7 +75,9 @@ def map_classes(benchmark: Benchmark, reference: tuple[str, ...]) -> tuple[tuple
                 f"{benchmark.folder / 'reference_classes.json'}: class {index} is outside the reference's "
                 f"{len(reference)} classes"
             )
-    mapped = given or tuple(
-        tuple(index for index, other in enumerate(reference) if other == name) for name in benchmark.classnames
-    )
-    return mapped if all(mapped) else None
+    if given is not None:
+        return given if all(given) else None
+    names = benchmark.classnames
+    if any(reference.count(name) != 1 or names.count(name) != 1 for name in names):
+        return None
+    return tuple((reference.index(name),) for name in names)

@@ -24,6 +24,17 @@ def shot_order(labels: NDArray[np.int64], seed: tuple[int, int]) -> NDArray[np.i
     return place
 
 
+def _metadata(embeddings: Path) -> pa.Table:
+    """Read shard, key and label of the reference's readable images."""
+    try:
+        return Embeddings(embeddings).metadata(["shard", "key", "label"])
+    except pa.ArrowInvalid as error:
+        raise SimgapError(
+            f"{embeddings / 'metadata'}: should hold tables of shard, key and label ({str(error).splitlines()[0]}); "
+            "embed the reference anew"
+        ) from None
+
+
 class Shots:
     """The shots of every draw, chosen among the reference images that could be read when they were embedded.
 
@@ -32,17 +43,23 @@ class Shots:
         labels: their classes, int64 [shots].
 
     Raises:
-        SimgapError: a class has fewer images than the largest number of shots.
+        SimgapError: the reference was embedded without metadata or labels, a label is outside the class list, or a class has
+            fewer images than the largest number of shots.
     """
 
     def __init__(
         self, parameters: FewShotParameters, reference: Path, embeddings: Path, classnames: tuple[str, ...]
     ) -> None:
         self.reference = reference
-        self._table = Embeddings(embeddings).metadata(["shard", "key", "label"])
+        self._table = _metadata(embeddings)
         labels = self._table.column("label").to_numpy().astype(np.int64)
+        if labels.max(initial=0) >= len(classnames):
+            raise SimgapError(
+                f"{embeddings}: label {labels.max()} is outside the class list of {len(classnames)} names; "
+                "embed the reference anew"
+            )
         most = max(parameters.shots)
-        for name, images in zip(classnames, np.bincount(labels, minlength=len(classnames)), strict=False):
+        for name, images in zip(classnames, np.bincount(labels, minlength=len(classnames)), strict=True):
             if images < most:
                 raise SimgapError(
                     f"evaluate.few_shot.shots: {most} is more than the {images} readable reference images of class {name!r}"
