@@ -22,7 +22,7 @@ def main(params: Params, pool: Path, out: Path, metrics: Path) -> None:
         config = read_model_config(training.model, "embedder.train.model")
         if launch(training.processes, "stages.embedder"):
             return
-    identity = {"embedder": params.embedder, "config": config, "pool": state_of(pool)}
+    identity = {"embedder": params.embedder.identity(), "config": config, "pool": state_of(pool)}
     with join() as process, scratch("embedder", identity, owned=process.writes) as folder:
         process.wait()
         content = make_embedder(params.embedder, pool, out, folder, process)

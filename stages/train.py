@@ -40,10 +40,10 @@ def main(
     config = read_model_config(parameters.model)
     if launch(parameters.processes, "stages.train"):
         return None
-    pool_rows = Embeddings(embeddings / "pool").metadata(["shard", "key"])
-    keep = read_keep(keep_file, pool_rows.num_rows)
-    shards = kept_shards(pool, pool_rows, keep)
-    identity = {"train": parameters, "model": config, "seed": seed}
+    of_pool = Embeddings(embeddings / "pool")
+    keep = read_keep(keep_file, of_pool.rows)
+    shards = kept_shards(pool, of_pool.metadata_parts(["shard", "key"]), keep)
+    identity = {"train": parameters.identity(), "model": config, "seed": seed}
     identity |= {
         "rows": sha256_of(embeddings / "pool" / "metadata"),
         "keep": sha256_of(keep_file),
@@ -53,9 +53,10 @@ def main(
     # Without pool rows it is the reference alone, whatever joins the other splits.
     if params.reference.add_to_pool or not keep.any():
         classnames = read_lines(Path(params.reference.classnames), "one class name a line")
-        reference_rows = Embeddings(embeddings / "reference").metadata(["shard", "key"])
-        joining = reference_rows.num_rows
-        shards += kept_shards(reference, reference_rows, np.ones(joining, np.bool_), classnames)
+        of_reference = Embeddings(embeddings / "reference")
+        joining = of_reference.rows
+        rows = of_reference.metadata_parts(["shard", "key"])
+        shards += kept_shards(reference, rows, np.ones(joining, np.bool_), classnames)
         identity |= {"reference": state_of(reference), "classnames": classnames}
     kept = int(keep.sum())
     with join() as process, scratch(f"train-{out.name}", identity, owned=process.writes) as folder:

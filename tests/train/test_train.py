@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tarfile
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -12,17 +13,19 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import MODEL_CONFIG, write_pool
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from simgap.embed.model import WEIGHTS_FILE, load
 from simgap.errors import SimgapError
 from simgap.train import train as module
 from simgap.train.checkpoint import State
-from simgap.train.data import MicroBatches, TrainingShard, kept_shards, readable_shards
+from simgap.train.data import MicroBatches, Reader, TrainingShard, deal, kept_shards, readable_shards
 from simgap.train.parameters import TrainParameters
 from simgap.train.process import Process
 from simgap.train.step import ContrastiveStep
-from simgap.train.train import build, count_steps, learning_rate, micro_batches, read_model_config, train
+from simgap.train.train import build, count_steps, learning_rate, read_model_config, train
 
 
 def parameters(model: str, **changes) -> TrainParameters:
@@ -90,6 +93,59 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(
     run(chosen, shards, tmp_path / "cut")
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_model_that_draws_at_random_goes_on_as_well(tmp_path, shards, monkeypatch, workers: int) -> None:
+    vision = {**MODEL_CONFIG["model_cfg"]["vision_cfg"], "patch_dropout": 0.5}
+    content = {**MODEL_CONFIG, "model_cfg": {**MODEL_CONFIG["model_cfg"], "vision_cfg": vision}}
+    (tmp_path / "model.json").write_text(json.dumps(content))
+    test_a_killed_training_goes_on_as_if_nothing_had_been(
+        str(tmp_path / "model.json"), shards, tmp_path, monkeypatch, workers, 2
+    )
+
+
+def test_a_checkpoint_that_changed_on_the_disk_is_refused(config, shards, tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "a" / "scratch"
+    folder.mkdir(parents=True)
+    clip, _ = build(read_model_config(config), 0, tmp_path)
+    State(clip, torch.optim.AdamW(clip.parameters()), [1.0]).save(folder)
+    whole = (folder / "checkpoint.pt").read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    for damaged in (bytes(flipped), whole[: len(whole) // 2], b""):
+        (folder / "checkpoint.pt").write_bytes(damaged)
+        with pytest.raises(SimgapError, match=r"checkpoint\.pt: is damaged; remove it"):
+            run(parameters(config), shards, tmp_path / "a")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shard_that_lost_samples_since_it_was_embedded(config, shards, tmp_path, workers: int) -> None:
+    path = shards[1].path
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(SimgapError, match=r"00001\.tar: gave \d of the 7 samples that the split keeps") as caught:
+        run(parameters(config, workers=workers), shards, tmp_path / "a")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_broke_since_it_was_embedded(config, shards, tmp_path, workers: int) -> None:
+    path = shards[1].path
+    with tarfile.open(path) as tar:
+        member = next(member for member in tar if not member.name.endswith((".txt", ".json")))
+        content = bytearray(path.read_bytes())
+        content[member.offset_data : member.offset_data + member.size] = bytes(member.size)
+    path.write_bytes(content)
+    with pytest.raises(SimgapError, match=r"00001\.tar: 000010000: broken_image"):
+        run(parameters(config, workers=workers), shards, tmp_path / "a")
+
+
+def test_a_label_without_a_name_in_training(tmp_path: Path) -> None:
+    folder = write_pool(tmp_path / "reference", 1, 4, labels=True)
+    rows = pa.table({"shard": ["00000.tar"] * 4, "key": [f"00000{i:04d}" for i in range(4)]})
+    (shard,) = kept_shards(folder, [rows], np.ones(4, bool), ("cat",))
+    with pytest.raises(SimgapError, match=r"00000\.tar: 000000001: label 1 is outside"):
+        list(shard.samples())
 
 
 def test_a_checkpoint_is_written_where_an_epoch_ends(config, shards, tmp_path, monkeypatch) -> None:
@@ -163,10 +219,12 @@ with join() as process:
 """
 
 
-def test_a_batch_that_cannot_be_dealt_is_refused(config, shards, tmp_path) -> None:
-    three = Process(0, 3, torch.device("cpu"))
+def test_a_batch_that_cannot_be_dealt_is_refused(config) -> None:
     with pytest.raises(SimgapError, match=r"train\.batch_size: 8 .*3 processes"):
-        micro_batches(parameters(config), three)
+        parameters(config).micro_batches(3)
+    for changes in ({"processes": 3}, {"processes": 9}, {"processes": 2, "micro_batch_size": 8}):
+        with pytest.raises(SimgapError, match=r"train\.batch_size: 8 cannot be dealt"):
+            parameters(config, **changes).check()
 
 
 def test_it_learns_what_it_sees(config, shards, tmp_path) -> None:
@@ -200,6 +258,37 @@ def test_a_loss_that_is_not_finite_ends_training(config, shards, tmp_path) -> No
     assert not (tmp_path / "a" / "model").exists()
 
 
+def test_a_gradient_that_is_not_finite_ends_training_in_its_step(config, shards, tmp_path, monkeypatch) -> None:
+    """The last one's too, whose loss was finite and after which there is no other."""
+    real = ContrastiveStep.backward
+    steps = []
+
+    def broken(self, batches):
+        loss = real(self, batches)
+        steps.append(loss)
+        if len(steps) == 6:
+            next(iter(self.clip.parameters())).grad.fill_(float("nan"))
+        return loss
+
+    monkeypatch.setattr(ContrastiveStep, "backward", broken)
+    with pytest.raises(SimgapError, match=r"at step 5 .*norm nan"):
+        run(parameters(config), shards, tmp_path / "a")
+    assert not (tmp_path / "a" / "model").exists()
+    assert (tmp_path / "a" / "scratch" / "checkpoint.pt").exists()
+
+
+def test_weights_that_are_not_finite_are_never_saved(config, shards, tmp_path) -> None:
+    with pytest.raises(SimgapError, match=r"is not finite after step 0; lower train\.learning_rate"):
+        run(parameters(config, learning_rate=1e300, warmup_fraction=0.0, samples_seen=8), shards, tmp_path / "a")
+    assert not (tmp_path / "a" / "model").exists()
+
+
+def test_what_changes_no_result_is_no_part_of_the_state(config: str) -> None:
+    first = parameters(config).identity()
+    assert parameters(config, workers=5, processes=2, checkpoint_steps=9).identity() == first
+    assert parameters(config, readers=2).identity() != first
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -210,6 +299,7 @@ def test_a_loss_that_is_not_finite_ends_training(config, shards, tmp_path) -> No
         ("threads", 0),
         ("micro_batch_size", 3),
         ("crop_scale", 1.2),
+        ("samples_seen", 7),
     ],
 )
 def test_parameters_out_of_range(config: str, field: str, value) -> None:
@@ -232,7 +322,9 @@ class Recorder:
         return torch.tensor([[int(word) if word.isdigit() else 0 for word in text.split()] for text in texts])
 
 
-def stream(shards, buffer=1000, seed=0, done=0, readers=1, rank=0, world_size=1, micro_batch=4) -> MicroBatches:
+def stream(
+    shards, buffer=1000, seed=0, done=0, readers=1, rank=0, world_size=1, micro_batch=4, block=None
+) -> MicroBatches:
     return MicroBatches(
         shards,
         lambda picture: torch.rand(1),
@@ -240,6 +332,7 @@ def stream(shards, buffer=1000, seed=0, done=0, readers=1, rank=0, world_size=1,
         seed=seed,
         buffer=buffer,
         micro_batch=micro_batch,
+        block=block or micro_batch,
         readers=readers,
         rank=rank,
         world_size=world_size,
@@ -270,7 +363,7 @@ def test_every_epoch_has_every_kept_sample_once_in_a_new_order(tmp_path: Path, b
     )
     keep = np.ones(21, bool)
     keep[[0, 8, 9, 14, 15, 16, 17, 18, 19, 20]] = False
-    shards = kept_shards(pool, rows, keep)
+    shards = kept_shards(pool, [rows[:10], rows[10:]], keep)
     assert [shard.path.name for shard in shards] == ["00000.tar", "00001.tar"]
     tokens = texts(stream(shards, buffer, micro_batch=1), 33)
     expected = sorted((0, index, 0, shard) for shard in range(2) for index in range(7) if keep[shard * 7 + index])
@@ -300,6 +393,66 @@ def test_batches_are_the_same_for_any_number_of_processes_and_workers(
         assert_same(list(islice(loader, len(expected))), expected)
 
 
+@pytest.mark.parametrize("readers", [1, 2, 3])
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_a_batch_dealt_whole_is_the_same_for_any_number_of_processes(shards, readers: int, world_size: int) -> None:
+    """No micro-batch size: a process takes its share of every batch, the block."""
+    whole = [text for _, batch in islice(stream(shards, 5, readers=readers, micro_batch=8), 6) for text in batch]
+    share = 8 // world_size
+    for rank in range(world_size):
+        dealt = stream(shards, 5, readers=readers, micro_batch=share, block=8, rank=rank, world_size=world_size)
+        for step, (_, batch) in enumerate(islice(dealt, 6)):
+            expected = whole[step * 8 + rank * share : step * 8 + (rank + 1) * share]
+            assert torch.equal(batch, torch.stack(expected))
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=5), buffer=st.integers(1, 20), start=st.integers(0, 60),
+    seed=st.integers(0, 5),
+)  # fmt: skip
+def test_a_reader_that_starts_later_gives_what_it_would_have_given(
+    sizes: list[int], buffer: int, start: int, seed: int
+) -> None:
+    shards = [
+        Drawn(Path(f"{number:05d}.tar"), pa.array(map(str, range(size))), None) for number, size in enumerate(sizes)
+    ]
+    whole = list(islice(Reader(shards, 0, seed, buffer).stream(0), start + 20))
+    assert list(islice(Reader(shards, 0, seed, buffer).stream(start), 20)) == whole[start:]
+    total = sum(sizes)
+    for epoch in range(len(whole) // total):
+        assert len(set(whole[epoch * total : (epoch + 1) * total])) == total
+
+
+def test_the_epochs_before_a_start_are_not_read(monkeypatch) -> None:
+    shards = [Drawn(Path(f"{number:05d}.tar"), pa.array(map(str, range(4))), None) for number in range(3)]
+    read = []
+    monkeypatch.setattr(
+        Drawn, "samples", lambda self: read.append(self.path) or iter([(self.path, k) for k in range(4)])
+    )
+    next(Reader(shards, 0, 0, 2).stream(12 * 1000))
+    assert len(read) == 1
+
+
+class Drawn(TrainingShard):
+    """A shard whose samples are its name and their keys."""
+
+    def samples(self):
+        return ((self.path.name, key) for key in self.keys.to_pylist())
+
+
+@given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=20), readers=st.integers(1, 8))
+def test_shards_are_dealt_in_about_equal_shares(sizes: list[int], readers: int) -> None:
+    shards = [Drawn(Path(f"{number:05d}.tar"), pa.array(["x"] * size), None) for number, size in enumerate(sizes)]
+    hands = deal(shards, readers)
+    assert sorted(shard.path for hand in hands for shard in hand) == [shard.path for shard in shards]
+    assert all([shard.path for shard in hand] == sorted(shard.path for shard in hand) for hand in hands)
+    assert len(hands) == min(readers, len(shards))
+    held = [sum(len(shard.keys) for shard in hand) for hand in hands]
+    # No better than the mean or the largest shard can be, and two where there are more shards than readers.
+    assert max(held) <= 4 / 3 * max(sum(sizes) / len(hands), max(sizes), sum(sorted(sizes)[-len(hands) - 1 :][:2]))
+
+
 def test_every_reader_sees_its_own_shards_once_an_epoch(tmp_path: Path) -> None:
     """Two readers of unequal shards: each goes on to its next epoch by itself, and none waits."""
     shards = readable_shards(write_pool(tmp_path / "pool", 3, 4))
@@ -316,7 +469,7 @@ def test_every_reader_sees_its_own_shards_once_an_epoch(tmp_path: Path) -> None:
 def test_reference_samples_are_captioned_by_class(tmp_path: Path) -> None:
     folder = write_pool(tmp_path / "reference", 1, 4, labels=True)
     rows = pa.table({"shard": ["00000.tar"] * 4, "key": [f"00000{i:04d}" for i in range(4)]})
-    (shard,) = kept_shards(folder, rows, np.ones(4, bool), ("cat", "dog"))
+    (shard,) = kept_shards(folder, [rows], np.ones(4, bool), ("cat", "dog"))
     assert [s.caption for s in shard.samples()] == [f"a photo of a {name}" for name in ("cat", "dog", "cat", "dog")]
 
 
@@ -324,4 +477,4 @@ def test_a_shard_that_went_missing(tmp_path: Path) -> None:
     pool = write_pool(tmp_path / "pool", 1, 2)
     rows = pa.table({"shard": ["00007.tar"], "key": ["x"]})
     with pytest.raises(SimgapError, match=r"00007\.tar: no such shard"):
-        kept_shards(pool, rows, np.ones(1, bool))
+        kept_shards(pool, [rows], np.ones(1, bool))

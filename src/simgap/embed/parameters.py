@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from simgap.errors import SimgapError
 from simgap.train.parameters import TrainParameters
@@ -46,6 +47,10 @@ class EmbedderParameters:
                 self.train.check()
             except SimgapError as error:
                 raise SimgapError(f"embedder.{error}") from None
+
+    def identity(self) -> dict[str, Any]:
+        """Give all that the state of making it depends on, see TrainParameters.identity."""
+        return {**asdict(self), "train": self.train and self.train.identity()}
 
 
 @dataclass(frozen=True)

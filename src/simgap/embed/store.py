@@ -79,26 +79,36 @@ class Embeddings:
         ]
         return np.concatenate(pieces) if pieces else np.empty((0, self.dim), np.float16)
 
-    def metadata(self, columns: list[str]) -> pa.Table:
-        """Read row-aligned metadata columns of all parts.
+    def metadata_parts(self, columns: list[str]) -> Iterator[pa.Table]:
+        """Read row-aligned metadata columns, a part at a time.
 
         Raises:
             SimgapError: there are other rows than vectors.
         """
-        paths = sorted((self.folder / "metadata").glob("metadata_*.parquet"))
-        table = pa.concat_tables([pq.read_table(path, columns=columns) for path in paths])
-        if table.num_rows != self.rows:
-            raise SimgapError(f"{self.folder}: its metadata has {table.num_rows} rows, its vectors {self.rows}")
-        return table
+        rows = 0
+        for path in sorted((self.folder / "metadata").glob("metadata_*.parquet")):
+            table = pq.read_table(path, columns=columns)
+            rows += table.num_rows
+            yield table
+        if rows != self.rows:
+            raise SimgapError(f"{self.folder}: its metadata has {rows} rows, its vectors {self.rows}")
+
+    def metadata(self, columns: list[str]) -> pa.Table:
+        """Read row-aligned metadata columns of all parts: for sets of the size of a benchmark.
+
+        Raises:
+            SimgapError: there are other rows than vectors.
+        """
+        return pa.concat_tables(list(self.metadata_parts(columns)))
 
     @cached_property
     def row_order(self) -> str:
         """SHA-256 over embedder, dim and the (shard, key) of every row: what a split's bits refer to."""
         digest = hashlib.sha256(f"{self.info['embedder']}\n{self.dim}\n{self.rows}\n".encode())
-        table = self.metadata(["shard", "key"])
-        for batch in table.to_batches(max_chunksize=65536):
-            shards, keys = batch.column("shard").to_pylist(), batch.column("key").to_pylist()
-            digest.update("".join(f"{shard}\0{key}\n" for shard, key in zip(shards, keys, strict=True)).encode())
+        for table in self.metadata_parts(["shard", "key"]):
+            for batch in table.to_batches(max_chunksize=65536):
+                shards, keys = batch.column("shard").to_pylist(), batch.column("key").to_pylist()
+                digest.update("".join(f"{shard}\0{key}\n" for shard, key in zip(shards, keys, strict=True)).encode())
         return digest.hexdigest()
 
 

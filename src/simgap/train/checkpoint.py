@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from simgap.errors import SimgapError
 from simgap.files import complete
 
 CHECKPOINT = "checkpoint.pt"
@@ -26,23 +28,54 @@ class State:
     losses: list[float]
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint, in place of the one before."""
-        with complete(folder / CHECKPOINT) as partial:
-            torch.save(
-                {
-                    "clip": self.clip.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "losses": self.losses,
-                    "random": torch.get_rng_state(),
-                },
-                partial,
-            )
+        """Write the checkpoint, in place of the one before.
+
+        Raises:
+            SimgapError: a weight is not finite, or the checkpoint cannot be written.
+        """
+        self.check()
+        stored = {
+            "clip": self.clip.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "losses": self.losses,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        }
+        try:
+            with complete(folder / CHECKPOINT) as partial:
+                torch.save(stored, partial)
+        except RuntimeError as error:
+            # torch's writer says so of a full disk.
+            raise SimgapError(
+                f"{folder / CHECKPOINT}: cannot be written ({str(error).splitlines()[0]}); is the disk full?"
+            ) from None
+
+    def check(self) -> None:
+        """Refuse weights that are not finite, those of batch norms' statistics too.
+
+        Raises:
+            SimgapError: one is not.
+        """
+        for name, tensor in self.clip.state_dict().items():
+            if not torch.isfinite(tensor).all():
+                raise SimgapError(f"{name}: is not finite after step {len(self.losses) - 1}; lower train.learning_rate")
 
     def restore(self, folder: Path) -> None:
-        """Go on from the checkpoint, where there is one."""
-        if (folder / CHECKPOINT).is_file():
-            stored = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
-            self.clip.load_state_dict(stored["clip"])
-            self.optimizer.load_state_dict(stored["optimizer"])
-            self.losses = stored["losses"]
-            torch.set_rng_state(stored["random"])
+        """Go on from the checkpoint, where there is one.
+
+        Raises:
+            SimgapError: the checkpoint is damaged.
+        """
+        path = folder / CHECKPOINT
+        if not path.is_file():
+            return
+        # torch.load finds no fault with bytes that changed on the disk.
+        if not zipfile.is_zipfile(path) or zipfile.ZipFile(path).testzip() is not None:
+            raise SimgapError(f"{path}: is damaged; remove it to train from the start")
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        self.clip.load_state_dict(stored["clip"])
+        self.optimizer.load_state_dict(stored["optimizer"])
+        self.losses = stored["losses"]
+        torch.set_rng_state(stored["random"])
+        if stored["random_cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(stored["random_cuda"])

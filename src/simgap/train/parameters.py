@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from simgap.errors import SimgapError
 
@@ -17,6 +18,7 @@ COUNTS = (
     "shuffle_buffer",
     "checkpoint_steps",
 )
+WITHOUT_EFFECT = ("workers", "processes", "checkpoint_steps")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class TrainParameters:
     Attributes:
         model: path of an open_clip JSON config (`*.json`), or the name of an open_clip model.
         budget: which of the next two ends the training: `samples_seen` or `epochs`.
-        samples_seen: samples seen in all, repeats counted.
+        samples_seen: samples seen in all, repeats counted; what is less than a whole batch at the end is not seen.
         epochs: passes over the split and the reference rows.
         batch_size: samples of a step, over all processes: the batch that the contrastive loss sees.
         micro_batch_size: samples that go through the model together; null: a process's whole share of the batch. Where several
@@ -83,10 +85,15 @@ class TrainParameters:
         for field in COUNTS:
             if getattr(self, field) < 1:
                 raise SimgapError(f"train.{field}: {getattr(self, field)} is out of range; it should be at least 1")
+        if self.budget == "samples_seen" and self.samples_seen < self.batch_size:
+            raise SimgapError(
+                f"train.samples_seen: {self.samples_seen} is less than one batch (train.batch_size: {self.batch_size})"
+            )
         if self.micro_batch_size is not None and (self.micro_batch_size < 1 or self.batch_size % self.micro_batch_size):
             raise SimgapError(
                 f"train.micro_batch_size: {self.micro_batch_size} should be null or divide train.batch_size ({self.batch_size})"
             )
+        self.micro_batches(self.processes)
         for field in ("epochs", "learning_rate", "epsilon"):
             if getattr(self, field) <= 0:
                 raise SimgapError(f"train.{field}: {getattr(self, field)} is out of range; it should be above 0")
@@ -99,3 +106,21 @@ class TrainParameters:
             raise SimgapError(f"train.warmup_fraction: {self.warmup_fraction} is out of range; it should be in [0, 1)")
         if not 0 < self.crop_scale <= 1:
             raise SimgapError(f"train.crop_scale: {self.crop_scale} is out of range; it should be in (0, 1]")
+
+    def micro_batches(self, processes: int) -> tuple[int, int]:
+        """Give how many micro-batches of a step are one process's, and the samples of each.
+
+        Raises:
+            SimgapError: the batch cannot be dealt to the processes in micro-batches.
+        """
+        size = self.micro_batch_size or self.batch_size // processes
+        if size == 0 or self.batch_size % (size * processes):
+            raise SimgapError(
+                f"train.batch_size: {self.batch_size} cannot be dealt to {processes} processes in micro-batches of "
+                f"{size or 1}; make it a multiple"
+            )
+        return self.batch_size // (size * processes), size
+
+    def identity(self) -> dict[str, Any]:
+        """Give all that a training's state depends on: what changes only how it is worked at is left out."""
+        return {name: value for name, value in asdict(self).items() if name not in WITHOUT_EFFECT}

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import os
-import subprocess
+import signal
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import distributed
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,13 @@ class Process:
             distributed.all_reduce(total)
         return float(total) / self.world_size
 
+    def agree(self, value: int) -> bool:
+        """Say whether all processes have the same value."""
+        bounds = torch.tensor([value, -value], device=self.device)
+        if self.world_size > 1:
+            distributed.all_reduce(bounds, distributed.ReduceOp.MAX)
+        return bool(bounds[0] == -bounds[1])
+
     def wait(self) -> None:
         """Wait for all processes."""
         if self.world_size > 1:
@@ -46,6 +61,12 @@ class Process:
 def started_by_torchrun() -> bool:
     """Say whether this process is one of those that torchrun started."""
     return "WORLD_SIZE" in os.environ and "RANK" in os.environ
+
+
+def _end_with_parent() -> None:
+    """Have Linux kill this process when the one that started it ends, which SIGKILL gives no time to do so itself."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextmanager
@@ -59,6 +80,7 @@ def join() -> Iterator[Process]:
     if not started_by_torchrun():
         yield Process(0, 1, device)
         return
+    _end_with_parent()
     distributed.init_process_group("nccl" if cuda else "gloo")
     try:
         yield Process(distributed.get_rank(), distributed.get_world_size(), device)
@@ -67,7 +89,7 @@ def join() -> Iterator[Process]:
 
 
 def launch(processes: int, module: str) -> bool:
-    """Run a stage's module with this process's own options in several processes, by torchrun; end with its exit code.
+    """Run a stage's module with this process's own options in several processes, as torchrun does; exit 1 where one fails.
 
     Where one process is enough, or torchrun started this one, nothing happens.
 
@@ -76,8 +98,20 @@ def launch(processes: int, module: str) -> bool:
     """
     if processes == 1 or started_by_torchrun():
         return False
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    code = subprocess.run([*torchrun, "-m", module, *sys.argv[1:]], check=False).returncode
-    if code:
-        sys.exit(code)
+    # A process that fails has said why; what torchrun says of that is a page.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        logs_specs=DefaultLogsSpecs(),
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", module, *sys.argv[1:])
+    except ChildFailedError:
+        sys.exit(1)
     return True

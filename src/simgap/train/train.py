@@ -112,7 +112,7 @@ def _loader(
     tokenizer: Any,
     size: int,
     done: int,
-) -> Iterator[Batch]:
+) -> Iterator[Batch | SimgapError]:
     preprocess = image_transform_v2(
         PreprocessCfg(**config["preprocess_cfg"]),
         is_train=True,
@@ -125,6 +125,7 @@ def _loader(
         seed=seed,
         buffer=parameters.shuffle_buffer,
         micro_batch=size,
+        block=parameters.micro_batch_size or parameters.batch_size,
         readers=parameters.readers,
         rank=process.rank,
         world_size=process.world_size,
@@ -132,9 +133,21 @@ def _loader(
     )
     return iter(
         torch.utils.data.DataLoader(
-            batches, batch_size=None, num_workers=parameters.workers, pin_memory=process.device.type == "cuda"
+            batches,
+            batch_size=None,
+            num_workers=parameters.workers,
+            pin_memory=process.device.type == "cuda",
+            # What it draws for its workers is not taken from the model's random numbers.
+            generator=torch.Generator(),
         )
     )
+
+
+def _next(loader: Iterator[Batch | SimgapError]) -> Batch:
+    batch = next(loader)
+    if isinstance(batch, SimgapError):
+        raise batch
+    return batch
 
 
 def _wrapped(clip: torch.nn.Module, parameters: TrainParameters, process: Process) -> torch.nn.Module:
@@ -150,21 +163,6 @@ def _wrapped(clip: torch.nn.Module, parameters: TrainParameters, process: Proces
     if parameters.compile:
         wrapped.compile()
     return wrapped
-
-
-def micro_batches(parameters: TrainParameters, process: Process) -> tuple[int, int]:
-    """Give how many micro-batches of a step are one process's, and the samples of each.
-
-    Raises:
-        SimgapError: the batch cannot be dealt to the processes in micro-batches.
-    """
-    size = parameters.micro_batch_size or parameters.batch_size // process.world_size
-    if size == 0 or parameters.batch_size % (size * process.world_size):
-        raise SimgapError(
-            f"train.batch_size: {parameters.batch_size} cannot be dealt to {process.world_size} processes in micro-batches "
-            f"of {size}; make it a multiple"
-        )
-    return parameters.batch_size // (size * process.world_size), size
 
 
 def train(
@@ -195,12 +193,16 @@ def train(
         )
     process = process or Process(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     torch.set_num_threads(parameters.threads)
-    of_step, size = micro_batches(parameters, process)
+    of_step, size = parameters.micro_batches(process.world_size)
     config = read_model_config(parameters.model)
     clip, tokenizer = build(config, seed, scratch / f"process-{process.rank}")
     clip.to(process.device)
     state = State(clip, _optimizer(clip, parameters), [])
     state.restore(scratch)
+    if not process.agree(len(state.losses)):
+        raise SimgapError(
+            f"{scratch}: not all processes find one checkpoint there; it should be on a file system that all see"
+        )
     step_of = ContrastiveStep(_wrapped(clip, parameters, process), process, parameters.precision)
     steps = count_steps(parameters, samples)
     begun, begun_at = len(state.losses), time.perf_counter()
@@ -210,9 +212,12 @@ def train(
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, parameters)
         state.optimizer.zero_grad()
-        loss = process.mean(step_of.backward([next(loader) for _ in range(of_step)]))
-        if not math.isfinite(loss):
-            raise SimgapError(f"{out.name}: the loss is {loss} at step {step}; lower train.learning_rate")
+        loss = process.mean(step_of.backward([_next(loader) for _ in range(of_step)]))
+        gradient = float(torch.nn.utils.get_total_norm([p.grad for p in clip.parameters() if p.grad is not None]))
+        if not (math.isfinite(loss) and math.isfinite(gradient)):
+            raise SimgapError(
+                f"{out.name}: at step {step} the loss is {loss} and its gradient's norm {gradient}; lower train.learning_rate"
+            )
         state.optimizer.step()
         with torch.no_grad():
             clip.logit_scale.clamp_(0, math.log(100))  # type: ignore[operator]
@@ -226,6 +231,7 @@ def train(
 
     seconds = time.perf_counter() - begun_at
     if process.writes:
+        state.check()
         save(clip, config, out)
     process.wait()
     losses = state.losses
