@@ -18,6 +18,8 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from simgap.errors import SimgapError
+
 PR_SET_PDEATHSIG = 1
 
 
@@ -71,7 +73,11 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def join() -> Iterator[Process]:
-    """Join the process group that torchrun's variables name, NCCL on GPUs and Gloo on processors; without them, be alone."""
+    """Join the process group that torchrun's variables name, NCCL on GPUs and Gloo on processors; without them, be alone.
+
+    Raises:
+        SimgapError: another process ended while this one waited for it.
+    """
     cuda = torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
@@ -84,6 +90,11 @@ def join() -> Iterator[Process]:
     distributed.init_process_group("nccl" if cuda else "gloo")
     try:
         yield Process(distributed.get_rank(), distributed.get_world_size(), device)
+    except RuntimeError as error:
+        # Gloo has no exception of its own.
+        if isinstance(error, distributed.DistError) or "gloo" in str(error):
+            raise SimgapError(f"process {distributed.get_rank()}: another process of the training ended") from None
+        raise
     finally:
         distributed.destroy_process_group()
 
@@ -95,6 +106,9 @@ def launch(processes: int, module: str) -> bool:
 
     Returns:
         Whether it ran.
+
+    Raises:
+        SimgapError: a process was killed.
     """
     if processes == 1 or started_by_torchrun():
         return False
@@ -112,6 +126,9 @@ def launch(processes: int, module: str) -> bool:
     )
     try:
         elastic_launch(config, sys.executable)("-m", module, *sys.argv[1:])
-    except ChildFailedError:
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            raise SimgapError(f"process {rank} of {processes} was killed ({failure.signal_name()})") from None
         sys.exit(1)
     return True
