@@ -16,12 +16,13 @@ import yaml
 from perf import clip_benchmark
 from perf.machine import report
 from perf.timing import clocked, interleaved
+from simgap.embed.config import read_model_config
 from simgap.embed.model import save
 from simgap.files import read_json
 from simgap.stage import reports_errors
 from simgap.toy.parameters import DrawParameters
 from simgap.toy.world import draw_world
-from simgap.train.train import build, read_model_config
+from simgap.train.train import build
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # CLIP_benchmark's own.
@@ -35,7 +36,7 @@ Figures = dict[str, dict[str, float]]
 def make_model(name: str, folder: Path) -> Path:
     """Write a freshly initialised model, named as in the params, as an open_clip directory."""
     config = read_model_config(name)
-    clip, _ = build(config, 0, folder)
+    clip, _ = build(config, 0, folder, name)
     save(clip, config, folder / "model")
     return folder / "model"
 

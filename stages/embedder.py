@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
+from simgap.embed.config import read_model_config
 from simgap.embed.embedder import make_embedder
 from simgap.files import write_json
 from simgap.stage import PATH, Params, scratch, stage, state_of
 from simgap.train.process import join, launch
-from simgap.train.train import read_model_config
 
 
 @stage
@@ -18,7 +18,6 @@ from simgap.train.train import read_model_config
 def main(params: Params, pool: Path, out: Path, metrics: Path) -> None:
     config = None
     if (training := params.embedder.train) is not None:
-        # Before processes start, each of which would complain.
         config = read_model_config(training.model, "embedder.train.model")
         if launch(training.processes, "stages.embedder"):
             return

@@ -6,13 +6,14 @@ import click
 import numpy as np
 
 from simgap.data.benchmarks import read_lines
+from simgap.embed.config import read_model_config
 from simgap.embed.store import Embeddings
 from simgap.files import sha256_of, write_json
 from simgap.prune.split import read_keep
 from simgap.stage import PATH, Params, scratch, stage, state_of
 from simgap.train.data import kept_shards
 from simgap.train.process import join, launch
-from simgap.train.train import read_model_config, train
+from simgap.train.train import train
 
 
 @stage
@@ -36,7 +37,6 @@ def main(
     metrics: Path,
 ) -> dict[str, float] | None:
     parameters = params.train_parameters(params.runs[split], f"runs.{split}")
-    # Before processes start, each of which would complain.
     config = read_model_config(parameters.model)
     if launch(parameters.processes, "stages.train"):
         return None

@@ -126,6 +126,21 @@ MODEL_CONFIG = {
 }
 
 
+# What open_clip finds out when it builds a model: tower, keys of it, and what its complaint has.
+UNBUILDABLE = [
+    ("vision_cfg", {"timm_model_name": "no_such_model"}, "no_such_model"),
+    ("vision_cfg", {"timm_model_name": "resnet18", "timm_pool": "none_such"}, "none_such"),
+    ("vision_cfg", {"patchsize": 8}, "patchsize"),
+    ("vision_cfg", {"width": "32"}, "TypeError"),
+    ("vision_cfg", {"head_width": 0}, "ZeroDivisionError"),
+    ("vision_cfg", {"layers": [1, 1]}, "IndexError"),
+    ("vision_cfg", {"pool_type": "most"}, "AssertionError"),
+    ("text_cfg", {"heads": 3}, "AssertionError"),
+    ("text_cfg", {"width": -1}, "RuntimeError"),
+    ("text_cfg", {"tokenizer_kwargs": {"clean": "most"}}, "most"),
+]
+
+
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A freshly initialised tiny CLIP, as an open_clip local directory."""

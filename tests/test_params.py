@@ -96,6 +96,28 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
         ("prune.imagenet-like.x.benchmarks", "once"),
     ),
     "no such model": (lambda c: c["train"].update(model="presets/models/no.json"), ("train.model", "no.json")),
+    "a model's name misspelt": (
+        lambda c: c["train"].update(model="ViT-B-23"),
+        ("train.model", "'ViT-B-23'", "choose from ViT-B-32, ", " more"),
+    ),
+    "the embedder's model": (
+        lambda c: c["embedder"]["train"].update(model="coca_ViT-B-32"),
+        ("embedder.train.model: coca_ViT-B-32", "CoCa"),
+    ),
+    "a run's model": (
+        lambda c: c["runs"].update(full={"model": "ViT-B-16-SigLIP"}),
+        ("runs.full.model: ViT-B-16-SigLIP", "hf_tokenizer_name"),
+    ),
+    "a run's model that is a number": (lambda c: c["runs"].update(full={"model": 3}), ("runs.full.model", "'3'")),
+    "a pretrained model's name misspelt": (
+        lambda c: c["embedder"].update(train=None, pretrained={"model": "ViT-B-23", "tag": "openai"}),
+        ("embedder.pretrained.model", "'ViT-B-23'", "choose from ViT-B-32, "),
+    ),
+    "a pretrained model with a tokenizer to fetch": (
+        lambda c: c["embedder"].update(train=None, pretrained={"model": "ViT-B-16-SigLIP", "tag": "webli"}),
+        ("embedder.pretrained.model: ViT-B-16-SigLIP", "hf_tokenizer_name"),
+    ),
+    "a folder of a model's name": (lambda c: c["train"].update(model="presets/models"), ("train.model", "unknown")),
     "no such benchmark without shift": (
         lambda c: c["compare"].update(without_shift="vla"),
         ("compare.without_shift", "'vla'", "val, sketch"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from simgap.errors import SimgapError
+
+# What a file system that has no hard links answers, or one that has no more of them for a file, or two file systems.
+NO_HARD_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
 
 
 def _sync(path: Path) -> None:
@@ -35,7 +39,8 @@ def remove(path: Path) -> None:
 def complete(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write a file or a folder to; flush it and rename it when the block ends well.
 
-    Nothing stands at `path` before that, and what was begun is removed where the block raises.
+    What stood at `path` stays until then, and what was begun is removed where the block raises. A file takes the place of
+    a file at one moment; a folder goes before its successor comes, so that a kill between leaves nothing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -44,12 +49,27 @@ def complete(path: Path) -> Iterator[Path]:
         yield partial
         for child in [partial, *(partial.rglob("*") if partial.is_dir() else ())]:
             _sync(child)
-        remove(path)
+        if path.is_dir() or partial.is_dir():
+            remove(path)
         partial.replace(path)
         _sync(path.parent)
     except BaseException:
         remove(partial)
         raise
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target`, which does not exist yet, a hard link to the file `source`, or a copy where there are no hard links.
+
+    Raises:
+        OSError: there is no such file, `target` exists, or it cannot be written.
+    """
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in NO_HARD_LINK:
+            raise
+        shutil.copyfile(source, target)
 
 
 def _rounded(value: Any) -> Any:
@@ -79,12 +99,14 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        SimgapError: the file is missing or is not JSON.
+        SimgapError: the file is missing, cannot be read or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SimgapError(f"{path}: no such file") from None
+    except OSError as error:
+        raise SimgapError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise SimgapError(f"{path}: not JSON ({error})") from None
 

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from simgap.compare.parameters import CompareParameters
 from simgap.deduplicate.parameters import DeduplicateParameters
+from simgap.embed.config import named_config, read_model_config
 from simgap.embed.parameters import EmbedderParameters, EmbedParameters
 from simgap.errors import SimgapError
 from simgap.evaluate.parameters import EvaluateParameters
@@ -192,15 +193,14 @@ def _check_names(params: Params, where: str) -> None:
 
 
 def _check_models(params: Params, where: str) -> None:
-    models = {"train.model": params.train.model}
+    trained = {"train.model": params.train.model}
     if params.embedder.train is not None:
-        models["embedder.train.model"] = params.embedder.train.model
-    models |= {f"runs.{run}.model": str(keys["model"]) for run, keys in params.runs.items() if "model" in keys}
-    for place, model in models.items():
-        if model.endswith(".json") and not Path(model).is_file():
-            raise SimgapError(
-                f"{where}: {place}: {model} is no file; name an open_clip JSON config or an open_clip model"
-            )
+        trained["embedder.train.model"] = params.embedder.train.model
+    trained |= {f"runs.{run}.model": str(keys["model"]) for run, keys in params.runs.items() if "model" in keys}
+    for place, model in trained.items():
+        read_model_config(model, f"{where}: {place}")
+    if params.embedder.pretrained is not None:
+        named_config(params.embedder.pretrained.model, f"{where}: embedder.pretrained.model")
 
 
 def _check_seeds(params: Params, where: str) -> None:

@@ -29,6 +29,9 @@ def test_unknown_weights_are_refused_before_anything_is_fetched(tmp_path: Path) 
     asked = parameters(pretrained=PretrainedParameters(model="ViT-B-23", tag="openai"))
     with pytest.raises(SimgapError, match="model: 'ViT-B-23' is unknown; choose from ViT-B-32, "):
         make_embedder(asked, tmp_path, tmp_path / "out", tmp_path)
+    asked = parameters(pretrained=PretrainedParameters(model="ViT-S-32", tag="openai"))
+    with pytest.raises(SimgapError, match="tag: ViT-S-32 has no weights 'openai'; choose from another model"):
+        make_embedder(asked, tmp_path, tmp_path / "out", tmp_path)
 
 
 def test_exactly_one_source() -> None:

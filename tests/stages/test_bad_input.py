@@ -64,18 +64,15 @@ def test_a_benchmark_with_fewer_tars_than_it_says(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("stage", ["embedder", "train"])
-def test_a_model_that_open_clip_does_not_know(stage: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["embedder", "train", "prune_random", "copy"])
+def test_a_model_that_open_clip_does_not_know_ends_every_stage(stage: str, tmp_path: Path) -> None:
     """Before shards are read, and before processes start that would each complain."""
     content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
-    asked = {"model": "vit-b-32-quikgelu", "processes": 2}
-    embedder = {**content["embedder"], "train": {**content["embedder"]["train"], **asked}}
-    put_params(tmp_path, embedder=embedder, train={**content["train"], **asked})
+    put_params(tmp_path, train={**content["train"], "model": "vit-b-32-quikgelu", "processes": 2})
     finished = call(tmp_path, stage, *options_of(stage))
-    parameter = "embedder.train.model" if stage == "embedder" else "train.model"
     assert finished.returncode == 1
     assert finished.stderr.startswith(
-        f"error: {parameter}: 'vit-b-32-quikgelu' is unknown; choose from ViT-B-32-quickgelu, "
+        "error: params.yaml: train.model: 'vit-b-32-quikgelu' is unknown; choose from ViT-B-32-quickgelu, "
     )
     assert finished.stderr.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml", "presets"]

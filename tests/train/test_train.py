@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -12,11 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from conftest import MODEL_CONFIG, write_pool
+from conftest import MODEL_CONFIG, UNBUILDABLE, write_pool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from simgap.embed.config import read_model_config
 from simgap.embed.model import WEIGHTS_FILE, load
 from simgap.errors import SimgapError
 from simgap.train import train as module
@@ -25,7 +27,7 @@ from simgap.train.data import MicroBatches, Reader, TrainingShard, deal, kept_sh
 from simgap.train.parameters import TrainParameters
 from simgap.train.process import Process
 from simgap.train.step import ContrastiveStep
-from simgap.train.train import build, count_steps, learning_rate, read_model_config, train
+from simgap.train.train import build, count_steps, learning_rate, train
 
 
 def parameters(model: str, **changes) -> TrainParameters:
@@ -310,12 +312,18 @@ def test_parameters_out_of_range(config: str, field: str, value) -> None:
         parameters(config, **{field: value}).check()
 
 
-def test_models_by_name_and_by_file(config: str) -> None:
-    assert read_model_config(config) == MODEL_CONFIG
-    assert read_model_config("ViT-B-32-quickgelu")["model_cfg"]["quick_gelu"] is True
-    assert read_model_config("ViT-B-32")["model_cfg"]["quick_gelu"] is False
-    with pytest.raises(SimgapError, match=r"train\.model: 'ViT-B-23'"):
-        read_model_config("ViT-B-23")
+@pytest.mark.parametrize(("tower", "keys", "words"), UNBUILDABLE)
+def test_a_config_that_open_clip_cannot_build_is_one_line_before_work(
+    config, shards, tmp_path, tower, keys, words
+) -> None:
+    changed = copy.deepcopy(MODEL_CONFIG)
+    changed["model_cfg"][tower].update(keys)
+    Path(config).write_text(json.dumps(changed))
+    with pytest.raises(SimgapError) as raised:
+        run(parameters(config), shards, tmp_path / "a")
+    assert str(raised.value).startswith(f"{config}: open_clip cannot build it (")
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 class Recorder:

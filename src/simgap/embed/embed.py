@@ -22,7 +22,7 @@ from simgap.embed.limits import check_label, check_limit
 from simgap.embed.model import Model
 from simgap.embed.parameters import EmbedParameters
 from simgap.embed.store import INFO_FILE
-from simgap.files import complete, read_json, write_json
+from simgap.files import complete, link_or_copy, read_json, write_json
 from simgap.progress import progress
 
 
@@ -133,8 +133,8 @@ def embed(
         (partial / "img_emb").mkdir(parents=True)
         (partial / "metadata").mkdir()
         for number, part in enumerate(parts):
-            (partial / "img_emb" / f"img_emb_{number:04d}.npy").hardlink_to(part / "embeddings.npy")
-            (partial / "metadata" / f"metadata_{number:04d}.parquet").hardlink_to(part / "metadata.parquet")
+            link_or_copy(part / "embeddings.npy", partial / "img_emb" / f"img_emb_{number:04d}.npy")
+            link_or_copy(part / "metadata.parquet", partial / "metadata" / f"metadata_{number:04d}.parquet")
         write_json(
             partial / INFO_FILE,
             {

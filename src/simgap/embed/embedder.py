@@ -9,6 +9,7 @@ from typing import Any
 import open_clip
 from open_clip.transform import PreprocessCfg
 
+from simgap.embed.config import named_config
 from simgap.embed.model import load, save
 from simgap.embed.parameters import EmbedderParameters, PretrainedParameters
 from simgap.errors import SimgapError, nearest_first
@@ -29,23 +30,17 @@ def _train(
 
 
 def _fetch(wanted: PretrainedParameters, out: Path) -> None:
-    tags: dict[str, list[str]] = {}
-    for model, tag in open_clip.list_pretrained():
-        tags.setdefault(model, []).append(tag)
-    if wanted.model not in tags:
-        choices = nearest_first(wanted.model, tags)
-        raise SimgapError(f"embedder.pretrained.model: {wanted.model!r} is unknown; choose from {choices}")
-    if wanted.tag not in tags[wanted.model]:
-        choices = nearest_first(wanted.tag, tags[wanted.model])
-        raise SimgapError(
-            f"embedder.pretrained.tag: {wanted.model} has no weights {wanted.tag!r}; choose from {choices}"
-        )
-    clip = open_clip.create_model(wanted.model, pretrained=wanted.tag)
+    config = named_config(wanted.model, "embedder.pretrained.model")["model_cfg"]
+    name = wanted.model.replace("/", "-")
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if wanted.tag not in tags:
+        choices = nearest_first(wanted.tag, tags) if tags else "another model"
+        raise SimgapError(f"embedder.pretrained.tag: {name} has no weights {wanted.tag!r}; choose from {choices}")
+    clip = open_clip.create_model(name, pretrained=wanted.tag)
     fields = PreprocessCfg.__dataclass_fields__
     preprocess = {key: value for key, value in clip.visual.preprocess_cfg.items() if key in fields}
-    config = dict(open_clip.get_model_config(wanted.model))
-    # OpenAI's weights and those of a -quickgelu model name were trained with QuickGELU (open_clip's own rule).
-    config["quick_gelu"] = bool(config.get("quick_gelu", False)) or wanted.tag == "openai"
+    # OpenAI's weights were trained with QuickGELU whatever the model's name says (open_clip's own rule).
+    config["quick_gelu"] = config["quick_gelu"] or wanted.tag == "openai"
     save(clip, {"model_cfg": config, "preprocess_cfg": preprocess}, out)
 
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from simgap.embed.config import check_config
 from simgap.errors import SimgapError
 from simgap.files import complete, read_json
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
+# What open_clip, timm and torch raise at keys that they do not know, values of other types, and sizes that do not fit.
+BUILDING = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -38,56 +43,44 @@ class Model:
     device: torch.device
 
 
-def check_config(config: Any, where: Path | str) -> None:
-    """Refuse a config that leaves activation or preprocessing to guesswork, or that would fetch something by name.
+def create(folder: Path, where: Path | str) -> tuple[Any, Any]:
+    """Make the model of an open_clip local directory, freshly initialised, and its tokenizer.
+
+    Args:
+        where: what gave the config, for errors.
 
     Raises:
-        SimgapError: `quick_gelu` or `preprocess_cfg` is not recorded, or a tokenizer or text model is named.
+        SimgapError: open_clip cannot build such a model.
     """
-    model = config.get("model_cfg") if isinstance(config, dict) else None
-    if not isinstance(model, dict) or not isinstance(model.get("embed_dim"), int):
-        raise SimgapError(f"{where}: model_cfg.embed_dim is not recorded; it should be an open_clip config")
-    for tower in ("vision_cfg", "text_cfg"):
-        if not isinstance(model.get(tower), dict):
-            raise SimgapError(f"{where}: model_cfg.{tower} is not recorded; it should be an open_clip config")
-    if not isinstance(model.get("quick_gelu"), bool):
-        raise SimgapError(f"{where}: model_cfg.quick_gelu is not recorded; it should be true or false")
-    preprocess = config.get("preprocess_cfg") or {}
-    for key in ("mean", "std", "interpolation", "resize_mode"):
-        if key not in preprocess:
-            raise SimgapError(f"{where}: preprocess_cfg.{key} is not recorded; it should say how images are prepared")
-    for key in ("hf_tokenizer_name", "hf_model_name", "hf_model_pretrained"):
-        if model["text_cfg"].get(key):
-            raise SimgapError(
-                f"{where}: model_cfg.text_cfg.{key} names something to fetch; only local parts are loaded"
-            )
-    if ":" in str(model["vision_cfg"].get("timm_model_name")):
-        raise SimgapError(
-            f"{where}: model_cfg.vision_cfg.timm_model_name {model['vision_cfg']['timm_model_name']!r} names something to "
-            "fetch; it should be a plain timm name"
-        )
-    if model["vision_cfg"].get("timm_model_pretrained"):
-        raise SimgapError(
-            f"{where}: model_cfg.vision_cfg.timm_model_pretrained would fetch weights; it should be false"
-        )
+    name = f"local-dir:{folder.resolve()}"
+    # open_clip warns that no weights are loaded, which is what is wanted.
+    logging.disable(logging.WARNING)
+    try:
+        return open_clip.create_model(name, load_weights=False), open_clip.get_tokenizer(name)
+    except BUILDING as error:
+        reason = " ".join(str(error).split())
+        raise SimgapError(f"{where}: open_clip cannot build it ({type(error).__name__}: {reason})") from None
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def load(folder: Path) -> Model:
     """Load an open_clip local directory, every weight of it, onto a GPU where there is one.
 
     Raises:
-        SimgapError: a file is missing, the config fails `check_config`, or the weights are not those of the config.
+        SimgapError: a file is missing, the config fails `check_config` or cannot be built, or the weights are not those of
+            the config.
     """
     config = read_json(folder / CONFIG_FILE)
     check_config(config, folder / CONFIG_FILE)
     if not (folder / WEIGHTS_FILE).is_file():
         raise SimgapError(f"{folder / WEIGHTS_FILE}: no such file")
-    name = f"local-dir:{folder.resolve()}"
+    clip, tokenizer = create(folder, folder / CONFIG_FILE)
     try:
-        clip, _, preprocess = open_clip.create_model_and_transforms(name)
+        open_clip.load_checkpoint(clip, str(folder / WEIGHTS_FILE))
     except (RuntimeError, SafetensorError) as error:
         raise SimgapError(f"{folder}: its weights do not fit its config ({str(error).splitlines()[0]})") from None
-    tokenizer = open_clip.get_tokenizer(name)
+    preprocess = image_transform_v2(PreprocessCfg(**clip.visual.preprocess_cfg), is_train=False)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Model(clip.eval().to(device), preprocess, tokenizer, int(config["model_cfg"]["embed_dim"]), device)
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from open_clip.transform import AugmentationCfg, PreprocessCfg, image_transform_v2
 
-from simgap.embed.model import check_config, save
-from simgap.errors import SimgapError, nearest_first
-from simgap.files import complete, read_json
+from simgap.embed.config import read_model_config
+from simgap.embed.model import CONFIG_FILE, create, save
+from simgap.errors import SimgapError
+from simgap.files import complete
 from simgap.progress import progress
 from simgap.train.checkpoint import State
 from simgap.train.data import MicroBatches, TrainingShard
@@ -26,46 +24,22 @@ from simgap.train.process import Process
 from simgap.train.step import Batch, ContrastiveStep
 
 
-def read_model_config(model: str, parameter: str = "train.model") -> dict[str, Any]:
-    """Give the open_clip config of a JSON file or of a model name, activation and preprocessing filled in.
+def build(config: dict[str, Any], seed: int, scratch: Path, where: str = "config") -> tuple[torch.nn.Module, Any]:
+    """Make a freshly initialised model and its tokenizer by open_clip's factory; the weights depend on the seed.
 
     Args:
-        parameter: what named the model, for errors.
+        where: what gave the config, for errors.
 
     Raises:
-        SimgapError: the file is missing or incomplete, or the name is unknown.
+        SimgapError: open_clip cannot build such a model.
     """
-    if model.endswith(".json"):
-        config: dict[str, Any] = read_json(Path(model))
-        check_config(config, model)
-        return config
-    if model not in open_clip.list_models():
-        raise SimgapError(
-            f"{parameter}: {model!r} is unknown; choose from {nearest_first(model, open_clip.list_models())}"
-        )
-    model_config = dict(open_clip.get_model_config(model))
-    model_config.setdefault("quick_gelu", False)
-    preprocess = asdict(PreprocessCfg(size=model_config["vision_cfg"]["image_size"]))
-    config = {"model_cfg": model_config, "preprocess_cfg": preprocess}
-    check_config(config, f"{parameter} {model}")
-    return config
-
-
-def build(config: dict[str, Any], seed: int, scratch: Path) -> tuple[torch.nn.Module, Any]:
-    """Make a freshly initialised model and its tokenizer by open_clip's factory; the weights depend on the seed."""
     folder = scratch / "config"
     with complete(folder) as partial:
         partial.mkdir(parents=True)
-        (partial / "open_clip_config.json").write_text(json.dumps(config))
-    name = f"local-dir:{folder.resolve()}"
+        (partial / CONFIG_FILE).write_text(json.dumps(config))
     torch.manual_seed(seed)
-    # open_clip warns that no weights are loaded, which is what is wanted.
-    logging.disable(logging.WARNING)
-    try:
-        clip = open_clip.create_model(name, load_weights=False).to(memory_format=torch.channels_last)
-    finally:
-        logging.disable(logging.NOTSET)
-    return clip, open_clip.get_tokenizer(name)
+    clip, tokenizer = create(folder, where)
+    return clip.to(memory_format=torch.channels_last), tokenizer
 
 
 def parameter_groups(clip: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -195,7 +169,7 @@ def train(
     torch.set_num_threads(parameters.threads)
     of_step, size = parameters.micro_batches(process.world_size)
     config = read_model_config(parameters.model)
-    clip, tokenizer = build(config, seed, scratch / f"process-{process.rank}")
+    clip, tokenizer = build(config, seed, scratch / f"process-{process.rank}", parameters.model)
     clip.to(process.device)
     state = State(clip, _optimizer(clip, parameters), [])
     state.restore(scratch)

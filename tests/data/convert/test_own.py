@@ -47,6 +47,35 @@ def test_a_folder_a_class_in_natural_order(tmp_path: Path) -> None:
     assert written(tmp_path / "out") == [(0, jpeg(2)), (0, jpeg(1)), (1, jpeg(0)), (2, jpeg(3))]
 
 
+def test_folders_within_a_class_folder_are_the_class_s_too(tmp_path: Path) -> None:
+    """As torchvision's ImageFolder has it, but in natural order: files of a folder come before those of its folders."""
+    files = {
+        "cat/z.jpg": jpeg(0),
+        "cat/session10/a.jpg": jpeg(1),
+        "cat/session2/b.jpg": jpeg(2),
+        "cat/session2/deeper/c.PNG": jpeg(3),
+        "cat/session2/notes.txt": b"",
+        "cat/.thumbnails/z.jpg": jpeg(0),
+        "dog/only/below.jpg": jpeg(4),
+        "dog/empty/README": b"",
+    }
+    tree = write_tree(tmp_path / "tree", files)
+    result = convert("image-folder", tree, tmp_path / "out")
+    assert result.output == f"{tmp_path / 'out'}: 5 images of 2 classes; 3 other files or folders ignored\n"
+    assert load_benchmark(tmp_path / "out").classnames == ("cat", "dog")
+    assert written(tmp_path / "out") == [(0, jpeg(0)), (0, jpeg(2)), (0, jpeg(3)), (0, jpeg(1)), (1, jpeg(4))]
+
+
+def test_linked_folders_are_followed_and_circles_refused(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree", {"a/1.jpg": jpeg(0), "b/1.jpg": jpeg(1)})
+    write_tree(tmp_path / "elsewhere", {"more/2.jpg": jpeg(2)})
+    (tree / "b" / "linked").symlink_to(tmp_path / "elsewhere")
+    convert("image-folder", tree, tmp_path / "out")
+    assert written(tmp_path / "out") == [(0, jpeg(0)), (1, jpeg(1)), (1, jpeg(2))]
+    (tmp_path / "elsewhere" / "back").symlink_to(tree / "b")
+    assert "back: leads back to" in refused("image-folder", tree, tmp_path / "other")
+
+
 def test_templates_of_one_s_own(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree", {"a/1.jpg": jpeg(0), "b/1.jpg": jpeg(1)})
     (tmp_path / "templates.txt").write_text("a sketch of a {c}\n{c}\n")

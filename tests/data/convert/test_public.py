@@ -157,6 +157,14 @@ def test_a_missing_class_keeps_the_labels_of_the_others(tmp_path: Path, tree_a: 
     assert len(load_benchmark(tmp_path / "out").classnames) == 200
 
 
+def test_images_in_other_places_than_the_data_set_has_them_are_none_of_it(tmp_path: Path, tree_a: Path) -> None:
+    wnid = synsets("a")[0]
+    (image,) = (tree_a / wnid).iterdir()
+    (tree_a / wnid / "images").mkdir()
+    image.rename(tree_a / wnid / "images" / image.name)
+    assert f"{tree_a}: holds 199 images; ImageNet-A has 200" in refused("imagenet-a", tree_a, tmp_path / "out")
+
+
 def test_another_data_set(tmp_path: Path, tree_a: Path) -> None:
     other = next(wnid for wnid in wnids() if wnid not in synsets("a"))
     (tree_a / other).mkdir()

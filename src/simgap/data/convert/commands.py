@@ -111,7 +111,10 @@ def objectnet(source: Path, out: Path, accept_licence: bool, allow_incomplete: b
 @ALLOW_INCOMPLETE
 @reports_errors
 def image_folder(source: Path, out: Path, templates: Path | None, allow_incomplete: bool) -> None:
-    """Convert a tree with a folder a class to a benchmark; underscores in the folders' names become spaces."""
+    """Convert a tree with a folder a class to a benchmark; underscores in the folders' names become spaces.
+
+    Images in folders within a class folder are the class's too.
+    """
     from simgap.data.convert.own import find_in_folders
 
     prompts = _prompts(templates)

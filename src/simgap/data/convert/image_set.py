@@ -66,17 +66,38 @@ def class_folders(root: Path) -> tuple[list[str], list[str]]:
     return sorted(folders, key=natural_order), [entry.name for entry in entries if entry.name not in folders]
 
 
-def images_in(root: Path, folders: Sequence[str | None]) -> tuple[list[tuple[str, int]], int]:
+def _images_of(root: Path, folder: str, within: bool, above: tuple[Path, ...] = ()) -> tuple[list[str], int]:
+    place = (root / folder).resolve()
+    if place in above:
+        raise SimgapError(f"{root / folder}: leads back to {place}, in which it lies; remove the link")
+    entries = sorted(_entries(root / folder), key=lambda entry: natural_order(entry.name))
+    names = [f"{folder}/{entry.name}" for entry in entries if is_image(entry.name) and entry.is_file()]
+    inner = [entry.name for entry in entries if within and entry.is_dir() and not entry.name.startswith(".")]
+    ignored = len(entries) - len(names) - len(inner)
+    for name in inner:
+        more, others = _images_of(root, f"{folder}/{name}", within, (*above, place))
+        names += more
+        ignored += others
+    return names, ignored
+
+
+def images_in(root: Path, folders: Sequence[str | None], *, within: bool = False) -> tuple[list[tuple[str, int]], int]:
     """List the images of class folders; give their names and labels in natural order, and the number of other entries.
 
     A label is the place in `folders`, where None is a class without a folder.
+
+    Args:
+        within: whether images of folders within a class folder are the class's too. They come after the folder's own;
+            links to folders are followed.
+
+    Raises:
+        SimgapError: a link leads back to a folder that it lies in.
     """
     images: list[tuple[str, int]] = []
     ignored = 0
     for label, folder in enumerate(progress(folders, len(folders), f"list {root.name}", "class")):
         if folder is not None:
-            entries = _entries(root / folder)
-            names = [entry.name for entry in entries if is_image(entry.name) and entry.is_file()]
-            images += [(f"{folder}/{name}", label) for name in sorted(names, key=natural_order)]
-            ignored += len(entries) - len(names)
+            names, others = _images_of(root, folder, within)
+            images += [(name, label) for name in names]
+            ignored += others
     return images, ignored

@@ -23,17 +23,17 @@ def _check_names(where: Path, names: tuple[str, ...]) -> None:
 
 
 def find_in_folders(tree: Path, templates: tuple[str, ...]) -> ImageSet:
-    """Find the images of a tree with a folder a class.
+    """Find the images of a tree with a folder a class, those of folders within it too, as torchvision's ImageFolder does.
 
     Class indices follow the folders' names in natural order; underscores in names become spaces.
 
     Raises:
-        SimgapError: there are fewer than two class folders, one has no image, or two give one name.
+        SimgapError: there are fewer than two class folders, one has no image, two give one name, or links go in a circle.
     """
     folders, beside = class_folders(tree)
     names = tuple(folder.replace("_", " ").strip() for folder in folders)
     _check_names(tree, names)
-    images, ignored = images_in(tree, folders)
+    images, ignored = images_in(tree, folders, within=True)
     empty = set(range(len(folders))) - {label for _, label in images}
     if empty:
         raise SimgapError(f"{tree / folders[min(empty)]}: holds no image ({', '.join(IMAGE_SUFFIXES)})")

@@ -21,7 +21,7 @@ from simgap.data.convert.image_set import ImageSet
 from simgap.data.images import BrokenImage, decode
 from simgap.data.shards import MAXIMUM_MEMBER_BYTES, Accounting
 from simgap.errors import SimgapError
-from simgap.files import complete, read_json, remove, sha256_of
+from simgap.files import complete, link_or_copy, read_json, remove, sha256_of
 from simgap.progress import progress
 
 SHARD_IMAGES = 1000
@@ -193,7 +193,7 @@ def write_benchmark(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Ac
     with _shards(found, _beside_query, out, allow_incomplete) as (shards, accounting), complete(out) as partial:
         (partial / "test").mkdir(parents=True)
         for number, shard in enumerate(shards):
-            (partial / "test" / f"{number}.tar").hardlink_to(shard)
+            link_or_copy(shard, partial / "test" / f"{number}.tar")
         (partial / "test" / "nshards.txt").write_text(f"{len(shards)}\n")
         _write_lines(partial / "classnames.txt", found.classnames)
         _write_lines(partial / "zeroshot_classification_templates.txt", found.templates)
@@ -216,6 +216,6 @@ def write_reference(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Ac
     with _shards(found, _beside_reference, out, allow_incomplete) as (shards, accounting), complete(out) as partial:
         partial.mkdir()
         for number, shard in enumerate(shards):
-            (partial / f"{number:05d}.tar").hardlink_to(shard)
+            link_or_copy(shard, partial / f"{number:05d}.tar")
         _write_lines(partial / "classnames.txt", found.classnames)
     return accounting
