@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import MODEL_CONFIG, REPOSITORY
+from conftest import MODEL_CONFIG, REPOSITORY, write_pool
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
-from perf import clip_retrieval, deduplicate, embed, evaluate, prune, similarity
+from perf import clip_retrieval, deduplicate, embed, environment, evaluate, prune, similarity
+from perf import train as perf_train
 from simgap.embed.model import load
 from simgap.errors import SimgapError
+from simgap.train.data import readable_shards
+from simgap.train.train import train
 
 
 def run(program, *options: str) -> str:
@@ -127,3 +130,32 @@ def test_deduplicate(tmp_path: Path) -> None:
     assert quality["dropped"] <= quality["dropped_by_all_pairs"]
     assert 0 < quality["recall_of_planted_pairs"] <= 1
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+
+
+def test_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """open_clip's program is stood in for by as much work as simgap's."""
+    (tmp_path / "model.json").write_text(json.dumps(MODEL_CONFIG))
+    pool = write_pool(tmp_path / "pool", 2, 16)
+    commands: list[list[str]] = []
+
+    def stand_in(*command: str) -> None:
+        commands.append(list(command))
+        seen = int(command[command.index("--train-num-samples") + 1])
+        shards = readable_shards(pool)
+        chosen = perf_train.parameters_of(tmp_path / "model.json", seen, 8, 0, 1)
+        folder = tmp_path / f"stand-in-{len(commands)}"
+        folder.mkdir()
+        train(chosen, 0, shards, 32, folder / "model", folder)
+
+    monkeypatch.setattr(environment, "install", lambda folder, packages: folder)
+    monkeypatch.setattr(environment, "call", stand_in)
+    sizes = ["--samples", "320", "--batch-size", "8", "--workers", "0"]
+    places = ["--pool", str(pool), "--model", str(tmp_path / "model.json"), "--environment", str(tmp_path / "bin")]
+    printed = run(perf_train, *sizes, *places, "--json", str(tmp_path / "out.json"))
+    assert "open_clip_train" in printed
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert set(content["medians"]) == {"open_clip_train", "simgap"}
+    assert all(0 < rate < 1e6 for rates in content["rates"].values() for rate in rates)
+    assert [command[command.index("--train-num-samples") + 1] for command in commands] == ["320", "640"]
+    for command in commands:
+        assert command[command.index("--train-data") + 1] == f"{pool.resolve()}/{{00000..00001}}.tar"

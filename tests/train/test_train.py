@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -170,6 +171,18 @@ def test_micro_batches_and_checkpointed_activations_change_only_rounding(config,
         assert loss == pytest.approx(expected, abs=1e-4)
     for name, weight in weights(tmp_path / "whole").items():
         assert torch.allclose(weight, weights(tmp_path / "other")[name], atol=1e-4), name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_model_changes_only_rounding(config, shards, tmp_path) -> None:
+    plain = run(parameters(config, learning_rate=1e-4), shards, tmp_path / "plain")
+    compiled = run(parameters(config, learning_rate=1e-4, compile=True), shards, tmp_path / "compiled")
+    # Not the very same, or nothing would have been compiled.
+    assert compiled["loss"] != plain["loss"]
+    for (_, loss), (_, expected) in zip(compiled["loss"], plain["loss"], strict=True):
+        assert loss == pytest.approx(expected, abs=1e-5)
+    assert weights(tmp_path / "plain").keys() == weights(tmp_path / "compiled").keys()
 
 
 @pytest.mark.parametrize("micro_batch_size", [8, 4, 2])
