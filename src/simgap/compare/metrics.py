@@ -47,4 +47,7 @@ def flat_metrics(study: Study, comparison: Comparison) -> dict[str, Any]:
         metrics[f"{split}/{benchmark}/accuracy_{shots}_shot"] = float(accuracies.mean())
     for split, info in study.splits.items():
         metrics[f"{split}/kept"] = info.kept
+        control = study.control_of(split)
+        if control is not None:
+            metrics[f"{split}/control"] = control
     return metrics
