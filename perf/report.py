@@ -58,7 +58,7 @@ def outcomes_of(splits: dict[str, Split], benchmarks: list[str], seeds: int, que
     random = np.random.default_rng(0)
 
     def drawn(split: Split, benchmark: str) -> Any:
-        rate = 0.4 if split.kept == 0 else 0.45 if benchmark in split.benchmarks else 0.65
+        rate = 0.2 if split.kept == 0 else 0.4 if benchmark in split.benchmarks else 0.8
         return random.random((seeds, queries)) < rate
 
     places = [(split, benchmark) for split in splits for benchmark in benchmarks]

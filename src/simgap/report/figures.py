@@ -64,7 +64,7 @@ class Look:
     """How a split is drawn."""
 
     colour: str
-    line: str
+    line: str | tuple[int, tuple[int, ...]]
     marker: str
     filled: bool
 
@@ -80,10 +80,11 @@ class Look:
 
 def looks(study: Study) -> dict[str, Look]:
     """Give every split a look of its own, the trained ones first."""
+    # Where colours come again, lines and markers are others: of a control only the marker says which.
     free = cycle(
-        Look(colour, line, marker, True)
-        for line in ("-", "-.", ":")
-        for colour, marker in zip(COLOURS, MARKERS, strict=True)
+        Look(colour, line, MARKERS[(place + turn) % len(MARKERS)], True)
+        for turn, line in enumerate(("-", "-.", (0, (4, 1, 1, 1, 1, 1))))
+        for place, colour in enumerate(COLOURS)
     )
     found = {name: next(free) for name in dict.fromkeys([*study.trained(IMAGENET_LIKE, *BY_SIZE), *study.pruned])}
     for name in study.trained("full", "random"):

@@ -95,9 +95,11 @@ def claim_a(study: Study) -> list[Markup]:
             Markup("Not tested: the study would have to train full, the reference alone and an imagenet-like split.")
         ]
     sentences = []
-    undefined = [name for name in study.benchmarks if not study.has(f"{splits[0]}/{name}/gap_explained")]
+    undefined = list(study.benchmarks)
     for split in splits:
-        sentences += [explained(study, split, name) for name in study.benchmarks if name not in undefined]
+        defined = [name for name in study.benchmarks if study.has(f"{split}/{name}/gap_explained")]
+        undefined = [name for name in undefined if name not in defined]
+        sentences += [explained(study, split, name) for name in defined]
     if undefined:
         sentences.append(
             Markup(
