@@ -279,11 +279,14 @@ def test_what_is_said_of_leaks(tmp_path: Path, interval: tuple[float, float, flo
     study.compared |= dict(
         zip([f"full/val/added_by_copies{end}" for end in ("", "/low", "/high")], interval, strict=True)
     )
+    study.metrics.read("leaks/leaks")["recall"] = 0.5
     said = [text_of(sentence) for sentence in sentences.leaks(study)]
     assert "calibrated on the pool's marks" in said[0]
     assert words in said[1]
     assert len(said) == 2
-    study.metrics.read("leaks/leaks")["calibrated"] = False
+    study.metrics.read("leaks/leaks")["recall"] = 0.49
+    assert "how many leaked is inconclusive" in text_of(sentences.leaks(study)[1])
+    study.metrics.read("leaks/leaks").update(calibrated=False, recall=0.9)
     for end in ("", "/low", "/high"):
         del study.compared[f"full/val/added_by_copies{end}"]
     said = [text_of(sentence) for sentence in sentences.leaks(study)]
@@ -323,7 +326,7 @@ def test_a_study_that_lacks_something_has_a_page(tmp_path: Path, kept: tuple[str
 
 
 def test_every_split_has_a_look_of_its_own(tmp_path: Path) -> None:
-    study = write_study(tmp_path, splits=20, benchmarks=3, seeds=1, queries=20)
+    study = write_study(tmp_path, splits=21, benchmarks=3, seeds=1, queries=20)
     found = looks(study)
     assert set(found) == set(study.runs)
     assert len(set(found.values())) == len(found)

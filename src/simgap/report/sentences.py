@@ -12,6 +12,8 @@ from simgap.report.study import BY_SIZE, COMPARE, IMAGENET_LIKE, LEAKS, Study
 PARAMS_FILE = "params.yaml"
 # A split that keeps more than half of the gap keeps most of it.
 MOST = 0.5
+# Of the marked copies: where a smaller share is found, a count of copies says little.
+FOUND = 0.5
 
 
 def named(name: str) -> Markup:
@@ -154,6 +156,13 @@ def leaks(study: Study) -> list[Markup]:
             number(LEAKS, "recall", "percent"), number(LEAKS, "marked_copies", "count")
         )
     sentences = [how]
+    if found.get("recall", 1) < FOUND:
+        sentences.append(
+            Markup(
+                "The embedder tells fewer than half of the marked copies from other similar images: how many leaked is "
+                "<strong>inconclusive</strong>."
+            )
+        )
     split = study.full() or study.runs[0]
     words: dict[str, list[Markup]] = {"more": [], "less": [], "inconclusive": []}
     clean = []
