@@ -294,6 +294,16 @@ def test_what_is_said_of_leaks(tmp_path: Path, interval: tuple[float, float, flo
     assert said[1:] == ["There is nothing to compare on val: no image is copied, or every one."]
 
 
+def test_which_splits_the_reference_joined(tmp_path: Path) -> None:
+    study = write_study(tmp_path, splits=5, benchmarks=1, seeds=1, queries=20)
+    assert sentences.joined(study) == "The reference joined the training data of every split."
+    for split in study.runs[1:]:
+        study.splits[split]["reference_rows"] = False
+    assert text_of(sentences.joined(study)) == "The reference joined the training data of full."
+    study.splits["full"]["reference_rows"] = False
+    assert text_of(sentences.joined(study)) == "The reference joined the training data of no split."
+
+
 def test_cautions(tmp_path: Path) -> None:
     study = write_study(tmp_path, splits=5, benchmarks=1, seeds=1, queries=40)
     study.splits["pruned-0"]["degenerate"] = True

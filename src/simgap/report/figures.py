@@ -28,6 +28,9 @@ from simgap.report.study import BY_SIZE, IMAGENET_LIKE, Study
 BLACK, GREY, LIGHT = "#000000", "#767676", "#D9D9D9"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+# A line of matplotlib: its name, or where it starts and the lengths of its dashes.
+Line = str | tuple[int, tuple[int, ...]]
+LINES: tuple[Line, ...] = ("-", "-.", (0, (4, 1, 1, 1, 1, 1)))
 # Options by name.
 SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -64,7 +67,7 @@ class Look:
     """How a split is drawn."""
 
     colour: str
-    line: str | tuple[int, tuple[int, ...]]
+    line: Line
     marker: str
     filled: bool
 
@@ -83,7 +86,7 @@ def looks(study: Study) -> dict[str, Look]:
     # Where colours come again, lines and markers are others: of a control only the marker says which.
     free = cycle(
         Look(colour, line, MARKERS[(place + turn) % len(MARKERS)], True)
-        for turn, line in enumerate(("-", "-.", (0, (4, 1, 1, 1, 1, 1))))
+        for turn, line in enumerate(LINES)
         for place, colour in enumerate(COLOURS)
     )
     found = {name: next(free) for name in dict.fromkeys([*study.trained(IMAGENET_LIKE, *BY_SIZE), *study.pruned])}

@@ -64,7 +64,6 @@ def accuracy_table(study: Study) -> list[dict[str, Any]]:
             "control": study.control_of(split),
             "kept": study.splits[split]["kept"],
             "rows": study.metrics.number(f"prune/{split}", "kept", "count"),
-            "reference": study.splits[split]["reference_rows"],
             "cells": [_cell(study, split, benchmark) for benchmark in study.benchmarks],
         }
         for split in study.runs
@@ -176,6 +175,7 @@ def render(study: Study, drawings: list[Drawing], margin: float) -> str:
         leaks=leak_table(study),
         training=training_table(study),
         tables=sorted(path.name for path in study.folders.tables.iterdir()),
+        joined=sentences.joined(study),
         cautions=sentences.cautions(study),
         claim_a=sentences.claim_a(study),
         claim_b=sentences.claim_b(study, margin),

@@ -199,6 +199,14 @@ def leaks(study: Study) -> list[Markup]:
     return sentences
 
 
+def joined(study: Study) -> Markup:
+    """Say which splits were trained on the reference too."""
+    with_reference = [split for split in study.runs if study.splits[split]["reference_rows"]]
+    if len(with_reference) == len(study.runs):
+        return Markup("The reference joined the training data of every split.")
+    return Markup("The reference joined the training data of {}.").format(listed(with_reference) or "no split")
+
+
 def cautions(study: Study) -> list[Markup]:
     """Say what a reader should know before the figures: few seeds, degenerate splits, domains removed."""
     seeds = study.compared["seeds"]
