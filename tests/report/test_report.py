@@ -286,12 +286,14 @@ def test_what_is_said_of_leaks(tmp_path: Path, interval: tuple[float, float, flo
     assert len(said) == 2
     study.metrics.read("leaks/leaks")["recall"] = 0.49
     assert "how many leaked is inconclusive" in text_of(sentences.leaks(study)[1])
-    study.metrics.read("leaks/leaks").update(calibrated=False, recall=0.9)
+    study.metrics.read("leaks/leaks").update({"calibrated": False, "recall": 0.9, "val/copied": 40})
     for end in ("", "/low", "/high"):
         del study.compared[f"full/val/added_by_copies{end}"]
     said = [text_of(sentence) for sentence in sentences.leaks(study)]
     assert "a parameter" in said[0]
-    assert said[1:] == ["There is nothing to compare on val: no image is copied, or every one."]
+    assert said[1:] == ["Every image of val counts as copied."]
+    study.metrics.read("leaks/leaks")["val/copied"] = 0
+    assert text_of(sentences.leaks(study)[-1]) == "No image of val counts as copied."
 
 
 def test_which_splits_the_reference_joined(tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ SETTINGS: dict[Any, Any] = {
     # A class may have a dollar in its name.
     "text.parse_math": False,
 }
+# What a word over curves stands on.
+BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 1}
 # Inches. As wide as a phone's page, so that letters stay legible where the picture is not enlarged.
 WIDTH, HEIGHT = 4.2, 3.2
 LEGEND_LINE = 0.17
@@ -405,7 +407,7 @@ def thresholds(study: Study, styles: dict[str, Look]) -> list[Drawing]:
         axes.axvline(chosen, color=GREY, linewidth=0.8, zorder=0)
         axes.annotate(
             "chosen", (chosen, 1), xycoords=("data", "axes fraction"), xytext=(3, -2), textcoords="offset points", va="top",
-            color=GREY,
+            color=GREY, bbox=BEHIND,
         )  # fmt: skip
         axes.set(xlabel="threshold, cosine", ylabel="rows of full pruned, per cent", ylim=(0, None))
         _in_percent(axes)
@@ -554,7 +556,7 @@ def leaks(study: Study, styles: dict[str, Look], threshold: float) -> list[Drawi
         axes.axvline(threshold, color=GREY, linewidth=0.8)
         axes.annotate(
             "threshold", (threshold, 1), xycoords=("data", "axes fraction"), xytext=(-3, -2), textcoords="offset points",
-            va="top", ha="right", color=GREY,
+            va="top", ha="right", color=GREY, bbox=BEHIND,
         )  # fmt: skip
         axes.set(xlabel="similarity to the nearest pool row, cosine", ylabel="queries at or above, per cent")
         axes.set_xlim(min(lowest, threshold), None)

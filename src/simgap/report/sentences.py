@@ -192,10 +192,11 @@ def leaks(study: Study) -> list[Markup]:
                 named(split), listed(words["inconclusive"])
             )
         )
-    if clean:
-        sentences.append(
-            Markup("There is nothing to compare on {}: no image is copied, or every one.").format(listed(clean))
-        )
+    none = [benchmark for benchmark in clean if not found[f"{benchmark}/copied"]]
+    every = [benchmark for benchmark in clean if benchmark not in none]
+    for word, names in (("No", none), ("Every", every)):
+        if names:
+            sentences.append(Markup("{} image of {} counts as copied.").format(word, listed(names)))
     return sentences
 
 
