@@ -8,13 +8,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from perf.report import MARGIN, read_study, write_study
 from simgap.report import sentences
-from simgap.report.figures import _apart, drawings_of, looks
+from simgap.report.figures import POINTS, _apart, _cumulative, _list_matrix, drawings_of, looks
 from simgap.report.page import render, write_report
 from simgap.report.study import Study
 
@@ -359,6 +361,24 @@ def test_places_that_are_alike_are_drawn_apart(places: list[int]) -> None:
     if max(places):
         same = [moved[str(number)] for number, place in enumerate(places) if place == places[0]]
         assert len(set(same)) == len(same)
+
+
+@pytest.mark.parametrize("count", [1, 7, POINTS, 5 * POINTS + 3])
+def test_a_distribution_is_drawn_as_it_is(count: int) -> None:
+    values = np.random.default_rng(count).integers(0, 50 * count, count).astype(np.float32)
+    x, share = _cumulative(values)
+    assert len(x) == min(count, POINTS)
+    assert (x[0], x[-1], share[-1]) == (values.min(), values.max(), 1)
+    for place, found in zip(x[::13], share[::13], strict=True):
+        assert (values < place).mean() < found <= (values <= place).mean() + 1e-12
+
+
+def test_lists_of_neighbours_may_be_shorter() -> None:
+    column = pa.chunked_array([[[0.5, 0.25], [0.75]], [[], [1.0, 0.0]]], pa.list_(pa.float32()))
+    found = _list_matrix(column)
+    assert found.dtype == np.float32
+    assert np.array_equal(found, [[0.5, 0.25], [0.75, np.nan], [np.nan, np.nan], [1, 0]], equal_nan=True)
+    assert _list_matrix(pa.chunked_array([[[], []]], pa.list_(pa.float32()))).shape == (2, 0)
 
 
 SORT = """<script>

@@ -15,6 +15,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -56,6 +57,8 @@ BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 1}
 # Inches. As wide as a phone's page, so that letters stay legible where the picture is not enlarged.
 WIDTH, HEIGHT = 4.2, 3.2
 LEGEND_LINE = 0.17
+# Of a curve that shows a distribution.
+POINTS = 1000
 # Classes of a figure, those of which most is pruned.
 CLASSES = 20
 # How far apart intervals of splits of the same size are drawn, as a share of the largest.
@@ -171,18 +174,24 @@ def _in_percent(axes: Axes, axis: str = "y") -> None:
     getattr(axes, f"{axis}axis").set_major_formatter(lambda share, _: FORMATS["number"](round(100 * share, 6)))
 
 
+def _cumulative(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give ascending values and the share at or below each; of many values as many as a figure can show."""
+    ordered = np.sort(values).astype(np.float64)
+    shown = np.unique(np.linspace(0, len(ordered) - 1, min(len(ordered), POINTS)).round().astype(np.int64))
+    return ordered[shown], (shown + 1) / len(ordered)
+
+
 def _steps(axes: Axes, values: NDArray[np.float32], label: str, options: dict[str, Any]) -> None:
     """Draw the share of values at or below x."""
-    axes.step(np.sort(values), np.arange(1, len(values) + 1) / len(values), where="post", label=label, **options)
+    axes.step(*_cumulative(values), where="post", label=label, **options)
 
 
 def _list_matrix(column: Any) -> NDArray[np.float32]:
     """Give lists of one length, or shorter where fewer rows are kept, as [queries, k]; NaN where there is none."""
-    lists = column.to_pylist()
-    width = max((len(values) for values in lists), default=0)
-    return np.array([values + [np.nan] * (width - len(values)) for values in lists], np.float32).reshape(
-        len(lists), width
-    )
+    lengths = pc.list_value_length(column).to_numpy()
+    matrix = np.full((len(lengths), lengths.max(initial=0)), np.nan, np.float32)
+    matrix[np.arange(matrix.shape[1]) < lengths[:, None]] = pc.list_flatten(column).to_numpy()
+    return matrix
 
 
 def _value(study: Study, key: str) -> tuple[float, float, float]:
@@ -548,11 +557,9 @@ def leaks(study: Study, styles: dict[str, Look], threshold: float) -> list[Drawi
         shapes = cycle((colour, line) for line in ("-", "--", "-.") for colour in COLOURS)
         lowest = 1.0
         for benchmark, (colour, line) in zip(study.benchmarks, shapes, strict=False):
-            values = np.sort(study.queries[benchmark].column("pool_similarity").to_numpy())[::-1].astype(np.float64)
-            axes.step(
-                values, np.arange(1, len(values) + 1) / len(values), color=colour, linestyle=line, label=benchmark
-            )
-            lowest = min(lowest, float(np.median(values)))
+            lower, share = _cumulative(-study.queries[benchmark].column("pool_similarity").to_numpy())
+            axes.step(-lower, share, color=colour, linestyle=line, label=benchmark)
+            lowest = min(lowest, -float(np.median(lower)))
         axes.axvline(threshold, color=GREY, linewidth=0.8)
         axes.annotate(
             "threshold", (threshold, 1), xycoords=("data", "axes fraction"), xytext=(-3, -2), textcoords="offset points",
