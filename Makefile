@@ -34,9 +34,9 @@ test-all: lint ## the same with the slow tests
 demo: environment ## the whole toy study from an empty cache, then the comparison table
 	dvc repro
 	simgap track
-	@cat report/table.txt
+	@cat report/tables/table.txt
 	@echo
-	@echo 'The table with claims A and B: report/table.md. Compare runs: make ui. Another threshold: dvc exp run -S threshold=0.05'
+	@echo 'The report: report/index.html. Compare runs: make ui. Another threshold: dvc exp run -S threshold=0.05'
 
 .PHONY: study
 study: environment ## a study of another preset, as an experiment: make study PRESET=pacs DATA=folder

@@ -9,7 +9,7 @@ from simgap.compare.metrics import flat_metrics
 from simgap.compare.report import markdown_report, text_table
 from simgap.compare.study import read_study
 from simgap.compare.tables import write_tables
-from simgap.files import complete, write_json
+from simgap.files import complete, read_json, write_json
 from simgap.stage import PATH, Params, stage
 from simgap.tracking.track import try_track
 
@@ -19,16 +19,25 @@ from simgap.tracking.track import try_track
 @click.option("--similarity", type=PATH, required=True)
 @click.option("--profiles", type=PATH, required=True)
 @click.option("--evaluations", type=PATH, required=True)
+@click.option("--leaks", type=PATH, required=True)
 @click.option("--out", type=PATH, required=True)
 @click.option("--metrics", type=PATH, required=True)
 def main(
-    params: Params, splits: Path, similarity: Path, profiles: Path, evaluations: Path, out: Path, metrics: Path
+    params: Params,
+    splits: Path,
+    similarity: Path,
+    profiles: Path,
+    evaluations: Path,
+    leaks: Path,
+    out: Path,
+    metrics: Path,
 ) -> None:
     study = read_study(
         list(params.runs),
         params.repeats.seeds,
         params.benchmarks.names,
         params.evaluate.few_shot.shots,
+        read_json(leaks)["threshold"],
         splits,
         similarity,
         profiles,

@@ -42,3 +42,10 @@ def test_what_pruning_does_to_its_own_benchmark_exceeds_what_size_does() -> None
     compared = read_json(METRICS / "compare" / "compare.json")
     assert compared["sketch-pruned/sketch/minus_control/high"] < 0
     assert compared["full/val/accuracy"] > 0.3
+
+
+def test_exact_copies_of_test_images_are_found_and_few_others() -> None:
+    found = read_json(METRICS / "leaks" / "leaks.json")
+    assert found["recall/exact"] == 1
+    assert found["recall/near"] > 0.5
+    assert found["false_positive_share"] <= PARAMS.leaks.false_positives

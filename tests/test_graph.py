@@ -17,6 +17,8 @@ pytestmark = pytest.mark.slow
 
 TRAINED = ("full", "imagenet", "sketch-pruned", "sketch-pruned-control")
 BENCHMARKS = ("val", "sketch")
+# What shows the results of whatever ran.
+SHOWN = {"compare", "report"}
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +58,12 @@ def without_seed(stages: list[str]) -> set[str]:
 
 def test_every_stage_runs_once_and_every_run_is_in_mlflow(finished) -> None:
     folder, ran = finished
-    expected = {"draw@toy", "embedder", "embed@pool", "embed@reference", "deduplicate", "ground-truth@toy", "compare"}
-    expected |= {f"{stage}@{name}" for stage in ("embed-benchmark", "similarity") for name in BENCHMARKS}
+    expected = {"draw@toy", "embedder", "embed@pool", "embed@reference", "deduplicate", "ground-truth@toy", "leaks"}
+    expected |= (
+        SHOWN
+        | {"galleries"}
+        | {f"{stage}@{name}" for stage in ("embed-benchmark", "similarity") for name in BENCHMARKS}
+    )
     expected |= {"profile-full@full"} | made("imagenet-like@val-pruned", "imagenet-like@sketch-pruned")
     expected |= made("dissimilar@dissimilar-quarter", "similar@similar-quarter")
     expected |= made("random@sketch-pruned-control", "random@imagenet") | follow(*TRAINED)
@@ -79,7 +85,10 @@ def test_the_default_graph_parses_and_has_every_stage() -> None:
         "profile-imagenet-like",
         "train",
         "evaluate",
+        "leaks",
         "compare",
+        "galleries",
+        "report",
     } <= names
 
 
@@ -92,12 +101,23 @@ def test_a_second_repro_runs_nothing(study: Path) -> None:
     assert run(study, "git", "status", "--porcelain") == ""
 
 
+def test_dvc_plots_shows_the_report_s_figures(study: Path, tmp_path: Path) -> None:
+    figures = sorted((study / "report" / "figures").iterdir())
+    run(study, "dvc", "plots", "show", "--out", str(tmp_path / "plots"))
+    html = (tmp_path / "plots" / "index.html").read_text()
+    assert {"claim-a-gap.png", "thresholds.png", "profile-val.png", "training.png"} <= {file.name for file in figures}
+    for file in figures:
+        assert html.count(file.name) >= 1
+    shown = [file.read_bytes() for file in (tmp_path / "plots" / "static").iterdir()]
+    assert all(file.read_bytes() in shown for file in figures)
+
+
 def test_a_threshold_reruns_the_imagenet_like_prunes_and_what_their_rows_change(study: Path) -> None:
     ran = without_seed(stages_run(run(study, "dvc", "exp", "run", "-S", "threshold=0.05")))
-    certain = made("imagenet-like@val-pruned", "imagenet-like@sketch-pruned") | follow("sketch-pruned") | {"compare"}
+    certain = made("imagenet-like@val-pruned", "imagenet-like@sketch-pruned") | follow("sketch-pruned") | SHOWN
     of_its_size = made("random@sketch-pruned-control") | follow("sketch-pruned-control")
     assert certain <= ran
-    assert ran - certain <= of_its_size | {"ground-truth@toy"}
+    assert ran - certain <= of_its_size | {"ground-truth@toy", "galleries"}
 
 
 def test_a_threshold_that_keeps_the_same_rows_retrains_nothing(study: Path) -> None:
@@ -109,13 +129,15 @@ def test_a_threshold_that_keeps_the_same_rows_retrains_nothing(study: Path) -> N
 def test_a_split_s_own_parameters_rerun_it_and_what_is_sized_by_it(study: Path) -> None:
     change = "prune.imagenet-like.sketch-pruned.benchmarks=[sketch,val]"
     ran = without_seed(stages_run(run(study, "dvc", "exp", "run", "-S", change)))
-    expected = made("imagenet-like@sketch-pruned", "random@sketch-pruned-control") | {"ground-truth@toy", "compare"}
+    expected = (
+        made("imagenet-like@sketch-pruned", "random@sketch-pruned-control") | {"ground-truth@toy", "galleries"} | SHOWN
+    )
     assert ran == expected | follow("sketch-pruned", "sketch-pruned-control")
 
 
-def test_a_new_trained_split_runs_its_own_stages_and_compare(study: Path) -> None:
+def test_a_new_trained_split_runs_its_own_stages_and_what_shows_it(study: Path) -> None:
     ran = without_seed(stages_run(run(study, "dvc", "exp", "run", "-S", "+runs.val-pruned={}")))
-    assert ran == follow("val-pruned") | {"compare"}
+    assert ran == follow("val-pruned") | SHOWN | {"galleries"}
 
 
 def add_metric(folder: Path, name: str) -> None:
@@ -126,10 +148,10 @@ def add_metric(folder: Path, name: str) -> None:
     file.write_text(text.replace(anchor, f'{anchor} f"{{zero_shot}}/{name}": 1,'))
 
 
-def test_an_edited_evaluation_reruns_evaluate_and_compare(study: Path) -> None:
+def test_an_edited_evaluation_reruns_evaluate_and_what_shows_it(study: Path) -> None:
     add_metric(study, "edited")
     ran = without_seed(stages_run(run(study, "dvc", "repro")))
-    assert ran == {f"evaluate@{split}" for split in TRAINED} | {"compare"}
+    assert ran == {f"evaluate@{split}" for split in TRAINED} | SHOWN
 
 
 def test_experiments_elsewhere_run_their_own_code_and_lose_no_run(study: Path) -> None:

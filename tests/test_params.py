@@ -34,6 +34,8 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
     "misspelt below": (lambda c: c["train"].update(bach_size=1), ("train.bach_size", "'batch_size'")),
     "text for a number": (lambda c: c["train"].update(batch_size="64"), ("train.batch_size", "'64'")),
     "out of range": (lambda c: c["train"].update(batch_size=0), ("train.batch_size", "0", "at least 1")),
+    "nothing to calibrate on": (lambda c: c.update(ground_truth={}), ("leaks.threshold", "null", "ground_truth")),
+    "leaks out of range": (lambda c: c["leaks"].update(threshold=2.0), ("leaks.threshold", "2.0")),
     "unknown rule": (lambda c: c["prune"].update(imagenet_lik={}), ("prune.imagenet_lik",)),
     "misspelt in a split": (
         lambda c: c["prune"]["imagenet-like"].update(x={"benchmark": ["val"]}),

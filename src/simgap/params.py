@@ -18,6 +18,7 @@ from simgap.embed.config import named_config, read_model_config
 from simgap.embed.parameters import EmbedderParameters, EmbedParameters
 from simgap.errors import SimgapError
 from simgap.evaluate.parameters import EvaluateParameters
+from simgap.leaks.parameters import LeakParameters
 from simgap.prune.rules import JOINS
 from simgap.similarity.parameters import SimilarityParameters
 from simgap.toy.parameters import DrawParameters
@@ -131,6 +132,7 @@ class Params:
     deduplicate: DeduplicateParameters
     prune: PruneParameters
     ground_truth: dict[str, GroundTruthParameters]
+    leaks: LeakParameters
     train: TrainParameters
     runs: dict[str, dict[str, Any]]
     repeats: RepeatsParameters
@@ -315,7 +317,7 @@ def load_params(path: Path) -> Params:
             draw.check()
         for block in (params.embedder, params.embed, params.similarity, params.deduplicate):
             block.check()
-        for other in (params.train, params.evaluate, params.compare):
+        for other in (params.leaks, params.train, params.evaluate, params.compare):
             other.check()
         for truth in params.ground_truth.values():
             truth.check()
@@ -342,5 +344,9 @@ def load_params(path: Path) -> Params:
         raise SimgapError(f"{path}: threshold: {params.threshold!r} should have nine significant digits at most")
     if not params.repeats.seeds or len(set(params.repeats.seeds)) != len(params.repeats.seeds):
         raise SimgapError(f"{path}: repeats.seeds: {params.repeats.seeds} should name each seed once, and one at least")
+    if params.leaks.threshold is None and not params.ground_truth:
+        raise SimgapError(
+            f"{path}: leaks.threshold: is null, but ground_truth names no marks to calibrate it on; give a similarity"
+        )
     _check_splits(params, str(path))
     return params

@@ -70,4 +70,4 @@ def run_study(preset: str, data: Path | None) -> str:
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     import dvc.api
 
-    return str(dvc.api.read("report/table.txt", rev=preset))
+    return str(dvc.api.read("report/tables/table.txt", rev=preset))

@@ -36,6 +36,7 @@ def study(similarity: dict[str, np.ndarray], correct: dict[str, np.ndarray]) -> 
         list(range(seeds)),
         {"val": np.zeros(IMAGES, np.int64)},
         {"val": np.ones(IMAGES, bool)},
+        {},
         {(split, "val"): outcomes for split, outcomes in correct.items()},
         {},
         {(split, "val"): values for split, values in similarity.items()},

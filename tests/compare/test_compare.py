@@ -28,6 +28,7 @@ from simgap.compare.bootstrap import (
     verdict,
 )
 from simgap.compare.compare import compare
+from simgap.compare.leaks import Leaks
 from simgap.compare.metrics import flat_metrics
 from simgap.compare.parameters import CompareParameters
 from simgap.compare.report import markdown_report, text_table
@@ -228,7 +229,8 @@ def study() -> Study:
     labels = {benchmark: np.arange(200) % 7 for benchmark in benchmarks}
     similarity = {place: random.random(200) * 0.4 + 0.6 for place in correct}
     few_shot = {("full", "val", 10): np.array([[0.5, 0.6], [0.7, 0.2]])}
-    return Study(splits, 80, benchmarks, [0, 1], labels, used, correct, top5, similarity, few_shot)
+    copied = {"val": np.zeros(200, bool), "sketch": np.arange(200) % 8 == 0}
+    return Study(splits, 80, benchmarks, [0, 1], labels, used, copied, correct, top5, similarity, few_shot)
 
 
 def test_cells(study: Study) -> None:
@@ -305,7 +307,15 @@ def test_long_tables(study: Study, tmp_path: Path) -> None:
     comparison = compare(PARAMETERS, study)
     write_tables(study, comparison, tmp_path)
     tables = {path.stem: list(csv.DictReader(path.open())) for path in tmp_path.iterdir()}
-    assert set(tables) == {"accuracy", "by_similarity", "change_by_similarity", "robustness", "few_shot"}
+    assert set(tables) == {
+        "accuracy",
+        "by_similarity",
+        "change_by_similarity",
+        "leaks",
+        "robustness",
+        "lines",
+        "few_shot",
+    }
     row = next(
         row
         for row in tables["accuracy"]
@@ -385,6 +395,7 @@ def test_columns_of_long_names_stay_apart(study: Study) -> None:
         benchmarks=["val", long],
         labels={"val": study.labels["val"], long: study.labels["sketch"]},
         used_by_rule={"val": study.used_by_rule["val"], long: study.used_by_rule["sketch"]},
+        copied={"val": study.copied["val"], long: study.copied["sketch"]},
         correct={(s, b.replace("sketch", long)): found for (s, b), found in study.correct.items()},
         correct_top5={},
         similarity={(s, b.replace("sketch", long)): found for (s, b), found in study.similarity.items()},
@@ -394,15 +405,57 @@ def test_columns_of_long_names_stay_apart(study: Study) -> None:
     assert {len(line.rstrip().removesuffix("*")) for line in lines[3:]} == {len(lines[2]) - 1}
 
 
+def test_leaks(study: Study, tmp_path: Path) -> None:
+    comparison = compare(PARAMETERS, study)
+    correct, copied = study.correct["pruned", "sketch"], study.copied["sketch"]
+    found = comparison.leaks["pruned", "sketch"]
+    assert found.copied == 25
+    whole = correct.mean()
+    expected = (correct[:, copied].mean(), correct[:, ~copied].mean(), whole - correct[:, ~copied].mean())
+    for estimated, value in zip((found.of_copies, found.without_copies, found.added_by_copies), expected, strict=True):
+        assert estimated is not None
+        assert estimated.value == pytest.approx(value)
+        assert estimated.low < value < estimated.high
+    # An eighth of the images decides little: the difference is paired.
+    assert found.added_by_copies.high - found.added_by_copies.low < found.without_copies.high - found.without_copies.low
+    clean = comparison.leaks["pruned", "val"]
+    assert clean == Leaks(0, None, clean.without_copies, None)
+    assert clean.without_copies is not None
+    assert clean.without_copies.value == pytest.approx(study.correct["pruned", "val"].mean())
+    study.copied["val"] = np.ones(200, bool)
+    leaked = compare(PARAMETERS, study).leaks["pruned", "val"]
+    assert (leaked.copied, leaked.without_copies, leaked.added_by_copies) == (200, None, None)
+    metrics = flat_metrics(study, comparison)
+    assert metrics["full/sketch/added_by_copies/low"] == comparison.leaks["full", "sketch"].added_by_copies.low
+    assert metrics["full/val/without_copies"] == pytest.approx(study.correct["full", "val"].mean())
+    assert not [key for key in metrics if "copies" in key and not key.startswith("full/")]
+    write_tables(study, comparison, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "leaks.csv").open()))
+    row = next(
+        row for row in rows if (row["split"], row["benchmark"], row["figure"]) == ("pruned", "sketch", "of_copies")
+    )
+    assert row["copied"] == "25"
+    assert float(row["value"]) == pytest.approx(expected[0])
+    (line,) = csv.DictReader((tmp_path / "lines.csv").open())
+    assert line["benchmark"] == "sketch"
+    assert float(line["slope"]) == pytest.approx(comparison.lines["sketch"].slope)
+
+
+def test_the_control_is_named_in_the_metrics(study: Study) -> None:
+    metrics = flat_metrics(study, compare(PARAMETERS, study))
+    assert {key: value for key, value in metrics.items() if key.endswith("/control")} == {"pruned/control": "control"}
+
+
 def test_every_table_marks_what_the_rule_used(study: Study, tmp_path: Path) -> None:
     study.few_shot["pruned", "sketch", 10] = study.few_shot["full", "val", 10]
     comparison = compare(PARAMETERS, study)
     write_tables(study, comparison, tmp_path)
     for path in tmp_path.iterdir():
-        rows = list(csv.DictReader(path.open()))
+        # A line is of random splits, which use nothing.
+        rows = [row for row in csv.DictReader(path.open()) if path.stem != "lines"]
         for row in rows:
             assert row["benchmark_was"] == comparison.cells[row["split"], row["benchmark"]].mark
-        assert {row["benchmark_was"] for row in rows} == {"held out", "used by the rule"}
+        assert {row["benchmark_was"] for row in rows} == ({"held out", "used by the rule"} if rows else set())
 
 
 def test_tables_of_similarity_and_robustness(study: Study, tmp_path: Path) -> None:
@@ -470,7 +523,9 @@ def test_a_split_that_keeps_too_little_is_flagged(study: Study) -> None:
 
 LABELS = pa.array([0, 1, 1], pa.int32())
 ROWS = pa.array([0, 1, 2], pa.int32())
-QUERIES = pa.table({"row": ROWS, "label": LABELS, "used_by_rule": [True, True, False]})
+QUERIES = pa.table(
+    {"row": ROWS, "label": LABELS, "used_by_rule": [True, True, False]} | {"pool_similarity": [0.5, 0.7, 0.9]}
+)
 PROFILE = pa.table({"row": ROWS, "similarity": [0.1, 0.2, 0.3], "similarity_with_reference": [0.4, 0.5, 0.6]})
 
 
@@ -497,7 +552,7 @@ def on_disk(tmp_path: Path) -> Path:
 
 def _read(folder: Path) -> Study:
     places = [folder / name for name in ("splits", "similarity", "profiles", "evaluations")]
-    return read_study(["full", "alone"], [0, 1], ["val"], [5], *places)
+    return read_study(["full", "alone"], [0, 1], ["val"], [5], 0.7, *places)
 
 
 def test_reading_a_study(on_disk: Path) -> None:
@@ -505,6 +560,7 @@ def test_reading_a_study(on_disk: Path) -> None:
     assert found.correct["full", "val"].tolist() == [[True, False, True], [True, True, True]]
     assert found.correct_top5["full", "val"].tolist() == found.correct["full", "val"].tolist()
     assert found.few_shot["full", "val", 5] == pytest.approx(np.array([[2 / 3, 1], [1, 1]]))
+    assert found.copied["val"].tolist() == [False, False, True]
     # What the split was trained on: the reference joined the one and not the other.
     assert found.similarity["full", "val"] == pytest.approx([0.1, 0.2, 0.3])
     assert found.similarity["alone", "val"] == pytest.approx([0.4, 0.5, 0.6])

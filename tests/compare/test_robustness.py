@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from simgap.compare.parameters import CompareParameters
 from simgap.compare.resamples import Resamples
-from simgap.compare.robustness import clipped_logit, fit_line, random_splits, robustness
+from simgap.compare.robustness import clipped_logit, fit_line, fitted_lines, random_splits, robustness
 from simgap.compare.study import Study
 from simgap.prune.split import Split
 
@@ -30,7 +30,7 @@ def study(rates: dict[str, tuple[list[float], list[float]]]) -> Study:
     correct = {(n, b): outcomes(of[i]) for n, of in rates.items() for i, b in enumerate(("val", "sketch"))}
     labels = {name: np.zeros(IMAGES, np.int64) for name in ("val", "sketch")}
     used = {name: np.ones(IMAGES, bool) for name in ("val", "sketch")}
-    return Study(splits, 80, ["val", "sketch"], [0, 1], labels, used, correct, {}, {}, {})
+    return Study(splits, 80, ["val", "sketch"], [0, 1], labels, used, {}, correct, {}, {}, {})
 
 
 def measure(rates: dict[str, tuple[list[float], list[float]]]):
@@ -104,9 +104,21 @@ def test_intervals_against_a_line_fitted_in_every_resample() -> None:
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(residuals[1:], (0.025, 0.975))))
 
 
+def test_the_line_as_measured_is_the_one_that_residuals_are_from() -> None:
+    made = study(RATES)
+    (line,) = fitted_lines(made, "val").values()
+    models = [(p, s) for name in ("full", "half", "quarter") for p, s in zip(*RATES[name], strict=True)]
+    slope, intercept = np.polyfit([logit(p) for p, _ in models], [logit(s) for _, s in models], 1)
+    assert (line.slope, line.intercept) == pytest.approx((slope, intercept))
+    assert (line.first, line.last) == (0.55, 0.82)
+    alike = study({"full": ([1, 1], [0.5, 0.5]), "half": ([1, 1], [0.4, 0.4])})
+    assert fitted_lines(alike, "val") == {}
+
+
 def test_one_size_gives_no_line() -> None:
     made = study({name: RATES[name] for name in ("half", "pruned", "alone")})
     assert random_splits(made) == []
+    assert fitted_lines(made, "val") == {}
     found = robustness(made, Resamples(PARAMETERS, made), "val")["sketch"]
     assert set(found) == {"half", "pruned", "alone"}
     assert all(each.effective is None and each.relative is None for each in found.values())

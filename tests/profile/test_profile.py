@@ -16,11 +16,12 @@ from simgap.errors import SimgapError
 from simgap.profile import certificate
 from simgap.profile import profile as profiles
 from simgap.profile.certificate import certify, check_bound, queries_to_check
-from simgap.profile.profile import known_similarity, profile, threshold_curve
+from simgap.profile.profile import known_nearest, profile, rows_by_class, threshold_curve
 from simgap.prune.prune import prune_imagenet_like, prune_random
 from simgap.prune.split import Split, read_keep, read_split, write_split
 from simgap.similarity.columns import QUERIES_FILE, Similarity
 from simgap.similarity.measure import measure
+from simgap.similarity.nearest import Nearest
 from simgap.similarity.parameters import SimilarityParameters
 
 ROWS, QUERIES = 120, 9
@@ -97,13 +98,17 @@ def test_a_profile_is_what_a_plain_scan_gives(study, share, seed, block) -> None
     similarity = study.table().column("similarity")
     assert similarity.null_count == (0 if keep.any() else QUERIES)
     assert np.array_equal(similarity.to_numpy(zero_copy_only=False) if keep.any() else kept, kept)
+    for query, rows in enumerate(study.table().column("nearest_rows").to_pylist()):
+        assert rows == sorted(np.flatnonzero(keep), key=lambda row: (-exact[row, query], row))[:2]
+        stored = study.table().column("nearest_similarities")[query].as_py()
+        assert stored == exact[rows, query].astype(np.float32).tolist()
     joined = study.table().column("similarity_with_reference").to_numpy()
     assert np.array_equal(joined, np.maximum(kept, reference))
     gap = np.maximum(kept, reference).astype(float) - reference.astype(float)
     assert metrics["val/gap_to_reference_mean"] == pytest.approx(gap.mean(), abs=1e-12)
     if keep.any():
         order = [sorted(range(ROWS), key=lambda row: (-exact[row, q], row))[:2] for q in range(QUERIES)]
-        assert metrics["val/queries_rescanned"] == sum(not keep[rows].any() for rows in order)
+        assert metrics["val/queries_rescanned"] == sum(keep[rows].sum() < min(2, keep.sum()) for rows in order)
         assert metrics["val/nearer_than_reference_share"] == (kept > reference).mean()
         assert metrics["val/similarity/smallest"] == kept.min()
         assert metrics["val/similarity/mean"] == pytest.approx(kept.astype(float).mean(), abs=1e-12)
@@ -111,13 +116,28 @@ def test_a_profile_is_what_a_plain_scan_gives(study, share, seed, block) -> None
         assert set(metrics) == {"val/gap_to_reference_mean"}
 
 
-def test_the_first_kept_of_the_stored_rows_is_the_nearest() -> None:
+def test_the_kept_ones_of_the_stored_rows_come_first() -> None:
     keep = np.array([False, True, False, True])
     rows = np.array([[0, 1, 3], [2, 0, -1], [3, 1, 0], [-1, -1, -1]])
-    similarities = np.array([[0.9, 0.8, 0.7], [0.5, 0.4, -np.inf], [0.3, 0.3, 0.1], [-np.inf] * 3], np.float32)
-    known = known_similarity(keep, rows, similarities)
-    assert known.dtype == np.float32
-    assert known.tolist() == [np.float32(0.8), -np.inf, np.float32(0.3), -np.inf]
+    similarities = np.array([[0.9, 0.8, 0.7], [0.5, 0.4, -np.inf], [0.3, 0.3, 0.1], [-np.inf] * 3])
+    known = known_nearest(keep, Nearest(similarities, rows))
+    none = -np.inf
+    assert known.row.tolist() == [[1, 3, -1], [-1, -1, -1], [3, 1, -1], [-1, -1, -1]]
+    assert known.similarity.tolist() == [[0.8, 0.7, none], [none] * 3, [0.3, 0.3, none], [none] * 3]
+
+
+@given(seed=st.integers(0, 1000), block=st.integers(1, 70))
+def test_rows_are_counted_by_the_class_of_their_nearest_query(seed: int, block: int) -> None:
+    random = np.random.default_rng(seed)
+    labels, nearest = random.integers(0, 4, 9).astype(np.int32), random.integers(0, 9, 50).astype(np.int32)
+    full = random.random(50) < 0.9
+    keep = full & (random.random(50) < 0.5)
+    with in_blocks_of(block):
+        of_full, of_kept = rows_by_class(full, keep, nearest, labels)
+    assert len(of_full) == labels.max() + 1
+    for label in range(len(of_full)):
+        rows = [row for row in range(50) if labels[nearest[row]] == label]
+        assert (of_full[label], of_kept[label]) == (full[rows].sum(), keep[rows].sum())
 
 
 def test_a_pool_of_fewer_rows_than_neighbours(store, tmp_path) -> None:

@@ -7,9 +7,10 @@ from typing import TypeVar
 
 from simgap.compare.bootstrap import RATE, Estimate, accuracy, estimate, gap_explained, mean_per_class_recall, verdict
 from simgap.compare.by_similarity import Bin, Change, accuracy_by_similarity, change_by_similarity
+from simgap.compare.leaks import Leaks, leaks
 from simgap.compare.parameters import CompareParameters
 from simgap.compare.resamples import ALL, HELD_OUT, QUERIES, RULE_QUERIES, Resamples
-from simgap.compare.robustness import Robustness, robustness
+from simgap.compare.robustness import Line, Robustness, fitted_lines, robustness
 from simgap.compare.study import Study
 from simgap.progress import progress
 
@@ -141,13 +142,17 @@ class Comparison:
         cells: accuracies, differences and claims.
         by_similarity: see `accuracy_by_similarity`.
         changes: see `change_by_similarity`.
+        leaks: see `leaks`.
         robustness: see `robustness`.
+        lines: by benchmark, see `fitted_lines`.
     """
 
     cells: dict[tuple[str, str], Cell]
     by_similarity: dict[tuple[str, str], list[Bin]]
     changes: dict[tuple[str, str], Change]
+    leaks: dict[tuple[str, str], Leaks]
     robustness: dict[tuple[str, str], Robustness]
+    lines: dict[str, Line]
 
 
 def _by_split(study: Study, found: dict[str, dict[str, Found]]) -> dict[tuple[str, str], Found]:
@@ -169,13 +174,17 @@ def compare(parameters: CompareParameters, study: Study) -> Comparison:
     cells: dict[str, dict[str, Cell]] = {}
     by_similarity: dict[str, dict[str, list[Bin]]] = {}
     changes: dict[str, dict[str, Change]] = {}
+    leaked: dict[str, dict[str, Leaks]] = {}
     for benchmark in progress(study.benchmarks, len(study.benchmarks), "compare", "benchmark"):
         cells[benchmark] = _cells(parameters, study, resamples, benchmark)
         by_similarity[benchmark] = accuracy_by_similarity(study, resamples, benchmark)
         changes[benchmark] = change_by_similarity(study, resamples, benchmark)
+        leaked[benchmark] = leaks(study, resamples, benchmark)
     return Comparison(
         _by_split(study, cells),
         _by_split(study, by_similarity),
         _by_split(study, changes),
+        _by_split(study, leaked),
         _by_split(study, robustness(study, resamples, parameters.without_shift)),
+        fitted_lines(study, parameters.without_shift),
     )

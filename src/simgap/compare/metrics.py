@@ -36,10 +36,18 @@ def flat_metrics(study: Study, comparison: Comparison) -> dict[str, Any]:
         add(place, change.slopes[ALL])
         add(f"{place}/rule_queries", change.slopes.get(RULE_QUERIES))
         add(f"{place}/held_out", change.slopes.get(HELD_OUT))
+    for (split, benchmark), leaks in comparison.leaks.items():
+        # What copies add is asked of the whole pool; the other splits' figures are in leaks.csv.
+        if split == (study.full() or next(iter(study.splits))):
+            for figure in ("of_copies", "without_copies", "added_by_copies"):
+                add(f"{split}/{benchmark}/{figure}", getattr(leaks, figure))
     for (split, benchmark), found in comparison.robustness.items():
         add(f"{split}/{benchmark}/effective_robustness", found.effective)
     for (split, benchmark, shots), accuracies in study.few_shot.items():
         metrics[f"{split}/{benchmark}/accuracy_{shots}_shot"] = float(accuracies.mean())
     for split, info in study.splits.items():
         metrics[f"{split}/kept"] = info.kept
+        control = study.control_of(split)
+        if control is not None:
+            metrics[f"{split}/control"] = control
     return metrics

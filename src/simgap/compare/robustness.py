@@ -35,6 +35,21 @@ class Robustness:
     beyond_the_line: bool
 
 
+@dataclass(frozen=True)
+class Line:
+    """Of the accuracy under a shift on the accuracy without, both as logits.
+
+    Attributes:
+        slope, intercept: of the logits.
+        first, last: the smallest and the largest accuracy without shift that it was fitted on.
+    """
+
+    slope: float
+    intercept: float
+    first: float
+    last: float
+
+
 def clipped_logit(accuracies: Figures, images: int) -> Figures:
     """Give the logit of accuracies clipped to [1 / 2n, 1 - 1 / 2n], of n images."""
     edge = 1 / (2 * images)
@@ -61,6 +76,28 @@ def random_splits(study: Study) -> list[str]:
     """Name the splits that the line is fitted on, full and the random ones; none where they are of fewer than two sizes."""
     names = [name for name, split in study.splits.items() if split.rule in ("full", "random") and split.kept]
     return names if len({study.splits[name].kept for name in names}) > 1 else []
+
+
+def fitted_lines(study: Study, without_shift: str) -> dict[str, Line]:
+    """Give the line as measured, by benchmark with a shift; none where there are too few random splits or x does not vary."""
+    baselines = random_splits(study)
+    if not baselines:
+        return {}
+
+    def of_models(benchmark: str) -> Figures:
+        return np.concatenate([study.correct[split, benchmark].mean(axis=1) for split in baselines])[None]
+
+    def logits(benchmark: str) -> Figures:
+        return clipped_logit(of_models(benchmark), len(study.labels[benchmark]))
+
+    plain, x = of_models(without_shift), logits(without_shift)
+    lines = {}
+    for benchmark in study.benchmarks:
+        if benchmark != without_shift:
+            slopes, intercepts = fit_line(x, logits(benchmark), np.ones_like(x))
+            if np.isfinite(slopes[0]):
+                lines[benchmark] = Line(float(slopes[0]), float(intercepts[0]), float(plain.min()), float(plain.max()))
+    return lines
 
 
 def robustness(study: Study, resamples: Resamples, without_shift: str) -> dict[str, dict[str, Robustness]]:

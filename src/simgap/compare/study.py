@@ -27,6 +27,7 @@ class Study:
         seeds: training seeds.
         labels: by benchmark: int64 [images].
         used_by_rule: by benchmark: the images that are queries of rules, bool [images].
+        copied: by benchmark: the images with a copy in the pool, bool [images].
         correct: by (split, benchmark): top-1 outcomes, bool [seeds, images].
         correct_top5: the same for top-5, without benchmarks of fewer than five classes.
         similarity: by (split, benchmark): s_q of what the split is trained on, the reference included where it joined,
@@ -40,6 +41,7 @@ class Study:
     seeds: list[int]
     labels: dict[str, NDArray[np.int64]]
     used_by_rule: dict[str, NDArray[np.bool_]]
+    copied: dict[str, NDArray[np.bool_]]
     correct: dict[tuple[str, str], NDArray[np.bool_]]
     correct_top5: dict[tuple[str, str], NDArray[np.bool_]]
     similarity: dict[tuple[str, str], NDArray[np.float64]]
@@ -132,6 +134,7 @@ def read_study(
     seeds: list[int],
     benchmarks: list[str],
     shots: list[int],
+    leak_threshold: float,
     splits: Path,
     similarity: Path,
     profiles: Path,
@@ -141,17 +144,21 @@ def read_study(
 
     Args:
         shots: numbers of reference images a class with which models were evaluated.
+        leak_threshold: similarity to the pool above which an image counts as copied.
 
     Raises:
         SimgapError: a table is missing, cannot be read or lacks a column, an evaluation or a profile has other images than
             the benchmark's queries, or two evaluations on a benchmark have other columns or other numbers of shots.
     """
     read = {run: read_split(splits / run) for run in runs}
-    study = Study(read, read_split(splits / "full").kept, benchmarks, seeds, {}, {}, {}, {}, {}, {})
+    study = Study(read, read_split(splits / "full").kept, benchmarks, seeds, {}, {}, {}, {}, {}, {}, {})
     for benchmark in benchmarks:
         measured = similarity / benchmark
-        queries = _read_table(measured / "queries.parquet", ["row", "label", "used_by_rule"], "measure anew")
+        queries = _read_table(
+            measured / "queries.parquet", ["row", "label", "used_by_rule", "pool_similarity"], "measure anew"
+        )
         study.used_by_rule[benchmark] = queries.column("used_by_rule").to_numpy()
+        study.copied[benchmark] = queries.column("pool_similarity").to_numpy() > leak_threshold
         study.labels[benchmark] = queries.column("label").to_numpy().astype(np.int64)
         paths = {(run, seed): evaluations / f"{run}-{seed}" / f"{benchmark}.parquet" for run in runs for seed in seeds}
         tables = {model: _read_evaluation(path, queries, measured, shots) for model, path in paths.items()}

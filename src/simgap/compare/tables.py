@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from simgap.compare.bootstrap import Estimate
@@ -68,6 +69,23 @@ def robustness_rows(comparison: Comparison) -> Iterator[Row]:
                 yield about | _interval(found)
 
 
+def line_rows(comparison: Comparison) -> Iterator[Row]:
+    """Give the lines of robustness, of logits, and the accuracies without shift that they were fitted on."""
+    for benchmark, line in comparison.lines.items():
+        yield {"benchmark": benchmark, **asdict(line)}
+
+
+def leak_rows(comparison: Comparison) -> Iterator[Row]:
+    """Give accuracy on the images with a copy in the pool, on the others, and what the copies add to the whole."""
+    for (split, benchmark), leaks in comparison.leaks.items():
+        for figure in ("of_copies", "without_copies", "added_by_copies"):
+            found = getattr(leaks, figure)
+            if found is not None:
+                yield (
+                    _about(comparison, split, benchmark) | {"copied": leaks.copied, "figure": figure} | _interval(found)
+                )
+
+
 def few_shot_rows(study: Study, comparison: Comparison) -> Iterator[Row]:
     """Give few-shot accuracy: mean, and standard deviation, over seeds and draws."""
     for (split, benchmark, shots), accuracies in study.few_shot.items():
@@ -77,7 +95,7 @@ def few_shot_rows(study: Study, comparison: Comparison) -> Iterator[Row]:
 
 
 def write_tables(study: Study, comparison: Comparison, folder: Path) -> None:
-    """Write accuracy.csv, by_similarity.csv, change_by_similarity.csv, robustness.csv and few_shot.csv.
+    """Write accuracy.csv, by_similarity.csv, change_by_similarity.csv, leaks.csv, robustness.csv, lines.csv and few_shot.csv.
 
     Floats have nine significant digits; a table without rows is not written.
     """
@@ -85,7 +103,9 @@ def write_tables(study: Study, comparison: Comparison, folder: Path) -> None:
         "accuracy": accuracy_rows(comparison),
         "by_similarity": by_similarity_rows(comparison),
         "change_by_similarity": change_rows(study, comparison),
+        "leaks": leak_rows(comparison),
         "robustness": robustness_rows(comparison),
+        "lines": line_rows(comparison),
         "few_shot": few_shot_rows(study, comparison),
     }
     for name, rows in tables.items():

@@ -31,31 +31,29 @@ BLOCK_ROWS = 65_536
 THRESHOLDS = (-0.1, -0.05, -0.02, 0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
 
 
-def known_similarity(
-    keep: NDArray[np.bool_], nearest_rows: NDArray[np.int64], nearest_similarities: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Give s_q of the kept rows where one is among the stored nearest rows: fp32 [queries], -inf where none is.
+def known_nearest(keep: NDArray[np.bool_], stored: Nearest) -> Nearest:
+    """Give the nearest kept rows among the stored nearest rows of the whole pool, in their order, as many columns as stored."""
+    kept = (stored.row >= 0) & keep[stored.row]
+    first = np.argsort(~kept, axis=1, kind="stable")
+    kept = np.take_along_axis(kept, first, 1)
+    return Nearest(
+        np.where(kept, np.take_along_axis(stored.similarity, first, 1), -np.inf),
+        np.where(kept, np.take_along_axis(stored.row, first, 1), -1),
+    )
 
-    Args:
-        nearest_rows: [queries, k], the nearest of all pool rows; -1 stands for no row.
-        nearest_similarities: fp32 [queries, k].
+
+def rescanned_nearest(
+    pool: Embeddings, keep: NDArray[np.bool_], queries: NDArray[np.float16], neighbours: int, engine_name: str
+) -> Nearest:
+    """Find the nearest kept rows by a pass over them.
+
+    Memory: the queries, a block of rows, what the engine takes, and 8 bytes a kept row.
     """
-    kept = (nearest_rows >= 0) & keep[nearest_rows]
-    largest: NDArray[np.float32] = np.where(kept, nearest_similarities, np.float32(-np.inf)).max(axis=1)
-    return largest
-
-
-def rescanned_similarity(
-    pool: Embeddings, keep: NDArray[np.bool_], queries: NDArray[np.float16], engine_name: str
-) -> NDArray[np.float32]:
-    """Find s_q of the kept rows by a pass over them: fp32 [queries], -inf where no row is kept.
-
-    Memory: the queries, a block of rows, and what the engine takes.
-    """
-    engine = make_engine(engine_name, Questions(queries, 1))
-    nearest = Nearest.none(len(queries), 1)
+    engine = make_engine(engine_name, Questions(queries, neighbours))
+    nearest = Nearest.none(len(queries), neighbours)
+    rows = np.flatnonzero(keep)
     scanned = 0
-    bar: Any = progress(None, int(keep.sum()), "kept rows", "row")
+    bar: Any = progress(None, len(rows), "kept rows", "row")
     with bar:
         for first, block in pool.blocks(BLOCK_ROWS):
             kept = block[keep[first : first + len(block)]]
@@ -63,8 +61,41 @@ def rescanned_similarity(
                 _, found = scan_part(engine, scanned, kept, nearest, bar)
                 nearest = nearest.merged(found)
                 scanned += len(kept)
-    similarity: NDArray[np.float32] = nearest.similarity[:, 0].astype(np.float32)
-    return similarity
+    return Nearest(nearest.similarity, np.where(nearest.row >= 0, rows[nearest.row], -1))
+
+
+def nearest_kept(
+    keep: NDArray[np.bool_], pool: Embeddings, benchmark: Embeddings, stored: Nearest, engine_name: str
+) -> tuple[Nearest, int]:
+    """Give each query's nearest kept rows, as many as are stored of the whole pool, and how many queries needed a pass.
+
+    Where enough of the stored rows are kept they are the answer; only the other queries are asked of all kept rows.
+    """
+    nearest = known_nearest(keep, stored)
+    lacking = (nearest.row >= 0).sum(axis=1) < min(int(keep.sum()), stored.row.shape[1])
+    if lacking.any():
+        found = rescanned_nearest(pool, keep, benchmark.read()[lacking], stored.row.shape[1], engine_name)
+        nearest.similarity[lacking], nearest.row[lacking] = found.similarity, found.row
+    return nearest, int(lacking.sum())
+
+
+def rows_by_class(
+    full: NDArray[np.bool_], keep: NDArray[np.bool_], nearest_query: NDArray[np.int32], labels: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count the rows of full, and the kept ones, by the class of their nearest query: each int64 [classes]. Memory: a block.
+
+    Args:
+        nearest_query: int32 [pool rows], the queries numbered as `labels` are.
+        labels: int32 [queries].
+    """
+    classes = int(labels.max()) + 1
+    counts = np.zeros((2, classes), np.int64)
+    for start in range(0, len(full), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        nearest = labels[nearest_query[block]]
+        for count, chosen in zip(counts, (full, keep), strict=True):
+            count += np.bincount(nearest[chosen[block]], minlength=classes)
+    return counts[0], counts[1]
 
 
 def _matrix(table: pa.Table, name: str) -> NDArray[Any]:
@@ -74,37 +105,54 @@ def _matrix(table: pa.Table, name: str) -> NDArray[Any]:
 
 def profile_benchmark(
     keep: NDArray[np.bool_],
+    full: NDArray[np.bool_],
     pool: Embeddings,
     benchmark: Embeddings,
     similarity: Similarity,
     engine_name: str,
     out: Path,
 ) -> dict[str, Any]:
-    """Write a benchmark's table and give its metrics; see `profile`.
+    """Write a benchmark's two tables and give its metrics; see `profile`.
 
     Raises:
         SimgapError: the stored similarity is of other queries.
     """
-    table = similarity.queries(["reference_similarity", "nearest_rows", "nearest_similarities"])
+    table = similarity.queries(["label", "reference_similarity", "nearest_rows", "nearest_similarities"])
     if len(table) != benchmark.rows:
         raise SimgapError(
             f"{similarity.folder}: has {len(table)} queries, {benchmark.folder} has {benchmark.rows}; measure it again"
         )
     in_reference = table.column("reference_similarity").to_numpy()
-    in_kept = known_similarity(keep, _matrix(table, "nearest_rows"), _matrix(table, "nearest_similarities"))
-    unknown = np.isneginf(in_kept)
-    if unknown.any():
-        in_kept[unknown] = rescanned_similarity(pool, keep, benchmark.read()[unknown], engine_name)
+    stored = Nearest(
+        _matrix(table, "nearest_similarities").astype(np.float64), _matrix(table, "nearest_rows").astype(np.int64)
+    )
+    nearest, rescanned = nearest_kept(keep, pool, benchmark, stored, engine_name)
+    in_kept = nearest.similarity[:, 0].astype(np.float32)
     joined = np.maximum(in_kept, in_reference)
+    known = nearest.row >= 0
     pq.write_table(
         pa.table(
             {
                 "row": np.arange(len(table), dtype=np.int32),
                 "similarity": pa.array(in_kept, mask=~np.isfinite(in_kept)),
                 "similarity_with_reference": joined,
+                "nearest_rows": pa.array(
+                    [row[there] for row, there in zip(nearest.row, known, strict=True)], pa.list_(pa.int64())
+                ),
+                "nearest_similarities": pa.array(
+                    [row[there] for row, there in zip(nearest.similarity.astype(np.float32), known, strict=True)],
+                    pa.list_(pa.float32()),
+                ),
             }
         ),
-        out,
+        out / f"{similarity.folder.name}.parquet",
+    )
+    labels = table.column("label").to_numpy()
+    of_full, of_kept = rows_by_class(full, keep, similarity.column("nearest_query"), labels)
+    (out / "classes").mkdir(exist_ok=True)
+    pq.write_table(
+        pa.table({"label": np.arange(len(of_full), dtype=np.int32), "rows_of_full": of_full, "kept": of_kept}),
+        out / "classes" / f"{similarity.folder.name}.parquet",
     )
     metrics: dict[str, Any] = {
         "gap_to_reference_mean": float((joined.astype(np.float64) - in_reference.astype(np.float64)).mean())
@@ -112,7 +160,7 @@ def profile_benchmark(
     if keep.any():
         metrics |= summary(in_kept, "similarity")
         metrics["nearer_than_reference_share"] = float((in_kept > in_reference).mean())
-        metrics["queries_rescanned"] = int(unknown.sum())
+        metrics["queries_rescanned"] = rescanned
     return metrics
 
 
@@ -144,11 +192,13 @@ def profile(
     engine_name: str,
     out: Path,
 ) -> dict[str, Any]:
-    """Write a table for each benchmark, one row a query, certify an imagenet-like split, and give the metrics.
+    """Write two tables for each benchmark, certify an imagenet-like split, and give the metrics.
 
-    Columns: `similarity` fp32 to the kept pool rows (null where none is kept), and `similarity_with_reference` fp32, to
-    them and the reference rows. Where the stored nearest rows of a query have a kept one, the first of them is the answer;
-    only the other queries, `queries_rescanned`, need a pass over the kept rows. Both give canonical similarities.
+    `<benchmark>.parquet` has a row a query: `similarity` fp32 to the kept pool rows (null where none is kept),
+    `similarity_with_reference` fp32, to them and the reference rows, and lists of the `nearest_rows` int64 among the kept
+    ones and their `nearest_similarities` fp32, as many as were stored of the whole pool. Where enough of the stored rows are
+    kept they are the answer; only the other queries, `queries_rescanned`, need a pass over the kept rows. Both give canonical
+    similarities. `classes/<benchmark>.parquet` counts the pool rows by the class of their nearest query of the rule's.
 
     Args:
         full: the deduplicated pool, bool [pool rows].
@@ -166,9 +216,7 @@ def profile(
             benchmarks.items(), len(benchmarks), f"profile {out.name}", "benchmark"
         ):
             check_same_embedder(pool, reference, benchmark)
-            of_benchmark = profile_benchmark(
-                keep, pool, benchmark, similarity, engine_name, partial / f"{name}.parquet"
-            )
+            of_benchmark = profile_benchmark(keep, full, pool, benchmark, similarity, engine_name, partial)
             if split.threshold is not None and name in split.benchmarks:
                 where = f"split {out.name}, benchmark {name}"
                 of_benchmark |= certify(keep, split.threshold, pool, reference, benchmark, similarity, where)

@@ -1,0 +1,1 @@
+"""Pictures of what similarity, pruning and deduplication are about."""

@@ -1,0 +1,93 @@
+"""Thumbnails of chosen rows, cut from the shards that hold them; no other shard is opened."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from simgap.data.images import BrokenImage, decode
+from simgap.data.shards import Accounting, read_shard, shard_paths
+from simgap.embed.store import Embeddings
+from simgap.errors import SimgapError
+from simgap.progress import progress
+
+# Longer side of a thumbnail, pixels; smaller images stay as they are.
+THUMBNAIL = 160
+QUALITY = 85
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set whose rows are shown: its shards' folder, its embeddings, and names of its classes (None: it has captions)."""
+
+    shards: Path
+    embeddings: Embeddings
+    classnames: tuple[str, ...] | None
+
+
+def described(source: Source, rows: Iterable[int]) -> dict[int, dict[str, Any]]:
+    """Read shard, key and caption (or the class's name) of rows; of metadata only the parts that hold one."""
+    wanted = np.unique(np.fromiter(rows, np.int64))
+    field = "caption" if source.classnames is None else "label"
+    paths = sorted((source.embeddings.folder / "metadata").glob("metadata_*.parquet"))
+    found = {}
+    for path, (start, part) in zip(paths, source.embeddings.parts(), strict=True):
+        inside = wanted[(wanted >= start) & (wanted < start + len(part))]
+        if len(inside):
+            table = pq.read_table(path, columns=["shard", "key", field]).take(inside - start)
+            for row, entry in zip(inside.tolist(), table.to_pylist(), strict=True):
+                text = entry[field] if source.classnames is None else source.classnames[entry[field]]
+                found[row] = {"shard": entry["shard"], "key": entry["key"], "caption": text}
+    return found
+
+
+def picture_name(name: str, row: int) -> str:
+    """Give the file name of a row's thumbnail; nothing of an archive's names is in it."""
+    return f"{name}-{row}.jpg"
+
+
+def cut_pictures(
+    sources: Mapping[str, Source], rows: Mapping[str, Mapping[int, Mapping[str, Any]]], folder: Path
+) -> None:
+    """Write a JPEG for every row of every set, a shard at a time, read as far as the last row that is wanted.
+
+    Args:
+        rows: by set: what `described` gave.
+
+    Raises:
+        SimgapError: a shard lacks a sample that was embedded.
+    """
+    wanted: dict[Path, dict[str, Path]] = defaultdict(dict)
+    for name, described_rows in rows.items():
+        paths = {path.name: path for path in shard_paths(sources[name].shards)}
+        for row, entry in described_rows.items():
+            if entry["shard"] not in paths:
+                raise SimgapError(
+                    f"{sources[name].shards}: has no {entry['shard']}, which was embedded; embed the set anew"
+                )
+            wanted[paths[entry["shard"]]][entry["key"]] = folder / picture_name(name, row)
+    for path in progress(sorted(wanted), len(wanted), "galleries", "shard"):
+        missing = dict(wanted[path])
+        for sample in read_shard(path, Accounting(), caption=False, label=False):
+            if sample.key in missing:
+                _write_thumbnail(sample.image, missing.pop(sample.key), f"{path}: {sample.key}")
+            if not missing:
+                break
+        if missing:
+            raise SimgapError(f"{path}: has no sample {next(iter(missing))}, which was embedded; embed the set anew")
+
+
+def _write_thumbnail(image: bytes, out: Path, where: str) -> None:
+    try:
+        picture = decode(image)
+    except BrokenImage as error:
+        raise SimgapError(f"{where}: was embedded but is {error} now; embed the set anew") from None
+    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    picture.save(out, "JPEG", quality=QUALITY)

@@ -1,0 +1,1 @@
+"""Which benchmark images have a copy in the pool."""

@@ -1,0 +1,50 @@
+"""Cut the pictures of the report's galleries from the shards."""
+
+from pathlib import Path
+
+import click
+
+from simgap.data.benchmarks import load_benchmark, read_lines
+from simgap.embed.store import Embeddings
+from simgap.galleries.galleries import write_galleries
+from simgap.galleries.pictures import Source
+from simgap.prune.split import read_split
+from simgap.stage import PATH, Params, stage
+
+
+@stage
+@click.option("--pool", type=PATH, required=True)
+@click.option("--reference", type=PATH, required=True)
+@click.option("--benchmarks", type=PATH, required=True)
+@click.option("--embeddings", type=PATH, required=True)
+@click.option("--splits", type=PATH, required=True)
+@click.option("--similarity", type=PATH, required=True)
+@click.option("--profiles", type=PATH, required=True)
+@click.option("--out", type=PATH, required=True)
+def main(
+    params: Params,
+    pool: Path,
+    reference: Path,
+    benchmarks: Path,
+    embeddings: Path,
+    splits: Path,
+    similarity: Path,
+    profiles: Path,
+    out: Path,
+) -> None:
+    classnames = read_lines(Path(params.reference.classnames), "one class name a line")
+    sources = {
+        "pool": Source(pool, Embeddings(embeddings / "pool"), None),
+        "reference": Source(reference, Embeddings(embeddings / "reference"), classnames),
+    }
+    for name in params.benchmarks.names:
+        benchmark = load_benchmark(benchmarks / name)
+        sources[name] = Source(benchmark.folder / "test", Embeddings(embeddings / name), benchmark.classnames)
+    # Trained splits are shown rather than others.
+    names = dict.fromkeys(["full", *params.runs, *params.prune.imagenet_like])
+    read = {name: read_split(splits / name) for name in names}
+    write_galleries(sources, params.benchmarks.names, read, splits, similarity, profiles, out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Count the benchmark images that have a copy in the pool."""
+
+from pathlib import Path
+
+import click
+
+from simgap.files import write_json
+from simgap.leaks.leaks import find_leaks, marked_copies
+from simgap.similarity.columns import Similarity
+from simgap.stage import PATH, Params, stage
+from simgap.truth.marks import read_marks
+
+
+@stage
+@click.option("--pool", type=PATH, required=True)
+@click.option("--embeddings", type=PATH, required=True)
+@click.option("--similarity", type=PATH, required=True)
+@click.option("--metrics", type=PATH, required=True)
+def main(params: Params, pool: Path, embeddings: Path, similarity: Path, metrics: Path) -> None:
+    names = params.benchmarks.names
+    known = marked_copies(read_marks(pool), embeddings, names) if params.ground_truth else None
+    to_pool = {
+        name: Similarity(similarity / name).queries(["pool_similarity"]).column("pool_similarity").to_numpy()
+        for name in names
+    }
+    write_json(metrics, find_leaks(params.leaks, to_pool, known))
+
+
+if __name__ == "__main__":
+    main()

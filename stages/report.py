@@ -1,0 +1,45 @@
+"""Show the study as a page."""
+
+from pathlib import Path
+
+import click
+
+from simgap.report.page import write_report
+from simgap.report.study import Folders, Study
+from simgap.stage import PATH, Params, stage
+
+
+@stage
+@click.option("--metrics", type=PATH, required=True)
+@click.option("--tables", type=PATH, required=True)
+@click.option("--galleries", type=PATH, required=True)
+@click.option("--profiles", type=PATH, required=True)
+@click.option("--similarity", type=PATH, required=True)
+@click.option("--benchmarks", type=PATH, required=True)
+@click.option("--page", type=PATH, required=True)
+@click.option("--figures", type=PATH, required=True)
+def main(
+    params: Params,
+    metrics: Path,
+    tables: Path,
+    galleries: Path,
+    profiles: Path,
+    similarity: Path,
+    benchmarks: Path,
+    page: Path,
+    figures: Path,
+) -> None:
+    study = Study(
+        Folders(metrics, tables, galleries, profiles, similarity, benchmarks),
+        list(params.runs),
+        list(params.prune.imagenet_like),
+        params.benchmarks.names,
+        params.repeats.seeds,
+        list(params.ground_truth),
+        params.compare.without_shift,
+    )
+    write_report(study, params.compare.equivalence_margin, page, figures)
+
+
+if __name__ == "__main__":
+    main()

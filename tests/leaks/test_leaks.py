@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import unit_rows
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simgap.errors import SimgapError
+from simgap.leaks.leaks import MarkedCopies, calibrated, find_leaks, marked_copies
+from simgap.leaks.parameters import LeakParameters
+from simgap.truth.marks import Mark
+
+
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=60), st.floats(0, 0.99))
+def test_the_lowest_threshold_that_few_enough_exceed(values: list[int], share: float) -> None:
+    similarity = np.array(values, np.float32) / 8
+    threshold = calibrated(similarity, share)
+    assert (similarity > threshold).sum() <= share * len(values)
+    lower = [value for value in similarity if value < threshold]
+    # Any lower one that splits the values otherwise is exceeded by too many.
+    if lower:
+        assert (similarity > max(lower)).sum() > int(share * len(values))
+
+
+def _mark(planted: str | None = None, source: str | None = None, key: str | None = None) -> Mark:
+    return Mark(None, None, planted, source, key)
+
+
+def test_marked_copies_are_measured_wherever_their_original_is(store, tmp_path: Path) -> None:
+    vectors = {name: unit_rows(9, 6, seed) for seed, name in enumerate(("pool", "reference", "val", "sketch"))}
+    sets = {name: store(name, of_set, parts=2) for name, of_set in vectors.items()}
+    assert sets["pool"].rows == 9
+    marks = {(f"{row // 5:05d}.tar", f"{row:09d}"): _mark() for row in range(9)}
+    planted = {
+        1: ("near", "val", 5), 2: ("exact", "val", 3), 3: ("near", "pool", 0), 4: ("exact", "reference", 8),
+        6: ("sibling", "val", 1), 7: ("near", "left-out", 1), 8: ("near", "sketch", 70),
+    }  # fmt: skip
+    for row, (how, source, original) in planted.items():
+        marks[f"{row // 5:05d}.tar", f"{row:09d}"] = _mark(how, source, f"{original:09d}")
+    known = marked_copies(marks, tmp_path / "embeddings", ["val", "sketch"])
+
+    def product(row: int, source: str, original: int) -> np.float32:
+        return np.float32(vectors["pool"][row].astype(float) @ vectors[source][original].astype(float))
+
+    assert sorted(known.similarity["exact"]) == sorted([product(2, "val", 3), product(4, "reference", 8)])
+    assert sorted(known.similarity["near"]) == sorted([product(1, "val", 5), product(3, "pool", 0)])
+    assert np.flatnonzero(known.marked["val"]).tolist() == [3, 5]
+    assert not known.marked["sketch"].any()
+    del marks["00001.tar", "000000006"]
+    with pytest.raises(SimgapError, match=r"00001\.tar: 000000006 has no json with marks; give leaks\.threshold"):
+        marked_copies(marks, tmp_path / "embeddings", ["val", "sketch"])
+
+
+def test_leaks_are_counted_at_a_calibrated_threshold() -> None:
+    similarity = {"val": np.array([0.1, 0.2, 0.9, 0.5], np.float32), "sketch": np.array([0.3, 0.6, 0.95], np.float32)}
+    marked = {"val": np.array([False, False, True, False]), "sketch": np.array([False, False, True])}
+    known = MarkedCopies({"exact": np.float32([0.9, 0.95]), "near": np.float32([0.4, 0.7])}, marked)
+    found = find_leaks(LeakParameters(None, 0.2), similarity, known)
+    # Of 0.1, 0.2, 0.5, 0.3 and 0.6 one may exceed it.
+    assert found["threshold"] == pytest.approx(0.5)
+    assert found["calibrated"] is True
+    assert found["false_positive_share"] == 0.2
+    assert (found["recall"], found["recall/exact"], found["recall/near"]) == (0.75, 1, 0.5)
+    assert (found["marked_copies"], found["marked_copies/near"], found["queries_without_marked_copy"]) == (4, 2, 5)
+    assert (found["val/queries"], found["val/copied"], found["val/copied_share"], found["val/marked"]) == (
+        4,
+        1,
+        0.25,
+        1,
+    )
+    assert (found["sketch/copied"], found["sketch/marked"]) == (2, 1)
+
+
+def test_a_given_threshold_needs_no_marks() -> None:
+    similarity = {"val": np.array([0.1, 0.5, 0.9], np.float32)}
+    assert find_leaks(LeakParameters(0.5, 0.01), similarity, None) == {
+        "calibrated": False, "threshold": 0.5, "val/queries": 3, "val/copied": 1, "val/copied_share": 1 / 3,
+    }  # fmt: skip
+    none = MarkedCopies({"exact": np.empty(0, np.float32), "near": np.empty(0, np.float32)}, {"val": np.zeros(3, bool)})
+    for known in (None, none):
+        with pytest.raises(SimgapError, match=r"leaks\.threshold: is null, though no sample of the pool is marked"):
+            find_leaks(LeakParameters(None, 0.01), similarity, known)
+    found = find_leaks(LeakParameters(0.5, 0.01), similarity, none)
+    assert found["marked_copies"] == 0
+    assert "recall" not in found
+
+
+@pytest.mark.parametrize(("threshold", "share", "name"), [(1.5, 0.1, "threshold"), (None, 1.0, "false_positives")])
+def test_parameters_out_of_range(threshold: float | None, share: float, name: str) -> None:
+    with pytest.raises(SimgapError, match=rf"leaks\.{name}: 1\.\d is out of range"):
+        LeakParameters(threshold, share).check()

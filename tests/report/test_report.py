@@ -1,0 +1,440 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perf.report import MARGIN, read_study, write_study
+from simgap.report import sentences
+from simgap.report.figures import POINTS, _apart, _cumulative, _list_matrix, drawings_of, looks
+from simgap.report.page import render, write_report
+from simgap.report.study import Study
+
+HOSTILE = "<script>document.title = 'run'</script>\"><img src=x onerror=\"document.title = 'run'\">"
+MINUS = "\N{MINUS SIGN}"
+# Written by the page, not measured: the level of the intervals.
+FIXED = {"95%", "top-1"}
+# Names of the study and captions may hold any digits.
+NAMES = {"name", "verbatim"}
+EMPTY = {"meta", "link", "img", "br", "input"}
+
+
+class Page(HTMLParser):
+    """What stands in a page: elements with their attributes, `data` elements with their texts, and all other text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.data: list[tuple[dict[str, str | None], str]] = []
+        self.texts: list[str] = []
+        self.verbatim: list[str] = []
+        self.scripts: list[str] = []
+        self._open: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attributes)))
+        if tag not in EMPTY:
+            self._open.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in EMPTY:
+            assert self._open.pop()[0] == tag
+
+    def handle_data(self, text: str) -> None:
+        tags = [tag for tag, _ in self._open]
+        if tags[-1:] == ["data"]:
+            self.data.append((self._open[-1][1], text))
+        elif tags[-1:] == ["script"]:
+            self.scripts.append(text)
+        elif any(NAMES & set((attributes.get("class") or "").split()) for _, attributes in self._open):
+            self.verbatim.append(text)
+        elif "style" not in tags and text.strip():
+            self.texts.append(text.strip())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("report")
+
+
+@pytest.fixture(scope="module")
+def study(folder: Path) -> Study:
+    study = write_study(folder, splits=5, benchmarks=3, seeds=2, queries=60, caption=HOSTILE)
+    names = folder / "data" / "benchmarks" / "val" / "classnames.txt"
+    names.write_text(names.read_text().replace("class 0\n", "a $dollar {0} <b>\n"))
+    again = read_study(folder, _splits(study), study.benchmarks, 2)
+    write_report(again, MARGIN, folder / "report" / "index.html", folder / "report" / "figures")
+    return again
+
+
+def _splits(study: Study) -> dict[str, Any]:
+    from simgap.prune.split import Split
+
+    fields = Split.__dataclass_fields__
+    return {name: Split(**{key: content[key] for key in fields}) for name, content in study.splits.items()}
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path, study: Study) -> Page:
+    return Page((folder / "report" / "index.html").read_text())
+
+
+def at(content: Any, key: str) -> Any:
+    """Look a key up: a metric of that name, or step by step."""
+    if isinstance(content, dict) and key in content:
+        return content[key]
+    for part in key.split("/"):
+        content = content[int(part) if isinstance(content, list) else part]
+    return content
+
+
+def shown(value: float, form: str) -> str:
+    """Write a number as its format says, by other means than the page."""
+    if form == "count":
+        assert isinstance(value, int)
+        digits = str(value)
+        return ",".join([digits[: len(digits) % 3 or 3], *re.findall("...", digits[len(digits) % 3 or 3 :])])
+    scale, places = {"percent": (100, 1), "points": (100, 1), "share": (100, 0), "similarity": (1, 3)}.get(
+        form, (1, None)
+    )
+    text = ("%g" if places is None else f"%.{places}f") % (scale * value)
+    if form == "points" and not text.startswith("-"):
+        text = f"+{text}"
+    return text.replace("-", MINUS)
+
+
+def test_every_number_is_traced_to_a_metrics_file(folder: Path, page: Page) -> None:
+    files = {}
+    keys = set()
+    for attributes, text in page.data:
+        file, key = attributes["data-file"], attributes["data-key"]
+        assert file is not None
+        assert key is not None
+        if file == "params.yaml":
+            expected = {"compare/equivalence_margin": MARGIN}[key]
+        else:
+            assert Path(file).is_relative_to(folder)
+            content = files.setdefault(file, json.loads(Path(file).read_text()))
+            expected = at(content, key)
+        assert float(str(attributes["value"])) == expected
+        assert text == shown(expected, str(attributes["data-format"]))
+        keys.add((Path(file).stem, key))
+    assert {Path(file).stem for file in files} >= {"compare", "leaks", "full", "quarter", "val", "full-0", "galleries"}
+    assert ("compare", "pruned-0/val/gap_explained/low") in keys
+    assert ("compare", "quarter/sketch/minus_full") in keys
+    # And there is no other number.
+    for text in page.texts:
+        for fixed in FIXED:
+            text = text.replace(fixed, "")
+        assert not re.search(r"\d", text), text
+
+
+def test_no_address_outside_the_folder_is_referenced(folder: Path, page: Page) -> None:
+    html = (folder / "report" / "index.html").read_text()
+    assert "http:" not in html
+    assert "https:" not in html
+    assert "url(" not in html
+    assert "@import" not in html
+    referenced = set()
+    for tag, attributes in page.elements:
+        assert tag not in ("iframe", "object", "embed", "base", "form", "video", "audio", "source")
+        for name in ("src", "href", "srcset", "poster", "action", "data"):
+            address = attributes.get(name)
+            if address and address != "data:,":
+                referenced.add(address)
+    anchors = {address for address in referenced if address.startswith("#")}
+    assert {address[1:] for address in anchors} <= {attributes.get("id") for _, attributes in page.elements}
+    files = referenced - anchors
+    root = folder / "report"
+    for address in files:
+        assert not re.match(r"[a-z]+:|//|/", address)
+        assert (root / address).resolve().is_relative_to(root.resolve())
+        assert (root / address).is_file()
+    assert {f"figures/{file.name}" for file in (root / "figures").iterdir()} <= files
+
+
+def test_a_caption_with_a_script_is_shown_not_run(page: Page) -> None:
+    assert len(page.scripts) == 1
+    assert "document.title" not in page.scripts[0]
+    assert sum(text.strip() == HOSTILE for text in page.verbatim) >= 10
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    alts = [attributes["alt"] for tag, attributes in page.elements if tag == "img"]
+    assert all(alts)
+    assert any(HOSTILE in str(alt) for alt in alts)
+    policy = next(attributes["content"] for _, attributes in page.elements if "http-equiv" in attributes)
+    assert policy is not None
+    assert "'unsafe" not in policy
+
+
+def test_the_same_study_gives_the_same_bytes(folder: Path, study: Study, tmp_path: Path) -> None:
+    write_report(study, MARGIN, tmp_path / "index.html", tmp_path / "figures")
+    first = {file.name: file.read_bytes() for file in (folder / "report" / "figures").iterdir()}
+    assert first == {file.name: file.read_bytes() for file in (tmp_path / "figures").iterdir()}
+    assert (tmp_path / "index.html").read_bytes() == (folder / "report" / "index.html").read_bytes()
+    assert all(b"matplotlib" not in content.lower() for content in first.values())
+
+
+def test_cells_are_marked_and_can_be_sorted(study: Study, page: Page) -> None:
+    cells = [attributes for tag, attributes in page.elements if tag == "td" and "data-accuracy" in attributes]
+    places = [(split, benchmark) for split in study.runs for benchmark in study.benchmarks]
+    assert len(cells) == len(places)
+    for (split, benchmark), cell in zip(places, cells, strict=True):
+        assert (cell.get("class") == "used") == (benchmark in study.splits[split]["benchmarks"])
+        for attribute, key in (("accuracy", "accuracy"), ("control", "minus_control"), ("full", "minus_full")):
+            value = cell.get(f"data-{attribute}")
+            assert (None if value is None else float(value)) == study.compared.get(f"{split}/{benchmark}/{key}")
+    marks = [text for text in page.texts if text in ("used", "held out")]
+    # One more is the legend's.
+    assert marks.count("used") == sum(len(study.splits[split]["benchmarks"]) for split in study.runs) + 1
+
+
+def text_of(markup: str) -> str:
+    return re.sub(r"<[^>]+>", "", markup)
+
+
+def with_figures(study: Study, **figures: tuple[float, float, float] | str) -> None:
+    """Put figures of pruned-0 on val into the comparison."""
+    for key, found in figures.items():
+        place = f"pruned-0/val/{key}"
+        if isinstance(found, str):
+            study.compared[place] = found
+        else:
+            study.compared |= dict(zip((place, f"{place}/low", f"{place}/high"), found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("interval", "answer"),
+    [
+        ((0.61, 0.52, 0.7), "More than half of the gap is owed to the rows that were pruned."),
+        ((0.2, 0.1, 0.45), "Less than half of the gap is owed to them: most of the robustness stays."),
+        ((0.61, 0.42, 0.8), "Whether that is most of the gap is inconclusive."),
+        ((0.2, -0.1, 0.55), "Whether that is most of the gap is inconclusive."),
+    ],
+)
+def test_what_is_said_of_a_share(tmp_path: Path, interval: tuple[float, float, float], answer: str) -> None:
+    study = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=40)
+    with_figures(study, gap_explained=interval)
+    study.compared |= dict.fromkeys([f"pruned-0-control/val/gap_explained{end}" for end in ("", "/low", "/high")], 0.09)
+    value, low, high = (f"{100 * figure:.0f}".replace("-", MINUS) for figure in interval)
+    assert text_of(sentences.explained(study, "pruned-0", "val")) == (
+        f"Pruning what is closer to val than the reference is (pruned-0) explains {value}% [{low}, {high}] of the gap between "
+        f"full and imagenet on val; as many random rows left out (pruned-0-control) explain 9% [9, 9]. {answer}"
+    )
+
+
+def test_an_undefined_share_is_said_to_be_inconclusive(tmp_path: Path) -> None:
+    study = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=40)
+    for key in [key for key in study.compared if "sketch/gap_explained" in key]:
+        del study.compared[key]
+    said = " ".join(map(text_of, sentences.claim_a(study)))
+    assert "On sketch the share is undefined: full is not better than imagenet there" in said
+    assert "claim A is inconclusive on it" in said
+    names = {drawing.name for drawing in drawings_of(study, MARGIN, 0.9)}
+    assert {"claim-a", "claim-a-gap"} <= names
+    for key in [key for key in study.compared if "gap_explained" in key]:
+        del study.compared[key]
+    assert "claim-a" not in {drawing.name for drawing in drawings_of(study, MARGIN, 0.9)}
+    assert "inconclusive on them" in " ".join(map(text_of, sentences.claim_a(study)))
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "answer"),
+    [
+        (("equivalent", "higher"), "It matches full on every benchmark."),
+        (("equivalent", "lower"), "It does not match full."),
+        (("equivalent", "inconclusive"), "Whether it matches full is inconclusive."),
+    ],
+)
+def test_what_is_said_of_a_small_split(tmp_path: Path, verdicts: tuple[str, str], answer: str) -> None:
+    study = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=40)
+    for benchmark, verdict in zip(study.benchmarks, verdicts, strict=True):
+        study.compared[f"quarter/{benchmark}/verdict_full"] = verdict
+    (said,) = map(text_of, sentences.claim_b(study, MARGIN))
+    assert said.startswith("quarter keeps 2,500 of 10,000 rows. With a margin of 5.0 points, against full it is ")
+    # The split was chosen by val alone.
+    assert f"{verdicts[0]} on val" in said
+    assert f"{verdicts[1]} on sketch (held out)" in said
+    assert said.endswith(answer)
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [
+        ((0.02, 0.01, 0.03), "Copied images raise the accuracy of full"),
+        ((-0.02, -0.03, -0.01), "the accuracy of full is lower than without"),
+        ((0.02, -0.01, 0.03), "Whether copied images change the accuracy of full is inconclusive"),
+    ],
+)
+def test_what_is_said_of_leaks(tmp_path: Path, interval: tuple[float, float, float], words: str) -> None:
+    study = write_study(tmp_path, splits=5, benchmarks=1, seeds=1, queries=40)
+    study.compared |= dict(
+        zip([f"full/val/added_by_copies{end}" for end in ("", "/low", "/high")], interval, strict=True)
+    )
+    study.metrics.read("leaks/leaks")["recall"] = 0.5
+    said = [text_of(sentence) for sentence in sentences.leaks(study)]
+    assert "calibrated on the pool's marks" in said[0]
+    assert words in said[1]
+    assert len(said) == 2
+    study.metrics.read("leaks/leaks")["recall"] = 0.49
+    assert "how many leaked is inconclusive" in text_of(sentences.leaks(study)[1])
+    study.metrics.read("leaks/leaks").update({"calibrated": False, "recall": 0.9, "val/copied": 40})
+    for end in ("", "/low", "/high"):
+        del study.compared[f"full/val/added_by_copies{end}"]
+    said = [text_of(sentence) for sentence in sentences.leaks(study)]
+    assert "a parameter" in said[0]
+    assert said[1:] == ["Every image of val counts as copied."]
+    study.metrics.read("leaks/leaks")["val/copied"] = 0
+    assert text_of(sentences.leaks(study)[-1]) == "No image of val counts as copied."
+
+
+def test_which_splits_the_reference_joined(tmp_path: Path) -> None:
+    study = write_study(tmp_path, splits=5, benchmarks=1, seeds=1, queries=20)
+    assert sentences.joined(study) == "The reference joined the training data of every split."
+    for split in study.runs[1:]:
+        study.splits[split]["reference_rows"] = False
+    assert text_of(sentences.joined(study)) == "The reference joined the training data of full."
+    study.splits["full"]["reference_rows"] = False
+    assert text_of(sentences.joined(study)) == "The reference joined the training data of no split."
+
+
+def test_cautions(tmp_path: Path) -> None:
+    study = write_study(tmp_path, splits=5, benchmarks=1, seeds=1, queries=40)
+    study.splits["pruned-0"]["degenerate"] = True
+    study.metrics.read("ground-truth/marks")["pruned-0/domains_removed"] = "sketch, art"
+    assert [text_of(sentence) for sentence in sentences.cautions(study)] == [
+        "1 training seed: intervals are over images only.",
+        "pruned-0 keeps 50.0% of full: too little to speak for the pool (degenerate).",
+        "pruned-0 is without nearly all rows of a style (sketch and art): a domain was removed, not single samples.",
+    ]
+
+
+@pytest.mark.parametrize("kept", [("full",), ("imagenet", "quarter"), ("pruned-0",)])
+def test_a_study_that_lacks_something_has_a_page(tmp_path: Path, kept: tuple[str, ...]) -> None:
+    whole = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=40)
+    for table in ("few_shot", "lines"):
+        (tmp_path / "report" / "tables" / f"{table}.csv").unlink()
+    study = Study(whole.folders, list(kept), [], whole.benchmarks, [0], [], "val")
+    for name in whole.benchmarks:
+        study.galleries["benchmarks"][name] = {"queries": []}
+    study.galleries["duplicates"] = []
+    if "pruned-0" in kept:
+        study.compared.pop("pruned-0/control")
+    if "full" not in kept:
+        for key in [key for key in study.compared if "minus_full" in key or "verdict_full" in key or "copies" in key]:
+            del study.compared[key]
+    write_report(study, MARGIN, tmp_path / "index.html", tmp_path / "figures")
+    Page((tmp_path / "index.html").read_text())
+    assert (tmp_path / "figures" / "training.png").is_file()
+    assert not (tmp_path / "figures" / "few-shot-val.png").exists()
+
+
+def test_every_split_has_a_look_of_its_own(tmp_path: Path) -> None:
+    study = write_study(tmp_path, splits=21, benchmarks=3, seeds=1, queries=20)
+    found = looks(study)
+    assert set(found) == set(study.runs)
+    assert len(set(found.values())) == len(found)
+    for name in study.pruned:
+        control = study.control_of(name)
+        assert control is not None
+        assert found[control].colour == found[name].colour
+        assert not found[control].filled
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=12))
+def test_places_that_are_alike_are_drawn_apart(places: list[int]) -> None:
+    moved = _apart({str(number): place for number, place in enumerate(places)})
+    assert set(moved) == {str(number) for number in range(len(places))}
+    step = 0.018 * max(places)
+    for number, place in enumerate(places):
+        assert abs(moved[str(number)] - place) <= 2 * len(places) * step + 1e-6
+    if max(places):
+        same = [moved[str(number)] for number, place in enumerate(places) if place == places[0]]
+        assert len(set(same)) == len(same)
+
+
+@pytest.mark.parametrize("count", [1, 7, POINTS, 5 * POINTS + 3])
+def test_a_distribution_is_drawn_as_it_is(count: int) -> None:
+    values = np.random.default_rng(count).integers(0, 50 * count, count).astype(np.float32)
+    x, share = _cumulative(values)
+    assert len(x) == min(count, POINTS)
+    assert (x[0], x[-1], share[-1]) == (values.min(), values.max(), 1)
+    for place, found in zip(x[::13], share[::13], strict=True):
+        assert (values < place).mean() < found <= (values <= place).mean() + 1e-12
+
+
+def test_lists_of_neighbours_may_be_shorter() -> None:
+    column = pa.chunked_array([[[0.5, 0.25], [0.75]], [[], [1.0, 0.0]]], pa.list_(pa.float32()))
+    found = _list_matrix(column)
+    assert found.dtype == np.float32
+    assert np.array_equal(found, [[0.5, 0.25], [0.75, np.nan], [np.nan, np.nan], [1, 0]], equal_nan=True)
+    assert _list_matrix(pa.chunked_array([[[], []]], pa.list_(pa.float32()))).shape == (2, 0)
+
+
+SORT = """<script>
+const heads = document.querySelectorAll("#accuracy th button");
+const column = () => [...document.querySelectorAll("#accuracy tbody th > .name")].map((e) => e.textContent).join(" ");
+heads[1].click(); document.body.dataset.falling = column();
+heads[1].click(); document.body.dataset.rising = column();
+document.getElementById("sort-by").value = "full"; heads[2].click(); document.body.dataset.full = column();
+</script>"""
+
+
+@pytest.mark.slow
+def test_in_a_browser_the_table_sorts_and_no_caption_runs(folder: Path, study: Study, tmp_path: Path) -> None:
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("chromium is not installed")
+
+    def dom(page: Path) -> str:
+        command = [
+            browser,
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={tmp_path / 'profile'}",
+        ]
+        command += ["--dump-dom", page.as_uri()]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+    page = folder / "report" / "index.html"
+    assert "<title>Train-test similarity: splits compared</title>" in dom(page)
+    html = page.read_text()
+    # The page's policy forbids a script that it does not know, this one too.
+    meddled = page.with_name("meddled.html")
+    meddled.write_text(html.replace("</body>", f"{SORT}</body>"))
+    assert "data-falling" not in dom(meddled)
+    meddled.write_text(re.sub(r"<meta http-equiv[^>]*>", "", html).replace("</body>", f"{SORT}</body>"))
+    found = dom(meddled)
+    meddled.unlink()
+
+    def order(name: str) -> list[str]:
+        attribute = re.search(f'data-{name}="([^"]*)"', found)
+        assert attribute is not None
+        return attribute[1].split()
+
+    by_size = sorted(study.runs, key=lambda split: study.splits[split]["kept"])
+    assert [study.splits[split]["kept"] for split in order("rising")] == [
+        study.splits[split]["kept"] for split in by_size
+    ]
+    assert [study.splits[split]["kept"] for split in order("falling")] == [
+        study.splits[split]["kept"] for split in by_size[::-1]
+    ]
+    others = [split for split in study.runs if split != "full"]
+    expected = sorted(others, key=lambda split: -study.compared[f"{split}/val/minus_full"])
+    # Full has no difference to itself.
+    assert order("full") == [*expected, "full"]
+
+
+def test_a_page_is_rendered_without_figures(study: Study) -> None:
+    assert '<img src="figures/' not in render(study, [], MARGIN)
