@@ -194,7 +194,7 @@ def postgresql() -> Iterator[str]:
             return True
 
         with running(command, ready, cwd=folder, **other):
-            yield f"postgresql://simgap@127.0.0.1:{port}/postgres"
+            yield f"postgresql+psycopg2://simgap@127.0.0.1:{port}/postgres"
 
 
 @contextmanager
