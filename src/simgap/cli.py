@@ -53,6 +53,7 @@ def study(preset: str, data: Path | None) -> None:
 @reports_errors
 def ui(port: int) -> None:
     """Open the MLflow UI on the study's runs, on 127.0.0.1."""
+    from simgap.tracking.records import MODELS
     from simgap.tracking.track import opened, store, without_password
 
     address = store()
@@ -60,10 +61,12 @@ def ui(port: int) -> None:
         raise SimgapError(
             f"MLFLOW_TRACKING_URI: the runs are on a server; open {without_password(address)} in a browser"
         )
-    with opened():
-        # Made where there is none: the UI would make it too, and take a stage by surprise that begins meanwhile.
-        pass
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
+    # Made where there is none: the UI would make it too, and take a stage by surprise that begins meanwhile.
+    with opened() as (_, experiments):
+        page = f"#/experiments/{experiments[MODELS]}/runs?workflowType=machine_learning"
+    click.echo(f"Runs: http://127.0.0.1:{port}/{page}")
+    # One worker serves one person; several are stopped as dead where a busy machine starts them slowly.
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # Not an option: the address of a database may hold a password, and commands are seen by all.
     os.execve(sys.executable, command, {**os.environ, "MLFLOW_BACKEND_STORE_URI": address})
 

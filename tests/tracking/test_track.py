@@ -40,6 +40,9 @@ def test_one_run_for_each_model_of_each_threshold_and_each_once(study: Path) -> 
         "full seed=0", "combined threshold=0.0 seed=0", "combined threshold=0.1 seed=0",
         "combined-control threshold=0.0 seed=0", "combined-control threshold=0.1 seed=0",
     }  # fmt: skip
+    full = by_name()["full seed=0"].data
+    assert "threshold" not in full.tags
+    assert full.params["threshold"] == "0.0"
     assert set(by_name(STUDIES)) == {"study threshold=0.0 seeds=0", "study threshold=0.1 seeds=0"}
     write_study(study)
     assert track_here() == (0, 4, 0, [])

@@ -151,7 +151,8 @@ def _model_record(params: Params, metrics: Path, report: Path, lock: Lock, split
     threshold = _threshold(prune, metrics / "prune")
     of_threshold = {} if threshold is None else {"threshold": json.dumps(threshold)}
     rules = params.prune.rules().get(prune["rule"], {})
-    parameters = {"split": split, "seed": str(seed), **of_threshold}
+    # MLflow's charts would put a run without a threshold somewhere on its axis.
+    parameters = {"split": split, "seed": str(seed), "threshold": json.dumps(params.threshold), **of_threshold}
     for block in BLOCKS:
         parameters |= flatten({block: asdict(params)[block]}, "")
     parameters |= flatten(asdict(params.train_parameters(params.runs[split], f"runs.{split}")), "train.")

@@ -36,6 +36,8 @@ REQUEST_LIMIT = 10
 # Metrics and parameters of one request; MLflow takes 1000 and 100.
 METRICS_BATCH = 1000
 PARAMETERS_BATCH = 100
+# Of an experiment: its page then opens on the runs; else on traces of language models, of which there are none.
+KIND = {"mlflow.experimentKind": "custom_model_development"}
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SOURCE = Path(__file__).parents[2]
 
@@ -104,7 +106,7 @@ def _experiment(client: MlflowClient, name: str, address: str) -> str:
         # A server keeps artifacts itself; beside a database they lie in the main repository.
         local = urlsplit(address).scheme.split("+")[0] in DATABASES
         try:
-            return str(client.create_experiment(name, (root() / "mlartifacts").as_uri() if local else None))
+            return str(client.create_experiment(name, (root() / "mlartifacts").as_uri() if local else None, KIND))
         except MlflowException:
             # Another repository's process was faster, or there is a reason that asking again gives.
             found = client.get_experiment_by_name(name)
