@@ -50,7 +50,7 @@ def main(
         (partial / "table.md").write_text(markdown_report(params.compare, study, comparison), encoding="utf-8")
         write_tables(study, comparison, partial)
     write_json(metrics, flat_metrics(study, comparison))
-    try_track(params, metrics.parent.parent)
+    try_track()
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from simgap.data.convert.commands import convert
+from simgap.errors import SimgapError
 from simgap.stage import PARAMS_FILE, PATH, reports_errors
 
-METRICS = Path("metrics")
+METRICS, REPORT, LOCK = Path("metrics"), Path("report"), Path("dvc.lock")
 
 
 @click.group()
@@ -25,13 +26,14 @@ main.add_command(convert)
 @main.command()
 @reports_errors
 def track() -> None:
-    """Log the finished study to MLflow, what it lacks of it."""
+    """Log the study to MLflow, what it lacks of it: of models that are trained and evaluated, and of a comparison."""
     from simgap.params import load_params
     from simgap.tracking.track import track as track_study
 
-    logged, known, unfinished = track_study(load_params(PARAMS_FILE), METRICS)
-    click.echo(f"MLflow: {logged} runs logged, {known} were there")
-    for reason in unfinished:
+    tracked = track_study(load_params(PARAMS_FILE), METRICS, REPORT, LOCK)
+    completed = f", {tracked.completed} of them completed" if tracked.completed else ""
+    click.echo(f"MLflow: {tracked.logged} runs logged, {tracked.known} were there{completed}")
+    for reason in tracked.unfinished:
         click.echo(f"not logged: {reason}", err=True)
 
 
@@ -51,22 +53,22 @@ def study(preset: str, data: Path | None) -> None:
 @reports_errors
 def ui(port: int) -> None:
     """Open the MLflow UI on the study's runs, on 127.0.0.1."""
-    from simgap.tracking.track import database
+    from simgap.tracking.records import MODELS
+    from simgap.tracking.track import opened, store, without_password
 
-    address = f"sqlite:///{database()}"
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "ui",
-        "--backend-store-uri",
-        address,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    os.execv(sys.executable, command)
+    address = store()
+    if address.startswith(("http:", "https:")):
+        raise SimgapError(
+            f"MLFLOW_TRACKING_URI: the runs are on a server; open {without_password(address)} in a browser"
+        )
+    # Made where there is none: the UI would make it too, and take a stage by surprise that begins meanwhile.
+    with opened() as (_, experiments):
+        page = f"#/experiments/{experiments[MODELS]}/runs?workflowType=machine_learning"
+    click.echo(f"Runs: http://127.0.0.1:{port}/{page}")
+    # One worker serves one person; several are stopped as dead where a busy machine starts them slowly.
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # Not an option: the address of a database may hold a password, and commands are seen by all.
+    os.execve(sys.executable, command, {**os.environ, "MLFLOW_BACKEND_STORE_URI": address})
 
 
 @main.command("contact-sheet")

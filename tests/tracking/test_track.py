@@ -1,130 +1,275 @@
+"""What is logged, and that it is logged once."""
+
 from __future__ import annotations
 
 import json
 import multiprocessing
-from dataclasses import replace
+import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+import yaml
 from mlflow.tracking import MlflowClient
+from stores import SPLITS, begin_study, runs_in, track_at_once, track_here, write_study
 
-from simgap.params import Params, load_params
+from simgap.errors import SimgapError
+from simgap.files import sha256_of
 from simgap.tracking.rates import write_rates
-from simgap.tracking.track import EXPERIMENT, track, try_track
-
-SPLITS = ("full", "combined")
-
-
-def small_params() -> Params:
-    params = load_params(REPOSITORY / "presets" / "toy.yaml")
-    benchmarks = replace(params.benchmarks, names=["val"])
-    return replace(params, runs={split: {} for split in SPLITS}, draw={}, ground_truth={}, benchmarks=benchmarks)
-
-
-def write_metrics(folder: Path, accuracy: float = 0.5, threshold: float = 0.0) -> Path:
-    def write(place: str, content: dict) -> None:
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        (folder / place).write_text(json.dumps(content))
-
-    for split in SPLITS:
-        about = {
-            "rule": "full" if split == "full" else "imagenet-like", "benchmarks": ["val"], "threshold": threshold,
-            "controls": None, "kept_end": "rows", "reference_rows": True, "kept": 10, "parameters": {"eps": None},
-        }  # fmt: skip
-        write(f"prune/{split}.json", about)
-        write(f"profile/{split}.json", {"val/similarity/mean": 0.3})
-        write(f"train/{split}-0.json", {"steps": 2, "loss": [[0, 4.0], [1, 3.0]], "kept_rows": len(split)})
-        write(f"evaluate/{split}-0.json", {"zero_shot/val/top1": accuracy, "few_shot/val/refused": False})
-    for name in ("pool", "reference", "val", "of-another-study"):
-        write(f"embed/{name}.json", {"kept": 7})
-    write("similarity/val.json", {"pool_rows": 7})
-    write("compare/compare.json", {"full/val/accuracy": accuracy, "full/val/marked": "held out"})
-    return folder
+from simgap.tracking.records import MODELS, STUDIES, flatten
+from simgap.tracking.track import IDENTITY, REQUEST_LIMIT, store
 
 
 @pytest.fixture
-def metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    return write_metrics(tmp_path / "metrics")
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return begin_study(tmp_path, monkeypatch)
 
 
-def runs(root: Path) -> list:
-    client = MlflowClient(tracking_uri=f"sqlite:///{root / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    return client.search_runs([experiment.experiment_id])
+def by_name(experiment: str = MODELS) -> dict:
+    found = {run.info.run_name: run for run in runs_in(store(), experiment)}
+    assert len(found) == len(runs_in(store(), experiment))
+    return found
 
 
-def test_every_result_is_logged_once(metrics: Path) -> None:
-    params = small_params()
-    assert track(params, metrics) == (3, 0, [])
-    assert track(params, metrics) == (0, 3, [])
-    write_metrics(metrics, threshold=0.1)
-    assert track(params, metrics) == (2, 1, [])
-    found = runs(metrics.parent)
-    assert len(found) == 5
-    study = next(run for run in found if run.info.run_name == "study")
-    assert study.data.metrics["embed/val/kept"] == 7
-    assert "embed/of-another-study/kept" not in study.data.metrics
-    run = next(run for run in found if run.info.run_name == "combined-0" and run.data.tags["threshold"] == "0.1")
-    assert run.data.params["rule"] == "imagenet-like"
-    assert run.data.params["train.batch_size"] == str(params.train.batch_size)
-    assert run.data.metrics["evaluate/zero_shot/val/top1"] == 0.5
-    assert run.data.metrics["train/loss"] == 3.0
+def test_one_run_for_each_model_of_each_threshold_and_each_once(study: Path) -> None:
+    assert track_here() == (4, 0, 0, [])
+    assert track_here() == (0, 4, 0, [])
+    write_study(study, threshold=0.1)
+    # Full does not depend on the threshold; its run is the same.
+    assert track_here() == (3, 1, 0, [])
+    assert set(by_name()) == {
+        "full seed=0", "combined threshold=0.0 seed=0", "combined threshold=0.1 seed=0",
+        "combined-control threshold=0.0 seed=0", "combined-control threshold=0.1 seed=0",
+    }  # fmt: skip
+    full = by_name()["full seed=0"].data
+    assert "threshold" not in full.tags
+    assert full.params["threshold"] == "0.0"
+    assert set(by_name(STUDIES)) == {"study threshold=0.0 seeds=0", "study threshold=0.1 seeds=0"}
+    write_study(study)
+    assert track_here() == (0, 4, 0, [])
+
+
+def test_a_threshold_that_keeps_the_same_rows_is_a_setting_with_a_run_of_its_own(study: Path) -> None:
+    track_here()
+    locked = (study / "dvc.lock").read_text()
+    write_study(study, threshold=0.1)
+    models = {f"{split}0.1.dir": f"{split}0.0.dir" for split in SPLITS}
+    lock = (study / "dvc.lock").read_text()
+    for ours, same in models.items():
+        lock = lock.replace(ours, same)
+        assert same in locked or same.startswith("full")
+    (study / "dvc.lock").write_text(lock)
+    track_here()
+    runs = by_name()
+    assert len(runs) == 5
+    pair = [runs[f"combined threshold={threshold} seed=0"] for threshold in (0.0, 0.1)]
+    assert pair[0].data.tags["model.md5"] == pair[1].data.tags["model.md5"]
+
+
+def test_what_a_model_s_run_holds(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "s"]):
+        subprocess.run(["git", *command], check=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    monkeypatch.setenv("DVC_EXP_NAME", "slack")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "b" * 40)
+    (study / "report" / "similarity").mkdir(parents=True)
+    for name in ("combined", "combined-control", "all"):
+        (study / "report" / "similarity" / f"{name}.png").write_bytes(name.encode())
+    track_here()
+    run = by_name()["combined threshold=0.0 seed=0"]
     assert run.info.status == "FINISHED"
+    assert run.data.params["split"] == "combined"
+    assert run.data.params["seed"] == "0"
+    assert run.data.params["threshold"] == "0.0"
+    assert run.data.params["train.batch_size"] == "32"
+    assert run.data.params["evaluate.few_shot.shots"] == "1, 2, 4, 8, 16"
+    assert run.data.params["prune.imagenet-like.combined.benchmarks"] == "val"
+    assert run.data.metrics["zero_shot/val/top1"] == 0.5
+    assert run.data.metrics["few_shot/val/top1_1_shot"] == 0.25
+    assert run.data.metrics["prune/kept"] == 10
+    assert run.data.metrics["profile/val/similarity/mean"] == 0.3
+    history = MlflowClient(tracking_uri=store()).get_metric_history(run.info.run_id, "train/loss")
+    assert [(point.step, point.value) for point in history] == [(0, 4.0), (1, 3.0)]
+    expected = {
+        "split": "combined", "seed": "0", "threshold": "0.0", "rule": "imagenet-like", "benchmarks": "val",
+        "dvc.experiment": "slack", "dvc.baseline": "b" * 40, "git.commit": commit, "mlflow.source.git.commit": commit,
+        "model.path": "models/combined-0", "model.md5": "combined0.0.dir", "input/data/worlds/toy/pool": "of-the-pool.dir",
+    }  # fmt: skip
+    assert expected.items() <= run.data.tags.items()
+    assert not [tag for tag in run.data.tags if "src/" in tag]
+    client = MlflowClient(tracking_uri=store())
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert files == {"split.json", "model.json", "plots"}
+    plots = [file.path for file in client.list_artifacts(run.info.run_id, "plots/similarity")]
+    assert plots == ["plots/similarity/combined.png"]
+    model = Path(client.download_artifacts(run.info.run_id, "model.json", str(study)))
+    assert json.loads(model.read_text()) == {"path": "models/combined-0", "md5": "combined0.0.dir", "nfiles": 2}
+    split = Path(client.download_artifacts(run.info.run_id, "split.json", str(study)))
+    assert json.loads(split.read_text())["rule"] == "imagenet-like"
 
 
-def test_rates_are_logged_and_make_no_other_run(metrics: Path) -> None:
-    write_rates(metrics / "train" / "full-0.json", {"samples_per_second": 250.0})
-    write_rates(metrics / "embed" / "val.json", {"images_per_second": 90.0})
-    assert track(small_params(), metrics) == (3, 0, [])
-    found = {run.info.run_name: run.data.metrics for run in runs(metrics.parent)}
-    assert found["full-0"]["train/samples_per_second"] == 250
-    assert found["study"]["embed/val/images_per_second"] == 90
-    assert "train/samples_per_second" not in found["combined-0"]
-    write_rates(metrics / "train" / "full-0.json", {"samples_per_second": 10.0})
-    assert track(small_params(), metrics) == (0, 3, [])
+def test_parameters_have_the_names_and_values_of_the_params_file() -> None:
+    content = yaml.safe_load("{a: {b: 1.0e-6, c: [x, 2], d: {}}, e: null, f: true, g: text}")
+    assert flatten(content, "p.") == {"p.a.b": "1e-06", "p.a.c": "x, 2", "p.e": "null", "p.f": "true", "p.g": "text"}
 
 
-def test_tracking_never_ends_a_stage(metrics: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
-    params = small_params()
+def test_a_control_names_the_run_that_it_controls(study: Path) -> None:
+    track_here()
+    write_study(study, threshold=0.1)
+    track_here()
+    runs = by_name()
+    for threshold in ("0.0", "0.1"):
+        control = runs[f"combined-control threshold={threshold} seed=0"]
+        assert control.data.tags["controls"] == "combined"
+        assert control.data.tags["controls.run"] == runs[f"combined threshold={threshold} seed=0"].info.run_id
+    assert not {"controls", "controls.run"} & set(runs["full seed=0"].data.tags)
 
-    def unreachable(*_: object, **__: object) -> None:
-        raise ConnectionError("no database\nsecond line")
 
-    monkeypatch.setattr("mlflow.tracking.MlflowClient", unreachable)
-    try_track(params, metrics)
-    assert capsys.readouterr().err.splitlines() == [
-        "tracking: nothing logged (ConnectionError: no database); `simgap track` logs it later"
+def test_the_study_s_run_holds_what_is_of_no_single_model(study: Path) -> None:
+    track_here()
+    (run,) = by_name(STUDIES).values()
+    assert run.data.metrics["compare/full/val/accuracy"] == 0.5
+    assert run.data.metrics["embed/val/kept"] == 7
+    assert "embed/of-another-study/kept" not in run.data.metrics
+    assert run.data.params["repeats.seeds"] == "0"
+
+
+def test_rates_are_logged_and_make_no_other_run(study: Path) -> None:
+    write_rates(Path("metrics/train/full-0.json"), {"samples_per_second": 250.0})
+    write_rates(Path("metrics/embed/val.json"), {"images_per_second": 90.0})
+    assert track_here() == (4, 0, 0, [])
+    write_rates(Path("metrics/train/full-0.json"), {"samples_per_second": 10.0})
+    assert track_here() == (0, 4, 0, [])
+    runs = by_name()
+    assert runs["full seed=0"].data.metrics["train/samples_per_second"] == 250
+    assert "train/samples_per_second" not in runs["combined threshold=0.0 seed=0"].data.metrics
+    (of_study,) = by_name(STUDIES).values()
+    assert of_study.data.metrics["embed/val/images_per_second"] == 90
+
+
+def test_results_that_changed_are_brought_up_to_date_in_the_same_run(study: Path) -> None:
+    track_here()
+    write_study(study, accuracy=0.25)
+    # The comparison is another one; a lower figure must win over the higher one that it replaces.
+    assert track_here() == (1, 3, 3, [])
+    assert {run.data.metrics["zero_shot/val/top1"] for run in by_name().values()} == {0.25}
+    assert track_here() == (0, 4, 0, [])
+
+
+def test_a_run_that_was_cut_off_is_completed(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = MlflowClient.log_batch
+    calls = []
+
+    def cut_off(self: MlflowClient, *args: object, **options: object) -> None:
+        calls.append(options)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        real(self, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_batch", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            track_here()
+    assert "RUNNING" in {run.info.status for run in by_name().values()} | {
+        run.info.status for run in by_name(STUDIES).values()
+    }
+    tracked = track_here()
+    assert tracked.logged + tracked.known == 4
+    assert tracked.completed >= 1
+    runs = by_name()
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert all(run.data.metrics["zero_shot/val/top1"] == 0.5 for run in runs.values())
+    for run in runs.values():
+        history = MlflowClient(tracking_uri=store()).get_metric_history(run.info.run_id, "train/loss")
+        assert len(history) == 2
+
+
+def test_figures_that_come_later_are_added(study: Path) -> None:
+    track_here()
+    (study / "report").mkdir()
+    (study / "report" / "full.png").write_bytes(b"figure")
+    assert track_here() == (0, 4, 1, [])
+    (study / "report" / "full.png").unlink()
+    assert track_here() == (0, 4, 0, [])
+    files = MlflowClient(tracking_uri=store()).list_artifacts(by_name()["full seed=0"].info.run_id, "plots")
+    assert [file.path for file in files] == ["plots/full.png"]
+
+
+@pytest.mark.parametrize("first", ["0" * 32, "f" * 32])
+def test_of_two_that_create_a_run_at_once_the_same_one_stays_for_both(study: Path, monkeypatch, first: str) -> None:
+    """Two clones share no lock: here the other creates its run between our look and our creation."""
+    track_here()
+    known = by_name()["full seed=0"]
+    client = MlflowClient(tracking_uri=store())
+    # SQLite takes another id for the run that is there: once before, once after all that can be drawn.
+    import sqlite3
+
+    with sqlite3.connect(study / "mlflow.db") as database:
+        for table in ("runs", "metrics", "latest_metrics", "params", "tags"):
+            database.execute(f"UPDATE {table} SET run_uuid = ? WHERE run_uuid = ?", (first, known.info.run_id))
+    real = MlflowClient.search_runs
+    looks = []
+
+    def search(self: MlflowClient, experiments: list[str], where: str, *rest: object) -> list:
+        looks.append(where)
+        blind = known.data.tags[IDENTITY] in where and sum(where == look for look in looks) == 1
+        return [] if blind else real(self, experiments, where, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "search_runs", search)
+        tracked = track_here()
+    assert tracked.logged == (first == "f" * 32)
+    assert len(by_name()) == 3
+    stays = by_name()["full seed=0"]
+    assert (stays.info.run_id == first) == (first == "0" * 32)
+    assert client.get_run(stays.info.run_id).info.status == "FINISHED"
+    assert track_here() == (0, 4, 0, [])
+
+
+def test_what_is_unfinished_is_named_and_the_rest_is_logged(study: Path) -> None:
+    (study / "metrics" / "train" / "full-0.json").unlink()
+    (study / "metrics" / "compare" / "compare.json").write_text("[]")
+    evaluated = study / "metrics" / "evaluate" / "combined-0.json"
+    evaluated.write_text(evaluated.read_text() + "\n")
+    logged, known, _, unfinished = track_here()
+    assert (logged, known) == (1, 0)
+    assert sorted(unfinished)[:2] == [
+        "metrics/evaluate/combined-0.json: is not as dvc.lock says; run `dvc repro`",
+        "metrics/train/full-0.json: no such file",
+    ]
+    (study / "dvc.lock").unlink()
+    assert track_here().unfinished[0] == "dvc.lock: no such file; `dvc repro` writes it"
+    (study / "dvc.lock").write_text("[")
+    assert "is not DVC's lock file" in track_here().unfinished[0]
+
+
+def test_an_evaluation_of_another_model_is_not_logged(study: Path) -> None:
+    lock = yaml.safe_load((study / "dvc.lock").read_text())
+    lock["stages"]["evaluate@full-0"]["deps"] = [{"path": "models/full-0", "md5": "another.dir"}]
+    (study / "dvc.lock").write_text(yaml.safe_dump(lock))
+    assert track_here().unfinished == [
+        "metrics/evaluate/full-0.json: is of another model than models/full-0; run `dvc repro`"
     ]
 
 
-def test_what_is_unfinished_is_named_and_the_rest_is_logged(metrics: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (metrics / "train" / "full-0.json").unlink()
-    (metrics / "compare" / "compare.json").write_text("[]")
-    logged, known, unfinished = track(small_params(), metrics)
-    assert (logged, known) == (1, 0)
-    assert len(unfinished) == 2
-    try_track(small_params(), metrics)
-    assert "full-0.json: no such file" in capsys.readouterr().err
-
-
-def _track_one(arguments: tuple[str, float]) -> None:
-    root, accuracy = arguments
-    import os
-
-    os.environ["DVC_ROOT"] = root
-    track(small_params(), write_metrics(Path(root) / f"metrics-{accuracy}", accuracy))
+def test_errors_show_no_password(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    with pytest.raises(SimgapError) as raised:
+        track_here()
+    assert "http://127.0.0.1:9" in str(raised.value)
+    assert "secret" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert REQUEST_LIMIT <= 10
 
 
 @pytest.mark.slow
-def test_processes_that_begin_at_once_lose_nothing(tmp_path: Path) -> None:
+def test_processes_that_begin_at_once_create_the_database_safely_and_lose_nothing(tmp_path: Path) -> None:
+    thresholds = (0.1, 0.2, 0.3)
     with multiprocessing.get_context("spawn").Pool(3) as processes:
-        processes.map(_track_one, [(str(tmp_path), accuracy) for accuracy in (0.1, 0.2, 0.3)])
-    found = runs(tmp_path)
-    assert len(found) == 9
-    assert {run.data.metrics["compare/full/val/accuracy"] for run in found if run.data.tags["kind"] == "study"} == {
-        0.1,
-        0.2,
-        0.3,
-    }
+        arguments = [(str(tmp_path / str(value)), str(tmp_path), None, value) for value in thresholds]
+        processes.map(track_at_once, arguments, chunksize=1)
+    database = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    names = [run.info.run_name for run in runs_in(database)]
+    expected = [f"{split} threshold={value} seed=0" for split in SPLITS[1:] for value in thresholds]
+    assert sorted(names) == sorted([*expected, "full seed=0"])
+    assert len(runs_in(database, STUDIES)) == 3
+    assert sha256_of(tmp_path / "mlflow.db")

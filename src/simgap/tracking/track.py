@@ -1,194 +1,265 @@
-"""Mirror a study's metrics to MLflow, each result once."""
+"""Mirror a study to MLflow, each result once; a stage never waits for it longer than a minute, and never fails by it."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
+import re
+import subprocess
+import sys
+import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 import click
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from simgap.errors import SimgapError
-from simgap.files import read_json
-from simgap.tracking.rates import read_rates
+from simgap.tracking.records import MODELS, STUDIES, Record, records
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
     from simgap.params import Params
 
-EXPERIMENT = "simgap"
 IDENTITY = "simgap.identity"
-BATCH = 900
+ARTIFACTS = "simgap.artifacts"
+# Seconds: of a stage for all of tracking, and of one request to a server, which is tried twice.
+STAGE_LIMIT = 60
+REQUEST_LIMIT = 10
+# Metrics and parameters of one request; MLflow takes 1000 and 100.
+METRICS_BATCH = 1000
+PARAMETERS_BATCH = 100
+# Of an experiment: its page then opens on the runs; else on traces of language models, of which there are none.
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+SOURCE = Path(__file__).parents[2]
 
 
-@dataclass(frozen=True)
-class Record:
-    """One MLflow run: its name, parameters, tags, metrics, curves as [step, value] pairs, and rates."""
+class Tracked(NamedTuple):
+    """What tracking did: runs logged, runs that were there, those of them that it completed; and what is unfinished."""
 
-    name: str
-    parameters: dict[str, str]
-    tags: dict[str, str]
-    metrics: dict[str, float]
-    curves: dict[str, list[tuple[int, float]]]
-    rates: dict[str, float]
-
-    @property
-    def identity(self) -> str:
-        """A hash of the result, which rates are no part of: the same result is the same run, wherever it was made."""
-        result = {key: value for key, value in asdict(self).items() if key != "rates"}
-        return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
+    logged: int
+    known: int
+    completed: int
+    unfinished: list[str]
 
 
-def _numbers(content: dict[str, Any], prefix: str) -> dict[str, float]:
-    return {
-        f"{prefix}/{key}": float(value)
-        for key, value in content.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
+def root() -> Path:
+    """Give the main repository's root, in experiments too, which run in copies."""
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
 
 
-def _texts(content: dict[str, Any], prefix: str) -> dict[str, str]:
-    return {
-        f"{prefix}{key}": ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        for key, value in content.items()
-    }
+def store() -> str:
+    """Give the address of the MLflow store: MLFLOW_TRACKING_URI, or SQLite at the main repository's root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
 
 
-def _model_record(params: Params, metrics: Path, split: str, seed: int) -> Record:
-    name = f"{split}-{seed}"
-    train = read_json(metrics / "train" / f"{name}.json")
-    prune = read_json(metrics / "prune" / f"{split}.json")
-    # The row order is a hash of keys, of no use beside other runs.
-    about = {key: prune[key] for key in ("rule", "benchmarks", "threshold", "controls", "kept_end", "reference_rows")}
-    parameters = {
-        "split": split,
-        "seed": str(seed),
-        "kept": str(prune["kept"]),
-        **_texts(about, ""),
-        **_texts(asdict(params.train_parameters(params.runs[split], f"runs.{split}")), "train."),
-        **_texts(prune["parameters"], "rule."),
-    }
-    return Record(
-        name=name,
-        parameters=parameters,
-        tags={
-            "kind": "model",
-            "split": split,
-            "seed": str(seed),
-            "rule": prune["rule"],
-            "threshold": str(prune["threshold"]),
-        },
-        metrics={
-            **_numbers(prune, "prune"),
-            **_numbers(read_json(metrics / "profile" / f"{split}.json"), "profile"),
-            **_numbers(train, "train"),
-            **_numbers(read_json(metrics / "evaluate" / f"{name}.json"), "evaluate"),
-        },
-        curves={"train/loss": [(int(step), float(loss)) for step, loss in train["loss"]]},
-        rates=_numbers(read_rates(metrics / "train" / f"{name}.json"), "train"),
-    )
+def without_password(text: str) -> str:
+    """Give a text without what stands before the @ of its addresses."""
+    return re.sub(r"://[^/@\s]*@", "://", text)
 
 
-def _study_record(params: Params, metrics: Path) -> Record:
-    parts = _numbers(read_json(metrics / "compare" / "compare.json"), "compare")
-    names = params.benchmarks.names
-    instances = {"draw": list(params.draw), "embed": ["pool", "reference", *names], "similarity": names}
-    instances["ground-truth"] = list(params.ground_truth)
-    rates: dict[str, float] = {}
-    for stage, of_stage in instances.items():
-        for name in of_stage:
-            path = metrics / stage / f"{name}.json"
-            parts |= _numbers(read_json(path), f"{stage}/{name}")
-            rates |= _numbers(read_rates(path), f"{stage}/{name}")
-    parameters = {
-        "threshold": str(params.threshold),
-        "runs": ", ".join(params.runs),
-        "seeds": ", ".join(map(str, params.repeats.seeds)),
-        "benchmarks": ", ".join(params.benchmarks.names),
-        "pool": params.pool.path,
-    }
-    return Record("study", parameters, {"kind": "study", "threshold": str(params.threshold)}, parts, {}, rates)
+@contextmanager
+def opened() -> Iterator[tuple[MlflowClient, dict[str, str]]]:
+    """Open the store, made where there is none, and give the ids of simgap's experiments in it by name.
 
+    Others of this repository wait: two processes that create a database at once fail.
 
-def records(params: Params, metrics: Path) -> tuple[list[Record], list[str]]:
-    """Give what a study has to say, one record a model and one of the study, and why what is unfinished says nothing."""
-    found: list[Record] = []
-    unfinished: list[str] = []
-    makers = [functools.partial(_study_record, params, metrics)]
-    for split in params.runs:
-        makers += [functools.partial(_model_record, params, metrics, split, seed) for seed in params.repeats.seeds]
-    for maker in makers:
-        try:
-            found.append(maker())
-        except SimgapError as error:
-            unfinished.append(str(error))
-        except (KeyError, TypeError, AttributeError) as error:
-            unfinished.append(f"{metrics}: incomplete ({error!r})")
-    return found, unfinished
-
-
-def _log(client: MlflowClient, experiment: str, record: Record) -> None:
-    from mlflow.entities import Metric, Param, RunTag
-
-    now = int(time.time() * 1000)
-    # Names of an experiment, where DVC runs one; not a part of the identity, since they say nothing of the result.
-    names = {
-        f"dvc.{key.lower()}": os.environ[f"DVC_EXP_{key}"]
-        for key in ("NAME", "BASELINE_REV")
-        if f"DVC_EXP_{key}" in os.environ
-    }
-    run = client.create_run(experiment, run_name=record.name, tags={**record.tags, **names})
-    points = [Metric(key, value, now, 0) for key, value in {**record.metrics, **record.rates}.items()]
-    points += [Metric(key, value, now, step) for key, curve in record.curves.items() for step, value in curve]
-    client.log_batch(run.info.run_id, params=[Param(key, value[:6000]) for key, value in record.parameters.items()])
-    for start in range(0, len(points), BATCH):
-        client.log_batch(run.info.run_id, metrics=points[start : start + BATCH])
-    # Last: a run that was cut off has no identity and is logged again.
-    client.log_batch(run.info.run_id, tags=[RunTag(IDENTITY, record.identity)])
-    client.set_terminated(run.info.run_id)
-
-
-def database() -> Path:
-    """Give the path of the MLflow database: at the main repository's root, in experiments too."""
-    return (Path(os.environ.get("DVC_ROOT", ".")) / "mlflow.db").resolve()
-
-
-def track(params: Params, metrics: Path) -> tuple[int, int, list[str]]:
-    """Log what MLflow lacks of a study: give how many runs were logged, how many were there, and what is unfinished."""
-    from mlflow.entities import ViewType
+    Raises:
+        SimgapError: the store cannot be reached or does not do as it should, or others take too long.
+    """
+    for name, value in (
+        ("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_LIMIT)),
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
+        ("MLFLOW_DISABLE_TELEMETRY", "true"),
+    ):
+        os.environ.setdefault(name, value)
+    from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
-    path = database()
-    wanted, unfinished = records(params, metrics)
-    # Two processes that create the database at once fail; two that log one result would log it twice.
-    with FileLock(path.with_suffix(".db.lock")):
-        client = MlflowClient(tracking_uri=f"sqlite:///{path}")
-        found = client.get_experiment_by_name(EXPERIMENT)
-        artifacts = (path.parent / "mlartifacts").as_uri()
-        experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT, artifact_location=artifacts)
-        missing = [
-            record
-            for record in wanted
-            if not client.search_runs([experiment], f"tags.`{IDENTITY}` = '{record.identity}'", ViewType.ACTIVE_ONLY, 1)
-        ]
-        for record in missing:
-            _log(client, experiment, record)
-    return len(missing), len(wanted) - len(missing), unfinished
-
-
-def try_track(params: Params, metrics: Path) -> None:
-    """Track, or say in one line that it failed: no stage ends on account of tracking."""
+    address = store()
     try:
-        _, _, unfinished = track(params, metrics)
-        for reason in unfinished:
-            click.echo(f"tracking: not logged: {reason}", err=True)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        click.echo(f"tracking: nothing logged ({reason}); `simgap track` logs it later", err=True)
+        with FileLock(root() / "mlflow.db.lock", timeout=STAGE_LIMIT):
+            client = MlflowClient(tracking_uri=address)
+            yield client, {name: _experiment(client, name, address) for name in (MODELS, STUDIES)}
+    except Timeout:
+        raise SimgapError(
+            f"{root() / 'mlflow.db.lock'}: held for {STAGE_LIMIT} s by another process that logs; try again later"
+        ) from None
+    except MlflowException as error:
+        reason = " ".join(str(error).split())
+        raise SimgapError(without_password(f"MLflow's store {address}: {reason}")) from None
+
+
+def _experiment(client: MlflowClient, name: str, address: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # A server keeps artifacts itself; beside a database they lie in the main repository.
+        local = urlsplit(address).scheme.split("+")[0] in DATABASES
+        try:
+            return str(client.create_experiment(name, (root() / "mlartifacts").as_uri() if local else None, KIND))
+        except MlflowException:
+            # Another repository's process was faster, or there is a reason that asking again gives.
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+def _provenance() -> dict[str, str]:
+    """Give where a run was logged from: no part of the result, so what the first who logs it says stays."""
+    tags = {
+        tag: os.environ[variable]
+        for tag, variable in (("dvc.experiment", "DVC_EXP_NAME"), ("dvc.baseline", "DVC_EXP_BASELINE_REV"))
+        if variable in os.environ
+    }
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    if head.returncode == 0:
+        # MLflow's own name shows it in the column Version.
+        tags |= dict.fromkeys(("git.commit", "mlflow.source.git.commit"), head.stdout.strip())
+    return tags
+
+
+def _only_run(client: MlflowClient, experiment: str, record: Record, provenance: dict[str, str]) -> tuple[Run, bool]:
+    """Give the run of a record, and whether it was created.
+
+    Clones of a repository that log to one server share no lock. Whoever sees several runs of one identity deletes all but
+    the first by id, and everybody looks after creating: so one stays.
+    """
+    from mlflow.entities import ViewType
+
+    def found() -> list[Run]:
+        runs = client.search_runs([experiment], f"tags.`{IDENTITY}` = '{record.identity}'", ViewType.ACTIVE_ONLY)
+        return sorted(runs, key=lambda run: str(run.info.run_id))
+
+    runs, own = found(), None
+    if not runs:
+        tags = {**record.tags, **provenance, IDENTITY: record.identity}
+        own = client.create_run(experiment, run_name=record.name, tags=tags).info.run_id
+        runs = found()
+    for other in runs[1:]:
+        client.delete_run(other.info.run_id)
+    return runs[0], runs[0].info.run_id == own
+
+
+def _write(client: MlflowClient, run: Run, record: Record, tags: dict[str, str]) -> bool:
+    """Write what a run lacks of a record, and give whether it lacked anything."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    known, begun = run.data, run.info.start_time
+    parameters = [Param(key, value) for key, value in record.parameters.items() if key not in known.params]
+    # Points have the time at which the run began: written again, by another process too, they are the same points.
+    metrics = {**{key: value for key, value in record.rates.items() if key not in known.metrics}, **record.metrics}
+    now = int(time.time() * 1000)
+    points = [
+        Metric(key, value, now if key in known.metrics else begun, 0)
+        for key, value in metrics.items()
+        if known.metrics.get(key) != value
+    ]
+    finished = run.info.status == "FINISHED"
+    if not finished:
+        points += [Metric(key, value, begun, step) for key, curve in record.curves.items() for step, value in curve]
+    changed = [RunTag(key, value) for key, value in tags.items() if known.tags.get(key) != value]
+    run_id = run.info.run_id
+    for start in range(0, len(parameters), PARAMETERS_BATCH):
+        client.log_batch(run_id, params=parameters[start : start + PARAMETERS_BATCH])
+    for start in range(0, len(points), METRICS_BATCH):
+        client.log_batch(run_id, metrics=points[start : start + METRICS_BATCH])
+    if changed:
+        client.log_batch(run_id, tags=changed)
+    if not finished:
+        client.set_terminated(run_id)
+    return bool(parameters or points or changed or not finished)
+
+
+def _write_artifacts(client: MlflowClient, run: Run, record: Record) -> bool:
+    known = json.loads(run.data.tags.get(ARTIFACTS, "{}"))
+    hashes = {name: hashlib.sha256(content).hexdigest()[:16] for name, content in record.artifacts.items()}
+    lacking = {name for name, digest in hashes.items() if known.get(name) != digest}
+    if not lacking:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        for name in lacking:
+            file = Path(folder) / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(record.artifacts[name])
+        client.log_artifacts(run.info.run_id, folder)
+    client.set_tag(run.info.run_id, ARTIFACTS, json.dumps({**known, **hashes}, sort_keys=True))
+    return True
+
+
+def track(params: Params, metrics: Path, report: Path, lock_file: Path) -> Tracked:
+    """Log what MLflow lacks of a study, each result once, however often and by how many processes it is called.
+
+    Args:
+        params: the params file.
+        metrics: folder of the study's metrics.
+        report: folder of the study's report; there may be none.
+        lock_file: dvc.lock, which has the hashes of models and inputs.
+
+    Raises:
+        SimgapError: the store cannot be reached or does not do as it should; what was logged until then stays.
+    """
+    from mlflow.exceptions import MlflowException
+
+    wanted, unfinished = records(params, metrics, report, lock_file)
+    runs: list[Run] = []
+    ids: dict[tuple[str, int], str] = {}
+    new: set[str] = set()
+    lacked: set[str] = set()
+    with opened() as (client, experiments):
+        provenance = _provenance()
+        for record in wanted:
+            experiment = experiments[record.experiment]
+            tags = dict(record.tags)
+            if record.controls and record.controls in ids:
+                tags["controls.run"] = ids[record.controls]
+            run, created = _only_run(client, experiment, record, provenance)
+            try:
+                wrote = _write(client, run, record, tags)
+            except MlflowException:
+                # Another wrote the same at the same time, or deleted this run as the second of its identity.
+                run, _ = _only_run(client, experiment, record, provenance)
+                wrote = _write(client, run, record, tags)
+            if record.key:
+                ids[record.key] = run.info.run_id
+            new |= {run.info.run_id} if created else set()
+            lacked |= {run.info.run_id} if wrote else set()
+            runs.append(run)
+        # Last, since artifacts may lie in another store than the runs, which may fail by itself.
+        for run, record in zip(runs, wanted, strict=True):
+            lacked |= {run.info.run_id} if _write_artifacts(client, run, record) else set()
+    return Tracked(len(new), len(wanted) - len(new), len(lacked - new), unfinished)
+
+
+def try_track() -> None:
+    """Do `simgap track` for a stage: in a process of its own, which is stopped after a minute. It never ends the stage."""
+    command = [sys.executable, "-m", "simgap.cli", "track"]
+    # An experiment's own code, as stages/__init__.py has it.
+    paths = [str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    later = "`simgap track` logs the rest later"
+    try:
+        finished = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=STAGE_LIMIT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        click.echo(
+            f"tracking: stopped after {STAGE_LIMIT} s, {without_password(store())} is too slow; {later}", err=True
+        )
+        return
+    lines = finished.stderr.strip().splitlines()
+    if finished.returncode:
+        click.echo(f"tracking: {lines[-1] if lines else f'ended with {finished.returncode}'}; {later}", err=True)
+        return
+    for line in [*finished.stdout.splitlines(), *(line for line in lines if line.startswith("not logged:"))]:
+        click.echo(f"tracking: {line}", err=True)

@@ -1,0 +1,208 @@
+"""A small finished study in files, and MLflow servers to log it to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+from mlflow.tracking import MlflowClient
+
+from simgap.params import load_params
+from simgap.tracking.records import MODELS
+from simgap.tracking.track import Tracked, track
+
+SPLITS = ("full", "combined", "combined-control")
+
+
+def write_params(folder: Path, threshold: float) -> None:
+    """Write the toy study's params with three trained splits, one benchmark and nothing that is drawn."""
+    content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
+    content |= {"threshold": threshold, "draw": {}, "ground_truth": {}, "runs": {split: {} for split in SPLITS}}
+    content["benchmarks"] |= {"names": ["val"], "accepted_licences": []}
+    content["prune"] = {
+        "imagenet-like": {"combined": {"benchmarks": ["val"]}}, "dissimilar": {}, "similar": {},
+        "random": {"combined-control": {"size_of": "combined", "keep": 1.0, "seed": 0}},
+    }  # fmt: skip
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    shutil.copytree(REPOSITORY / "presets" / "models", folder / "presets" / "models", dirs_exist_ok=True)
+
+
+def write_study(folder: Path, accuracy: float = 0.5, threshold: float = 0.0) -> Path:
+    """Write params, metrics and the lock file as stages and DVC leave them; two of its models depend on the threshold."""
+    folder.mkdir(exist_ok=True)
+    write_params(folder, threshold)
+
+    def write(place: str, content: dict) -> dict:
+        file = folder / "metrics" / place
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content))
+        return {"path": f"metrics/{place}", "md5": hashlib.md5(file.read_bytes()).hexdigest(), "hash": "md5"}
+
+    locked = {}
+    rules = {"full": "full", "combined": "imagenet-like", "combined-control": "random"}
+    for split in SPLITS:
+        own = threshold if split == "combined" else None
+        of_rule = {"full": {"eps": None}, "combined": {"benchmarks": ["val"], "threshold": threshold}}
+        control = split == "combined-control"
+        about = {
+            "rule": rules[split], "benchmarks": ["val"] if split == "combined" else [], "threshold": own, "kept": 10,
+            "controls": "combined" if control else None, "kept_end": "rows", "reference_rows": True,
+            "parameters": of_rule.get(split, {"keep": 1.0, "seed": 0, "size_of": "combined"}),
+        }  # fmt: skip
+        write(f"prune/{split}.json", about)
+        write(f"profile/{split}.json", {"val/similarity/mean": 0.3})
+        model = {"path": f"models/{split}-0", "md5": f"{split}{'' if split == 'full' else threshold}.dir", "nfiles": 2}
+        train = write(f"train/{split}-0.json", {"steps": 2, "loss": [[0, 4.0], [1, 3.0]], "kept_rows": len(split)})
+        few_shot = {"few_shot/val/refused": False, "few_shot/val/top1_1_shot": accuracy / 2}
+        evaluate = write(f"evaluate/{split}-0.json", {"zero_shot/val/top1": accuracy, **few_shot})
+        pool = {"path": "data/worlds/toy/pool", "md5": "of-the-pool.dir"}
+        code = {"path": "src/simgap/train", "md5": "of-the-code.dir"}
+        locked[f"train@{split}-0"] = {"deps": [pool, code], "outs": [train, model]}
+        locked[f"evaluate@{split}-0"] = {"deps": [model], "outs": [evaluate]}
+    for name in ("pool", "reference", "val", "of-another-study"):
+        write(f"embed/{name}.json", {"kept": 7})
+    write("similarity/val.json", {"pool_rows": 7})
+    write("compare/compare.json", {"full/val/accuracy": accuracy, "full/val/marked": "held out"})
+    (folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": locked}))
+    return folder
+
+
+def track_here() -> Tracked:
+    return track(load_params(Path("params.yaml")), Path("metrics"), Path("report"), Path("dvc.lock"))
+
+
+def begin_study(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write a study to a folder, in which the test runs from then on, and whose store is the default."""
+    monkeypatch.setenv("DVC_ROOT", str(folder))
+    for name in ("MLFLOW_TRACKING_URI", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(folder)
+    return write_study(folder)
+
+
+def runs_in(store: str, experiment: str = MODELS) -> list[Any]:
+    client = MlflowClient(tracking_uri=store)
+    found = client.get_experiment_by_name(experiment)
+    return client.search_runs([found.experiment_id], max_results=1000)
+
+
+def track_at_once(arguments: tuple[str, str, str | None, float], barrier: Any = None) -> Tracked:
+    """Log a study of its own folder, in a process of its own."""
+    folder, root, store, threshold = arguments
+    os.environ |= {"DVC_ROOT": root, **({"MLFLOW_TRACKING_URI": store} if store else {})}
+    os.chdir(write_study(Path(folder), threshold=threshold))
+    if barrier is not None:
+        barrier.wait()
+    return track_here()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@contextmanager
+def running(command: list[str], ready: Callable[[], bool], **options: object) -> Iterator[None]:
+    """Run a server while the block runs, from when it is ready."""
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, **options)
+        try:
+            for _ in range(600):
+                if ready():
+                    break
+                try:
+                    process.wait(0.2)
+                except subprocess.TimeoutExpired:
+                    continue
+                log.seek(0)
+                raise AssertionError(log.read().decode())
+            else:
+                raise AssertionError(f"{command[0]} was not ready in two minutes")
+            yield
+        finally:
+            # PostgreSQL ends at once on SIGINT, MLflow's with all its workers on SIGTERM.
+            process.send_signal(2 if "postgres" in command[0] else 15)
+            process.wait(60)
+
+
+@contextmanager
+def mlflow_server(folder: Path, database: str) -> Iterator[str]:
+    """An MLflow server on 127.0.0.1 before a database: its address."""
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--artifacts-destination", str(folder / "of-the-server")]
+    environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": database, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    address = f"http://127.0.0.1:{port}"
+    with running(command, lambda: answers(f"{address}/health"), cwd=folder, env=environment):
+        yield address
+
+
+def _postgresql(name: str) -> str:
+    folders = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True), *os.environ["PATH"].split(os.pathsep)]
+    found = shutil.which(name, path=os.pathsep.join(map(str, folders)))
+    if found is None:
+        pytest.skip(f"no {name}: install Debian's postgresql")
+    return found
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """A PostgreSQL cluster of its own on 127.0.0.1: the address of its database."""
+    pytest.importorskip("psycopg2")
+    initdb, postgres = _postgresql("initdb"), _postgresql("postgres")
+    # It refuses root, to whom pytest's own folders are closed.
+    user = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+    with tempfile.TemporaryDirectory() as folder:
+        data, port = Path(folder) / "data", free_port()
+        os.chown(folder, user.pw_uid, user.pw_gid)
+        other = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+        options = ["--auth", "trust", "--username", "simgap", "--encoding", "UTF8", "--no-sync"]
+        subprocess.run([initdb, *options, str(data)], check=True, capture_output=True, cwd=folder, **other)
+        command = [postgres, "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-F"]
+
+        def ready() -> bool:
+            import psycopg2
+
+            try:
+                psycopg2.connect(host="127.0.0.1", port=port, user="simgap", dbname="postgres").close()
+            except psycopg2.OperationalError:
+                return False
+            return True
+
+        with running(command, ready, cwd=folder, **other):
+            yield f"postgresql+psycopg2://simgap@127.0.0.1:{port}/postgres"
+
+
+@contextmanager
+def server_before(kind: str, folder: Path) -> Iterator[str]:
+    """An MLflow server before SQLite or PostgreSQL: its address."""
+    if kind == "sqlite":
+        with mlflow_server(folder, f"sqlite:///{folder / 'server.db'}") as address:
+            yield address
+    else:
+        with postgresql() as database, mlflow_server(folder, database) as address:
+            yield address
