@@ -88,8 +88,8 @@ def export_subset(kept: Kept, pool: Path, out: Path) -> int:
                 with complete(part) as partial, partial.open("wb") as stream:
                     np.save(stream, np.concatenate([np.empty(0, UID), *uids]))
             parts.append(part)
-        subset = np.concatenate([np.load(part, allow_pickle=False) for part in parts])
-        # By columns: to compare records as such takes twenty times as long.
+        subset = np.concatenate([np.load(part, mmap_mode="r") for part in parts])
+        # By columns: to compare records as such takes three times as long.
         subset = subset[np.lexsort((subset["f1"], subset["f0"]))]
         twice = np.flatnonzero(subset[1:] == subset[:-1])
         if len(twice):
