@@ -20,9 +20,8 @@ from simgap.stage import PATH, Params, scratch, stage, state_of
 @click.option("--out", type=PATH, required=True)
 @click.option("--metrics", type=PATH, required=True)
 def main(params: Params, kind: str, data: Path, embedder: Path, out: Path, metrics: Path) -> dict[str, float]:
-    embedder_hash = sha256_of(embedder)
     if kind == "pool" and (data / VECTORS).is_dir():
-        digits = params.pool.shard_digits
+        digits, embedder_hash = params.pool.shard_digits, sha256_of(embedder)
         identity = {"data": state_of(data), "path": data, "embedder": embedder_hash, "shard_digits": digits}
         with scratch(f"embed-{out.name}", identity) as folder:
             dim, limit = read_dim(embedder), params.embed.drop_limit
@@ -37,6 +36,7 @@ def main(params: Params, kind: str, data: Path, embedder: Path, out: Path, metri
         shards = tuple(shard_paths(data))
         if kind == "reference":
             classes = len(read_lines(Path(params.reference.classnames), "one class name a line"))
+    embedder_hash = sha256_of(embedder)
     identity = {
         # Of the parameters, those that finished parts depend on.
         "batch_size": params.embed.batch_size,
