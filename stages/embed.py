@@ -7,7 +7,8 @@ import click
 from simgap.data.benchmarks import load_benchmark, read_lines
 from simgap.data.shards import shard_paths
 from simgap.embed.embed import embed
-from simgap.embed.model import load
+from simgap.embed.imported import VECTORS, import_embeddings
+from simgap.embed.model import load, read_dim
 from simgap.files import sha256_of, write_json
 from simgap.stage import PATH, Params, scratch, stage, state_of
 
@@ -19,6 +20,14 @@ from simgap.stage import PATH, Params, scratch, stage, state_of
 @click.option("--out", type=PATH, required=True)
 @click.option("--metrics", type=PATH, required=True)
 def main(params: Params, kind: str, data: Path, embedder: Path, out: Path, metrics: Path) -> dict[str, float]:
+    if kind == "pool" and (data / VECTORS).is_dir():
+        digits, embedder_hash = params.pool.shard_digits, sha256_of(embedder)
+        identity = {"data": state_of(data), "path": data, "embedder": embedder_hash, "shard_digits": digits}
+        with scratch(f"embed-{out.name}", identity) as folder:
+            dim, limit = read_dim(embedder), params.embed.drop_limit
+            accounting, rates = import_embeddings(data, embedder_hash, dim, digits, limit, out, folder)
+        write_json(metrics, accounting)
+        return rates
     classes: int | None = None
     if kind == "benchmark":
         benchmark = load_benchmark(data)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import REPOSITORY
 from mlflow.tracking import MlflowClient
-from studies import check_against_naive, commit, miniature, repository, run, stages_run
+from studies import ENVIRONMENT, check_against_naive, commit, miniature, repository, run, stages_run
 
 from simgap.tracking.records import MODELS, STUDIES
 
@@ -180,6 +184,45 @@ def add_metric(folder: Path, name: str) -> None:
     text = file.read_text()
     assert anchor in text
     file.write_text(text.replace(anchor, f'{anchor} f"{{zero_shot}}/{name}": 1,'))
+
+
+def put_pool(folder: Path, **changes: object) -> None:
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["pool"].update(changes)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def test_imported_embeddings_take_the_place_of_embedding(study: Path) -> None:
+    """As clip-retrieval would have written the pool's; with shards they give the same splits and the same model."""
+    own, foreign = study / "data" / "embeddings" / "pool", study / "data" / "foreign"
+    kept = (study / "data" / "splits" / "full" / "keep.npy").read_bytes()
+    locked = yaml.safe_load((study / "dvc.lock").read_text())["stages"]
+    (foreign / "metadata").mkdir(parents=True)
+    shutil.copytree(own / "img_emb", foreign / "img_emb")
+    for path in (own / "metadata").iterdir():
+        table = pq.read_table(path)
+        renamed = pa.table({"image_path": table.column("key"), "caption": table.column("caption")})
+        pq.write_table(renamed, foreign / "metadata" / path.name)
+    try:
+        put_pool(study, embed="data/foreign")
+        targets = ["deduplicate", "similarity@val", "similarity@sketch"]
+        assert set(stages_run(run(study, "dvc", "repro", *targets))) == {"embed@pool", *targets}
+        assert (study / "data" / "splits" / "full" / "keep.npy").read_bytes() == kept
+        refused = subprocess.run(
+            ["dvc", "repro", "train@full-0"], cwd=study, env=ENVIRONMENT, capture_output=True, text=True, check=False
+        )
+        assert refused.returncode != 0
+        assert (
+            "error: data/embeddings/pool: its rows name no shard, so they can be measured, but neither"
+            in refused.stderr
+        )
+        put_pool(study, embed="data/foreign", shard_digits=5)
+        ran = stages_run(run(study, "dvc", "repro", "train@full-0"))
+        assert ran == ["embed@pool", "deduplicate", "train@full-0"]
+        again = yaml.safe_load((study / "dvc.lock").read_text())["stages"]
+        assert again["train@full-0"]["outs"] == locked["train@full-0"]["outs"]
+    finally:
+        shutil.rmtree(foreign)
 
 
 def test_an_edited_evaluation_reruns_evaluate_and_what_shows_it(study: Path) -> None:

@@ -10,6 +10,7 @@ import click
 
 from simgap.data.convert.commands import convert
 from simgap.errors import SimgapError
+from simgap.export.commands import export
 from simgap.stage import PARAMS_FILE, PATH, reports_errors
 
 METRICS, REPORT, LOCK = Path("metrics"), Path("report"), Path("dvc.lock")
@@ -21,6 +22,7 @@ def main() -> None:
 
 
 main.add_command(convert)
+main.add_command(export)
 
 
 @main.command()
@@ -69,6 +71,23 @@ def ui(port: int) -> None:
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # Not an option: the address of a database may hold a password, and commands are seen by all.
     os.execve(sys.executable, command, {**os.environ, "MLFLOW_BACKEND_STORE_URI": address})
+
+
+@main.command("import-embeddings")
+@click.argument("source", type=PATH)
+@click.argument("out", type=PATH)
+@click.option("--embedder", type=PATH, required=True, help="open_clip local directory of the model that made them.")
+@click.option("--shard-digits", type=click.IntRange(min=1), help="Leading digits of a key that are its shard's number.")
+@click.option("--drop-limit", type=click.FloatRange(0, 1), default=0.01, show_default=True)
+@reports_errors
+def import_embeddings(source: Path, out: Path, embedder: Path, shard_digits: int | None, drop_limit: float) -> None:
+    """Check clip-retrieval's embeddings in SOURCE and write them to the folder OUT as embeddings of a study.
+
+    In a study the stage embed@pool does the same, see docs/data.md. An import that was stopped goes on where it stood.
+    """
+    from simgap.embed.imported import import_into
+
+    click.echo(import_into(source, out, embedder, shard_digits, drop_limit))
 
 
 @main.command("contact-sheet")

@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from simgap.errors import SimgapError
 
 # What a file system that has no hard links answers, or one that has no more of them for a file, or two file systems.
 NO_HARD_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
+LOCK_FILE = "lock"
 
 
 def _sync(path: Path) -> None:
@@ -70,6 +73,30 @@ def link_or_copy(source: Path, target: Path) -> None:
         if error.errno not in NO_HARD_LINK:
             raise
         shutil.copyfile(source, target)
+
+
+@contextmanager
+def unfinished(out: Path, doing: str) -> Iterator[Path]:
+    """Give the hidden folder `.OUT.DOING` for finished parts of `out`, and remove it when the block ends well.
+
+    Until then parts in it outlive the process, and another one can go on from them.
+
+    Raises:
+        SimgapError: another process writes `out`.
+    """
+    folder = out.with_name(f".{out.name}.{doing}")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK_FILE, timeout=0):
+            try:
+                yield folder
+            except BaseException:
+                if {child.name for child in folder.iterdir()} <= {LOCK_FILE}:
+                    remove(folder)
+                raise
+    except Timeout:
+        raise SimgapError(f"{out}: another process is writing it") from None
+    remove(folder)
 
 
 def _rounded(value: Any) -> Any:

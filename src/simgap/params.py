@@ -40,9 +40,17 @@ class CopyParameters:
 
 @dataclass(frozen=True)
 class PoolParameters:
-    """The pool: folder of its shards."""
+    """The pool.
+
+    Attributes:
+        path: folder of its shards.
+        embed: what its embeddings are made from: the shards again, or a folder of embeddings to import.
+        shard_digits: of imported keys, how many leading digits are the shard's number; None where none are.
+    """
 
     path: str
+    embed: str
+    shard_digits: int | None
 
 
 @dataclass(frozen=True)
@@ -326,6 +334,8 @@ def load_params(path: Path) -> Params:
     _check_names(params, str(path))
     _check_seeds(params, str(path))
     _check_models(params, str(path))
+    if params.pool.shard_digits is not None and params.pool.shard_digits < 1:
+        raise SimgapError(f"{path}: pool.shard_digits: {params.pool.shard_digits} should be at least 1, or null")
     if not params.benchmarks.names or len(set(params.benchmarks.names)) != len(params.benchmarks.names):
         raise SimgapError(
             f"{path}: benchmarks.names: {params.benchmarks.names} should name each benchmark once, and one at least"

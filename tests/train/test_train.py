@@ -149,7 +149,7 @@ def test_an_image_that_broke_since_it_was_embedded(config, shards, tmp_path, wor
 def test_a_label_without_a_name_in_training(tmp_path: Path) -> None:
     folder = write_pool(tmp_path / "reference", 1, 4, labels=True)
     rows = pa.table({"shard": ["00000.tar"] * 4, "key": [f"00000{i:04d}" for i in range(4)]})
-    (shard,) = kept_shards(folder, [rows], np.ones(4, bool), ("cat",))
+    (shard,) = kept_shards(folder, [(0, rows)], np.ones(4, bool), ("cat",))
     with pytest.raises(SimgapError, match=r"00000\.tar: 000000001: label 1 is outside"):
         list(shard.samples())
 
@@ -387,7 +387,7 @@ def test_every_epoch_has_every_kept_sample_once_in_a_new_order(tmp_path: Path, b
     )
     keep = np.ones(21, bool)
     keep[[0, 8, 9, 14, 15, 16, 17, 18, 19, 20]] = False
-    shards = kept_shards(pool, [rows[:10], rows[10:]], keep)
+    shards = kept_shards(pool, [(0, rows[:10]), (10, rows[10:])], keep)
     assert [shard.path.name for shard in shards] == ["00000.tar", "00001.tar"]
     tokens = texts(stream(shards, buffer, micro_batch=1), 33)
     expected = sorted((0, index, 0, shard) for shard in range(2) for index in range(7) if keep[shard * 7 + index])
@@ -493,7 +493,7 @@ def test_every_reader_sees_its_own_shards_once_an_epoch(tmp_path: Path) -> None:
 def test_reference_samples_are_captioned_by_class(tmp_path: Path) -> None:
     folder = write_pool(tmp_path / "reference", 1, 4, labels=True)
     rows = pa.table({"shard": ["00000.tar"] * 4, "key": [f"00000{i:04d}" for i in range(4)]})
-    (shard,) = kept_shards(folder, [rows], np.ones(4, bool), ("cat", "dog"))
+    (shard,) = kept_shards(folder, [(0, rows)], np.ones(4, bool), ("cat", "dog"))
     assert [s.caption for s in shard.samples()] == [f"a photo of a {name}" for name in ("cat", "dog", "cat", "dog")]
 
 
@@ -501,4 +501,4 @@ def test_a_shard_that_went_missing(tmp_path: Path) -> None:
     pool = write_pool(tmp_path / "pool", 1, 2)
     rows = pa.table({"shard": ["00007.tar"], "key": ["x"]})
     with pytest.raises(SimgapError, match=r"00007\.tar: no such shard"):
-        kept_shards(pool, [rows], np.ones(1, bool))
+        kept_shards(pool, [(0, rows)], np.ones(1, bool))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -78,14 +79,18 @@ def _ends_well(path: Path, offset: int) -> bool:
     return len(rest) >= tarfile.BLOCKSIZE and not rest.strip(b"\0")
 
 
-def _members(path: Path, accounting: Accounting) -> Iterator[tuple[str, str, bytes | None]]:
-    """Yield (key, suffix, bytes) of every regular member, None for one that is too large; count a damaged tar."""
+def _members(path: Path, accounting: Accounting, only: str | None = None) -> Iterator[tuple[str, str, bytes | None]]:
+    """Yield (key, suffix, bytes) of every regular member, None for one that is too large; count a damaged tar.
+
+    Args:
+        only: the suffix of the members that are read; others are skipped on disk.
+    """
     try:
         with tarfile.open(path, mode="r:") as tar:
             for member in tar:
                 folder, slash, name = member.name.removeprefix("./").rpartition("/")
                 key, _, suffix = name.partition(".")
-                if not member.isfile() or not key or not suffix:
+                if not member.isfile() or not key or not suffix or (only is not None and suffix.lower() != only):
                     continue
                 stream = tar.extractfile(member) if member.size <= MAXIMUM_MEMBER_BYTES else None
                 yield f"{folder}{slash}{key}", suffix.lower(), stream.read() if stream else None
@@ -116,9 +121,25 @@ def _is_text(name: str) -> bool:
 
 def read_json_members(path: Path, accounting: Accounting) -> Iterator[tuple[str, bytes]]:
     """Stream (key, bytes) of the `KEY.json` members of a shard."""
-    yield from (
-        (key, data) for key, suffix, data in _members(path, accounting) if suffix == "json" and data is not None
-    )
+    yield from ((key, data) for key, _, data in _members(path, accounting, only="json") if data is not None)
+
+
+def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Stream (key, all members by suffix) of the samples that `read_shard` would give if nothing were asked of them."""
+    seen: set[str] = set()
+    for sample in _grouped(path, Accounting()):
+        key = sample["__key__"]
+        if _is_text(key) and key not in seen and None not in sample.values():
+            yield key, {suffix: data for suffix, data in sample.items() if suffix not in ("__key__", "__url__")}
+        seen.add(key)
+
+
+def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add bytes to a tar, so that equal bytes give an equal tar."""
+    # A TarInfo has time 0 and no owner of its own accord.
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
 
 
 def read_shard(path: Path, accounting: Accounting, *, caption: bool, label: bool) -> Iterator[Sample]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,18 +10,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from simgap.batches import batched
 from simgap.data.shards import Accounting, Sample, read_shard
 from simgap.embed.decode import decoded
 from simgap.embed.encode import check_precision, encode
-from simgap.embed.limits import check_label, check_limit
+from simgap.embed.limits import check_label
 from simgap.embed.model import Model
 from simgap.embed.parameters import EmbedParameters
-from simgap.embed.store import INFO_FILE
-from simgap.files import complete, link_or_copy, read_json, write_json
+from simgap.embed.parts import join_parts, write_part
 from simgap.progress import progress
 
 
@@ -108,47 +105,11 @@ def embed(
         if part.is_dir():
             continue
         vectors, kept, accounting = _embed_part(parameters, model, group, classes, captioned)
-        accounting.metrics(len(vectors))
         embedded += len(vectors)
-        with complete(part) as partial:
-            partial.mkdir(parents=True)
-            np.save(partial / "embeddings.npy", vectors)
-            pq.write_table(_metadata(kept, classes is not None, captioned), partial / "metadata.parquet")
-            (partial / "accounting.json").write_text(
-                json.dumps({**vars(accounting), "dropped": dict(accounting.dropped)})
-            )
+        write_part(part, vectors, _metadata(kept, classes is not None, captioned), accounting)
     seconds = time.perf_counter() - begun_at
 
     parts = [scratch / f"part_{number:04d}" for number in range(len(groups))]
-    of_parts = [Accounting(**read_json(part / "accounting.json")) for part in parts]
-    total = Accounting(
-        sum(found.read for found in of_parts),
-        sum((Counter(found.dropped) for found in of_parts), Counter()),
-        sum(found.damaged_shards for found in of_parts),
-    )
-    rows = sum(np.load(part / "embeddings.npy", mmap_mode="r").shape[0] for part in parts)
-    metrics = total.metrics(rows)
-    check_limit(parameters.drop_limit, total, rows, shards)
-    with complete(out) as partial:
-        (partial / "img_emb").mkdir(parents=True)
-        (partial / "metadata").mkdir()
-        for number, part in enumerate(parts):
-            link_or_copy(part / "embeddings.npy", partial / "img_emb" / f"img_emb_{number:04d}.npy")
-            link_or_copy(part / "metadata.parquet", partial / "metadata" / f"metadata_{number:04d}.parquet")
-        write_json(
-            partial / INFO_FILE,
-            {
-                "embedder": embedder,
-                "dim": model.dim,
-                "rows": rows,
-                "read": total.read,
-                "kept": rows,
-                "dropped": dict(total.dropped),
-                "damaged_shards": total.damaged_shards,
-            },
-        )
+    metrics = join_parts(parts, out, embedder=embedder, dim=model.dim, drop_limit=parameters.drop_limit, sources=shards)
     # Of what this process did itself: parts that were there took it no time.
-    return {**metrics, "dim": model.dim, "parts": len(parts)}, {
-        "images_per_second": embedded / seconds,
-        "seconds": seconds,
-    }
+    return metrics, {"images_per_second": embedded / seconds, "seconds": seconds}

@@ -64,6 +64,17 @@ def create(folder: Path, where: Path | str) -> tuple[Any, Any]:
         logging.disable(logging.NOTSET)
 
 
+def read_dim(folder: Path) -> int:
+    """Read the width of a model's embeddings.
+
+    Raises:
+        SimgapError: the folder is no open_clip local directory.
+    """
+    config = read_json(folder / CONFIG_FILE)
+    check_config(config, folder / CONFIG_FILE)
+    return int(config["model_cfg"]["embed_dim"])
+
+
 def load(folder: Path) -> Model:
     """Load an open_clip local directory, every weight of it, onto a GPU where there is one.
 

@@ -79,33 +79,42 @@ class Embeddings:
         ]
         return np.concatenate(pieces) if pieces else np.empty((0, self.dim), np.float16)
 
-    def metadata_parts(self, columns: list[str]) -> Iterator[pa.Table]:
-        """Read row-aligned metadata columns, a part at a time.
+    def metadata_parts(self, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
+        """Yield (first row, row-aligned metadata columns) of each part.
 
         Raises:
-            SimgapError: there are other rows than vectors.
+            SimgapError: a column of shards is asked for and rows do not say theirs, or there are other rows than vectors.
         """
-        rows = 0
+        for start, table in self._tables(columns):
+            if "shard" in columns and table.column("shard").null_count:
+                raise SimgapError(
+                    f"{self.folder}: its rows name no shard, so they can be measured, but neither trained on nor exported; "
+                    "import them with the shards that they lie in"
+                )
+            yield start, table
+
+    def _tables(self, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
+        start = 0
         for path in sorted((self.folder / "metadata").glob("metadata_*.parquet")):
             table = pq.read_table(path, columns=columns)
-            rows += table.num_rows
-            yield table
-        if rows != self.rows:
-            raise SimgapError(f"{self.folder}: its metadata has {rows} rows, its vectors {self.rows}")
+            yield start, table
+            start += table.num_rows
+        if start != self.rows:
+            raise SimgapError(f"{self.folder}: its metadata has {start} rows, its vectors {self.rows}")
 
     def metadata(self, columns: list[str]) -> pa.Table:
-        """Read row-aligned metadata columns of all parts: for sets of the size of a benchmark.
+        """Read row-aligned metadata columns of all parts.
 
         Raises:
-            SimgapError: there are other rows than vectors.
+            SimgapError: as `metadata_parts`.
         """
-        return pa.concat_tables(list(self.metadata_parts(columns)))
+        return pa.concat_tables([table for _, table in self.metadata_parts(columns)])
 
     @cached_property
     def row_order(self) -> str:
         """SHA-256 over embedder, dim and the (shard, key) of every row: what a split's bits refer to."""
         digest = hashlib.sha256(f"{self.info['embedder']}\n{self.dim}\n{self.rows}\n".encode())
-        for table in self.metadata_parts(["shard", "key"]):
+        for _, table in self._tables(["shard", "key"]):
             for batch in table.to_batches(max_chunksize=65536):
                 shards, keys = batch.column("shard").to_pylist(), batch.column("key").to_pylist()
                 digest.update("".join(f"{shard}\0{key}\n" for shard, key in zip(shards, keys, strict=True)).encode())

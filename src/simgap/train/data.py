@@ -61,14 +61,17 @@ class TrainingShard:
 
 
 def kept_shards(
-    folder: Path, rows: Iterable[pa.Table], keep: NDArray[np.bool_], classnames: tuple[str, ...] | None = None
+    folder: Path,
+    rows: Iterable[tuple[int, pa.Table]],
+    keep: NDArray[np.bool_],
+    classnames: tuple[str, ...] | None = None,
 ) -> list[TrainingShard]:
     """Give a set's shards with the keys that are kept; shards without a kept row are left out.
 
     Memory is that of one table and of the kept keys' bytes.
 
     Args:
-        rows: `shard` and `key` of every row of the set, in row order, in as many tables as suits.
+        rows: the first row, and `shard` and `key` of every row, of each part of the set.
         keep: bool [rows].
         classnames: of a labelled set, for its captions.
 
@@ -76,10 +79,8 @@ def kept_shards(
         SimgapError: a kept row's shard is not in the folder.
     """
     keys: dict[str, list[pa.StringArray]] = {}
-    start = 0
-    for table in rows:
+    for start, table in rows:
         kept = table.filter(pa.array(keep[start : start + table.num_rows]))
-        start += table.num_rows
         grouped = kept.group_by("shard", use_threads=False).aggregate([("key", "list")])
         for shard, of_shard in zip(grouped.column("shard").to_pylist(), grouped.column("key_list"), strict=True):
             keys.setdefault(shard, []).append(of_shard.values)

@@ -14,14 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from simgap.batches import batched
 from simgap.data.convert.image_set import ImageSet
 from simgap.data.images import BrokenImage, decode
-from simgap.data.shards import MAXIMUM_MEMBER_BYTES, Accounting
+from simgap.data.shards import MAXIMUM_MEMBER_BYTES, Accounting, add_member
 from simgap.errors import SimgapError
-from simgap.files import complete, link_or_copy, read_json, remove, sha256_of
+from simgap.files import complete, link_or_copy, read_json, sha256_of, unfinished
 from simgap.progress import progress
 
 SHARD_IMAGES = 1000
@@ -74,13 +72,6 @@ def _content(path: Path, border: int) -> bytes | str:
     return stream.getvalue()
 
 
-def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    # A TarInfo has time 0 and no owner of its own accord.
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
-
-
 @dataclass(frozen=True)
 class _Shard:
     """Some images of a set, one after the other, and how they are written."""
@@ -125,9 +116,9 @@ class _Shard:
 
     def _add(self, tar: tarfile.TarFile, key: str, image: Image, content: bytes) -> None:
         suffix = "png" if self.found.border else Path(image[0]).suffix.lower().lstrip(".")
-        _add_member(tar, f"{key}.{suffix}", content)
+        add_member(tar, f"{key}.{suffix}", content)
         for kind, text in self.beside(self.found, key, image).items():
-            _add_member(tar, f"{key}.{kind}", text.encode())
+            add_member(tar, f"{key}.{kind}", text.encode())
 
 
 def _write_shards(found: ImageSet, beside: Beside, folder: Path) -> list[Path]:
@@ -164,16 +155,10 @@ def _shards(
     found: ImageSet, beside: Beside, out: Path, allow_incomplete: bool
 ) -> Iterator[tuple[list[Path], Accounting]]:
     """Give the shards' tars, and remove them when the block ends well; until then they outlive the process."""
-    folder = out.with_name(f".{out.name}.converting")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock", timeout=0):
-            folders = _write_shards(found, beside, folder)
-            accounting = _account(found, folders, allow_incomplete)
-            yield [shard / TAR for shard in folders], accounting
-    except Timeout:
-        raise SimgapError(f"{out}: another process is writing it") from None
-    remove(folder)
+    with unfinished(out, "converting") as folder:
+        folders = _write_shards(found, beside, folder)
+        accounting = _account(found, folders, allow_incomplete)
+        yield [shard / TAR for shard in folders], accounting
 
 
 def _write_lines(path: Path, lines: tuple[str, ...]) -> None:

@@ -1,0 +1,1 @@
+"""A split for other tools: a DataComp subset, a list of keys, or shards of its own."""

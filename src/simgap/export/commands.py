@@ -1,0 +1,86 @@
+"""`simgap export`: a command for each form in which a split leaves the study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from simgap.errors import SimgapError, nearest_first
+from simgap.params import load_params
+from simgap.stage import PARAMS_FILE, PATH, reports_errors
+
+if TYPE_CHECKING:
+    from simgap.export.kept import Kept
+
+SPLITS = Path("data", "splits")
+POOL_EMBEDDINGS = Path("data", "embeddings", "pool")
+
+
+def _export(split: str, out: Path, write: Callable[[Kept, Path], str]) -> None:
+    """Write what a function writes, given the split's samples and the pool, and say what it says."""
+    from simgap.export.kept import Kept
+    from simgap.prune.split import INFO_FILE
+
+    pool = Path(load_params(PARAMS_FILE).pool.path)
+    if not (SPLITS / split / INFO_FILE).is_file():
+        known = nearest_first(split, sorted(file.parent.name for file in SPLITS.glob(f"*/{INFO_FILE}")))
+        raise SimgapError(f"SPLIT: {split!r} is not there; " + (f"choose from {known}" if known else "run `dvc repro`"))
+    if out.exists():
+        raise SimgapError(f"{out}: exists; name one that does not exist yet")
+    kept = Kept(SPLITS / split, POOL_EMBEDDINGS)
+    try:
+        line = f"{out}: {write(kept, pool)}"
+    except OSError as error:
+        raise SimgapError(f"{error.filename or out}: {error.strerror or error}") from None
+    if kept.split.reference_rows:
+        line += "; the reference, which joins the split's training data, is not among them"
+    click.echo(line)
+
+
+@click.group()
+def export() -> None:
+    """Give a SPLIT of the finished study to other tools; see docs/data.md."""
+
+
+@export.command("datacomp")
+@click.argument("split")
+@click.argument("out", type=PATH)
+@reports_errors
+def datacomp(split: str, out: Path) -> None:
+    """Write a DataComp subset, the uids of the samples, to the .npy file OUT."""
+    from simgap.export.subset import export_subset
+
+    _export(split, out, lambda kept, pool: f"{export_subset(kept, pool, out)} uids")
+
+
+@export.command("keys")
+@click.argument("split")
+@click.argument("out", type=PATH)
+@reports_errors
+def keys(split: str, out: Path) -> None:
+    """Write shard and key of the samples to OUT, a .txt or .parquet file."""
+    from simgap.export.key_list import export_keys
+
+    _export(split, out, lambda kept, pool: f"{export_keys(kept, out)} keys")
+
+
+@export.command("shards")
+@click.argument("split")
+@click.argument("out", type=PATH)
+@click.option("--samples-per-shard", type=int, default=10_000, show_default=True)
+@reports_errors
+def shards(split: str, out: Path, samples_per_shard: int) -> None:
+    """Copy the samples into new webdataset shards, in the folder OUT, with sizes.json.
+
+    An export that was stopped goes on where it stood when it is started again.
+    """
+    from simgap.export.reshard import export_shards
+
+    def write(kept: Kept, pool: Path) -> str:
+        samples, tars = export_shards(kept, pool, out, samples_per_shard)
+        return f"{samples} samples in {tars} shards"
+
+    _export(split, out, write)

@@ -1,0 +1,102 @@
+"""A split as a DataComp subset: the sorted 128-bit uids of its samples."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from simgap.data.shards import Accounting, read_json_members
+from simgap.errors import SimgapError
+from simgap.export.kept import Kept, Run
+from simgap.files import complete, unfinished
+from simgap.progress import progress
+
+# Upper and lower half, as DataComp's filters write it and its resharder searches it.
+UID = np.dtype("u8,u8")
+HEX = re.compile(r"[0-9a-fA-F]{1,32}")
+
+
+def _from_parquet(path: Path) -> dict[str, object] | None:
+    """Read the uids by key from the table that img2dataset writes beside a shard; None where it has none."""
+    if not path.is_file() or not {"key", "uid"} <= set(pq.read_schema(path).names):
+        return None
+    table = pq.read_table(path, columns=["key", "uid"])
+    return dict(zip(table.column("key").to_pylist(), table.column("uid").to_pylist(), strict=True))
+
+
+def _from_json(run: Run) -> dict[str, object]:
+    wanted, found = set(run.keys), dict[str, object]()
+    for key, text in read_json_members(run.path, Accounting()):
+        # Of two samples of one key the first is the pool's row.
+        if key in wanted and key not in found:
+            try:
+                content = json.loads(text)
+            except ValueError:
+                content = None
+            found[key] = content.get("uid") if isinstance(content, dict) else None
+    return found
+
+
+def _uids_of(run: Run) -> NDArray[np.void]:
+    table = run.path.with_suffix(".parquet")
+    found = _from_parquet(table)
+    found = _from_json(run) if found is None else found
+    uids = np.empty(len(run.keys), UID)
+    for place, key in enumerate(run.keys):
+        uid = found.get(key)
+        if not isinstance(uid, str) or not HEX.fullmatch(uid):
+            raise SimgapError(
+                f"{run.path}: the sample {key!r} has the uid {uid!r}, a DataComp subset needs 32 hexadecimal digits, in its "
+                f"json or in {table.name}; `simgap export keys` needs none"
+            )
+        uids[place] = divmod(int(uid, 16), 2**64)
+    return uids
+
+
+def export_subset(kept: Kept, pool: Path, out: Path) -> int:
+    """Write the uids of the kept samples, sorted, as `.npy` of `u8,u8`, and give their number.
+
+    The format is that of DataComp's `resharder.py --subset-file`: upper and lower 64 bits, in lexicographic order. A uid
+    comes from `{shard}.parquet` beside the shard where that has `key` and `uid`, else from the sample's json. The uids of
+    each part of the embeddings wait beside `out`, from where an export that was killed goes on. Memory is 40 bytes a kept
+    sample at the end, where all are sorted.
+
+    Raises:
+        SimgapError: `out` is no `.npy`, a sample has no uid or shares it with another one, or a shard is missing.
+    """
+    if out.suffix != ".npy":
+        raise SimgapError(f"{out}: {out.suffix!r} is no suffix of an array; name a file that ends in .npy")
+    identity = kept.identity(pool, "subset")
+    bar: Any = progress(None, kept.split.kept, "export", "sample")
+    with unfinished(out, "exporting") as folder, bar:
+        parts = []
+        for number, table in enumerate(kept.tables()):
+            part = folder / f"{identity}-{number:05d}.npy"
+            if part.is_file():
+                bar.update(table.num_rows)
+            else:
+                uids = []
+                for run in kept.runs(pool, table):
+                    uids.append(_uids_of(run))
+                    bar.update(len(run.keys))
+                with complete(part) as partial, partial.open("wb") as stream:
+                    np.save(stream, np.concatenate([np.empty(0, UID), *uids]))
+            parts.append(part)
+        subset = np.concatenate([np.load(part, mmap_mode="r") for part in parts])
+        # By columns: to compare records as such takes three times as long.
+        subset = subset[np.lexsort((subset["f1"], subset["f0"]))]
+        twice = np.flatnonzero(subset[1:] == subset[:-1])
+        if len(twice):
+            high, low = (int(half) for half in subset[twice[0]])
+            raise SimgapError(
+                f"{pool}: the uid {high:016x}{low:016x} names two samples of the split; it should name one"
+            )
+        with complete(out) as partial, partial.open("wb") as stream:
+            np.save(stream, subset)
+    return len(subset)

@@ -1,0 +1,302 @@
+"""Splits as other tools read them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+from filelock import FileLock
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from open_clip_train.data import get_dataset_size
+from pools import Study, write_study
+
+from simgap.export import kept as kept_module
+from simgap.export import reshard, subset
+from simgap.export.kept import Kept
+from simgap.files import read_json
+
+KEEP = [True, True, False, True, False, False, True, True, False, True, True, True, False, True, True]
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    monkeypatch.chdir(tmp_path)
+    return write_study(tmp_path, (5, 4, 6))
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def read_back(folder: Path) -> list[dict[str, bytes]]:
+    """Read all shards with webdataset; give the members of each sample by suffix."""
+    urls = sorted(str(path) for path in folder.glob("*.tar"))
+    dataset = webdataset.WebDataset(urls, shardshuffle=False, empty_check=False)
+    return [{key: value for key, value in sample.items() if not key.startswith("__")} for sample in dataset]
+
+
+def uid_halves(rows: list) -> list[tuple[int, int]]:
+    """DataComp's own way of writing uids (baselines/apply_filter.py)."""
+    uids = [json.loads(held["json"])["uid"] for _, _, held in rows]
+    return [(int(uid[:16], 16), int(uid[16:32], 16)) for uid in uids]
+
+
+def test_shards_are_what_open_clip_and_webdataset_read(study) -> None:
+    study.keep("few", KEEP)
+    result = study.export("shards", "few", "out", "--samples-per-shard", "4")
+    assert (result.exit_code, result.output) == (0, "out: 10 samples in 3 shards\n")
+    kept = read_json(study.folder / "data" / "splits" / "few" / "split.json")["kept"]
+    assert get_dataset_size("out/{00000..00002}.tar") == (kept, 3)
+    assert read_json(Path("out", "sizes.json")) == {"00000.tar": 4, "00001.tar": 4, "00002.tar": 2}
+    assert read_back(Path("out")) == [held for _, _, held in study.kept(KEEP)]
+    tables = pa.concat_tables([pq.read_table(path) for path in sorted(Path("out").glob("*.parquet"))])
+    places = zip(*(tables.column(name).to_pylist() for name in ("source_shard", "source_key")), strict=True)
+    assert list(places) == [(shard, key) for shard, key, _ in study.kept(KEEP)]
+    with tarfile.open("out/00001.tar") as tar:
+        members = tar.getmembers()
+    names = [member.name for member in members]
+    assert names[:5] == ["000010000.jpg", "000010000.txt", "000010000.json", "000010000.meta.bin", "000010001.jpg"]
+    assert {(m.mtime, m.uid, m.uname, m.mode) for m in members} == {(0, 0, "", 0o644)}
+    assert sorted(path.name for path in study.folder.iterdir()) == ["data", "out", "params.yaml", "pool", "presets"]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_rows_in_shards_of_any_size(tmp_path_factory, data) -> None:
+    samples = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("study")
+        patch.chdir(folder)
+        study = write_study(folder, tuple(samples), data.draw(st.integers(1, 3)))
+        keep = data.draw(st.lists(st.booleans(), min_size=sum(samples), max_size=sum(samples)).filter(any))
+        size = data.draw(st.integers(1, 7))
+        name = tmp_path_factory.mktemp("out") / "out"
+        study.keep("some", keep)
+        assert study.export("shards", "some", str(name), "--samples-per-shard", str(size)).exit_code == 0
+        assert read_back(name) == [held for _, _, held in study.kept(keep)]
+        assert max(read_json(name / "sizes.json").values()) <= size
+
+
+def test_a_datacomp_subset_finds_exactly_the_kept_samples(study) -> None:
+    study.keep("few", KEEP, reference_rows=True)
+    result = study.export("datacomp", "few", "few.npy")
+    expected = "few.npy: 10 uids; the reference, which joins the split's training data, is not among them\n"
+    assert (result.exit_code, result.output) == (0, expected)
+    # As DataComp's resharder opens it, and searches it for each sample of the pool.
+    found = np.load("few.npy", mmap_mode="r")
+    assert found.dtype == np.dtype("u8,u8")
+    assert found.shape == (10,)
+    for halves, is_kept in zip(uid_halves(study.rows), KEEP, strict=True):
+        wanted = np.array([halves], "u8,u8")[0]
+        count = np.searchsorted(found, wanted, "right") - np.searchsorted(found, wanted, "left")
+        assert count == is_kept
+    expected_array = np.array(uid_halves(study.kept(KEEP)), "u8,u8")
+    expected_array.sort()
+    assert np.array_equal(found, expected_array)
+
+
+def test_uids_come_from_the_table_beside_a_shard_where_it_has_them(study) -> None:
+    keys = [key for shard, key, _ in study.rows if shard == "00001.tar"]
+    pq.write_table(pa.table({"key": keys, "uid": [f"{n:032x}" for n in range(4)]}), "pool/00001.parquet")
+    pq.write_table(pa.table({"key": keys}), "pool/00002.parquet")
+    study.keep("all", [True] * 15)
+    assert study.export("datacomp", "all", "all.npy").exit_code == 0
+    expected = uid_halves(study.rows[:5]) + [(0, n) for n in range(4)] + uid_halves(study.rows[9:])
+    assert np.load("all.npy").tolist() == sorted(expected)
+
+
+@pytest.mark.parametrize("uid", [None, 5, "", "g" * 32, "0" * 33])
+def test_a_sample_without_a_uid_is_refused_in_one_line(study, uid) -> None:
+    keys = [key for shard, key, _ in study.rows if shard == "00001.tar"]
+    values = pa.array([uid if n == 2 else (n if uid == 5 else f"{n:032x}") for n in range(4)])
+    pq.write_table(pa.table({"key": keys, "uid": values}), "pool/00001.parquet")
+    study.keep("few", KEEP)
+    line = study.refused("datacomp", "few", "few.npy")
+    assert f"pool/00001.tar: the sample '{'../../evil' if uid == 5 else '0002'}' has the uid " in line
+    assert "simgap export keys" in line
+
+
+def test_a_uid_of_two_samples_is_refused(study) -> None:
+    keys = [key for shard, key, _ in study.rows if shard == "00001.tar"]
+    pq.write_table(pa.table({"key": keys, "uid": [f"{n // 2:032x}" for n in range(4)]}), "pool/00001.parquet")
+    study.keep("all", [True] * 15)
+    assert f"the uid {0:032x} names two samples" in study.refused("datacomp", "all", "few.npy")
+
+
+def test_keys_as_text_and_as_a_table(study) -> None:
+    study.keep("few", KEEP)
+    assert study.export("keys", "few", "few.txt").output == "few.txt: 10 keys\n"
+    assert study.export("keys", "few", "few.parquet").output == "few.parquet: 10 keys\n"
+    expected = [(shard, key) for shard, key, _ in study.kept(KEEP)]
+    assert Path("few.txt").read_text() == "".join(f"{shard}\t{key}\n" for shard, key in expected)
+    table = pq.read_table("few.parquet")
+    assert table.schema.names == ["shard", "key"]
+    assert list(zip(*table.to_pydict().values(), strict=True)) == expected
+
+
+def test_what_cannot_be_exported(study) -> None:
+    study.keep("few", KEEP)
+    study.keep("none", [False] * 15)
+    assert "SPLIT: 'fwe' is not there; choose from few, none" in study.refused("keys", "fwe", "x.txt")
+    assert "none: keeps no pool row" in study.refused("keys", "none", "x.txt")
+    assert "'.csv' is no kind of list" in study.refused("keys", "few", "x.csv")
+    assert "'.np' is no suffix of an array" in study.refused("datacomp", "few", "x.np")
+    assert "pool: exists" in study.refused("shards", "few", "pool")
+    assert "--samples-per-shard: 0" in study.refused("shards", "few", "out", "--samples-per-shard", "0")
+    split = Path("data", "splits", "few", "split.json")
+    split.write_text(split.read_text().replace('"row_order": "', '"row_order": "0'))
+    assert "few: is a split of other rows" in study.refused("shards", "few", "out")
+
+
+def test_a_pool_that_is_not_the_one_that_was_embedded(study) -> None:
+    study.keep("few", KEEP)
+    Path("pool", "00002.tar").write_bytes(Path("pool", "00001.tar").read_bytes())
+    line = study.refused("shards", "few", "out")
+    assert "pool/00002.tar: 2 samples of the split are not in it, the first is '0004'" in line
+    assert "pool/00002.tar: the sample '0004' has the uid None" in study.refused("datacomp", "few", "out.npy")
+    Path("pool", "00001.tar").unlink()
+    for form in (["shards", "few", "out"], ["datacomp", "few", "out.npy"]):
+        assert "pool: has no shard '00001.tar'" in study.refused(*form)
+
+
+def test_a_key_that_does_not_fit_a_line(study) -> None:
+    path = Path("data", "embeddings", "pool", "metadata", "metadata_0000.parquet")
+    table = pq.read_table(path).to_pydict()
+    table["key"][0] = "two\nlines"
+    pq.write_table(pa.table(table), path)
+    study.keep("few", KEEP)
+    assert r"the key 'two\nlines' of '00000.tar'" in study.refused("keys", "few", "x.txt")
+    assert study.export("keys", "few", "x.parquet").exit_code == 0
+
+
+def test_rows_that_name_no_shard_are_not_exported(study) -> None:
+    for path in Path("data", "embeddings", "pool", "metadata").iterdir():
+        table = pq.read_table(path)
+        nothing = pa.nulls(table.num_rows, pa.string())
+        pq.write_table(table.set_column(0, "shard", nothing), path)
+    study.keep("few", KEEP)
+    for form in (["keys", "few", "x.txt"], ["datacomp", "few", "x.npy"], ["shards", "few", "x"]):
+        assert "its rows name no shard, so they can be measured, but neither trained on nor exported" in study.refused(
+            *form
+        )
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, module, name: str, calls: int) -> list:
+    """Interrupt a module's function at a later call; give the list of its first arguments."""
+    real, seen = getattr(module, name), []
+
+    def counted(first, *rest):
+        if len(seen) == calls:
+            raise KeyboardInterrupt
+        seen.append(first)
+        return real(first, *rest)
+
+    monkeypatch.setattr(module, name, counted)
+    return seen
+
+
+def test_stopped_shards_go_on_and_end_with_the_same_bytes(study) -> None:
+    study.keep("few", KEEP)
+    arguments = ["shards", "few"]
+    study.export(*arguments, "whole", "--samples-per-shard", "3")
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after(patch, reshard, "add_member", 30)
+        assert study.export(*arguments, "out", "--samples-per-shard", "3").exit_code == 1
+    assert not Path("out").exists()
+    with pytest.MonkeyPatch.context() as patch:
+        written = interrupt_after(patch, reshard, "add_member", 1000)
+        assert study.export(*arguments, "out", "--samples-per-shard", "3").exit_code == 0
+    # Two of the four shards, of twelve members each, were done.
+    assert len(written) == 40 - 24
+    assert bytes_of(Path("out")) == bytes_of(Path("whole"))
+    assert not list(study.folder.glob(".*"))
+
+
+def test_a_stopped_subset_goes_on_and_ends_with_the_same_bytes(study) -> None:
+    study.keep("few", KEEP)
+    study.export("datacomp", "few", "whole.npy")
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after(patch, subset, "_uids_of", 2)
+        assert study.export("datacomp", "few", "out.npy").exit_code == 1
+    assert not Path("out.npy").exists()
+    with pytest.MonkeyPatch.context() as patch:
+        read = interrupt_after(patch, subset, "_uids_of", 1000)
+        study.export("datacomp", "few", "out.npy")
+    assert [run.path.name for run in read] == ["00002.tar"]
+    assert Path("out.npy").read_bytes() == Path("whole.npy").read_bytes()
+    assert not list(study.folder.glob(".*"))
+
+
+def test_what_another_split_or_pool_left_is_not_used(study) -> None:
+    study.keep("few", KEEP)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after(patch, reshard, "add_member", 30)
+        study.export("shards", "few", "out", "--samples-per-shard", "3")
+    other = [not is_kept for is_kept in KEEP]
+    study.keep("other", other)
+    assert study.export("shards", "other", "out", "--samples-per-shard", "3").exit_code == 0
+    assert read_back(Path("out")) == [held for _, _, held in study.kept(other)]
+
+
+def test_two_processes_do_not_write_one_export(study) -> None:
+    study.keep("few", KEEP)
+    Path(".out.exporting").mkdir()
+    with FileLock(".out.exporting/lock"):
+        assert "out: another process is writing it" in study.refused("shards", "few", "out")
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(study, monkeypatch) -> None:
+    study.keep("few", KEEP)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reshard, "add_member", full)
+    assert "out: No space left on device" in study.refused("shards", "few", "out")
+    assert not list(study.folder.glob(".*"))
+
+
+KILLED = """
+import os, signal, sys
+from simgap.export import reshard
+from simgap.cli import main
+real, calls = reshard.add_member, []
+def add(*rest):
+    calls.append(0)
+    if len(calls) == 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(*rest)
+reshard.add_member = add
+main(["export", "shards", "few", "out", "--samples-per-shard", "3"])
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_nothing_half_written(study) -> None:
+    study.keep("few", KEEP)
+    environment = {**os.environ, "PYTHONPATH": str(Path(kept_module.__file__).parents[2])}
+    killed = subprocess.run([sys.executable, "-c", KILLED], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not Path("out").exists()
+    study.export("shards", "few", "whole", "--samples-per-shard", "3")
+    study.export("shards", "few", "out", "--samples-per-shard", "3")
+    assert bytes_of(Path("out")) == bytes_of(Path("whole"))
+    assert not list(study.folder.glob(".*"))
+
+
+def test_memory_is_a_part_and_not_the_pool(study) -> None:
+    """The rows are read part by part."""
+    study.keep("few", KEEP)
+    kept = Kept(Path("data", "splits", "few"), Path("data", "embeddings", "pool"))
+    assert [table.num_rows for table in kept.tables()] == [sum(KEEP[:9]), sum(KEEP[9:])]
