@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from simgap.data.convert.commands import convert
+from simgap.plan.commands import plan
 from simgap.stage import PARAMS_FILE, PATH, reports_errors
 
 METRICS = Path("metrics")
@@ -20,6 +21,7 @@ def main() -> None:
 
 
 main.add_command(convert)
+main.add_command(plan)
 
 
 @main.command()
