@@ -308,6 +308,17 @@ def test_the_command_s_table_and_json_agree(tmp_path: Path) -> None:
     assert "(assumed, LAION-400M's)" in printed
 
 
+def test_a_split_that_full_is_too_small_for_is_named() -> None:
+    code, printed = call("laion400m", "--pool-samples", "60000000", "--full-share", "0.75")
+    assert code == 0, printed
+    (note,) = [line for line in printed.splitlines() if line.startswith("more rows than full has")]
+    named = note.split(": ")[1].split(", ")
+    assert "dissimilar-val-50m" in named
+    assert "similar-val-50m" in named
+    assert not {"dissimilar-val-40m", "similar-val-25m", "random-100m", "combined-control"} & set(named)
+    assert "more rows than full has" not in call("laion400m")[1]
+
+
 def test_a_study_without_any_rate_has_sizes_all_the_same() -> None:
     code, printed = call(str(TOY), "--pool-samples", "1000")
     assert code == 0, printed

@@ -88,7 +88,8 @@ def plan(
     known = known.joined(rates.measured(files))
     if card_tflops is not None:
         known = known.joined(rates.of_card(card_tflops, utilisation))
-    needs = Planner(params, inputs, known).needs()
+    planner = Planner(params, inputs, known)
+    needs = planner.needs()
     if out is not None:
         write_json(out, as_json(needs, inputs, known, machine))
-    click.echo(as_table(needs, inputs, known, machine))
+    click.echo(as_table(needs, inputs, known, machine, planner.too_large()))

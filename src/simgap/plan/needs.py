@@ -124,6 +124,11 @@ class Planner:
         ranked = {**prune.dissimilar, **prune.similar}
         return self._count(ranked[split].keep, self.inputs.full) if split in ranked else self.inputs.full
 
+    def too_large(self) -> list[str]:
+        """Give the splits whose rule keeps more rows than full has: their stage will refuse to."""
+        ranked = {**self.params.prune.dissimilar, **self.params.prune.similar, **self.params.prune.random}
+        return [name for name, split in ranked.items() if isinstance(split.keep, int) and split.keep > self.inputs.full]
+
     @staticmethod
     def _count(keep: int | float, of: float) -> float:
         return round(keep * of) if isinstance(keep, float) else min(keep, of)

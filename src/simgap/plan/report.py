@@ -97,8 +97,14 @@ COUNT = ((1e9, "e9"), (1e6, "e6"), (1e3, "e3"), (1, ""))
 HOURS = ((1, " h"), (1 / 60, " min"), (1 / 3600, " s"))
 
 
-def as_table(needs: Sequence[Need], inputs: Inputs, rates: Rates, machine: Machine) -> str:
-    """Write a plan for a terminal: a line a stage, then where the figures come from."""
+def as_table(
+    needs: Sequence[Need], inputs: Inputs, rates: Rates, machine: Machine, too_large: Sequence[str] = ()
+) -> str:
+    """Write a plan for a terminal: a line a stage, then where the figures come from.
+
+    Args:
+        too_large: splits that keep more than full has.
+    """
     device = "GPU" if rates.card else "machine"
     head = ["stage", "runs", "rows", "disk", "scratch", "reads", "memory", f"{device}-hours", "hours"]
     head += ["cost"] if machine.price is not None else []
@@ -129,6 +135,7 @@ def as_table(needs: Sequence[Need], inputs: Inputs, rates: Rates, machine: Machi
         *(["cost: all of them are paid for all of the hours"] if machine.price is not None else []),
         "memory: of the host, at most; scratch: until the largest of its runs ends; -: no rate is known",
         *([f"not in the hours: {', '.join(unknown)}"] if unknown else []),
+        *([f"more rows than full has, which prune will refuse: {', '.join(too_large)}"] if too_large else []),
         *where,
         *(f"rate of {work}: {rate.source}" for work, known in sorted(rates.by_work.items()) for rate in known),
     ]
