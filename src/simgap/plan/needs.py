@@ -126,8 +126,12 @@ class Planner:
 
     def too_large(self) -> list[str]:
         """Give the splits whose rule keeps more rows than full has: their stage will refuse to."""
-        ranked = {**self.params.prune.dissimilar, **self.params.prune.similar, **self.params.prune.random}
-        return [name for name, split in ranked.items() if isinstance(split.keep, int) and split.keep > self.inputs.full]
+        prune = self.params.prune
+        keeps: dict[str, int | float] = {}
+        for splits in (prune.dissimilar, prune.similar):
+            keeps |= {name: split.keep for name, split in splits.items()}
+        keeps |= {name: split.keep for name, split in prune.random.items()}
+        return [name for name, keep in keeps.items() if isinstance(keep, int) and keep > self.inputs.full]
 
     @staticmethod
     def _count(keep: int | float, of: float) -> float:
