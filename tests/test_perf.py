@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from click.testing import CliRunner
 from conftest import MODEL_CONFIG, REPOSITORY, write_pool
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
-from perf import clip_retrieval, deduplicate, embed, environment, evaluate, prune, similarity
+from perf import clip_retrieval, deduplicate, embed, environment, evaluate, plan, prune, scaling, similarity
 from perf import train as perf_train
 from simgap.embed.model import load
 from simgap.errors import SimgapError
+from simgap.files import sha256_of
 from simgap.train.data import readable_shards
 from simgap.train.train import train
 
@@ -49,6 +51,61 @@ def test_prune(tmp_path: Path) -> None:
         assert all(ratio > 0 for ratio in sides["ratios"].values())
     assert set(content["side_by_side"]) == {"imagenet-like", "dissimilar"}
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+
+
+def test_a_slope_is_the_exponent() -> None:
+    rows = [10.0, 100.0, 1000.0]
+    assert scaling.slope(rows, [3 * count**1.5 for count in rows]) == pytest.approx(1.5)
+    assert scaling.slope(rows, [7.0, 7.0, 7.0]) == pytest.approx(0)
+
+
+def test_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    study = tmp_path / "study"
+    for folder in ("metrics/embed", "metrics/prune", "logs"):
+        (study / folder).mkdir(parents=True)
+    (study / "params.yaml").write_text((REPOSITORY / "presets" / "toy.yaml").read_text())
+    for time, name in enumerate(("embed/pool", "embed/reference", "prune/full", "prune/combined", "prune/r-pruned")):
+        metrics = study / "metrics" / f"{name}.json"
+        metrics.write_text(json.dumps({"kept": 100, "read": 100, "of": name}))
+        os.utime(metrics, (1000 + 5 * time, 1000 + 5 * time))
+    log = study / "logs" / f"pool-{sha256_of(study / 'metrics/embed/pool.json')[:16]}.json"
+    log.write_text(json.dumps({"images_per_second": 25.0, "seconds": 4.0}))
+    lock = {
+        "embed@pool": {
+            "deps": [{"path": "data/worlds/toy/pool"}],
+            "outs": [{"path": "data/embeddings/pool", "size": 777}, {"path": "metrics/embed/pool.json", "size": 1}],
+        },
+        "deduplicate": {"outs": [{"path": "data/splits/full", "size": 10}, {"path": "data/centroids.npy", "size": 20}]},
+    }
+    (study / "dvc.lock").write_text(json.dumps({"stages": lock}))
+    printed = run(plan, str(study), "--rates-of", str(study), "--json", str(tmp_path / "out.json"))
+    assert "predicted / was" in printed
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["seconds of work (logs)"] == {"embed": {"instances": 1, "predicted": 4.0, "was": 4.0}}
+    of_stages = found["seconds in all (file times)"]
+    # The first metrics of a stage's folder say nothing of how long they took.
+    assert of_stages["embed"] == {"instances": 1, "predicted": 8 + 4, "was": 5}
+    assert of_stages["prune-imagenet-like"]["instances"] == 2
+    assert of_stages["prune-imagenet-like"]["was"] == 10
+    bytes_left = found["bytes left (dvc.lock)"]
+    assert bytes_left["embed"]["was"] == 777
+    assert bytes_left["deduplicate"] == {"instances": 1, "predicted": 100 / 8 + 20 * 128 * 2, "was": 30}
+
+
+@pytest.mark.slow
+def test_scaling(tmp_path: Path) -> None:
+    sizes = ("--rows", "3000", "--rows", "600", "--dim", "16", "--queries", "20", "--clusters", "5")
+    options = ("--plot", str(tmp_path / "plot.png"), "--json", str(tmp_path / "out.json"))
+    printed = run(scaling, *sizes, "--folder", str(tmp_path), *options)
+    found = json.loads((tmp_path / "out.json").read_text())["scaling"]
+    assert set(found) == {"embed", "similarity", "deduplicate", "prune"}
+    for step, of_step in found.items():
+        assert of_step["rows"] == ([100, 100] if step == "embed" else [600, 3000])
+        assert all(value > 0 for unit in ("seconds", "memory_mb") for value in of_step[unit])
+        assert f"{step}  " in printed
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "plot.png"]
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import click
 from simgap.data.convert.commands import convert
 from simgap.errors import SimgapError
 from simgap.export.commands import export
+from simgap.plan.commands import plan
 from simgap.stage import PARAMS_FILE, PATH, reports_errors
 
 METRICS, REPORT, LOCK = Path("metrics"), Path("report"), Path("dvc.lock")
@@ -23,6 +24,7 @@ def main() -> None:
 
 main.add_command(convert)
 main.add_command(export)
+main.add_command(plan)
 
 
 @main.command()

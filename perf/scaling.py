@@ -1,0 +1,220 @@
+"""Seconds and memory of embedding, similarity, deduplication and pruning as the rows grow, each in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import webdataset
+from matplotlib.figure import Figure
+
+from perf.evaluate import REPOSITORY, make_model
+from perf.machine import AnonymousMemory, report
+from perf.prune import map_columns, write_columns
+from perf.similarity import draw
+from perf.store import part_sizes, write_embeddings
+from simgap.data.shards import shard_paths
+from simgap.deduplicate.deduplicate import deduplicate
+from simgap.deduplicate.parameters import DeduplicateParameters
+from simgap.embed.embed import embed
+from simgap.embed.model import load
+from simgap.embed.parameters import EmbedParameters
+from simgap.embed.store import Embeddings
+from simgap.progress import progress
+from simgap.prune import rules
+from simgap.similarity.engines.choose import make_engine
+from simgap.similarity.engines.engine import Questions
+from simgap.similarity.scan import scan
+from simgap.stage import reports_errors
+from simgap.toy.parameters import DrawParameters
+from simgap.toy.world import draw_sample
+
+# Rows that are embedded, of those that the other steps go through.
+EMBEDDED = 0.02
+SHARD_SAMPLES = 100
+DISTINCT_IMAGES = 64
+BENCHMARKS = 5
+# Rows that a process goes through before it is measured, and their folder.
+FEW_ROWS, FEW = 2000, "few"
+NEIGHBOURS = 10
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What stays the same while rows grow."""
+
+    dim: int
+    queries: int
+    clusters: int
+
+
+Work = Callable[[], Any]
+
+
+def embedded(rows: int) -> int:
+    """Give the rows that are embedded where other steps go through so many."""
+    return max(SHARD_SAMPLES, round(EMBEDDED * rows))
+
+
+def write_shards(folder: Path, samples: int) -> None:
+    """Write shards of small pictures, a few distinct ones over and over."""
+    folder.mkdir()
+    size = DrawParameters(seed=0, pool=samples, reference=1, queries=1, image_size=40, planted=0, broken=0)
+    drawn = [draw_sample(size, "pool", index) for index in range(DISTINCT_IMAGES)]
+    for first in range(0, samples, SHARD_SAMPLES):
+        with webdataset.TarWriter(str(folder / f"{first // SHARD_SAMPLES:05d}.tar")) as tar:
+            for index in range(first, min(first + SHARD_SAMPLES, samples)):
+                sample = drawn[index % DISTINCT_IMAGES]
+                tar.write({"__key__": f"{index:09d}", "jpg": sample.image, "txt": sample.caption.encode()})
+
+
+def write_inputs(folder: Path, rows: int, sizes: Sizes) -> None:
+    """Write what the steps read."""
+    folder.mkdir(exist_ok=True)
+    parts = (draw(count, sizes.dim, "clustered", 10 + number) for number, count in enumerate(part_sizes(rows)))
+    write_embeddings(folder / "pool", sizes.dim, parts)
+    (folder / "columns").mkdir()
+    write_columns(folder / "columns", rows, BENCHMARKS)
+    write_shards(folder / "shards", embedded(rows))
+    make_model(str(REPOSITORY / "presets" / "models" / "toy.json"), folder)
+
+
+def _embedding(folder: Path, rows: int, sizes: Sizes) -> Work:
+    model, shards = load(folder / "model"), tuple(shard_paths(folder / "shards"))
+    parameters = EmbedParameters(batch_size=100, precision="fp32", decoders=1, shards_per_part=2, drop_limit=0.0)
+    (folder / "embedded").mkdir()
+    out, scratch = folder / "embedded" / "out", folder / "embedded" / "scratch"
+    return lambda: embed(parameters, model, "", shards, out, scratch, classes=None, captioned=True)
+
+
+def _similarity(folder: Path, rows: int, sizes: Sizes) -> Work:
+    pool, queries = Embeddings(folder / "pool"), draw(sizes.queries, sizes.dim, "clustered", 2)
+    reference = (queries.astype(np.float64) * draw(sizes.queries, sizes.dim, "clustered", 3)).sum(axis=1)
+    asked = Questions(queries, NEIGHBOURS, reference, np.ones(sizes.queries, np.bool_))
+    return lambda: scan(pool, make_engine("auto", asked), folder / "scanned", "rows on disk")
+
+
+def _deduplication(folder: Path, rows: int, sizes: Sizes) -> Work:
+    pool = Embeddings(folder / "pool")
+    # The sample stays the same, so that fitting does.
+    parameters = DeduplicateParameters(0.124, sizes.clusters, 10, 2 * sizes.clusters, 0, 4096)
+    return lambda: deduplicate(parameters, pool, "auto", folder / "deduplicated")
+
+
+def _pruning(folder: Path, rows: int, sizes: Sizes) -> Work:
+    columns, full = map_columns(folder / "columns", rows, BENCHMARKS), np.ones(rows, np.bool_)
+
+    def prune() -> None:
+        rules.imagenet_like(full, columns["margin"], 0.0)
+        rules.by_similarity(full, columns["best"], "max", rows // 2, most_similar=True)
+        rules.random(full, rows // 2, 0)
+
+    return prune
+
+
+STEPS: dict[str, Callable[[Path, int, Sizes], Work]] = {
+    "embed": _embedding,
+    "similarity": _similarity,
+    "deduplicate": _deduplication,
+    "prune": _pruning,
+}
+
+
+def measure(step: str, folder: Path, rows: int, sizes: Sizes) -> dict[str, float]:
+    """Give seconds of a step, and the most anonymous memory of this process while it runs, in megabytes.
+
+    It goes through a few rows first: what is compiled and loaded then does not depend on the rows.
+    """
+    STEPS[step](folder / FEW, FEW_ROWS, sizes)()
+    work = STEPS[step](folder, rows, sizes)
+    with AnonymousMemory() as memory:
+        begun = time.perf_counter()
+        work()
+        seconds = time.perf_counter() - begun
+    return {"seconds": seconds, "memory_mb": memory.peak / 1e6}
+
+
+def measure_alone(*arguments: Any) -> dict[str, float]:
+    """Measure in a process of its own: what another measurement has left would count."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+        return executor.submit(measure, *arguments).result()
+
+
+def slope(rows: list[float], values: list[float]) -> float:
+    """Give the slope of values over rows where both axes are logarithmic: 1 where they grow alike, 0 where values stay."""
+    return float(np.polyfit(np.log(rows), np.log(values), 1)[0])
+
+
+def plot(found: dict[str, dict[str, list[float]]], out: Path) -> None:
+    """Draw seconds and memory over rows, both axes logarithmic, and what would grow as the rows do."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    for axes, unit, label in zip(
+        figure.subplots(1, 2), ("seconds", "memory_mb"), ("seconds", "memory, MB"), strict=True
+    ):
+        for step, of_step in found.items():
+            axes.loglog(
+                of_step["rows"], of_step[unit], "o-", label=f"{step}, slope {slope(of_step['rows'], of_step[unit]):.2f}"
+            )
+        first = found["similarity"]
+        ends = np.array([min(first["rows"]), max(first["rows"])])
+        axes.loglog(ends, first[unit][0] * ends / ends[0], "--", color="gray", label="as the rows grow")
+        axes.set(xlabel="rows", ylabel=label)
+        axes.grid(which="both", alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.savefig(out, dpi=110)
+
+
+@click.command()
+@click.option("--rows", type=int, multiple=True, default=(10_000, 100_000, 1_000_000), show_default=True)
+@click.option("--dim", default=640, show_default=True)
+@click.option("--queries", default=2000, show_default=True)
+@click.option("--clusters", default=1000, show_default=True)
+@click.option("--folder", type=click.Path(path_type=Path), help="Where rows are written.  [default: a temporary one]")
+@click.option("--plot", "picture", type=click.Path(path_type=Path), help="PNG file of the curves.")
+@click.option("--json", "out", type=click.Path(path_type=Path))
+@reports_errors
+def main(
+    rows: tuple[int, ...],
+    dim: int,
+    queries: int,
+    clusters: int,
+    folder: Path | None,
+    picture: Path | None,
+    out: Path | None,
+) -> None:
+    """Measure each step at each number of rows; of embedding, a fiftieth of them, as pictures of 40 pixels.
+
+    Queries and clusters stay as many. Each slope is of a line through the logarithms.
+    """
+    sizes = Sizes(dim, queries, clusters)
+    found: dict[str, dict[str, list[float]]] = {step: {"rows": [], "seconds": [], "memory_mb": []} for step in STEPS}
+    table: list[tuple[str, ...]] = [("step", "rows", "seconds", "memory, MB")]
+    for count in sorted(rows):
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            write_inputs(Path(name), count, sizes)
+            write_inputs(Path(name) / FEW, FEW_ROWS, sizes)
+            for step, of_step in progress(found.items(), len(found), f"{count} rows", "step"):
+                measured = measure_alone(step, Path(name), count, sizes)
+                of_step["rows"].append(float(embedded(count) if step == "embed" else count))
+                for unit, value in measured.items():
+                    of_step[unit].append(value)
+    for step, of_step in found.items():
+        for of, seconds, memory in zip(of_step["rows"], of_step["seconds"], of_step["memory_mb"], strict=True):
+            table.append((step, f"{of:.0f}", f"{seconds:.2f}", f"{memory:.0f}"))
+        slopes = (slope(of_step["rows"], of_step[unit]) for unit in ("seconds", "memory_mb"))
+        table.append((step, "slope", *(f"{value:.2f}" for value in slopes)))
+    if picture is not None:
+        plot(found, picture)
+    report(table, {"dim": dim, "queries": queries, "clusters": clusters, "scaling": found}, out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""What a plan is told of a study's data: counted where the data are there, else given or assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from simgap.errors import SimgapError
+from simgap.files import read_json
+from simgap.params import Params
+
+# LAION-400M as the study had it, in shards of 256-pixel images: ten terabytes.
+LAION_SAMPLES = 407_000_000
+LAION_SHARDS = 41_455
+LAION_SAMPLE_BYTES = 24_600
+# Of the rows embedded, those that deduplication leaves: LAION-200M of LAION-400M.
+FULL_SHARE = 0.5
+# ImageNet's training set and its relatives, as they are downloaded.
+REFERENCE_SAMPLES = 1_281_167
+REFERENCE_CLASSES = 1000
+LABELLED_SAMPLE_BYTES = 110_000
+QUERIES = {"val": 50_000, "sketch": 50_889, "r": 30_000, "a": 7_500, "v2": 10_000, "objectnet": 18_574}
+OTHER_QUERIES = 10_000
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Sizes of a study's data.
+
+    Attributes:
+        samples, shards, sample_bytes: of the pool; a sample's bytes with its captions and its share of the tar.
+        rows: rows of the pool that are embedded.
+        full: rows that deduplication leaves.
+        reference, reference_bytes: images of the reference, and bytes of them all.
+        classes: of the reference.
+        queries, query_bytes: images of each benchmark, and bytes of them all.
+        kept: pool rows of splits that were made already.
+        sources: where each figure comes from.
+    """
+
+    samples: int
+    shards: int
+    sample_bytes: float
+    rows: int
+    full: int
+    reference: int
+    reference_bytes: float
+    classes: int
+    queries: dict[str, int]
+    query_bytes: float
+    kept: dict[str, int]
+    sources: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is said on the command line; None where nothing is."""
+
+    samples: int | None = None
+    shards: int | None = None
+    sample_bytes: float | None = None
+    full_share: float | None = None
+    reference: int | None = None
+    queries: dict[str, int] | None = None
+
+    def check(self, params: Params) -> None:
+        """Raise SimgapError where a value is out of range, or a benchmark is none of the study's."""
+        options = {
+            "--pool-samples": self.samples,
+            "--pool-shards": self.shards,
+            "--sample-bytes": self.sample_bytes,
+            "--reference-samples": self.reference,
+            **{f"--queries {name}": count for name, count in (self.queries or {}).items()},
+        }
+        for name, value in options.items():
+            if value is not None and not 1 <= value < float("inf"):
+                raise SimgapError(f"{name}: {value} should be 1 or more")
+        if self.full_share is not None and not 0 < self.full_share <= 1:
+            raise SimgapError(f"--full-share: {self.full_share} should be in (0, 1]")
+        for name in self.queries or {}:
+            if name not in params.benchmarks.names:
+                raise SimgapError(f"--queries: {name!r} is unknown; choose from {', '.join(params.benchmarks.names)}")
+
+
+def _was_run(params: Params, root: Path) -> bool:
+    """Say whether the metrics in a folder are of this pool: of another preset's study they say nothing."""
+    try:
+        lock = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))
+        deps = lock["stages"]["embed@pool"]["deps"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return False
+    return any(dep.get("path") == params.pool.path for dep in deps)
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.tar"))
+
+
+def gather(params: Params, given: Given, root: Path = Path()) -> Inputs:
+    """Gather the sizes: what is given comes first, then the data and metrics of the study in `root`, then LAION-400M's.
+
+    Raises:
+        SimgapError: what is given is out of range, or a metrics file is damaged.
+    """
+    given.check(params)
+    sources: dict[str, str] = {}
+    metrics = root / "metrics" if _was_run(params, root) else root / "no metrics"
+
+    def metric(path: str, key: str) -> Callable[[], Any]:
+        file = metrics / path
+        return lambda: read_json(file).get(key) if file.is_file() else None
+
+    def choose(name: str, said: Any, counted: Callable[[], Any], default: Any, reason: str) -> Any:
+        value = said if said is not None else counted()
+        if value is None:
+            value, sources[name] = default, reason
+        else:
+            sources[name] = "given" if said is not None else "counted"
+        return value
+
+    pool, reference, benchmarks = (
+        root / path for path in (params.pool.path, params.reference.path, params.benchmarks.path)
+    )
+    drawn = params.draw.get(Path(params.pool.path).parent.name)
+    laion = "drawn" if drawn else "assumed, LAION-400M's"
+    samples = choose(
+        "pool samples", given.samples, metric("embed/pool.json", "read"), drawn.pool if drawn else LAION_SAMPLES, laion
+    )
+    shards = choose(
+        "pool shards", given.shards, lambda: len(list(pool.glob("*.tar"))) or None,
+        max(1, round(samples / LAION_SAMPLES * LAION_SHARDS)), laion,
+    )  # fmt: skip
+    sample_bytes = choose(
+        "bytes of a pool sample", given.sample_bytes, lambda: _bytes(pool) / samples or None, LAION_SAMPLE_BYTES, laion
+    )
+    rows = choose("pool rows", given.samples, metric("embed/pool.json", "kept"), samples, "assumed, all samples")
+    share = FULL_SHARE if given.full_share is None else given.full_share
+    if params.deduplicate.eps is None:
+        share = 1.0
+    full = choose(
+        "rows of full",
+        round(share * rows) if given.full_share is not None else None,
+        metric("prune/full.json", "kept"),
+        round(share * rows),
+        f"assumed, {share:.0%} of the pool",
+    )
+    count = choose(
+        "reference samples", given.reference, metric("embed/reference.json", "kept"),
+        drawn.reference if drawn else REFERENCE_SAMPLES, "drawn" if drawn else "assumed, ImageNet-Train's",
+    )  # fmt: skip
+    names = root / params.reference.classnames
+    classes = choose(
+        "reference classes",
+        None,
+        lambda: len(names.read_text(encoding="utf-8").split("\n")) - 1 if names.is_file() else None,
+        REFERENCE_CLASSES,
+        "assumed, ImageNet's",
+    )
+    queries = {
+        name: choose(
+            f"queries of {name}",
+            (given.queries or {}).get(name),
+            metric(f"embed/{name}.json", "kept"),
+            drawn.queries if drawn else QUERIES.get(name, OTHER_QUERIES),
+            "drawn" if drawn else "assumed, the public data set's" if name in QUERIES else "assumed",
+        )
+        for name in params.benchmarks.names
+    }
+    kept = {
+        name: found
+        for rule in params.prune.rules().values()
+        for name in rule
+        if (found := metric(f"prune/{name}.json", "kept")()) is not None and given.samples is None
+    }
+    return Inputs(
+        samples,
+        shards,
+        sample_bytes,
+        rows,
+        full,
+        count,
+        _bytes(reference) or count * LABELLED_SAMPLE_BYTES,
+        classes,
+        queries,
+        _bytes(benchmarks) or sum(queries.values()) * LABELLED_SAMPLE_BYTES,
+        kept,
+        sources,
+    )

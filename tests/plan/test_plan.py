@@ -1,0 +1,364 @@
+"""Plans against figures worked out by hand, from the formats that stages and perf/* write."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from conftest import REPOSITORY, write_tar
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simgap.cli import main
+from simgap.errors import SimgapError
+from simgap.files import sha256_of
+from simgap.params import Params, load_params
+from simgap.plan import rates
+from simgap.plan.inputs import Given, gather
+from simgap.plan.models import model_size
+from simgap.plan.needs import Need, Planner
+from simgap.plan.report import BYTES, COUNT, HOURS, Machine, total, with_unit
+
+LAION = REPOSITORY / "presets" / "laion400m.yaml"
+TOY = REPOSITORY / "presets" / "toy.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+
+
+def changed(tmp_path: Path, preset: Path, change: Any) -> Params:
+    content = yaml.safe_load(preset.read_text())
+    change(content)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    return load_params(tmp_path / "params.yaml")
+
+
+def plan_of(params: Params, root: Path, known: rates.Rates, **said: Any) -> dict[tuple[str, str], Need]:
+    return {(n.stage, n.name): n for n in Planner(params, gather(params, Given(**said), root), known).needs()}
+
+
+def one(work: str, per_second: float, flop: float = 1.0) -> rates.Rates:
+    return rates.Rates({work: (rates.Rate(flop, per_second, "test"),)})
+
+
+@pytest.mark.parametrize(
+    ("model", "image", "text", "parameters"),
+    # open_clip's docs/model_profile.csv, in 1e9 FLOP and 1e6 parameters.
+    [("ViT-B-32", 8.82, 5.96, 151.28), ("ViT-B-16-plus-240", 54.76, 9.27, 208.38), ("RN50", 12.22, 5.96, 102.01)],
+)
+def test_a_model_s_flop_are_those_of_open_clip_s_table(
+    model: str, image: float, text: float, parameters: float
+) -> None:
+    size = model_size(model)
+    assert round(size.image_flop / 1e9, 2) == image
+    assert round(size.text_flop / 1e9, 2) == text
+    assert round(size.parameters / 1e6, 2) == parameters
+
+
+def test_laion_400m_in_figures_of_the_design(tmp_path: Path) -> None:
+    needs = plan_of(load_params(LAION), tmp_path, rates.of_card(400, 1.0).joined(one("read", 1e30)))
+    # 407 million rows of 640 dimensions in fp16, and what their metadata take.
+    assert needs["embed", "pool"].disk_bytes == 407e6 * (640 * 2 + 80)
+    assert needs["embed", "pool"].read_bytes == pytest.approx(10e12, rel=0.01)
+    assert needs["embed", "pool"].seconds == pytest.approx(407e6 * 54_761_168_896 / 400e12)
+    queries = {"val": 50_000, "sketch": 50_889, "r": 30_000, "a": 7_500, "v2": 10_000}
+    for name, count in queries.items():
+        need = needs["similarity", name]
+        assert need.seconds == pytest.approx(2 * (407e6 + 1_281_167) * count * 640 / 400e12)
+        assert need.read_bytes == (407e6 + 1_281_167) * 640 * 2
+        assert 407e6 * 12 < need.disk_bytes < 407e6 * 12.1
+    # 32 epochs of full and ImageNet-Train in whole batches; checkpointing computes the forward pass once more.
+    steps = 32 * (203_500_000 + 1_281_167) // 33_600
+    assert needs["train", "full-0"].rows == steps * 33_600
+    flop = 4 * (8_817_623_040 + 5_959_540_736)
+    assert needs["train", "full-0"].seconds == pytest.approx(steps * 33_600 * flop / 400e12)
+    assert needs["train", "imagenet-0"].rows == 32 * 1_281_167 // 33_600 * 33_600
+    assert needs["train", "dissimilar-100m-0"].rows == 32 * 101_281_167 // 33_600 * 33_600
+    assert needs["train", "random-25m-0"].rows == needs["train", "similar-val-25m-0"].rows
+    # Without data the imagenet-like rule may keep everything.
+    assert needs["train", "combined-control-0"].rows == needs["train", "combined-0"].rows == steps * 33_600
+    assert needs["prune-similar", "similar-val-25m"].disk_bytes == 407e6 / 8
+    # Deduplication: what k-means is fitted on, twice in fp32.
+    assert needs["deduplicate", "full"].memory_bytes >= 3_200_000 * 640 * 8
+
+
+def test_a_full_training_in_gpu_hours_is_the_one_that_is_known() -> None:
+    """4,600 GPU-hours for 407 million samples 32 times, on A100s: 0.11 of 312 TFLOP/s without checkpointing."""
+    size = model_size("ViT-B-32")
+    known = rates.of_card(312, 0.112)
+    rate = known.find("train", rates.training_flop(size.image_flop, size.text_flop))
+    assert rate is not None
+    assert 407e6 * 32 / rate.per_second / 3600 == pytest.approx(4600, rel=0.01)
+
+
+def test_deduplication_within_clusters_is_half_the_square_of_a_cluster() -> None:
+    rows, clusters, dim = 120, 4, 8
+    pairs = sum(1 for row in range(rows) for lower in range(row) if row // 30 == lower // 30)
+    assert rates.within_clusters_flop(rows, clusters, dim) == pytest.approx(pairs * 2 * dim, rel=0.05)
+
+
+def test_sizes_are_counted_where_data_and_metrics_are(tmp_path: Path) -> None:
+    params = load_params(TOY)
+    pool = tmp_path / "data" / "worlds" / "toy" / "pool"
+    for number in range(3):
+        write_tar(pool / f"{number:05d}.tar", [("a.jpg", b"x" * 5000)])
+    (tmp_path / "metrics" / "embed").mkdir(parents=True)
+    (tmp_path / "metrics" / "prune").mkdir()
+    (tmp_path / "metrics" / "embed" / "pool.json").write_text(json.dumps({"read": 1000, "kept": 990}))
+    (tmp_path / "metrics" / "embed" / "val.json").write_text(json.dumps({"read": 70, "kept": 70}))
+    (tmp_path / "metrics" / "prune" / "full.json").write_text(json.dumps({"kept": 900}))
+    (tmp_path / "metrics" / "prune" / "combined.json").write_text(json.dumps({"kept": 123}))
+
+    foreign = gather(params, Given(), tmp_path)
+    assert (foreign.samples, foreign.full, foreign.kept) == (20_000, 10_000, {}), "no lock says whose the metrics are"
+    lock = {"stages": {"embed@pool": {"deps": [{"path": params.pool.path}]}}}
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump(lock))
+    inputs = gather(params, Given(), tmp_path)
+    assert (inputs.samples, inputs.rows, inputs.full, inputs.shards) == (1000, 990, 900, 3)
+    assert inputs.sample_bytes == sum(path.stat().st_size for path in pool.iterdir()) / 1000
+    assert inputs.queries == {"val": 70, **dict.fromkeys(("sketch", "r", "a", "v2", "objectnet"), 400)}
+    assert inputs.sources["queries of val"] == "counted"
+    assert inputs.sources["queries of r"] == "drawn"
+    planner = Planner(params, inputs, rates.Rates())
+    assert planner.kept("combined") == planner.kept("combined-control") == 123
+    assert planner.kept("dissimilar-quarter") == 225
+    assert planner.kept("imagenet") == 0
+
+    said = gather(params, Given(samples=5000, full_share=0.2, queries={"val": 9}), tmp_path)
+    assert (said.samples, said.rows, said.full, said.queries["val"], said.kept) == (5000, 5000, 1000, 9, {})
+
+
+def test_no_row_is_a_duplicate_where_none_is_looked_for(tmp_path: Path) -> None:
+    params = changed(tmp_path, TOY, lambda c: c["deduplicate"].update(eps=None))
+    inputs = gather(params, Given(samples=1000), tmp_path / "nowhere")
+    assert inputs.full == 1000
+    assert Planner(params, inputs, rates.Rates()).needs()[2].name == "pool"
+
+
+def test_a_rate_is_that_of_the_nearest_model_scaled_by_flop() -> None:
+    known = rates.Rates({"embed": (rates.Rate(1e6, 500.0, "small"), rates.Rate(1e9, 8.0, "large"))})
+    found = known.find("embed", 4e9)
+    assert found is not None
+    assert (found.per_second, found.source) == (2.0, "large, scaled by 0.25")
+    assert known.find("embed", 1e6) == rates.Rate(1e6, 500.0, "small")
+    assert known.find("train", 1e6) is None
+
+
+PROGRAMS: dict[str, dict[str, Any]] = {
+    "similarity": {
+        "rows": 100, "queries": 50, "dim": 8, "neighbours": 3, "data": "uniform",
+        "medians": {"bare product, numpy": 0.1, "engine cpu, fp32": 2.0, "FAISS, three searches": 1.0},
+    },
+    "embed": {"decoders": 2, "models": {"toy": {"images_per_second": {"simgap": 300.0, "clip-retrieval": 1.0}}}},
+    "train": {"model": "ViT-B-32", "workers": 1, "threads": 1, "medians": {"simgap": 12.0, "open_clip_train": 9.0}},
+    "prune": {
+        "rows": 10, "benchmarks": 2,
+        "rules": {"imagenet-like": {"rows": 10, "seconds": 0.1}, "random": {"rows": 10, "seconds": 0.5}},
+    },
+    "deduplicate": {
+        "dim": 8, "block_rows": 4, "eps": 0.1,
+        "steps": [
+            {"step": "within clusters", "rows": 5, "clusters": 1, "seconds": 9.0},
+            {"step": "within clusters", "rows": 100, "clusters": 10, "seconds": 2.0},
+        ],
+    },
+}  # fmt: skip
+
+
+def test_what_perf_measured_becomes_rates(tmp_path: Path) -> None:
+    paths = []
+    for name, content in PROGRAMS.items():
+        paths.append(tmp_path / f"{name}.json")
+        paths[-1].write_text(json.dumps({"machine": {}, **content}))
+    found = {work: [(r.flop, r.per_second) for r in known] for work, known in rates.measured(paths).by_work.items()}
+    assert found["similarity"] == [(1, 2 * 100 * 50 * 8 / 2.0)]
+    assert found["embed"] == [(model_size("presets/models/toy.json").image_flop, 300)]
+    assert found["train"] == [(3 * (8_817_623_040 + 5_959_540_736), 12)]
+    assert found["prune"] == [(1, 10 * 2 / 0.5)]
+    assert found["near-duplicates"] == [(1, 100 * 10 / 2 * 2 * 8 / 2.0)]
+
+
+def test_a_card_is_measured_where_there_was_one(tmp_path: Path) -> None:
+    content = PROGRAMS["similarity"]
+    medians = {**content["medians"], "GPU: engine": 0.5, "GPU: bare product, fp16": 0.2}
+    (tmp_path / "a.json").write_text(json.dumps({**content, "medians": medians}))
+    assert rates.measured([tmp_path / "a.json"]).by_work["similarity"][0].per_second == 2 * 100 * 50 * 8 / 0.5
+
+
+def test_logs_of_a_study_become_rates(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(TOY.read_text())
+    for folder in ("metrics/embed", "metrics/train", "logs"):
+        (tmp_path / folder).mkdir(parents=True)
+    logs = {
+        "embed/pool": {"images_per_second": 100.0, "seconds": 30.0},
+        "embed/val": {"images_per_second": 40.0, "seconds": 10.0},
+        "train/full-0": {"samples_per_second": 5.0, "seconds": 1.0},
+    }
+    for name, log in logs.items():
+        metrics = tmp_path / "metrics" / f"{name}.json"
+        metrics.write_text(json.dumps({"of": name}))
+        (tmp_path / "logs" / f"{metrics.stem}-{sha256_of(metrics)[:16]}.json").write_text(json.dumps(log))
+    (tmp_path / "metrics" / "embed" / "r.json").write_text("{}")
+    found = rates.logged(tmp_path).by_work
+    assert found["embed"][0].per_second == (100 * 30 + 40 * 10) / 40
+    assert found["train"][0].per_second == 5
+    for log in (tmp_path / "logs").iterdir():
+        log.unlink()
+    with pytest.raises(SimgapError, match=r"--study: .* has no logs"):
+        rates.logged(tmp_path)
+
+
+def test_what_is_said_of_a_card_replaces_what_was_measured() -> None:
+    known = rates.assumed(4).joined(one("embed", 7.0)).joined(rates.of_card(1, 0.5))
+    assert known.card
+    found = known.find("embed", 1e6)
+    assert found is not None
+    assert found.per_second == pytest.approx(0.5e12 / 1e6)
+    assert known.by_work["decode"][0].per_second == 4 * 250
+
+
+def test_decoding_or_reading_may_take_longer_than_a_card(tmp_path: Path) -> None:
+    params, card = load_params(LAION), rates.of_card(1e9, 1.0)
+    decoding = plan_of(params, tmp_path, one("decode", 1000.0).joined(card))["embed", "pool"]
+    assert (decoding.bound, decoding.seconds) == ("decode", 407e6 / 1000)
+    reading = plan_of(params, tmp_path, one("read", 1e9).joined(card))["embed", "pool"]
+    assert (reading.bound, reading.seconds) == ("reading", 407e6 * 24_600 / 1e9)
+
+
+def test_a_second_forward_pass_where_a_share_is_of_several_micro_batches(tmp_path: Path) -> None:
+    def seconds(**train: Any) -> float:
+        params = changed(tmp_path, TOY, lambda c: c["train"].update(train))
+        found = plan_of(params, tmp_path / "nowhere", one("train", 1.0, 1.0))["train", "full-0"].seconds
+        assert found is not None
+        return found
+
+    whole = seconds()
+    assert seconds(micro_batch_size=16) == pytest.approx(whole * 4 / 3)
+    assert seconds(micro_batch_size=16, processes=2) == pytest.approx(whole)
+    assert seconds(micro_batch_size=16, grad_checkpointing=True) == pytest.approx(whole * 5 / 3)
+
+
+def need(seconds: float | None, *, divides: bool = True, start: float = 0.0) -> Need:
+    return Need("s", "n", 10, 1, 2, 3, 4, seconds, "work", divides, start)
+
+
+def test_starting_is_not_divided_among_devices() -> None:
+    assert need(108.0, start=8.0).seconds_on(10) == 18.0
+    assert need(108.0, divides=False, start=8.0).seconds_on(10) == 108.0
+    assert need(None).seconds_on(10) is None
+
+
+def test_totals_are_sums_and_memory_is_the_largest() -> None:
+    found = total("s", [need(7200.0), need(3600.0, divides=False), need(None)], Machine(4, 2.5))
+    assert (found.instances, found.rows, found.disk_bytes, found.scratch_bytes, found.read_bytes) == (3, 30, 3, 2, 9)
+    assert (found.memory_bytes, found.device_hours, found.hours) == (4, 3.0, 1.5)
+    assert found.cost == 1.5 * 4 * 2.5
+    assert total("s", [need(None)], Machine(4, 2.5)).hours is None
+    assert total("s", [need(1.0)], Machine(4, None)).cost is None
+
+
+@given(st.floats(0.001, 1e18))
+def test_a_figure_reads_as_what_it_is(value: float) -> None:
+    factors = {unit: factor for factor, unit in BYTES}
+    text = with_unit(value, BYTES)
+    number, unit = text.split(" ")
+    assert math.isclose(float(number) * factors[f" {unit}"], value, rel_tol=0.006, abs_tol=0.005)
+
+
+def test_units() -> None:
+    assert with_unit(260.4e9, BYTES) == "260 GB"
+    assert with_unit(1e12, BYTES) == "1.00 TB"
+    assert with_unit(0, BYTES) == "0"
+    assert with_unit(407e6, COUNT) == "407e6"
+    assert with_unit(1.5, HOURS) == "1.50 h"
+    assert with_unit(90 / 3600, HOURS) == "1.50 min"
+    assert with_unit(9 / 3600, HOURS) == "9.00 s"
+
+
+def call(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["plan", *arguments])
+    return result.exit_code, result.output
+
+
+def test_the_command_s_table_and_json_agree(tmp_path: Path) -> None:
+    options = ("--card-tflops", "312", "--utilisation", "0.4", "--gpus", "8", "--price", "2")
+    code, printed = call("laion400m", *options, "--json", str(tmp_path / "plan.json"))
+    assert code == 0, printed
+    content = json.loads((tmp_path / "plan.json").read_text())
+    lines = {line.split("  ")[0]: line for line in printed.splitlines()}
+    for stage in content["stages"]:
+        assert with_unit(stage["disk_bytes"], BYTES) in lines[stage["stage"]]
+        if stage["cost"] is not None:
+            assert f"{stage['cost']:,.0f}" in lines[stage["stage"]]
+            assert stage["cost"] == pytest.approx(stage["hours"] * 16)
+    instances = content["instances"]
+    everything = next(stage for stage in content["stages"] if stage["stage"] == "all")
+    assert everything["read_bytes"] == pytest.approx(sum(one["read_bytes"] for one in instances))
+    assert {one["name"] for one in instances if one["stage"] == "train"} == {
+        f"{run}-0" for run in load_params(LAION).runs
+    }
+    assert "not in the hours: embedder" in printed
+    assert "(assumed, LAION-400M's)" in printed
+
+
+def test_a_split_that_full_is_too_small_for_is_named() -> None:
+    code, printed = call("laion400m", "--pool-samples", "60000000", "--full-share", "0.75")
+    assert code == 0, printed
+    (note,) = [line for line in printed.splitlines() if line.startswith("more rows than full has")]
+    named = note.split(": ")[1].split(", ")
+    assert "dissimilar-val-50m" in named
+    assert "similar-val-50m" in named
+    assert not {"dissimilar-val-40m", "similar-val-25m", "random-100m", "combined-control"} & set(named)
+    assert "more rows than full has" not in call("laion400m")[1]
+
+
+def test_a_study_without_any_rate_has_sizes_all_the_same() -> None:
+    code, printed = call(str(TOY), "--pool-samples", "1000")
+    assert code == 0, printed
+    train = next(line for line in printed.splitlines() if line.startswith("train "))
+    assert train.split()[-4:] == ["-", "-", "no", "rate"]
+    assert "pool samples: 1,000 (given)" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nosuch",), ("PRESET: 'nosuch' is unknown", "laion400m")),
+        (("nosuch.yaml",), ("nosuch.yaml", "no such file")),
+        (("toy", "--gpus", "0"), ("--gpus: 0", "at least 1")),
+        (("toy", "--price", "-1"), ("--price: -1.0", "0 or more")),
+        (("toy", "--cores", "0"), ("--cores: 0", "at least 1")),
+        (("toy", "--card-tflops", "0"), ("--card-tflops: 0.0", "above 0")),
+        (("toy", "--card-tflops", "1", "--utilisation", "40"), ("--utilisation: 40.0", "(0, 1]")),
+        (("toy", "--pool-samples", "0"), ("--pool-samples: 0", "1 or more")),
+        (("toy", "--sample-bytes", "nan"), ("--sample-bytes: nan", "1 or more")),
+        (("toy", "--full-share", "2"), ("--full-share: 2.0", "(0, 1]")),
+        (("toy", "--queries", "vla", "3"), ("--queries: 'vla' is unknown", "val, sketch")),
+        (("toy", "--queries", "val", "0"), ("--queries val: 0", "1 or more")),
+        (("toy", "--rates", "README.md"), ("README.md", "not JSON")),
+        (("toy", "--rates", "presets/models/toy.json"), ("--rates: presets/models/toy.json", "perf.similarity")),
+        (("toy", "--study", "docs"), ("docs/params.yaml", "no such file")),
+    ],
+)
+def test_bad_input_ends_in_one_line(arguments: tuple[str, ...], said: tuple[str, ...]) -> None:
+    code, printed = call(*arguments)
+    assert code == 1
+    (line,) = printed.splitlines()
+    assert line.startswith("error: ")
+    for part in said:
+        assert part in line
+
+
+def test_a_file_of_perf_that_was_cut_short_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"block_rows": 1, "steps": []}))
+    code, printed = call("toy", "--rates", str(tmp_path / "a.json"))
+    assert code == 1
+    assert printed.startswith("error: --rates: ")
+    assert "perf.deduplicate" in printed
