@@ -61,7 +61,7 @@ Work = Callable[[], Any]
 
 def embedded(rows: int) -> int:
     """Give the rows that are embedded where other steps go through so many."""
-    return max(SHARD_SAMPLES, round(EMBEDDED * rows))
+    return max(1, round(EMBEDDED * rows))
 
 
 def write_shards(folder: Path, samples: int) -> None:
