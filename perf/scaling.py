@@ -161,7 +161,10 @@ def plot(found: dict[str, dict[str, list[float]]], out: Path) -> None:
     ):
         for step, of_step in found.items():
             axes.loglog(
-                of_step["rows"], of_step[unit], "o-", label=f"{step}, slope {slope(of_step['rows'], of_step[unit]):z.2f}"
+                of_step["rows"],
+                of_step[unit],
+                "o-",
+                label=f"{step}, slope {slope(of_step['rows'], of_step[unit]):z.2f}",
             )
         first = found["similarity"]
         ends = np.array([min(first["rows"]), max(first["rows"])])
