@@ -61,7 +61,7 @@ Work = Callable[[], Any]
 
 def embedded(rows: int) -> int:
     """Give the rows that are embedded where other steps go through so many."""
-    return max(SHARD_SAMPLES, round(EMBEDDED * rows))
+    return max(1, round(EMBEDDED * rows))
 
 
 def write_shards(folder: Path, samples: int) -> None:
@@ -161,7 +161,10 @@ def plot(found: dict[str, dict[str, list[float]]], out: Path) -> None:
     ):
         for step, of_step in found.items():
             axes.loglog(
-                of_step["rows"], of_step[unit], "o-", label=f"{step}, slope {slope(of_step['rows'], of_step[unit]):.2f}"
+                of_step["rows"],
+                of_step[unit],
+                "o-",
+                label=f"{step}, slope {slope(of_step['rows'], of_step[unit]):z.2f}",
             )
         first = found["similarity"]
         ends = np.array([min(first["rows"]), max(first["rows"])])
@@ -210,7 +213,7 @@ def main(
         for of, seconds, memory in zip(of_step["rows"], of_step["seconds"], of_step["memory_mb"], strict=True):
             table.append((step, f"{of:.0f}", f"{seconds:.2f}", f"{memory:.0f}"))
         slopes = (slope(of_step["rows"], of_step[unit]) for unit in ("seconds", "memory_mb"))
-        table.append((step, "slope", *(f"{value:.2f}" for value in slopes)))
+        table.append((step, "slope", *(f"{value:z.2f}" for value in slopes)))
     if picture is not None:
         plot(found, picture)
     report(table, {"dim": dim, "queries": queries, "clusters": clusters, "scaling": found}, out)

@@ -101,7 +101,7 @@ def test_scaling(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "out.json").read_text())["scaling"]
     assert set(found) == {"embed", "similarity", "deduplicate", "prune"}
     for step, of_step in found.items():
-        assert of_step["rows"] == ([100, 100] if step == "embed" else [600, 3000])
+        assert of_step["rows"] == ([12, 60] if step == "embed" else [600, 3000])
         assert all(value > 0 for unit in ("seconds", "memory_mb") for value in of_step[unit])
         assert f"{step}  " in printed
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")

@@ -133,6 +133,9 @@ def test_sizes_are_counted_where_data_and_metrics_are(tmp_path: Path) -> None:
 
     said = gather(params, Given(samples=5000, full_share=0.2, queries={"val": 9}), tmp_path)
     assert (said.samples, said.rows, said.full, said.queries["val"], said.kept) == (5000, 5000, 1000, 9, {})
+    # What was counted is of a pool of another size.
+    larger = gather(params, Given(samples=5000), tmp_path)
+    assert (larger.full, larger.shards, larger.sample_bytes) == (2500, 1, 24_600)
 
 
 def test_no_row_is_a_duplicate_where_none_is_looked_for(tmp_path: Path) -> None:

@@ -122,6 +122,10 @@ def gather(params: Params, given: Given, root: Path = Path()) -> Inputs:
             sources[name] = "given" if said is not None else "counted"
         return value
 
+    def of_pool(count: Callable[[], Any]) -> Callable[[], Any]:
+        # What is counted of one pool says nothing of another size.
+        return count if given.samples is None else lambda: None
+
     pool, reference, benchmarks = (
         root / path for path in (params.pool.path, params.reference.path, params.benchmarks.path)
     )
@@ -131,11 +135,15 @@ def gather(params: Params, given: Given, root: Path = Path()) -> Inputs:
         "pool samples", given.samples, metric("embed/pool.json", "read"), drawn.pool if drawn else LAION_SAMPLES, laion
     )
     shards = choose(
-        "pool shards", given.shards, lambda: len(list(pool.glob("*.tar"))) or None,
+        "pool shards", given.shards, of_pool(lambda: len(list(pool.glob("*.tar"))) or None),
         max(1, round(samples / LAION_SAMPLES * LAION_SHARDS)), laion,
     )  # fmt: skip
     sample_bytes = choose(
-        "bytes of a pool sample", given.sample_bytes, lambda: _bytes(pool) / samples or None, LAION_SAMPLE_BYTES, laion
+        "bytes of a pool sample",
+        given.sample_bytes,
+        of_pool(lambda: _bytes(pool) / samples or None),
+        LAION_SAMPLE_BYTES,
+        laion,
     )
     rows = choose("pool rows", given.samples, metric("embed/pool.json", "kept"), samples, "assumed, all samples")
     share = FULL_SHARE if given.full_share is None else given.full_share
@@ -144,7 +152,7 @@ def gather(params: Params, given: Given, root: Path = Path()) -> Inputs:
     full = choose(
         "rows of full",
         round(share * rows) if given.full_share is not None else None,
-        metric("prune/full.json", "kept"),
+        of_pool(metric("prune/full.json", "kept")),
         round(share * rows),
         f"assumed, {share:.0%} of the pool",
     )
