@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from simgap.errors import SimgapError
-from simgap.files import complete, link_or_copy, read_json, sha256_of, write_json
+from simgap.files import complete, link_or_copy, read_json, sha256_of, unfinished, write_json
 
 
 def test_a_failed_write_leaves_nothing_and_spares_what_was_there(tmp_path: Path) -> None:
@@ -130,3 +130,24 @@ def test_checksum_of_a_folder_knows_names_and_bytes(tmp_path: Path) -> None:
     same, other, renamed, changed = (sha256_of(tmp_path / name) for name in "abcd")
     assert same == other
     assert len({same, renamed, changed}) == 3
+
+
+def test_finished_parts_outlive_a_failure_and_an_empty_folder_does_not(tmp_path: Path) -> None:
+    out, hidden = tmp_path / "out", tmp_path / ".out.making"
+    with pytest.raises(KeyboardInterrupt), unfinished(out, "making"):
+        raise KeyboardInterrupt
+    assert not hidden.exists()
+
+    def stopped() -> None:
+        with unfinished(out, "making") as folder:
+            (folder / "part").write_text("done")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    with unfinished(out, "making") as folder:
+        assert (folder / "part").read_text() == "done"
+        with pytest.raises(SimgapError, match="out: another process is writing it"), unfinished(out, "making"):
+            pass
+        assert (folder / "part").exists()
+    assert not hidden.exists()

@@ -30,6 +30,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
     "nan threshold": (lambda c: c.update(threshold=float("nan")), ("threshold", "nan")),
     "threshold of too many digits": (lambda c: c.update(threshold=0.01234567891), ("threshold", "nine significant")),
     "engine": (lambda c: c["similarity"].update(engine="cuda"), ("similarity.engine", "'cuda'", "gpu")),
+    "no digits of a shard": (lambda c: c["pool"].update(shard_digits=0), ("pool.shard_digits", "0", "at least 1")),
     "misspelt": (lambda c: c.update(treshold=0.1), ("treshold", "'threshold'")),
     "misspelt below": (lambda c: c["train"].update(bach_size=1), ("train.bach_size", "'batch_size'")),
     "text for a number": (lambda c: c["train"].update(batch_size="64"), ("train.batch_size", "'64'")),

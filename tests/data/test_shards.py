@@ -9,7 +9,7 @@ from PIL import Image
 
 from simgap.data import shards as module
 from simgap.data.images import BrokenImage, decode
-from simgap.data.shards import Accounting, read_json_members, read_shard, shard_paths
+from simgap.data.shards import Accounting, read_json_members, read_samples, read_shard, shard_paths
 from simgap.errors import SimgapError
 
 
@@ -121,6 +121,20 @@ def test_members_that_would_leave_the_folder_stay_names(tmp_path: Path) -> None:
 def test_json_members(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "0.tar", [("a.jpg", b"A"), ("a.json", b"{}"), ("b.json", b"[]")])
     assert list(read_json_members(path, Accounting())) == [("a", b"{}"), ("b", b"[]")]
+
+
+def test_all_members_of_a_sample(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "MAXIMUM_MEMBER_BYTES", 3)
+    members = [
+        ("x/a.JPG", b"A"),
+        ("x/a.seg.png", b""),
+        ("x/a.jpg", b"2"),
+        ("b.jpg", b"B"),
+        ("c.jpg", b"four"),
+        ("c.txt", b"c"),
+    ]
+    path = write_tar(tmp_path / "0.tar", [*members, ("x/a.jpg", b"3"), ("\udce9.jpg", b"x")])
+    assert list(read_samples(path)) == [("x/a", {"jpg": b"A", "seg.png": b""}), ("b", {"jpg": b"B"})]
 
 
 def test_a_folder_without_shards(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
+from conftest import write_tar
 from filelock import FileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -104,6 +105,20 @@ def test_a_datacomp_subset_finds_exactly_the_kept_samples(study) -> None:
     expected_array = np.array(uid_halves(study.kept(KEEP)), "u8,u8")
     expected_array.sort()
     assert np.array_equal(found, expected_array)
+
+
+def test_of_two_samples_of_one_key_the_first_is_the_row(study) -> None:
+    """As embedding has it, whether the second follows at once or later."""
+    shard, (_, key, held) = Path("pool", "00001.tar"), study.rows[5]
+    members = [(f"{key}.{suffix}", data) for suffix, data in held.items()]
+    again = [(f"{key}.jpg", b"again"), (f"{key}.json", json.dumps({"uid": "f" * 32}).encode())]
+    others = [(f"{key}.{suffix}", data) for _, key, held in study.rows[6:9] for suffix, data in held.items()]
+    write_tar(shard, [*members, *again, *others, *again])
+    study.keep("all", [True] * 15)
+    assert study.export("shards", "all", "out").exit_code == 0
+    assert read_back(Path("out")) == [held for _, _, held in study.rows]
+    assert study.export("datacomp", "all", "all.npy").exit_code == 0
+    assert np.load("all.npy").tolist() == sorted(uid_halves(study.rows))
 
 
 def test_uids_come_from_the_table_beside_a_shard_where_it_has_them(study) -> None:

@@ -30,7 +30,8 @@ VECTORS = "img_emb"
 NAMES = ("key", "image_path", "url")
 # Squares of norms off by more than 0.01 are refused where similarity is measured. Rounding to fp16 moves a norm by 0.0005.
 NORM_TOLERANCE = 0.004
-BLOCK = 65536
+# Rows that are looked at in float64 at a time.
+BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def _import_part(part: _Part, dim: int, shard_digits: int | None) -> tuple[NDArr
         }
     )
     dropped = Counter(reasons[~good].tolist())
-    return vectors[good], table.filter(pa.array(good)), Accounting(len(found), dropped)
+    return vectors if good.all() else vectors[good], table.filter(pa.array(good)), Accounting(len(found), dropped)
 
 
 def import_embeddings(

@@ -100,7 +100,9 @@ class Embeddings:
             yield start, table
             start += table.num_rows
         if start != self.rows:
-            raise SimgapError(f"{self.folder}: its metadata has {start} rows, its vectors {self.rows}")
+            raise SimgapError(
+                f"{self.folder}: its metadata has {start} rows, its vectors {self.rows}; embed or import the set anew"
+            )
 
     def metadata(self, columns: list[str]) -> pa.Table:
         """Read row-aligned metadata columns of all parts.
