@@ -33,7 +33,7 @@ def browser_page() -> Iterator[Any]:
 def listed_runs(page: Any, address: str) -> list[str]:
     """Give the names of the runs that an experiment's page lists."""
     page.goto(address)
-    links = page.locator("[role=row] a[href*='/runs/']")
+    links = page.locator("a[href*='/runs/']")
     links.first.wait_for()
     return list(links.all_inner_texts())
 

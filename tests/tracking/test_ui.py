@@ -38,7 +38,7 @@ def test_two_thresholds_are_listed_and_drawn_against_accuracy(study: Path) -> No
         assert "combined threshold=0.1 seed=0" in found
         ids = [info.run_id for info in found.values()]
         compare_runs(page, address, "1", ids, ["split", "threshold"], "zero_shot/val/top1")
-        axes = page.locator(".parcoords .axis-title").all_inner_texts()
+        axes = page.locator(".parcoords .axis-title").all_text_contents()
         assert [axis for axis in axes if axis] == ["split", "threshold", "zero_shot/val/top1"]
         # The lines themselves, one a run, are on a canvas; that they are there shows in its picture.
         lines = page.locator(".js-plotly-plot .parcoords").first
