@@ -17,6 +17,7 @@ from simgap.deduplicate.parameters import DeduplicateParameters
 from simgap.embed.parameters import EmbedderParameters, EmbedParameters
 from simgap.errors import SimgapError
 from simgap.evaluate.parameters import EvaluateParameters
+from simgap.parts import PartsParameters
 from simgap.prune.rules import JOINS
 from simgap.similarity.parameters import SimilarityParameters
 from simgap.toy.parameters import DrawParameters
@@ -124,6 +125,7 @@ class Params:
     pool: PoolParameters
     reference: ReferenceParameters
     benchmarks: BenchmarksParameters
+    parts: PartsParameters
     embedder: EmbedderParameters
     embed: EmbedParameters
     similarity: SimilarityParameters
@@ -313,7 +315,7 @@ def load_params(path: Path) -> Params:
     try:
         for draw in params.draw.values():
             draw.check()
-        for block in (params.embedder, params.embed, params.similarity, params.deduplicate):
+        for block in (params.parts, params.embedder, params.embed, params.similarity, params.deduplicate):
             block.check()
         for other in (params.train, params.evaluate, params.compare):
             other.check()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,9 @@ from simgap.embed.limits import check_label, check_limit
 from simgap.embed.model import Model
 from simgap.embed.parameters import EmbedParameters
 from simgap.embed.store import INFO_FILE
+from simgap.errors import SimgapError
 from simgap.files import complete, read_json, write_json
-from simgap.progress import progress
+from simgap.parts import LOCAL, PartsParameters, run_parts
 
 
 def unit_norm(vectors: NDArray[np.float32], dropped: Counter[str]) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
@@ -76,9 +79,51 @@ def _metadata(samples: list[Sample], labelled: bool, captioned: bool) -> pa.Tabl
     return pa.table(columns)
 
 
+@dataclass
+class _Parts:
+    """The parts of a set, a group of shards each."""
+
+    parameters: EmbedParameters
+    load_model: Callable[[], Model]
+    groups: Sequence[tuple[Path, ...]]
+    classes: int | None
+    captioned: bool
+    scratch: Path
+
+    @cached_property
+    def model(self) -> Model:
+        model = self.load_model()
+        check_precision(self.parameters.precision, model.device)
+        return model
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        return [1] * len(self.groups)
+
+    def path(self, number: int) -> Path:
+        return self.scratch / f"part_{number:04d}"
+
+    def write(self, number: int, out: Path, advance: Callable[[int], object]) -> None:
+        model, shards = self.model, self.groups[number]
+        for shard in shards:
+            # On a machine that does not see it, it would count as damaged.
+            if not shard.exists():
+                raise SimgapError(f"{shard}: no such file")
+        vectors, kept, accounting = _embed_part(self.parameters, model, shards, self.classes, self.captioned)
+        accounting.metrics(len(vectors))
+        with complete(out) as partial:
+            partial.mkdir(parents=True)
+            np.save(partial / "embeddings.npy", vectors)
+            pq.write_table(_metadata(kept, self.classes is not None, self.captioned), partial / "metadata.parquet")
+            (partial / "accounting.json").write_text(
+                json.dumps({**vars(accounting), "dropped": dict(accounting.dropped)})
+            )
+        advance(1)
+
+
 def embed(
     parameters: EmbedParameters,
-    model: Model,
+    load_model: Callable[[], Model],
     embedder: str,
     shards: tuple[Path, ...],
     out: Path,
@@ -86,6 +131,7 @@ def embed(
     *,
     classes: int | None,
     captioned: bool,
+    by: PartsParameters = LOCAL,
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Embed shards into `out`, in clip-retrieval's layout, and give the accounting and the rates.
 
@@ -93,53 +139,44 @@ def embed(
     a stage that was killed goes on.
 
     Args:
+        load_model: gives the model; called where parts are embedded, once in each process that does.
         embedder: hash of the embedder's files, recorded with the embeddings.
         classes: the number of classes of a labelled set; None for a set without labels.
+        by: who works on the parts; changes no vector where machines are alike.
 
     Raises:
-        SimgapError: the precision is not for this machine, no row is left, more than `drop_limit` of the samples were
-            dropped or of the shards are damaged, or a label is outside the class list.
+        SimgapError: the precision is not for this machine, a shard is missing, no row is left, more than `drop_limit` of the
+            samples were dropped or of the shards are damaged, or a label is outside the class list.
     """
-    check_precision(parameters.precision, model.device)
-    groups = list(batched(shards, parameters.shards_per_part))
-    embedded, begun_at = 0, time.perf_counter()
-    for number, group in enumerate(progress(groups, len(groups), f"embed {out.name}", "part")):
-        part = scratch / f"part_{number:04d}"
-        if part.is_dir():
-            continue
-        vectors, kept, accounting = _embed_part(parameters, model, group, classes, captioned)
-        accounting.metrics(len(vectors))
-        embedded += len(vectors)
-        with complete(part) as partial:
-            partial.mkdir(parents=True)
-            np.save(partial / "embeddings.npy", vectors)
-            pq.write_table(_metadata(kept, classes is not None, captioned), partial / "metadata.parquet")
-            (partial / "accounting.json").write_text(
-                json.dumps({**vars(accounting), "dropped": dict(accounting.dropped)})
-            )
+    parts = _Parts(
+        parameters, load_model, list(batched(shards, parameters.shards_per_part)), classes, captioned, scratch
+    )
+    begun_at = time.perf_counter()
+    embedded = run_parts(by, parts, f"embed {out.name}", "part")
     seconds = time.perf_counter() - begun_at
 
-    parts = [scratch / f"part_{number:04d}" for number in range(len(groups))]
-    of_parts = [Accounting(**read_json(part / "accounting.json")) for part in parts]
+    folders = [parts.path(number) for number in range(len(parts.groups))]
+    of_parts = [Accounting(**read_json(folder / "accounting.json")) for folder in folders]
     total = Accounting(
         sum(found.read for found in of_parts),
         sum((Counter(found.dropped) for found in of_parts), Counter()),
         sum(found.damaged_shards for found in of_parts),
     )
-    rows = sum(np.load(part / "embeddings.npy", mmap_mode="r").shape[0] for part in parts)
+    shapes = [np.load(folder / "embeddings.npy", mmap_mode="r").shape for folder in folders]
+    rows, dim = sum(shape[0] for shape in shapes), shapes[0][1]
     metrics = total.metrics(rows)
     check_limit(parameters.drop_limit, total, rows, shards)
     with complete(out) as partial:
         (partial / "img_emb").mkdir(parents=True)
         (partial / "metadata").mkdir()
-        for number, part in enumerate(parts):
-            (partial / "img_emb" / f"img_emb_{number:04d}.npy").hardlink_to(part / "embeddings.npy")
-            (partial / "metadata" / f"metadata_{number:04d}.parquet").hardlink_to(part / "metadata.parquet")
+        for number, folder in enumerate(folders):
+            (partial / "img_emb" / f"img_emb_{number:04d}.npy").hardlink_to(folder / "embeddings.npy")
+            (partial / "metadata" / f"metadata_{number:04d}.parquet").hardlink_to(folder / "metadata.parquet")
         write_json(
             partial / INFO_FILE,
             {
                 "embedder": embedder,
-                "dim": model.dim,
+                "dim": dim,
                 "rows": rows,
                 "read": total.read,
                 "kept": rows,
@@ -147,8 +184,8 @@ def embed(
                 "damaged_shards": total.damaged_shards,
             },
         )
-    # Of what this process did itself: parts that were there took it no time.
-    return {**metrics, "dim": model.dim, "parts": len(parts)}, {
-        "images_per_second": embedded / seconds,
+    # Of the parts that this run did: those that were there took it no time.
+    return {**metrics, "dim": dim, "parts": len(folders)}, {
+        "images_per_second": sum(shapes[number][0] for number in embedded) / seconds,
         "seconds": seconds,
     }

@@ -60,7 +60,7 @@ def rescanned_similarity(
         for first, block in pool.blocks(BLOCK_ROWS):
             kept = block[keep[first : first + len(block)]]
             if len(kept):
-                _, found = scan_part(engine, scanned, kept, nearest, bar)
+                _, found = scan_part(engine, scanned, kept, nearest, bar.update)
                 nearest = nearest.merged(found)
                 scanned += len(kept)
     similarity: NDArray[np.float32] = nearest.similarity[:, 0].astype(np.float32)
