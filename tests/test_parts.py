@@ -125,11 +125,14 @@ def test_ray_that_is_not_installed_is_named_with_its_extra(tmp_path: Path, monke
     assert written(tmp_path) == {}
 
 
-def test_a_cluster_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_cluster_that_cannot_be_reached_is_named(listens: bool, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        if listens:
+            other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
         begun = time.monotonic()
         with pytest.raises(SimgapError, match=f"parts.address: {address}: cannot be reached"):
             run_parts(PartsParameters("ray", address), Squares(tmp_path), "squares", "row")

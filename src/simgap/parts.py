@@ -25,6 +25,8 @@ ADDRESS = re.compile(r"auto|(?P<host>[^\s:/]+):(?P<port>[0-9]{1,5})")
 SOURCE = Path(__file__).resolve().parents[1]
 # Seconds in which the cluster's head answers, or is taken for unreachable.
 REACHED_WITHIN = 10
+# What an HTTP/2 client says first (RFC 9113, section 3.4), with an empty frame of settings.
+HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
 # How often a part is begun anew whose machine or process died.
 RETRIES = 3
 
@@ -156,16 +158,19 @@ def _connected(address: str) -> Iterator[Any]:
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or address
     where = f"parts.address: {address}: cannot be reached"
-    # Ray itself tries for minutes, and ends the process.
+    # Ray itself tries without end where something else listens. Its head speaks HTTP/2, whose first frame is one of settings.
     if (match := ADDRESS.fullmatch(address)) and match["host"]:
         try:
-            socket.create_connection((match["host"], int(match["port"])), REACHED_WITHIN).close()
+            with socket.create_connection((match["host"], int(match["port"])), REACHED_WITHIN) as connection:
+                connection.sendall(HTTP2_GREETING)
+                if "RAY_USE_TLS" not in os.environ and connection.recv(4)[3:] != b"\x04":
+                    raise OSError("what answers there is not Ray")
         except (OSError, OverflowError) as error:
             raise SimgapError(f"{where} ({error}); it should be the head of a Ray cluster") from None
     source = os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH")]))
     try:
         ray.init(address, runtime_env={"env_vars": {"PYTHONPATH": source}}, log_to_driver=False, logging_level="ERROR")
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         raise SimgapError(
             f"{where} ({_first_line(error)}); this machine should be part of a Ray cluster, see ray start"
         ) from None
