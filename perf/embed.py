@@ -73,7 +73,9 @@ def by_simgap(model: Model, shards: list[Path], batch_size: int, decoders: int, 
         batch_size=batch_size, precision="fp32", decoders=decoders, shards_per_part=len(shards), drop_limit=0.0
     )
     (folder / "scratch").mkdir(parents=True)
-    embed(parameters, model, "", tuple(shards), folder / "out", folder / "scratch", classes=None, captioned=True)
+    embed(
+        parameters, lambda: model, "", tuple(shards), folder / "out", folder / "scratch", classes=None, captioned=True
+    )
     found = Embeddings(folder / "out")
     return dict(zip(found.metadata(["key"]).column("key").to_pylist(), found.read(), strict=True))
 

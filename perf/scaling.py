@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from simgap.embed.parameters import EmbedParameters
 from simgap.embed.store import Embeddings
 from simgap.progress import progress
 from simgap.prune import rules
-from simgap.similarity.engines.choose import make_engine
 from simgap.similarity.engines.engine import Questions
 from simgap.similarity.scan import scan
 from simgap.stage import reports_errors
@@ -88,18 +88,20 @@ def write_inputs(folder: Path, rows: int, sizes: Sizes) -> None:
 
 
 def _embedding(folder: Path, rows: int, sizes: Sizes) -> Work:
-    model, shards = load(folder / "model"), tuple(shard_paths(folder / "shards"))
+    shards = tuple(shard_paths(folder / "shards"))
     parameters = EmbedParameters(batch_size=100, precision="fp32", decoders=1, shards_per_part=2, drop_limit=0.0)
     (folder / "embedded").mkdir()
     out, scratch = folder / "embedded" / "out", folder / "embedded" / "scratch"
-    return lambda: embed(parameters, model, "", shards, out, scratch, classes=None, captioned=True)
+    return lambda: embed(
+        parameters, partial(load, folder / "model"), "", shards, out, scratch, classes=None, captioned=True
+    )
 
 
 def _similarity(folder: Path, rows: int, sizes: Sizes) -> Work:
     pool, queries = Embeddings(folder / "pool"), draw(sizes.queries, sizes.dim, "clustered", 2)
     reference = (queries.astype(np.float64) * draw(sizes.queries, sizes.dim, "clustered", 3)).sum(axis=1)
     asked = Questions(queries, NEIGHBOURS, reference, np.ones(sizes.queries, np.bool_))
-    return lambda: scan(pool, make_engine("auto", asked), folder / "scanned", "rows on disk")
+    return lambda: scan(pool, asked, "auto", folder / "scanned", "rows on disk")
 
 
 def _deduplication(folder: Path, rows: int, sizes: Sizes) -> Work:

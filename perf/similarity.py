@@ -107,7 +107,7 @@ def measure_on_disk(
         with AnonymousMemory() as memory:
             begun = time.perf_counter()
             asked = Questions(queries, k, reference, np.ones(len(queries), np.bool_))
-            scan(pool, make_engine("auto", asked), Path(place) / "scratch", "rows on disk")
+            scan(pool, asked, "auto", Path(place) / "scratch", "rows on disk")
             seconds = time.perf_counter() - begun
     return {"rows": rows, "seconds": seconds, "process_mb": memory.peak / 1e6, "scan_mb": memory.grown / 1e6}
 
@@ -143,7 +143,7 @@ def main(
         def answer() -> None:
             bar: Any = progress(None, rows, "engine", "row")
             with bar:
-                scan_part(make(), 0, pool, Nearest.none(queries, neighbours), bar)
+                scan_part(make(), 0, pool, Nearest.none(queries, neighbours), bar.update)
 
         return answer
 

@@ -21,7 +21,7 @@ def main(params: Params, pool: Path, centroids: Path, out: Path, metrics: Path) 
     embeddings = Embeddings(pool)
     identity = {"deduplicate": params.deduplicate, "pool": state_of(pool)}
     with scratch("deduplicate", identity) as folder:
-        found, keep = deduplicate(params.deduplicate, embeddings, params.similarity.engine, folder)
+        found, keep = deduplicate(params.deduplicate, embeddings, params.similarity.engine, folder, params.parts)
         save(centroids, found)
         split = Split(
             rule="full",

@@ -1,5 +1,6 @@
 """Embed one set: the pool, the reference or a benchmark."""
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -49,7 +50,15 @@ def main(params: Params, kind: str, data: Path, embedder: Path, out: Path, metri
     }
     with scratch(f"embed-{out.name}", identity) as folder:
         accounting, rates = embed(
-            params.embed, load(embedder), embedder_hash, shards, out, folder, classes=classes, captioned=kind == "pool"
+            params.embed,
+            partial(load, embedder),
+            embedder_hash,
+            shards,
+            out,
+            folder,
+            classes=classes,
+            captioned=kind == "pool",
+            by=params.parts,
         )
     write_json(metrics, accounting)
     return rates

@@ -25,9 +25,8 @@ def main(params: Params, pool: Path, reference: Path, benchmark: Path, out: Path
         **{folder.name: state_of(folder) for folder in (pool, reference, benchmark)},
     }
     with scratch(f"similarity-{out.name}", identity) as folder:
-        write_json(
-            metrics, measure(params.similarity, Embeddings(pool), Embeddings(reference), queries, used, out, folder)
-        )
+        sets = (Embeddings(pool), Embeddings(reference), queries)
+        write_json(metrics, measure(params.similarity, *sets, used, out, folder, params.parts))
 
 
 if __name__ == "__main__":

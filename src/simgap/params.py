@@ -19,6 +19,7 @@ from simgap.embed.parameters import EmbedderParameters, EmbedParameters
 from simgap.errors import SimgapError
 from simgap.evaluate.parameters import EvaluateParameters
 from simgap.leaks.parameters import LeakParameters
+from simgap.parts import PartsParameters
 from simgap.prune.rules import JOINS
 from simgap.similarity.parameters import SimilarityParameters
 from simgap.toy.parameters import DrawParameters
@@ -134,6 +135,7 @@ class Params:
     pool: PoolParameters
     reference: ReferenceParameters
     benchmarks: BenchmarksParameters
+    parts: PartsParameters
     embedder: EmbedderParameters
     embed: EmbedParameters
     similarity: SimilarityParameters
@@ -323,7 +325,7 @@ def load_params(path: Path) -> Params:
     try:
         for draw in params.draw.values():
             draw.check()
-        for block in (params.embedder, params.embed, params.similarity, params.deduplicate):
+        for block in (params.parts, params.embedder, params.embed, params.similarity, params.deduplicate):
             block.check()
         for other in (params.leaks, params.train, params.evaluate, params.compare):
             other.check()

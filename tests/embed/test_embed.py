@@ -30,7 +30,7 @@ def model(model_folder: Path):
 def run(model, shards, out: Path, scratch: Path, classes=None, captioned=True, parameters=PARAMETERS):
     scratch.mkdir(exist_ok=True)
     accounting, rates = embed(
-        parameters, model, "hash", tuple(shards), out, scratch, classes=classes, captioned=captioned
+        parameters, lambda: model, "hash", tuple(shards), out, scratch, classes=classes, captioned=captioned
     )
     assert rates["seconds"] > 0
     return accounting

@@ -42,8 +42,7 @@ class MixedEngine(CpuEngine):
 ENGINES = [CpuEngine, Bf16Engine, MixedEngine, FaissEngine]
 
 
-class Silent:
-    def update(self, rows: int) -> None: ...
+def silent(rows: int) -> None: ...
 
 
 def naive(
@@ -69,7 +68,7 @@ def answers(engine: Engine, rows: np.ndarray, tile: int, parts: int = 1) -> dict
     of_rows = []
     for part in np.array_split(np.arange(len(rows)), parts):
         if len(part):
-            found, of_part = scan_part(engine, int(part[0]), rows[part], nearest, Silent())
+            found, of_part = scan_part(engine, int(part[0]), rows[part], nearest, silent)
             of_rows += found
             nearest = nearest.merged(of_part)
     return {
@@ -183,7 +182,7 @@ def test_neighbours_of_parts_merge_to_those_of_the_whole(kind) -> None:
     expected = naive(rows, queries, np.zeros(6), np.ones(6, bool), 5)
     merged = Nearest.none(6, 5)
     for start, stop in ((0, 1), (1, 50), (50, 50), (50, 120)):
-        of_rows, found = scan_part(kind(Questions(queries, 5)), start, rows[start:stop], merged, Silent())
+        of_rows, found = scan_part(kind(Questions(queries, 5)), start, rows[start:stop], merged, silent)
         assert of_rows == []
         merged = merged.merged(found)
     assert merged.row.tolist() == expected["row"]

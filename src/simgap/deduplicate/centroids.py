@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from simgap.deduplicate.parameters import DeduplicateParameters
 from simgap.embed.store import Embeddings
 from simgap.errors import SimgapError
-from simgap.similarity.engines.choose import make_engine
+from simgap.parts import LOCAL, PartsParameters
 from simgap.similarity.engines.engine import Questions
 from simgap.similarity.exact import check_unit_norm
 from simgap.similarity.scan import scan, scanned_column
@@ -63,7 +63,9 @@ def unit_centroids(found: NDArray[np.float32], sample: NDArray[np.float32]) -> N
     return unit.astype(np.float16)
 
 
-def assign(pool: Embeddings, centroids: NDArray[np.float16], engine: str, scratch: Path) -> NDArray[np.int32]:
+def assign(
+    pool: Embeddings, centroids: NDArray[np.float16], engine: str, scratch: Path, by: PartsParameters = LOCAL
+) -> NDArray[np.int32]:
     """Give each pool row its nearest centroid by canonical similarity, int32 [pool rows]; the lower one on ties.
 
     Memory: what the engine takes, and four bytes a pool row.
@@ -72,6 +74,7 @@ def assign(pool: Embeddings, centroids: NDArray[np.float16], engine: str, scratc
         centroids: fp16 [clusters, dim], unit norm; a single one is every row's, whatever it is.
         engine: name of the engine that finds them; changes no answer.
         scratch: folder where finished parts wait for a stage that was killed.
+        by: who works on the parts; changes no answer.
 
     Raises:
         SimgapError: a row or one of several centroids is not of unit norm.
@@ -81,7 +84,7 @@ def assign(pool: Embeddings, centroids: NDArray[np.float16], engine: str, scratc
         return cluster
     # Nearest centroids are answers for rows; they come with margins, here against nothing.
     asked = Questions(centroids, 1, np.zeros(len(centroids)), np.ones(len(centroids), np.bool_))
-    scan(pool, make_engine(engine, asked), scratch, "deduplicate: nearest centroid")
+    scan(pool, asked, engine, scratch, "deduplicate: nearest centroid", by)
     for first_row, nearest in scanned_column(scratch, pool, "nearest_query"):
         cluster[first_row : first_row + len(nearest)] = nearest
     return cluster

@@ -12,10 +12,11 @@ from simgap.deduplicate.centroids import assign, find_centroids
 from simgap.deduplicate.parameters import DeduplicateParameters
 from simgap.deduplicate.within import near_duplicates
 from simgap.embed.store import Embeddings
+from simgap.parts import LOCAL, PartsParameters
 
 
 def deduplicate(
-    parameters: DeduplicateParameters, pool: Embeddings, engine: str, scratch: Path
+    parameters: DeduplicateParameters, pool: Embeddings, engine: str, scratch: Path, by: PartsParameters = LOCAL
 ) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
     """Give the centroids, fp16 [clusters, dim], and the rows to keep, bool [pool rows].
 
@@ -25,6 +26,7 @@ def deduplicate(
     Args:
         engine: name of the similarity engine; changes no answer.
         scratch: folder where centroids and finished parts wait for a stage that was killed.
+        by: who works on the parts; changes no answer. Centroids are found by this process.
 
     Raises:
         SimgapError: there are more clusters than rows to fit them on, or a row is not of unit norm.
@@ -35,6 +37,6 @@ def deduplicate(
     centroids: NDArray[np.float16] = np.load(path)
     if parameters.eps is None:
         return centroids, np.ones(pool.rows, np.bool_)
-    cluster = assign(pool, centroids, engine, scratch)
-    duplicate = near_duplicates(pool, cluster, len(centroids), parameters.eps, parameters.block_rows, scratch)
+    cluster = assign(pool, centroids, engine, scratch, by)
+    duplicate = near_duplicates(pool, cluster, len(centroids), parameters.eps, parameters.block_rows, scratch, by)
     return centroids, ~duplicate

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from simgap.deduplicate.arrays import save
 from simgap.embed.store import Embeddings
-from simgap.progress import progress
+from simgap.parts import LOCAL, PartsParameters, run_parts
 from simgap.similarity.exact import check_unit_norm, exact_pairs, screening_error
 from simgap.similarity.kernels import to_single
 
@@ -130,8 +130,45 @@ def duplicates_in_block(pool: Embeddings, order: Order, limit: Limit, block_rows
     return duplicate
 
 
+@dataclass
+class _Sections:
+    """The rows by cluster, `section` of them a part."""
+
+    pool: Embeddings
+    order: Order
+    limit: Limit
+    block_rows: int
+    section: int
+    scratch: Path
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        rows = len(self.order.rows)
+        return [min(self.section, rows - start) for start in range(0, rows, self.section)]
+
+    def path(self, number: int) -> Path:
+        return self.scratch / f"duplicate_{number * self.section:012d}.npy"
+
+    def write(self, number: int, out: Path, advance: Callable[[int], object]) -> None:
+        start = number * self.section
+        of_block = partial(duplicates_in_block, self.pool, self.order, self.limit, self.block_rows)
+        found = []
+        threads = len(os.sched_getaffinity(0))
+        with ThreadPoolExecutor(threads) as executor, threadpool_limits(1, "blas"):
+            for of_rows in executor.map(of_block, range(start, start + self.sizes[number], self.block_rows)):
+                found.append(of_rows)
+                advance(len(of_rows))
+        save(out, np.concatenate(found))
+
+
 def near_duplicates(
-    pool: Embeddings, cluster: NDArray[np.int32], clusters: int, eps: float, block_rows: int, scratch: Path
+    pool: Embeddings,
+    cluster: NDArray[np.int32],
+    clusters: int,
+    eps: float,
+    block_rows: int,
+    scratch: Path,
+    by: PartsParameters = LOCAL,
 ) -> NDArray[np.bool_]:
     """Mark the rows that are too similar to a lower row of their cluster, dropped or not: bool [pool rows].
 
@@ -141,27 +178,16 @@ def near_duplicates(
     Args:
         cluster: int32 [pool rows], in [0, clusters).
         scratch: folder where finished sections wait for a stage that was killed.
+        by: who works on the sections; changes no answer.
 
     Raises:
         SimgapError: a row is not finite or not of unit norm.
     """
     order = Order.of(cluster, clusters)
-    of_block = partial(duplicates_in_block, pool, order, Limit(eps, pool.dim), block_rows)
+    parts = _Sections(pool, order, Limit(eps, pool.dim), block_rows, SECTION_BLOCKS * block_rows, scratch)
+    run_parts(by, parts, "deduplicate: near-duplicates", "row")
     duplicate = np.zeros(pool.rows, np.bool_)
-    section = SECTION_BLOCKS * block_rows
-    threads = len(os.sched_getaffinity(0))
-    bar: Any = progress(None, pool.rows, "deduplicate: near-duplicates", "row")
-    with bar, ThreadPoolExecutor(threads) as executor, threadpool_limits(1, "blas"):
-        for start in range(0, pool.rows, section):
-            rows = order.rows[start : start + section]
-            path = scratch / f"duplicate_{start:012d}.npy"
-            if path.exists():
-                bar.update(len(rows))
-            else:
-                found = []
-                for of_rows in executor.map(of_block, range(start, start + len(rows), block_rows)):
-                    found.append(of_rows)
-                    bar.update(len(of_rows))
-                save(path, np.concatenate(found))
-            duplicate[rows] = np.load(path)
+    for number in range(len(parts.sizes)):
+        start = number * parts.section
+        duplicate[order.rows[start : start + parts.section]] = np.load(parts.path(number))
     return duplicate

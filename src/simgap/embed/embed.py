@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from simgap.embed.limits import check_label
 from simgap.embed.model import Model
 from simgap.embed.parameters import EmbedParameters
 from simgap.embed.parts import join_parts, write_part
-from simgap.progress import progress
+from simgap.errors import SimgapError
+from simgap.parts import LOCAL, PartsParameters, run_parts
 
 
 def unit_norm(vectors: NDArray[np.float32], dropped: Counter[str]) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
@@ -57,7 +60,8 @@ def _embed_part(
         raw = encode(model, [image for _, image in group], batch_size, parameters.precision)
         unit, good = unit_norm(raw, accounting.dropped)
         vectors.append(unit)
-        kept += [sample for (sample, _), is_good in zip(group, good, strict=True) if is_good]
+        # Without its image: a part's images together would be gigabytes.
+        kept += [replace(sample, image=b"") for (sample, _), is_good in zip(group, good, strict=True) if is_good]
     return np.concatenate(vectors), kept, accounting
 
 
@@ -73,9 +77,44 @@ def _metadata(samples: list[Sample], labelled: bool, captioned: bool) -> pa.Tabl
     return pa.table(columns)
 
 
+@dataclass
+class _Parts:
+    """The parts of a set, a group of shards each."""
+
+    parameters: EmbedParameters
+    load_model: Callable[[], Model]
+    groups: Sequence[tuple[Path, ...]]
+    classes: int | None
+    captioned: bool
+    scratch: Path
+
+    @cached_property
+    def model(self) -> Model:
+        model = self.load_model()
+        check_precision(self.parameters.precision, model.device)
+        return model
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        return [1] * len(self.groups)
+
+    def path(self, number: int) -> Path:
+        return self.scratch / f"part_{number:04d}"
+
+    def write(self, number: int, out: Path, advance: Callable[[int], object]) -> None:
+        model, shards = self.model, self.groups[number]
+        for shard in shards:
+            # On a machine that does not see it, it would count as damaged.
+            if not shard.exists():
+                raise SimgapError(f"{shard}: no such file")
+        vectors, kept, accounting = _embed_part(self.parameters, model, shards, self.classes, self.captioned)
+        write_part(out, vectors, _metadata(kept, self.classes is not None, self.captioned), accounting)
+        advance(1)
+
+
 def embed(
     parameters: EmbedParameters,
-    model: Model,
+    load_model: Callable[[], Model],
     embedder: str,
     shards: tuple[Path, ...],
     out: Path,
@@ -83,6 +122,7 @@ def embed(
     *,
     classes: int | None,
     captioned: bool,
+    by: PartsParameters = LOCAL,
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Embed shards into `out`, in clip-retrieval's layout, and give the accounting and the rates.
 
@@ -90,26 +130,26 @@ def embed(
     a stage that was killed goes on.
 
     Args:
+        load_model: gives the model; called where parts are embedded, once in each process that does.
         embedder: hash of the embedder's files, recorded with the embeddings.
         classes: the number of classes of a labelled set; None for a set without labels.
+        by: who works on the parts; changes no vector where machines are alike.
 
     Raises:
-        SimgapError: the precision is not for this machine, no row is left, more than `drop_limit` of the samples were
-            dropped or of the shards are damaged, or a label is outside the class list.
+        SimgapError: the precision is not for this machine, a shard is missing, no row is left, more than `drop_limit` of the
+            samples were dropped or of the shards are damaged, or a label is outside the class list.
     """
-    check_precision(parameters.precision, model.device)
-    groups = list(batched(shards, parameters.shards_per_part))
-    embedded, begun_at = 0, time.perf_counter()
-    for number, group in enumerate(progress(groups, len(groups), f"embed {out.name}", "part")):
-        part = scratch / f"part_{number:04d}"
-        if part.is_dir():
-            continue
-        vectors, kept, accounting = _embed_part(parameters, model, group, classes, captioned)
-        embedded += len(vectors)
-        write_part(part, vectors, _metadata(kept, classes is not None, captioned), accounting)
+    parts = _Parts(
+        parameters, load_model, list(batched(shards, parameters.shards_per_part)), classes, captioned, scratch
+    )
+    begun_at = time.perf_counter()
+    embedded = run_parts(by, parts, f"embed {out.name}", "part")
     seconds = time.perf_counter() - begun_at
 
-    parts = [scratch / f"part_{number:04d}" for number in range(len(groups))]
-    metrics = join_parts(parts, out, embedder=embedder, dim=model.dim, drop_limit=parameters.drop_limit, sources=shards)
-    # Of what this process did itself: parts that were there took it no time.
-    return metrics, {"images_per_second": embedded / seconds, "seconds": seconds}
+    folders = [parts.path(number) for number in range(len(parts.groups))]
+    shapes = [np.load(folder / "embeddings.npy", mmap_mode="r").shape for folder in folders]
+    metrics = join_parts(
+        folders, out, embedder=embedder, dim=shapes[0][1], drop_limit=parameters.drop_limit, sources=shards
+    )
+    # Of the parts that this run did: those that were there took it no time.
+    return metrics, {"images_per_second": sum(shapes[number][0] for number in embedded) / seconds, "seconds": seconds}

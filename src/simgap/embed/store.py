@@ -53,6 +53,10 @@ class Embeddings:
         if stored != self.rows:
             raise SimgapError(f"{folder}: holds {stored} rows; {INFO_FILE} says {self.rows}")
 
+    def __reduce__(self) -> tuple[type[Embeddings], tuple[Path]]:
+        # What is mapped here is mapped anew elsewhere, not sent.
+        return Embeddings, (self.folder,)
+
     def parts(self) -> Iterator[tuple[int, NDArray[np.float16]]]:
         """Yield (first row, vectors [rows, dim]) of each part, mapped."""
         start = 0

@@ -58,7 +58,7 @@ def rescanned_nearest(
         for first, block in pool.blocks(BLOCK_ROWS):
             kept = block[keep[first : first + len(block)]]
             if len(kept):
-                _, found = scan_part(engine, scanned, kept, nearest, bar)
+                _, found = scan_part(engine, scanned, kept, nearest, bar.update)
                 nearest = nearest.merged(found)
                 scanned += len(kept)
     return Nearest(nearest.similarity, np.where(nearest.row >= 0, rows[nearest.row], -1))

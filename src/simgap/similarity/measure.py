@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from simgap.embed.store import Embeddings, check_same_embedder
 from simgap.errors import SimgapError
 from simgap.files import complete, write_json
+from simgap.parts import LOCAL, PartsParameters
 from simgap.similarity.columns import INFO_FILE, QUERIES_FILE
 from simgap.similarity.engines.choose import make_engine
 from simgap.similarity.engines.engine import Questions
@@ -37,6 +38,7 @@ def measure(
     used_by_rule: NDArray[np.bool_],
     out: Path,
     scratch: Path,
+    by: PartsParameters = LOCAL,
 ) -> dict[str, Any]:
     """Measure the pool's similarity to a benchmark in one pass, write the columns and give the metrics.
 
@@ -45,6 +47,7 @@ def measure(
 
     Args:
         scratch: folder where finished parts wait for a stage that was killed.
+        by: who works on the pool's parts; changes no result.
 
     Raises:
         SimgapError: the sets come from different embedders, or one is empty.
@@ -57,7 +60,7 @@ def measure(
     in_reference = nearest_rows(reference, make_engine(parameters.engine, Questions(queries, 1)))
     reference_similarity = in_reference.similarity[:, 0]
     asked = Questions(queries, parameters.neighbours, reference_similarity, used_by_rule)
-    in_pool = scan(pool, make_engine(parameters.engine, asked), scratch, f"similarity {pool.folder.name}")
+    in_pool = scan(pool, asked, parameters.engine, scratch, f"similarity {pool.folder.name}", by)
     with complete(out) as partial:
         partial.mkdir(parents=True)
         for name, dtype in COLUMNS.items():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from threadpoolctl import threadpool_limits
 
 from simgap.embed.store import Embeddings
 from simgap.files import complete
+from simgap.parts import LOCAL, PartsParameters, run_parts
 from simgap.progress import progress
-from simgap.similarity.engines.engine import Engine, RowAnswers
+from simgap.similarity.engines.choose import make_engine
+from simgap.similarity.engines.engine import Engine, Questions, RowAnswers
 from simgap.similarity.nearest import Candidates, Nearest, NearestCandidates
 
 COLUMNS = {"best": np.float32, "nearest_query": np.int32, "margin": np.float32}
@@ -33,7 +37,7 @@ def _tiles(rows: int, engine: Engine) -> Iterator[tuple[int, int]]:
 
 
 def scan_part(
-    engine: Engine, first_row: int, part: NDArray[np.float16], known: Nearest, bar: Any
+    engine: Engine, first_row: int, part: NDArray[np.float16], known: Nearest, advance: Callable[[int], object]
 ) -> tuple[list[RowAnswers], Nearest]:
     """Answer for one part in tiles, several at a time; neither changes the answers."""
     answers: list[RowAnswers] = []
@@ -57,7 +61,7 @@ def scan_part(
             running.append(pool.submit(engine.answer, first_row + start, part[start:stop], nearest.bound))
             if len(running) > engine.threads:
                 finish()
-            bar.update(stop - start)
+            advance(stop - start)
         while running:
             finish()
         return answers, nearest.decide()
@@ -69,7 +73,7 @@ def nearest_rows(rows: Embeddings, engine: Engine) -> Nearest:
     bar: Any = progress(None, rows.rows, f"similarity {rows.folder.name}", "row")
     with bar:
         for first_row, part in rows.parts():
-            _, found = scan_part(engine, first_row, part, nearest, bar)
+            _, found = scan_part(engine, first_row, part, nearest, bar.update)
             nearest = nearest.merged(found)
     return nearest
 
@@ -78,33 +82,59 @@ def _part_folder(scratch: Path, number: int) -> Path:
     return scratch / f"part_{number:04d}"
 
 
-def scan(rows: Embeddings, engine: Engine, scratch: Path, description: str) -> Nearest:
+@dataclass
+class _Scan:
+    """The parts of a scan. What one finds is kept as a bound for those that this process does later, in any order."""
+
+    rows: Embeddings
+    asked: Questions
+    engine_name: str
+    scratch: Path
+    known: Nearest
+
+    @cached_property
+    def engine(self) -> Engine:
+        return make_engine(self.engine_name, self.asked)
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        return [len(part) for _, part in self.rows.parts()]
+
+    def path(self, number: int) -> Path:
+        return _part_folder(self.scratch, number)
+
+    def write(self, number: int, out: Path, advance: Callable[[int], object]) -> None:
+        first_row, part = next(islice(self.rows.parts(), number, None))
+        answers, found = scan_part(self.engine, first_row, part, self.known, advance)
+        with complete(out) as partial:
+            partial.mkdir(parents=True)
+            for name, dtype in COLUMNS.items():
+                values = [getattr(of_tile, name) for of_tile in answers]
+                np.save(partial / f"{name}.npy", np.concatenate([np.empty(0, dtype), *values]))
+            np.save(partial / "similarity.npy", found.similarity)
+            np.save(partial / "row.npy", found.row)
+        self.known = self.known.merged(found)
+
+
+def scan(
+    rows: Embeddings, asked: Questions, engine: str, scratch: Path, description: str, by: PartsParameters = LOCAL
+) -> Nearest:
     """Answer for all rows of a set; finished parts wait in `scratch`, from where a stage that was killed goes on.
 
     `scanned_column` reads the answers for rows; the neighbours in all parts are given back. Memory: the queries, for each
     thread a tile and a block of products, and a part's answers.
 
     Args:
+        engine: name of the engine that is asked; changes no answer.
         description: what the progress bar says.
+        by: who scans; changes no answer.
     """
-    nearest = Nearest.none(len(engine.order), engine.neighbours)
-    bar: Any = progress(None, rows.rows, description, "row")
-    with bar:
-        for number, (first_row, part) in enumerate(rows.parts()):
-            folder = _part_folder(scratch, number)
-            if folder.is_dir():
-                bar.update(len(part))
-            else:
-                answers, found = scan_part(engine, first_row, part, nearest, bar)
-                with complete(folder) as partial:
-                    partial.mkdir(parents=True)
-                    for name, dtype in COLUMNS.items():
-                        values = [getattr(of_tile, name) for of_tile in answers]
-                        np.save(partial / f"{name}.npy", np.concatenate([np.empty(0, dtype), *values]))
-                    np.save(partial / "similarity.npy", found.similarity)
-                    np.save(partial / "row.npy", found.row)
-            found = Nearest(np.load(folder / "similarity.npy"), np.load(folder / "row.npy"))
-            nearest = nearest.merged(found)
+    nearest = Nearest.none(len(asked.queries), asked.neighbours)
+    parts = _Scan(rows, asked, engine, scratch, nearest)
+    run_parts(by, parts, description, "row")
+    for number in range(len(parts.sizes)):
+        folder = parts.path(number)
+        nearest = nearest.merged(Nearest(np.load(folder / "similarity.npy"), np.load(folder / "row.npy")))
     return nearest
 
 
