@@ -220,9 +220,9 @@ class Planner:
         for name, (count, size, shards, metadata) in sets.items():
             # The converter puts a thousand images into a shard.
             share = min(1.0, self.params.embed.shards_per_part / (shards or max(1.0, count / 1000)))
-            # A part's encoded images wait with their rows; a batch is decoded while one is in the model.
+            # A part's rows wait until it is written; a batch is decoded while one is in the model.
             memory = (
-                share * (size + count * dim * 4.0) + 3 * batch * pixels + self.embedder.parameters * PARAMETER_BYTES
+                share * count * (dim * 4.0 + metadata) + 3 * batch * pixels + self.embedder.parameters * PARAMETER_BYTES
             )
             yield self._need(
                 "embed" if name in ("pool", "reference") else "embed-benchmark",
