@@ -33,7 +33,13 @@ SPLITS = ("full", "combined", "combined-control")
 def write_params(folder: Path, threshold: float) -> None:
     """Write the toy study's params with three trained splits, one benchmark and nothing that is drawn."""
     content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
-    content |= {"threshold": threshold, "draw": {}, "ground_truth": {}, "runs": {split: {} for split in SPLITS}}
+    content |= {
+        "threshold": threshold,
+        "draw": {},
+        "ground_truth": {},
+        "leaks": {"threshold": 0.9, "false_positives": 0.01},
+        "runs": {split: {} for split in SPLITS},
+    }
     content["benchmarks"] |= {"names": ["val"], "accepted_licences": []}
     content["prune"] = {
         "imagenet-like": {"combined": {"benchmarks": ["val"]}}, "dissimilar": {}, "similar": {},
