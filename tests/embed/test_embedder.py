@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from simgap.embed import embedder as module
 from simgap.embed.embedder import make_embedder
 from simgap.embed.model import load
 from simgap.embed.parameters import EmbedderParameters, PretrainedParameters
@@ -32,6 +34,29 @@ def test_unknown_weights_are_refused_before_anything_is_fetched(tmp_path: Path) 
     asked = parameters(pretrained=PretrainedParameters(model="ViT-S-32", tag="openai"))
     with pytest.raises(SimgapError, match="tag: ViT-S-32 has no weights 'openai'; choose from another model"):
         make_embedder(asked, tmp_path, tmp_path / "out", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model", "tag", "quick_gelu"),
+    [
+        ("ViT-B-32", "openai", True),
+        ("ViT-B-32", "laion400m_e32", True),
+        ("ViT-B-16", "dfn2b", True),
+        ("ViT-B-32-quickgelu", "laion400m_e32", True),
+        ("ViT-B-32", "laion2b_s34b_b79k", False),
+        ("ViT-B-16-plus-240", "laion400m_e32", False),
+    ],
+)
+def test_the_activation_is_that_of_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, tag: str, quick_gelu: bool
+) -> None:
+    """A plain name says GELU also of weights that were trained with QuickGELU."""
+    saved = []
+    clip = SimpleNamespace(visual=SimpleNamespace(preprocess_cfg={}))
+    monkeypatch.setattr(module.open_clip, "create_model", lambda name, pretrained: clip)
+    monkeypatch.setattr(module, "save", lambda clip, config, out: saved.append(config["model_cfg"]["quick_gelu"]))
+    make_embedder(parameters(pretrained=PretrainedParameters(model, tag)), tmp_path, tmp_path / "out", tmp_path)
+    assert saved == [quick_gelu]
 
 
 def test_exactly_one_source() -> None:

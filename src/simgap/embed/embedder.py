@@ -39,8 +39,9 @@ def _fetch(wanted: PretrainedParameters, out: Path) -> None:
     clip = open_clip.create_model(name, pretrained=wanted.tag)
     fields = PreprocessCfg.__dataclass_fields__
     preprocess = {key: value for key, value in clip.visual.preprocess_cfg.items() if key in fields}
-    # OpenAI's weights were trained with QuickGELU whatever the model's name says (open_clip's own rule).
-    config["quick_gelu"] = config["quick_gelu"] or wanted.tag == "openai"
+    # Many weights under plain names were trained with QuickGELU: open_clip knows, and only warns.
+    of_tag = open_clip.get_pretrained_cfg(name, wanted.tag)
+    config["quick_gelu"] = config["quick_gelu"] or bool(of_tag.get("quick_gelu"))
     save(clip, {"model_cfg": config, "preprocess_cfg": preprocess}, out)
 
 
