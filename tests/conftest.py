@@ -130,6 +130,7 @@ MODEL_CONFIG = {
 UNBUILDABLE = [
     ("vision_cfg", {"timm_model_name": "no_such_model"}, "no_such_model"),
     ("vision_cfg", {"timm_model_name": "resnet18", "timm_pool": "none_such"}, "none_such"),
+    ("vision_cfg", {"timm_model_name": "vit_tiny_patch16_224"}, "Input height (16) doesn't match model (224)"),
     ("vision_cfg", {"patchsize": 8}, "patchsize"),
     ("vision_cfg", {"width": "32"}, "TypeError"),
     ("vision_cfg", {"head_width": 0}, "ZeroDivisionError"),

@@ -120,6 +120,11 @@ def test_a_file_as_it_is(tmp_path: Path) -> None:
         ("preprocess_cfg", {"std": [0.0, 1, 1]}, "[0.0, 1, 1] should be three numbers"),
         ("preprocess_cfg", {"size": 32}, "preprocess_cfg.size: 32 should be model_cfg.vision_cfg.image_size, 16"),
         ("preprocess_cfg", {"size": [16, 24]}, "[16, 24] should be model_cfg.vision_cfg.image_size, 16"),
+        ("model_cfg", {"embed_dim": True}, "embed_dim: True should be an integer above 0"),
+        ("model_cfg", {"embed_dim": 0}, "embed_dim: 0 should be an integer above 0"),
+        ("model_cfg.vision_cfg", {"image_size": "16"}, "image_size: '16' should be one or two integers above 0"),
+        ("model_cfg.vision_cfg", {"image_size": 0}, "image_size: 0 should be one or two integers above 0"),
+        ("model_cfg.text_cfg", {"tokenizer_kwargs": {"reduction_mask": "random"}}, "'random' should be simple"),
         ("model_cfg.vision_cfg", {"image_size": None}, "16 should be model_cfg.vision_cfg.image_size, 224"),
     ],
 )

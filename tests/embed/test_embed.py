@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import UNBUILDABLE, jpeg, write_pool, write_tar
@@ -180,6 +182,9 @@ def test_a_half_loaded_model_is_no_model(model_folder: Path, tmp_path: Path) -> 
     save_file(state, tmp_path / WEIGHTS_FILE)
     with pytest.raises(SimgapError, match="do not fit its config"):
         load(tmp_path)
+    save_file({}, tmp_path / WEIGHTS_FILE)
+    with pytest.raises(SimgapError, match="do not fit its config"):
+        load(tmp_path)
     (tmp_path / WEIGHTS_FILE).write_bytes(b"no weights")
     with pytest.raises(SimgapError, match="do not fit its config"):
         load(tmp_path)
@@ -200,6 +205,11 @@ def test_a_store_that_does_not_add_up(store) -> None:
     (whole.folder / "metadata" / "metadata_0001.parquet").unlink()
     with pytest.raises(SimgapError, match="its metadata has 3 rows, its vectors 6"):
         whole.metadata(["key"])
+    longer = store("longer", np.eye(6, dtype=np.float16), parts=2)
+    part = longer.folder / "metadata" / "metadata_0000.parquet"
+    pq.write_table(pa.concat_tables([pq.read_table(part)] * 3), part)
+    with pytest.raises(SimgapError, match="its metadata has 9 rows, its vectors 6"):
+        longer.metadata(["key"])
     for content in ("[]", '{"rows": 6, "dim": 6}'):
         (whole.folder / "embeddings.json").write_text(content)
         with pytest.raises(SimgapError, match="embedder is not recorded"):

@@ -119,7 +119,9 @@ def test_a_checkpoint_that_changed_on_the_disk_is_refused(config, shards, tmp_pa
     whole = (folder / "checkpoint.pt").read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
-    for damaged in (bytes(flipped), whole[: len(whole) // 2], b""):
+    directory = bytearray(whole)
+    directory[whole.rindex(b"PK\x01\x02") + 30] ^= 1
+    for damaged in (bytes(flipped), bytes(directory), whole[: len(whole) // 2], b""):
         (folder / "checkpoint.pt").write_bytes(damaged)
         with pytest.raises(SimgapError, match=r"checkpoint\.pt: is damaged; remove it"):
             run(parameters(config), shards, tmp_path / "a")

@@ -44,6 +44,10 @@ def _pair(size: Any) -> list[Any]:
     return list(size) if isinstance(size, list | tuple) else [size, size]
 
 
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
 def _check_preprocessing(preprocess: Any, where: Path | str) -> None:
     if not isinstance(preprocess, dict):
         preprocess = {}
@@ -70,8 +74,10 @@ def check_config(config: Any, where: Path | str) -> None:
             not know or for another size than the model's, or a tokenizer or text model is named.
     """
     model = config.get("model_cfg") if isinstance(config, dict) else None
-    if not isinstance(model, dict) or not isinstance(model.get("embed_dim"), int):
+    if not isinstance(model, dict) or "embed_dim" not in model:
         raise SimgapError(f"{where}: model_cfg.embed_dim is not recorded; it should be an open_clip config")
+    if not _is_count(model["embed_dim"]):
+        raise SimgapError(f"{where}: model_cfg.embed_dim: {model['embed_dim']!r} should be an integer above 0")
     for tower in ("vision_cfg", "text_cfg"):
         if not isinstance(model.get(tower), dict):
             raise SimgapError(f"{where}: model_cfg.{tower} is not recorded; it should be an open_clip config")
@@ -80,6 +86,8 @@ def check_config(config: Any, where: Path | str) -> None:
     preprocess = config.get("preprocess_cfg")
     _check_preprocessing(preprocess, where)
     size = model["vision_cfg"].get("image_size", IMAGE_SIZE)
+    if not all(_is_count(side) for side in _pair(size)):
+        raise SimgapError(f"{where}: model_cfg.vision_cfg.image_size: {size!r} should be one or two integers above 0")
     # Where no size is recorded, open_clip prepares images for the model's.
     if _pair(preprocess.get("size", size)) != _pair(size):
         raise SimgapError(
@@ -90,6 +98,13 @@ def check_config(config: Any, where: Path | str) -> None:
             raise SimgapError(
                 f"{where}: model_cfg.text_cfg.{key} names something to fetch; only local parts are loaded"
             )
+    reduction = (model["text_cfg"].get("tokenizer_kwargs") or {}).get("reduction_mask", "simple")
+    if reduction != "simple":
+        # open_clip's others draw at random, or need data of nltk's.
+        raise SimgapError(
+            f"{where}: model_cfg.text_cfg.tokenizer_kwargs.reduction_mask: {reduction!r} should be simple, so that a caption's "
+            "tokens are always the same"
+        )
     if ":" in str(model["vision_cfg"].get("timm_model_name")):
         raise SimgapError(
             f"{where}: model_cfg.vision_cfg.timm_model_name {model['vision_cfg']['timm_model_name']!r} names something to "

@@ -56,7 +56,12 @@ def create(folder: Path, where: Path | str) -> tuple[Any, Any]:
     # open_clip warns that no weights are loaded, which is what is wanted.
     logging.disable(logging.WARNING)
     try:
-        return open_clip.create_model(name, load_weights=False), open_clip.get_tokenizer(name)
+        clip, tokenizer = open_clip.create_model(name, load_weights=False), open_clip.get_tokenizer(name)
+        # timm builds towers that do not take the images that the config names.
+        size = clip.visual.image_size
+        with torch.no_grad():
+            clip.eval().encode_image(torch.zeros(1, 3, *(size if isinstance(size, tuple | list) else (size, size))))
+        return clip, tokenizer
     except BUILDING as error:
         reason = " ".join(str(error).split())
         raise SimgapError(f"{where}: open_clip cannot build it ({type(error).__name__}: {reason})") from None
@@ -89,8 +94,9 @@ def load(folder: Path) -> Model:
     clip, tokenizer = create(folder, folder / CONFIG_FILE)
     try:
         open_clip.load_checkpoint(clip, str(folder / WEIGHTS_FILE))
-    except (RuntimeError, SafetensorError) as error:
-        raise SimgapError(f"{folder}: its weights do not fit its config ({str(error).splitlines()[0]})") from None
+    except (*BUILDING, StopIteration, SafetensorError) as error:
+        reason = " ".join(" ".join(str(error).split()).split(" ", 60)[:60])
+        raise SimgapError(f"{folder}: its weights do not fit its config ({type(error).__name__}: {reason})") from None
     preprocess = image_transform_v2(PreprocessCfg(**clip.visual.preprocess_cfg), is_train=False)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Model(clip.eval().to(device), preprocess, tokenizer, int(config["model_cfg"]["embed_dim"]), device)

@@ -101,8 +101,10 @@ class Embeddings:
         start = 0
         for path in sorted((self.folder / "metadata").glob("metadata_*.parquet")):
             table = pq.read_table(path, columns=columns)
-            yield start, table
-            start += table.num_rows
+            first, start = start, start + table.num_rows
+            if start > self.rows:
+                break
+            yield first, table
         if start != self.rows:
             raise SimgapError(
                 f"{self.folder}: its metadata has {start} rows, its vectors {self.rows}; embed or import the set anew"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +13,20 @@ from simgap.errors import SimgapError
 from simgap.files import complete
 
 CHECKPOINT = "checkpoint.pt"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        # torch.load checks no sum: it finds no fault with numbers that changed on the disk.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        stored: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:
+        # Of the many kinds that damaged archives raise in either reader.
+        damaged = path.name
+    if damaged is not None:
+        raise SimgapError(f"{path}: is damaged; remove it to train from the start")
+    return stored
 
 
 @dataclass
@@ -44,11 +59,9 @@ class State:
         try:
             with complete(folder / CHECKPOINT) as partial:
                 torch.save(stored, partial)
-        except RuntimeError as error:
-            # torch's writer says so of a full disk.
-            raise SimgapError(
-                f"{folder / CHECKPOINT}: cannot be written ({str(error).splitlines()[0]}); is the disk full?"
-            ) from None
+        except (RuntimeError, OSError) as error:
+            # torch's writer has a RuntimeError for a full disk.
+            raise SimgapError(f"{folder / CHECKPOINT}: cannot be written ({str(error).splitlines()[0]})") from None
 
     def check(self) -> None:
         """Refuse weights that are not finite, those of batch norms' statistics too.
@@ -69,10 +82,7 @@ class State:
         path = folder / CHECKPOINT
         if not path.is_file():
             return
-        # torch.load finds no fault with bytes that changed on the disk.
-        if not zipfile.is_zipfile(path) or zipfile.ZipFile(path).testzip() is not None:
-            raise SimgapError(f"{path}: is damaged; remove it to train from the start")
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        stored = _read(path)
         self.clip.load_state_dict(stored["clip"])
         self.optimizer.load_state_dict(stored["optimizer"])
         self.losses = stored["losses"]

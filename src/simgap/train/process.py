@@ -81,19 +81,27 @@ def join() -> Iterator[Process]:
     cuda = torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda and local >= torch.cuda.device_count():
+        raise SimgapError(
+            f"process {local}: this machine has {torch.cuda.device_count()} GPUs; start no more processes"
+        )
     if cuda:
         torch.cuda.set_device(device)
     if not started_by_torchrun():
         yield Process(0, 1, device)
         return
     _end_with_parent()
-    distributed.init_process_group("nccl" if cuda else "gloo")
+    rank = os.environ["RANK"]
+    try:
+        distributed.init_process_group("nccl" if cuda else "gloo")
+    except (RuntimeError, ValueError) as error:
+        raise SimgapError(f"process {rank}: cannot join the others ({str(error).splitlines()[0]})") from None
     try:
         yield Process(distributed.get_rank(), distributed.get_world_size(), device)
     except RuntimeError as error:
         # Gloo has no exception of its own.
         if isinstance(error, distributed.DistError) or "gloo" in str(error):
-            raise SimgapError(f"process {distributed.get_rank()}: another process of the training ended") from None
+            raise SimgapError(f"process {rank}: another process of the training ended or did not answer") from None
         raise
     finally:
         distributed.destroy_process_group()
