@@ -38,11 +38,20 @@ def run(folder: Path, *command: str) -> str:
     return finished.stdout
 
 
-def call(folder: Path, stage: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run a stage in a folder, by this repository's code."""
+def start(folder: Path, stage: str, *options: str) -> subprocess.Popen[str]:
+    """Start a stage in a folder, by this repository's code."""
     environment = {**ENVIRONMENT, "PYTHONPATH": f"{REPOSITORY}", "DVC_ROOT": str(folder)}
     command = [sys.executable, "-m", f"stages.{stage}", *options]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def call(folder: Path, stage: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a stage in a folder to its end."""
+    with start(folder, stage, *options) as running:
+        output, errors = running.communicate()
+        return subprocess.CompletedProcess(running.args, running.returncode, output, errors)
 
 
 def put_params(folder: Path, **changes: object) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
@@ -14,7 +13,7 @@ import pytest
 import yaml
 from conftest import MODEL_CONFIG, REPOSITORY, write_pool
 from safetensors.torch import load_file
-from studies import ENVIRONMENT, call, put_params
+from studies import call, put_params, start
 
 from simgap.embed.model import WEIGHTS_FILE
 
@@ -66,9 +65,7 @@ def test_what_ends_one_process_ends_the_stage_in_a_line(tmp_path: Path) -> None:
 def started(folder: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
     """A stage that would train for long, and its processes once they do."""
     put_study(folder, processes=2, samples_seen=8_000_000, checkpoint_steps=1)
-    environment = {**ENVIRONMENT, "PYTHONPATH": f"{REPOSITORY}", "DVC_ROOT": str(folder)}
-    command = [sys.executable, "-m", "stages.embedder", *OPTIONS]
-    stage = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    stage = start(folder, "embedder", *OPTIONS)
     while not list(folder.glob("scratch/*/checkpoint.pt")):
         assert stage.poll() is None, stage.stderr
         os.sched_yield()
