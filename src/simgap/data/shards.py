@@ -30,6 +30,16 @@ class Sample:
     label: int | None
 
 
+def check_label(sample: Sample, classes: int, shard: Path) -> None:
+    """Refuse a label outside the class list as its sample is read, not after all images were worked on.
+
+    Raises:
+        SimgapError: the label is not below `classes`.
+    """
+    if sample.label is not None and sample.label >= classes:
+        raise SimgapError(f"{shard}: {sample.key}: label {sample.label} is outside the class list of {classes} names")
+
+
 def shard_paths(folder: Path) -> list[Path]:
     """Give the tars of a folder in the order of their names.
 

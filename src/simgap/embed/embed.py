@@ -15,10 +15,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from simgap.batches import batched
-from simgap.data.shards import Accounting, Sample, read_shard
+from simgap.data.shards import Accounting, Sample, check_label, read_shard
 from simgap.embed.decode import decoded
 from simgap.embed.encode import check_precision, encode
-from simgap.embed.limits import check_label
 from simgap.embed.model import Model
 from simgap.embed.parameters import EmbedParameters
 from simgap.embed.parts import join_parts, write_part

@@ -1,21 +1,11 @@
-"""What a set may lack, and what it must not hold: the same for embedding and for evaluation."""
+"""What a set may lack: the same for embedding and for evaluation."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from simgap.data.shards import Accounting, Sample
+from simgap.data.shards import Accounting
 from simgap.errors import SimgapError
-
-
-def check_label(sample: Sample, classes: int, shard: Path) -> None:
-    """Refuse a label outside the class list as its sample is read, not after all images were embedded.
-
-    Raises:
-        SimgapError: the label is not below `classes`.
-    """
-    if sample.label is not None and sample.label >= classes:
-        raise SimgapError(f"{shard}: label {sample.label} is outside the class list of {classes} names")
 
 
 def check_limit(limit: float, accounting: Accounting, rows: int, shards: tuple[Path, ...]) -> None:

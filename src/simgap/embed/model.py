@@ -54,6 +54,7 @@ def create(folder: Path, where: Path | str) -> tuple[Any, Any]:
     """
     name = f"local-dir:{folder.resolve()}"
     # open_clip warns that no weights are loaded, which is what is wanted.
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         clip, tokenizer = open_clip.create_model(name, load_weights=False), open_clip.get_tokenizer(name)
@@ -66,7 +67,7 @@ def create(folder: Path, where: Path | str) -> tuple[Any, Any]:
         reason = " ".join(str(error).split())
         raise SimgapError(f"{where}: open_clip cannot build it ({type(error).__name__}: {reason})") from None
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 def read_dim(folder: Path) -> int:

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from simgap.data.benchmarks import Benchmark
-from simgap.data.shards import Accounting, Sample, read_shard
-from simgap.embed.limits import check_label, check_limit
+from simgap.data.shards import Accounting, Sample, check_label, read_shard
+from simgap.embed.limits import check_limit
 from simgap.embed.model import Model
 from simgap.errors import SimgapError
 from simgap.evaluate.accuracy import TOP, class_table, mean_per_class_recall, ranking

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from simgap.data.images import BrokenImage, decode
-from simgap.data.shards import Accounting, Sample, read_shard, shard_paths
+from simgap.data.shards import Accounting, Sample, check_label, read_shard, shard_paths
 from simgap.errors import SimgapError
 from simgap.train.step import Batch
 
@@ -52,12 +52,9 @@ class TrainingShard:
             )
 
     def _class_caption(self, sample: Sample) -> str:
-        classnames, label = self.classnames or (), sample.label or 0
-        if label >= len(classnames):
-            raise SimgapError(
-                f"{self.path}: {sample.key}: label {label} is outside the class list of {len(classnames)} names"
-            )
-        return f"a photo of a {classnames[label]}"
+        classnames = self.classnames or ()
+        check_label(sample, len(classnames), self.path)
+        return f"a photo of a {classnames[sample.label or 0]}"
 
 
 def kept_shards(

@@ -30,8 +30,9 @@ class ContrastiveStep:
     def __init__(self, clip: torch.nn.Module, process: Process, precision: str) -> None:
         self.clip, self.process, self.precision = clip, process, precision
         many = process.world_size > 1
-        # Of open_clip's own gathering, in every step's first call: nothing that its user could mend.
-        warnings.filterwarnings("ignore", ".*all_gather is deprecated", FutureWarning, r"open_clip\.loss")
+        if many:
+            # Of open_clip's own gathering, in every step's first call: nothing that its user could mend.
+            warnings.filterwarnings("ignore", ".*all_gather is deprecated", FutureWarning, r"open_clip\.loss")
         self.loss = open_clip.ClipLoss(
             local_loss=many, gather_with_grad=many, rank=process.rank, world_size=process.world_size
         )
