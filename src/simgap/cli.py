@@ -57,8 +57,9 @@ def study(preset: str, data: Path | None) -> None:
 @reports_errors
 def ui(port: int) -> None:
     """Open the MLflow UI on the study's runs, on 127.0.0.1."""
+    from simgap.params import load_params
     from simgap.tracking.records import MODELS
-    from simgap.tracking.track import opened, store, without_password
+    from simgap.tracking.track import opened, save_view, store, without_password
 
     address = store()
     if address.startswith(("http:", "https:")):
@@ -66,9 +67,12 @@ def ui(port: int) -> None:
             f"MLFLOW_TRACKING_URI: the runs are on a server; open {without_password(address)} in a browser"
         )
     # Made where there is none: the UI would make it too, and take a stage by surprise that begins meanwhile.
-    with opened() as (_, experiments):
+    params = load_params(PARAMS_FILE)
+    with opened() as (client, experiments):
+        key = save_view(client, experiments[MODELS], params)
         page = f"#/experiments/{experiments[MODELS]}/runs?workflowType=machine_learning"
     click.echo(f"Runs: http://127.0.0.1:{port}/{page}")
+    click.echo(f"Accuracy by threshold: http://127.0.0.1:{port}/{page}&compareRunsMode=CHART&viewStateShareKey={key}")
     # One worker serves one person; several are stopped as dead where a busy machine starts them slowly.
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # Not an option: the address of a database may hold a password, and commands are seen by all.

@@ -3,16 +3,53 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pytest
 
 # Milliseconds; a busy machine is slow to draw.
 PATIENCE = 90_000
+# What a chart draws: of its data, its labels and its marks, which stand on the page in the order of the data.
+DRAWN = """graph => {
+    const [trace] = graph.data
+    const text = (place, within) => [...within.querySelectorAll(place)].map(found => found.textContent)
+    return {
+        names: trace.text, x: trace.x.map(Number), y: trace.y.map(Number),
+        axes: [...text('.xtitle', graph), ...text('.ytitle', graph)],
+        ticks: text('.ytick text', graph).map(tick => Number(tick.replace('\\u2212', '-'))),
+        marks: [...graph.querySelectorAll('.scatterlayer .point')].map(mark => {
+            const box = mark.getBoundingClientRect()
+            return [box.x + box.width / 2, box.y + box.height / 2, getComputedStyle(mark).fill]
+        }),
+        tickMarks: [...graph.querySelectorAll('.ytick text')].map(tick => {
+            const box = tick.getBoundingClientRect()
+            return box.y + box.height / 2
+        }),
+    }
+}"""
+
+
+class Chart(NamedTuple):
+    """A scatter plot as it stands on the page.
+
+    Attributes:
+        axes: titles of the horizontal and of the vertical axis.
+        points: of every run its name and the two values that are drawn.
+        marks: of every run where its mark stands, in pixels, and the mark's colour; none where they are on a canvas.
+        ticks: the values that the vertical axis names, and where, in pixels.
+        legend: names and colours; empty where there is none.
+    """
+
+    axes: tuple[str, ...]
+    points: list[tuple[str, float, float]]
+    marks: list[tuple[float, float, str]]
+    ticks: list[tuple[float, float]]
+    legend: dict[str, str]
 
 
 @contextmanager
@@ -26,37 +63,60 @@ def browser_page() -> Iterator[Any]:
         browser = driver.chromium.launch(executable_path=chromium)
         page = browser.new_page(viewport={"width": 1400, "height": 900}, device_scale_factor=1)
         page.set_default_timeout(PATIENCE)
+        playwright.expect.set_options(timeout=PATIENCE)
         yield page
         browser.close()
 
 
-def listed_runs(page: Any, address: str) -> list[str]:
-    """Give the names of the runs that an experiment's page lists."""
+def listed_runs(page: Any, address: str, number: int) -> list[str]:
+    """Give the names of the runs that an experiment's page lists, once there are as many as there should be."""
+    from playwright.sync_api import expect
+
     page.goto(address)
     links = page.locator("a[href*='/runs/']")
-    links.first.wait_for()
+    expect(links).to_have_count(number)
     return list(links.all_inner_texts())
 
 
-def _choose(page: Any, label: str, names: list[str]) -> None:
-    box = page.locator(f"//div[text()='{label}:']/following-sibling::div[1]//input")
-    for name in names:
-        # The list is drawn in part only: what is typed narrows it.
-        box.click(force=True)
-        box.fill(name)
-        page.locator(f".du-bois-light-select-item-option[title='{name}']").first.click()
-    page.keyboard.press("Escape")
+def _chart(within: Any) -> Chart:
+    drawn = within.locator(".js-plotly-plot").evaluate(DRAWN)
+    entries = within.locator("div:has(> svg > path[d='M0,6h24']):has(> span)")
+    legend = {
+        entry.locator("span").inner_text(): entry.locator("path").evaluate("path => getComputedStyle(path).stroke")
+        for entry in entries.all()
+    }
+    # Where a run's text says more than its name, the name comes first, in bold.
+    names = [re.sub(r"^<b>(.*?)</b>.*", r"\1", name) for name in drawn["names"]]
+    return Chart(
+        tuple(drawn["axes"]),
+        list(zip(names, drawn["x"], drawn["y"], strict=True)),
+        [(x, y, colour) for x, y, colour in drawn["marks"]],
+        list(zip(drawn["ticks"], drawn["tickMarks"], strict=True)),
+        legend,
+    )
 
 
-def compare_runs(page: Any, address: str, experiment: str, runs: list[str], parameters: list[str], metric: str) -> None:
-    """Open the comparison of runs, by id, and have parameters drawn against a metric."""
+def saved_view(page: Any, address: str, metric: str, runs: int) -> Chart:
+    """Open a saved view of an experiment's page, and give its chart of a metric once all runs are drawn."""
+    from playwright.sync_api import expect
+
+    page.goto(address)
+    card = page.get_by_test_id("experiment-view-compare-runs-card").filter(has_text=f"threshold vs. {metric}")
+    expect(card.locator(".scatterlayer .point")).to_have_count(runs)
+    return _chart(card)
+
+
+def compared_runs(page: Any, address: str, experiment: str, runs: list[str], x: str, y: str) -> Chart:
+    """Open the comparison of runs, by id, and have it plot a parameter and a metric of them."""
+    from playwright.sync_api import expect
+
     ids, experiments = quote(json.dumps(runs)), quote(json.dumps([experiment]))
     page.goto(f"{address}/#/compare-runs?runs={ids}&experiments={experiments}")
-    page.get_by_text(f"Comparing {len(runs)} Runs from 1 Experiment").wait_for()
-    close = page.get_by_role("button", name="Close")
-    if close.count():
-        close.first.click()
-    page.get_by_text("Clear All").click()
-    _choose(page, "Parameters", parameters)
-    _choose(page, "Metrics", [metric])
-    page.locator(".js-plotly-plot .parcoords").first.wait_for()
+    expect(page.get_by_text(f"Comparing {len(runs)} Runs from 1 Experiment")).to_be_visible()
+    page.get_by_role("tab", name="Scatter Plot").click()
+    panel = page.get_by_role("tabpanel").filter(has=page.locator("#y-axis-selector")).filter(visible=True)
+    for axis, name in (("x", x), ("y", y)):
+        panel.locator(f"#{axis}-axis-selector").click()
+        page.get_by_role("option", name=name, exact=True).click()
+        expect(panel.locator(f".{axis}title")).to_have_text(name)
+    return _chart(panel)

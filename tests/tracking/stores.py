@@ -13,7 +13,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,29 +30,38 @@ from simgap.tracking.track import Tracked, track
 SPLITS = ("full", "combined", "combined-control")
 
 
-def write_params(folder: Path, threshold: float) -> None:
-    """Write the toy study's params with three trained splits, one benchmark and nothing that is drawn."""
+def write_params(folder: Path, threshold: float, splits: Sequence[str] = SPLITS) -> None:
+    """Write the toy study's params with some trained splits, one benchmark and nothing that is drawn."""
     content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
     content |= {
         "threshold": threshold,
         "draw": {},
         "ground_truth": {},
         "leaks": {"threshold": 0.9, "false_positives": 0.01},
-        "runs": {split: {} for split in SPLITS},
+        "runs": {split: {} for split in splits},
     }
     content["benchmarks"] |= {"names": ["val"], "accepted_licences": []}
     content["prune"] = {
-        "imagenet-like": {"combined": {"benchmarks": ["val"]}}, "dissimilar": {}, "similar": {},
-        "random": {"combined-control": {"size_of": "combined", "keep": 1.0, "seed": 0}},
+        "imagenet-like": {split: {"benchmarks": ["val"]} for split in ("combined", "val-pruned")},
+        "dissimilar": {}, "similar": {},
+        "random": {
+            f"{split}-control": {"size_of": split, "keep": 1.0, "seed": 0} for split in ("combined", "val-pruned")
+        },
     }  # fmt: skip
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     shutil.copytree(REPOSITORY / "presets" / "models", folder / "presets" / "models", dirs_exist_ok=True)
 
 
-def write_study(folder: Path, accuracy: float = 0.5, threshold: float = 0.0) -> Path:
-    """Write params, metrics and the lock file as stages and DVC leave them; two of its models depend on the threshold."""
+def write_study(
+    folder: Path, accuracy: float = 0.5, threshold: float = 0.0, accuracies: Mapping[str, float] | None = None
+) -> Path:
+    """Write params, metrics and the lock file as stages and DVC leave them; all its models but full's depend on the threshold.
+
+    Its splits are those of `accuracies`, or SPLITS of one accuracy.
+    """
+    accuracies = accuracies or dict.fromkeys(SPLITS, accuracy)
     folder.mkdir(exist_ok=True)
-    write_params(folder, threshold)
+    write_params(folder, threshold, tuple(accuracies))
 
     def write(place: str, content: dict) -> dict:
         file = folder / "metrics" / place
@@ -61,22 +70,22 @@ def write_study(folder: Path, accuracy: float = 0.5, threshold: float = 0.0) -> 
         return {"path": f"metrics/{place}", "md5": hashlib.md5(file.read_bytes()).hexdigest(), "hash": "md5"}
 
     locked = {}
-    rules = {"full": "full", "combined": "imagenet-like", "combined-control": "random"}
-    for split in SPLITS:
-        own = threshold if split == "combined" else None
-        of_rule = {"full": {"eps": None}, "combined": {"benchmarks": ["val"], "threshold": threshold}}
-        control = split == "combined-control"
+    for split, of_split in accuracies.items():
+        controls = split.removesuffix("-control") if split.endswith("-control") else None
+        pruned = split != "full" and not controls
+        parameters: dict[str, object] = {"benchmarks": ["val"], "threshold": threshold} if pruned else {"eps": None}
         about = {
-            "rule": rules[split], "benchmarks": ["val"] if split == "combined" else [], "threshold": own, "kept": 10,
-            "controls": "combined" if control else None, "kept_end": "rows", "reference_rows": True,
-            "parameters": of_rule.get(split, {"keep": 1.0, "seed": 0, "size_of": "combined"}),
+            "rule": "random" if controls else "imagenet-like" if pruned else "full", "kept": 10,
+            "benchmarks": ["val"] if pruned else [], "threshold": threshold if pruned else None,
+            "controls": controls, "kept_end": "rows", "reference_rows": True,
+            "parameters": {"keep": 1.0, "seed": 0, "size_of": controls} if controls else parameters,
         }  # fmt: skip
         write(f"prune/{split}.json", about)
         write(f"profile/{split}.json", {"val/similarity/mean": 0.3})
         model = {"path": f"models/{split}-0", "md5": f"{split}{'' if split == 'full' else threshold}.dir", "nfiles": 2}
         train = write(f"train/{split}-0.json", {"steps": 2, "loss": [[0, 4.0], [1, 3.0]], "kept_rows": len(split)})
-        few_shot = {"few_shot/val/refused": False, "few_shot/val/top1_1_shot": accuracy / 2}
-        evaluate = write(f"evaluate/{split}-0.json", {"zero_shot/val/top1": accuracy, **few_shot})
+        few_shot = {"few_shot/val/refused": False, "few_shot/val/top1_1_shot": of_split / 2}
+        evaluate = write(f"evaluate/{split}-0.json", {"zero_shot/val/top1": of_split, **few_shot})
         pool = {"path": "data/worlds/toy/pool", "md5": "of-the-pool.dir"}
         code = {"path": "src/simgap/train", "md5": "of-the-code.dir"}
         locked[f"train@{split}-0"] = {"deps": [pool, code], "outs": [train, model]}
@@ -84,9 +93,23 @@ def write_study(folder: Path, accuracy: float = 0.5, threshold: float = 0.0) -> 
     for name in ("pool", "reference", "val", "of-another-study"):
         write(f"embed/{name}.json", {"kept": 7})
     write("similarity/val.json", {"pool_rows": 7})
-    write("compare/compare.json", {"full/val/accuracy": accuracy, "full/val/marked": "held out"})
+    compared = write("compare/compare.json", {"full/val/accuracy": accuracy, "full/val/marked": "held out"})
+    tables = {"path": "report/tables", "md5": f"tables-of-{accuracy}-{threshold}.dir"}
+    locked["compare"] = {"outs": [compared, tables]}
     (folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": locked}))
     return folder
+
+
+def write_report(folder: Path) -> None:
+    """Write the figures of a report of the study, as the last stage does."""
+    (folder / "report" / "figures").mkdir(parents=True, exist_ok=True)
+    for name in ("claim-a", "profile-val"):
+        (folder / "report" / "figures" / f"{name}.png").write_bytes(name.encode())
+    lock = yaml.safe_load((folder / "dvc.lock").read_text())
+    tables = next(out for out in lock["stages"]["compare"]["outs"] if out["path"] == "report/tables")
+    figures = {"path": "report/figures", "md5": "figures.dir"}
+    lock["stages"]["report"] = {"deps": [tables], "outs": [figures]}
+    (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
 
 
 def track_here() -> Tracked:

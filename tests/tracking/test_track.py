@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from mlflow.tracking import MlflowClient
-from stores import SPLITS, begin_study, runs_in, track_at_once, track_here, write_study
+from stores import SPLITS, begin_study, runs_in, track_at_once, track_here, write_report, write_study
 
 from simgap.errors import SimgapError
 from simgap.files import sha256_of
@@ -71,9 +71,6 @@ def test_what_a_model_s_run_holds(study: Path, monkeypatch: pytest.MonkeyPatch) 
     commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     monkeypatch.setenv("DVC_EXP_NAME", "slack")
     monkeypatch.setenv("DVC_EXP_BASELINE_REV", "b" * 40)
-    (study / "report" / "similarity").mkdir(parents=True)
-    for name in ("combined", "combined-control", "all"):
-        (study / "report" / "similarity" / f"{name}.png").write_bytes(name.encode())
     track_here()
     run = by_name()["combined threshold=0.0 seed=0"]
     assert run.info.status == "FINISHED"
@@ -98,13 +95,65 @@ def test_what_a_model_s_run_holds(study: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not [tag for tag in run.data.tags if "src/" in tag]
     client = MlflowClient(tracking_uri=store())
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert files == {"split.json", "model.json", "plots"}
-    plots = [file.path for file in client.list_artifacts(run.info.run_id, "plots/similarity")]
-    assert plots == ["plots/similarity/combined.png"]
+    assert files == {"split.json", "model.json"}
     model = Path(client.download_artifacts(run.info.run_id, "model.json", str(study)))
     assert json.loads(model.read_text()) == {"path": "models/combined-0", "md5": "combined0.0.dir", "nfiles": 2}
     split = Path(client.download_artifacts(run.info.run_id, "split.json", str(study)))
     assert json.loads(split.read_text())["rule"] == "imagenet-like"
+
+
+def git(*arguments: str) -> str:
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_what_is_logged_of_an_applied_experiment_names_it(study: Path) -> None:
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "baseline")
+    baseline = git("rev-parse", "HEAD")
+    # As DVC keeps experiments, also those that were pulled.
+    for name, threshold in (("slack", 0.1), ("more-slack", 0.2)):
+        write_study(study, threshold=threshold)
+        git("commit", "-qam", name)
+        git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}", "HEAD")
+        git("update-ref", "refs/exps/exec/EXEC_APPLY", "HEAD")
+        git("reset", "-q", "--hard", baseline)
+
+    def provenance(run: str) -> tuple[str | None, str | None, str]:
+        tags = by_name()[run].data.tags
+        return tags.get("dvc.experiment"), tags.get("dvc.baseline"), tags["git.commit"]
+
+    # The baseline itself is of no experiment.
+    track_here()
+    assert provenance("combined threshold=0.0 seed=0") == (None, None, baseline)
+    write_study(study, threshold=0.1)
+    track_here()
+    assert provenance("combined threshold=0.1 seed=0") == ("slack", baseline, baseline)
+    # No experiment left this.
+    write_study(study, threshold=0.3)
+    track_here()
+    assert provenance("combined threshold=0.3 seed=0") == (None, None, baseline)
+    # Two left the same: which of them is meant nobody can say.
+    write_study(study, threshold=0.2)
+    git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/again", git("rev-parse", "refs/exps/exec/EXEC_APPLY"))
+    track_here()
+    assert provenance("combined threshold=0.2 seed=0") == (None, None, baseline)
+
+
+def test_a_split_has_one_colour_and_its_control_a_paler_one_and_a_reader_s_choice_stays(study: Path) -> None:
+    track_here()
+    write_study(study, threshold=0.1)
+    track_here()
+    found = {name: run.data.tags["mlflow.runColor"] for name, run in by_name().items()}
+    assert found == {
+        "full seed=0": "#000000",
+        "combined threshold=0.0 seed=0": "#8c8c8c", "combined threshold=0.1 seed=0": "#8c8c8c",
+        "combined-control threshold=0.0 seed=0": "#c6c6c6", "combined-control threshold=0.1 seed=0": "#c6c6c6",
+    }  # fmt: skip
+    MlflowClient(tracking_uri=store()).set_tag(by_name()["full seed=0"].info.run_id, "mlflow.runColor", "#ff0000")
+    assert track_here() == (0, 4, 0, [])
+    assert by_name()["full seed=0"].data.tags["mlflow.runColor"] == "#ff0000"
 
 
 def test_parameters_have_the_names_and_values_of_the_params_file() -> None:
@@ -183,15 +232,30 @@ def test_a_run_that_was_cut_off_is_completed(study: Path, monkeypatch: pytest.Mo
         assert len(history) == 2
 
 
-def test_figures_that_come_later_are_added(study: Path) -> None:
+def test_a_study_s_run_holds_the_figures_of_its_report_and_of_no_other(study: Path) -> None:
+    def figures(run: str) -> list[str]:
+        files = MlflowClient(tracking_uri=store()).list_artifacts(by_name(STUDIES)[run].info.run_id, "figures")
+        return [file.path for file in files]
+
+    # While a stage compares there is no report of it yet.
     track_here()
-    (study / "report").mkdir()
-    (study / "report" / "full.png").write_bytes(b"figure")
+    assert figures("study threshold=0.0 seeds=0") == []
+    write_report(study)
     assert track_here() == (0, 4, 1, [])
-    (study / "report" / "full.png").unlink()
-    assert track_here() == (0, 4, 0, [])
-    files = MlflowClient(tracking_uri=store()).list_artifacts(by_name()["full seed=0"].info.run_id, "plots")
-    assert [file.path for file in files] == ["plots/full.png"]
+    assert figures("study threshold=0.0 seeds=0") == ["figures/claim-a.png", "figures/profile-val.png"]
+    # The report of threshold 0 still lies there, and dvc.lock says so.
+    report = yaml.safe_load((study / "dvc.lock").read_text())["stages"]["report"]
+    write_study(study, threshold=0.1)
+    lock = yaml.safe_load((study / "dvc.lock").read_text())
+    (study / "dvc.lock").write_text(yaml.safe_dump({**lock, "stages": {**lock["stages"], "report": report}}))
+    track_here()
+    assert figures("study threshold=0.1 seeds=0") == []
+    # Nor are they logged where the lock file is still that of threshold 0, as in the stage that compares.
+    write_study(study, accuracy=0.25, threshold=0.2)
+    compare = lock["stages"] | {"report": report}
+    (study / "dvc.lock").write_text(yaml.safe_dump({**lock, "stages": compare}))
+    track_here()
+    assert figures("study threshold=0.2 seeds=0") == []
 
 
 @pytest.mark.parametrize("first", ["0" * 32, "f" * 32])

@@ -6,10 +6,12 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from browser import browser_page, compare_runs, listed_runs
+from browser import Chart, browser_page, compared_runs, listed_runs, saved_view
 from stores import answers, begin_study, free_port, running, runs_in, track_here, write_study
 
 from simgap.tracking.track import store
@@ -17,6 +19,12 @@ from simgap.tracking.track import store
 pytestmark = pytest.mark.slow
 
 SIMGAP = [sys.executable, "-m", "simgap.cli"]
+METRIC = "zero_shot/val/top1"
+# Accuracies by split at two thresholds, all different; of full, which does not depend on it, one.
+ACCURACIES = {
+    0.0: {"full": 0.61, "combined": 0.25, "combined-control": 0.58, "val-pruned": 0.31, "val-pruned-control": 0.55},
+    0.1: {"full": 0.61, "combined": 0.45, "combined-control": 0.59, "val-pruned": 0.49, "val-pruned-control": 0.57},
+}
 
 
 @pytest.fixture
@@ -24,28 +32,71 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return begin_study(tmp_path, monkeypatch)
 
 
-def test_two_thresholds_are_listed_and_drawn_against_accuracy(study: Path) -> None:
-    track_here()
-    write_study(study, accuracy=0.4, threshold=0.1)
-    track_here()
-    port, said = free_port(), study / "said"
+@pytest.fixture
+def said(study: Path) -> Iterator[dict[str, str]]:
+    """The addresses that `simgap ui` prints, by what stands before them, while it serves a study at two thresholds."""
+    for threshold, accuracies in ACCURACIES.items():
+        write_study(study, threshold=threshold, accuracies=accuracies)
+        track_here()
+    port, output = free_port(), study / "said"
     command = ["sh", "-c", 'exec "$0" "$@" > said', *SIMGAP, "ui", "--port", str(port)]
-    address = f"http://127.0.0.1:{port}"
-    with browser_page() as page, running(command, lambda: answers(f"{address}/health"), env={**os.environ}):
-        (shown,) = re.findall(rf"{address}/#\S+", said.read_text())
-        found = {run.info.run_name: run.info for run in runs_in(store())}
-        assert sorted(listed_runs(page, shown)) == sorted(found)
-        assert "combined threshold=0.1 seed=0" in found
-        ids = [info.run_id for info in found.values()]
-        compare_runs(page, address, "1", ids, ["split", "threshold"], "zero_shot/val/top1")
-        axes = page.locator(".parcoords .axis-title").all_text_contents()
-        assert [axis for axis in axes if axis] == ["split", "threshold", "zero_shot/val/top1"]
-        # The lines themselves, one a run, are on a canvas; that they are there shows in its picture.
-        lines = page.locator(".js-plotly-plot .parcoords").first
-        drawn = lines.screenshot()
-        assert page.locator(".js-plotly-plot canvas").count() > 0
-        page.locator(".js-plotly-plot canvas").evaluate_all("all => all.forEach(canvas => canvas.remove())")
-        assert lines.screenshot() != drawn
+    with running(command, lambda: answers(f"http://127.0.0.1:{port}/health"), env={**os.environ}):
+        yield dict(re.findall(r"^(.+?): (http://127.0.0.1:\S+)$", output.read_text(), re.MULTILINE))
+
+
+def stored() -> dict[str, Any]:
+    found = {run.info.run_name: run for run in runs_in(store())}
+    assert len(found) == 9
+    return found
+
+
+def assert_points(chart: Chart) -> None:
+    """What is drawn is what the store has, run by run, and what it has is what the study measured."""
+    expected = {(name, float(run.data.params["threshold"]), run.data.metrics[METRIC]) for name, run in stored().items()}
+    assert len(chart.points) == len(expected)
+    assert set(chart.points) == expected
+    measured = {
+        (split, threshold, accuracy)
+        for threshold, accuracies in ACCURACIES.items()
+        for split, accuracy in accuracies.items()
+        if (split, threshold) != ("full", 0.1)
+    }
+    assert {(name.split()[0], x, y) for name, x, y in chart.points} == measured
+    assert chart.axes == ("threshold", METRIC)
+
+
+def test_the_view_that_is_printed_shows_threshold_against_accuracy_for_each_split(said: dict[str, str]) -> None:
+    runs = stored()
+    with browser_page() as page:
+        assert sorted(listed_runs(page, said["Runs"], len(runs))) == sorted(runs)
+        chart = saved_view(page, said["Accuracy by threshold"], METRIC, len(runs))
+        # Beside the charts stands the list of the same runs.
+        assert sorted(page.locator("a[href*='/runs/']").all_inner_texts()) == sorted(runs)
+    assert_points(chart)
+    # The marks stand where the values are, read off the axis as a reader does.
+    (low, low_at), *_, (high, high_at) = sorted(chart.ticks)
+    pixels = (high_at - low_at) / (high - low)
+    for (_, x, y), (at_x, at_y, _) in zip(chart.points, chart.marks, strict=True):
+        assert at_y == pytest.approx(low_at + (y - low) * pixels, abs=3)
+        assert (at_x > sum(at for at, _, _ in chart.marks) / len(chart.marks)) == (x > 0)
+    # A colour is a split, in marks and legend alike.
+    of_split: dict[str, set[str]] = {}
+    for (name, _, _), (_, _, colour) in zip(chart.points, chart.marks, strict=True):
+        assert chart.legend[name] == colour
+        of_split.setdefault(name.split()[0], set()).add(colour)
+    assert set(of_split) == set(ACCURACIES[0.0])
+    assert {len(colours) for colours in of_split.values()} == {1}
+    assert len(set.union(*of_split.values())) == len(of_split)
+    assert set(chart.legend) == set(runs)
+
+
+def test_runs_that_a_reader_chooses_are_compared(said: dict[str, str]) -> None:
+    runs = stored()
+    address, experiment = re.fullmatch(r"(.*)/#/experiments/(\d+)/.*", said["Runs"]).groups()
+    with browser_page() as page:
+        ids = [run.info.run_id for run in runs.values()]
+        chart = compared_runs(page, address, experiment, ids, "threshold", METRIC)
+    assert_points(chart)
 
 
 def test_a_server_s_runs_are_not_opened_here(study: Path) -> None:

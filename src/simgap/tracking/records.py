@@ -15,6 +15,7 @@ from simgap.errors import SimgapError
 from simgap.files import read_json
 from simgap.params import Params
 from simgap.tracking.rates import read_rates
+from simgap.tracking.view import COLOUR_TAG, colours
 
 MODELS = "simgap"
 STUDIES = "simgap studies"
@@ -94,11 +95,17 @@ class Lock:
             # The C loader takes a twentieth of the time.
             loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
             stages = yaml.load(path.read_text(encoding="utf-8"), loader)["stages"]
-            self._stages = {out["path"]: stage for stage in stages.values() for out in stage.get("outs", [])}
+            self._stages: dict[str, dict[str, Any]] = {
+                out["path"]: stage for stage in stages.values() for out in stage.get("outs", [])
+            }
         except FileNotFoundError:
             raise SimgapError(f"{path}: no such file; `dvc repro` writes it") from None
         except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
             raise SimgapError(f"{path}: is not DVC's lock file ({' '.join(repr(error).split())})") from None
+
+    def maker(self, output: Path) -> dict[str, Any] | None:
+        """Give the entry of the stage that made an output; None where none did."""
+        return self._stages.get(output.as_posix())
 
     def stage_of(self, metrics: Path) -> dict[str, Any]:
         """Give the entry of the stage that wrote a metrics file.
@@ -106,7 +113,7 @@ class Lock:
         Raises:
             SimgapError: no stage did, or it wrote another content.
         """
-        stage: dict[str, Any] | None = self._stages.get(metrics.as_posix())
+        stage = self.maker(metrics)
         if stage is None:
             raise SimgapError(f"{metrics}: {self.path} names no stage that wrote it; run `dvc repro`")
         written = next(out["md5"] for out in stage["outs"] if out["path"] == metrics.as_posix())
@@ -129,16 +136,7 @@ def _threshold(prune: dict[str, Any], metrics: Path) -> float | None:
     return _threshold(read_json(metrics / f"{prune['parameters']['size_of']}.json"), metrics)
 
 
-def _plots(report: Path, split: str) -> dict[str, bytes]:
-    """Give a split's figures in the report: PNG files of its name, or in a folder of its name."""
-    return {
-        f"plots/{path.relative_to(report).as_posix()}": path.read_bytes()
-        for path in sorted(report.rglob("*.png"))
-        if split in (path.stem, *path.relative_to(report).parts[:-1])
-    }
-
-
-def _model_record(params: Params, metrics: Path, report: Path, lock: Lock, split: str, seed: int) -> Record:
+def _model_record(params: Params, metrics: Path, lock: Lock, split: str, seed: int) -> Record:
     name = f"{split}-{seed}"
     prune = read_json(metrics / "prune" / f"{split}.json")
     train = read_json(metrics / "train" / f"{name}.json")
@@ -177,6 +175,7 @@ def _model_record(params: Params, metrics: Path, report: Path, lock: Lock, split
             "rule": prune["rule"],
             "benchmarks": ", ".join(prune["benchmarks"]) or "none",
             **({"controls": controls} if controls else {}),
+            COLOUR_TAG: colours(params)[split],
             "model.path": model["path"],
             "model.md5": model["md5"],
             **{
@@ -195,14 +194,26 @@ def _model_record(params: Params, metrics: Path, report: Path, lock: Lock, split
             "split.json": (metrics / "prune" / f"{split}.json").read_bytes(),
             # By reference: where it is in the repository, and its hash in DVC's cache and remotes.
             "model.json": (json.dumps(model, indent=1, sort_keys=True) + "\n").encode(),
-            **_plots(report, split),
         },
         key=(split, seed),
         controls=(controls, seed) if controls else None,
     )
 
 
-def _study_record(params: Params, metrics: Path) -> Record:
+def _figures(metrics: Path, report: Path, lock: Lock) -> dict[str, bytes]:
+    """Give the report's figures, if it was made of the comparison in the metrics: others are of an earlier study."""
+    folder = report / "figures"
+    try:
+        compared = lock.stage_of(metrics / "compare" / "compare.json")
+    except SimgapError:
+        return {}
+    made_of = _inputs(lock.maker(folder) or {})
+    if not any(made_of.get(out["path"]) == out["md5"] for out in compared["outs"]):
+        return {}
+    return {f"figures/{file.name}": file.read_bytes() for file in sorted(folder.glob("*.png"))}
+
+
+def _study_record(params: Params, metrics: Path, report: Path, lock: Lock | None) -> Record:
     parts = _numbers(read_json(metrics / "compare" / "compare.json"), "compare/")
     names = params.benchmarks.names
     instances = {"draw": list(params.draw), "embed": ["pool", "reference", *names], "similarity": names}
@@ -223,21 +234,23 @@ def _study_record(params: Params, metrics: Path) -> Record:
     }
     name = f"study threshold={params.threshold} seeds={seeds}"
     tags = {"threshold": parameters["threshold"]}
-    return Record(STUDIES, _hash([parameters, parts]), name, parameters, tags, parts, rates=rates)
+    figures = _figures(metrics, report, lock) if lock else {}
+    return Record(STUDIES, _hash([parameters, parts]), name, parameters, tags, parts, rates=rates, artifacts=figures)
 
 
 def records(params: Params, metrics: Path, report: Path, lock_file: Path) -> tuple[list[Record], list[str]]:
     """Give a study's records, controls after what they control, and in words why what is unfinished says nothing."""
     found: list[Record] = []
     unfinished: list[str] = []
-    makers = [functools.partial(_study_record, params, metrics)]
+    lock: Lock | None = None
     try:
         lock = Lock(lock_file)
     except SimgapError as error:
         unfinished.append(str(error))
-    else:
+    makers = [functools.partial(_study_record, params, metrics, report, lock)]
+    if lock:
         makers += [
-            functools.partial(_model_record, params, metrics, report, lock, split, seed)
+            functools.partial(_model_record, params, metrics, lock, split, seed)
             for split in params.runs
             for seed in params.repeats.seeds
         ]

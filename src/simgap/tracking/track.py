@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from simgap.errors import SimgapError
 from simgap.tracking.records import MODELS, STUDIES, Record, records
+from simgap.tracking.view import COLOUR_TAG, VIEW_TAG, accuracy_view
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -36,8 +37,8 @@ REQUEST_LIMIT = 10
 # Metrics and parameters of one request; MLflow takes 1000 and 100.
 METRICS_BATCH = 1000
 PARAMETERS_BATCH = 100
-# Of an experiment: its page then opens on the runs; else on traces of language models, of which there are none.
-KIND = {"mlflow.experimentKind": "custom_model_development"}
+# Where DVC keeps an experiment: by its baseline, whose first two digits are a folder, and its name.
+EXPERIMENT_REF = re.compile(r"refs/exps/([0-9a-f]{2}/[0-9a-f]{38})/(.+)")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SOURCE = Path(__file__).parents[2]
 
@@ -106,7 +107,7 @@ def _experiment(client: MlflowClient, name: str, address: str) -> str:
         # A server keeps artifacts itself; beside a database they lie in the main repository.
         local = urlsplit(address).scheme.split("+")[0] in DATABASES
         try:
-            return str(client.create_experiment(name, (root() / "mlartifacts").as_uri() if local else None, KIND))
+            return str(client.create_experiment(name, (root() / "mlartifacts").as_uri() if local else None))
         except MlflowException:
             # Another repository's process was faster, or there is a reason that asking again gives.
             found = client.get_experiment_by_name(name)
@@ -115,17 +116,47 @@ def _experiment(client: MlflowClient, name: str, address: str) -> str:
     return str(found.experiment_id)
 
 
-def _provenance() -> dict[str, str]:
+def save_view(client: MlflowClient, experiment: str, params: Params) -> str:
+    """Save the study's view of the runs where there is none, and give its key; what a reader made of it stays."""
+    found = client.get_experiment(experiment)
+    view = accuracy_view(params, found.creation_time)
+    if f"{VIEW_TAG}{view.key}" not in found.tags:
+        client.set_experiment_tag(experiment, f"{VIEW_TAG}{view.key}", view.value)
+    return view.key
+
+
+def _git(*arguments: str, text: str | None = None) -> str | None:
+    finished = subprocess.run(["git", *arguments], capture_output=True, text=True, input=text, check=False)
+    return finished.stdout.strip() if finished.returncode == 0 else None
+
+
+def _experiment_here(lock_file: Path) -> dict[str, str]:
+    """Give the DVC experiment that is checked out: the only one that left this dvc.lock, where the commit has another."""
+    here = _git("hash-object", str(lock_file)) if lock_file.exists() else None
+    refs = (_git("for-each-ref", "--format=%(refname)", "refs/exps") or "").splitlines()
+    experiments = [found for ref in refs if (found := EXPERIMENT_REF.fullmatch(ref))]
+    revisions = ["HEAD", *(found.group() for found in experiments)]
+    blobs = _git("cat-file", "--batch-check=%(objectname)", text="".join(f"{rev}:./{lock_file}\n" for rev in revisions))
+    if here is None or blobs is None:
+        return {}
+    committed, *left = blobs.splitlines()
+    same = [found for found, blob in zip(experiments, left, strict=True) if blob == here]
+    if committed == here or len(same) != 1:
+        return {}
+    return {"dvc.experiment": same[0].group(2), "dvc.baseline": same[0].group(1).replace("/", "")}
+
+
+def _provenance(lock_file: Path) -> dict[str, str]:
     """Give where a run was logged from: no part of the result, so what the first who logs it says stays."""
     tags = {
         tag: os.environ[variable]
         for tag, variable in (("dvc.experiment", "DVC_EXP_NAME"), ("dvc.baseline", "DVC_EXP_BASELINE_REV"))
         if variable in os.environ
-    }
-    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    if head.returncode == 0:
+    } or _experiment_here(lock_file)
+    head = _git("rev-parse", "HEAD")
+    if head is not None:
         # MLflow's own name shows it in the column Version.
-        tags |= dict.fromkeys(("git.commit", "mlflow.source.git.commit"), head.stdout.strip())
+        tags |= dict.fromkeys(("git.commit", "mlflow.source.git.commit"), head)
     return tags
 
 
@@ -168,7 +199,12 @@ def _write(client: MlflowClient, run: Run, record: Record, tags: dict[str, str])
     finished = run.info.status == "FINISHED"
     if not finished:
         points += [Metric(key, value, begun, step) for key, curve in record.curves.items() for step, value in curve]
-    changed = [RunTag(key, value) for key, value in tags.items() if known.tags.get(key) != value]
+    # Its colour a reader may have changed.
+    changed = [
+        RunTag(key, value)
+        for key, value in tags.items()
+        if known.tags.get(key) != value and not (key == COLOUR_TAG and key in known.tags)
+    ]
     run_id = run.info.run_id
     for start in range(0, len(parameters), PARAMETERS_BATCH):
         client.log_batch(run_id, params=parameters[start : start + PARAMETERS_BATCH])
@@ -217,7 +253,8 @@ def track(params: Params, metrics: Path, report: Path, lock_file: Path) -> Track
     new: set[str] = set()
     lacked: set[str] = set()
     with opened() as (client, experiments):
-        provenance = _provenance()
+        save_view(client, experiments[MODELS], params)
+        provenance = _provenance(lock_file)
         for record in wanted:
             experiment = experiments[record.experiment]
             tags = dict(record.tags)
