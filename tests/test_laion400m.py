@@ -79,7 +79,8 @@ def test_its_graph_resolves_without_data(tmp_path: Path) -> None:
     found = run(folder, "dvc", "stage", "list", "--name-only").split()
     raw = content()
     splits = [f"{rule}@{name}" for rule, names in raw["prune"].items() for name in names]
-    expected = {"embedder", "deduplicate", "compare", "embed@pool", "embed@reference", "profile-full@full"}
+    expected = {"embedder", "deduplicate", "embed@pool", "embed@reference", "profile-full@full"}
+    expected |= {"leaks", "galleries", "compare", "report"}
     expected |= {f"{stage}@{name}" for stage in ("embed-benchmark", "similarity") for name in BENCHMARKS}
     expected |= {f"{stage}-{split}" for stage in ("prune", "profile") for split in splits}
     expected |= {f"{stage}@{run}-0" for stage in ("train", "evaluate") for run in raw["runs"]}

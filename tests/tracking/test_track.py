@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from stores import SPLITS, begin_study, runs_in, track_at_once, track_here, write_report, write_study
 
@@ -16,7 +17,7 @@ from simgap.errors import SimgapError
 from simgap.files import sha256_of
 from simgap.tracking.rates import write_rates
 from simgap.tracking.records import MODELS, STUDIES, flatten
-from simgap.tracking.track import IDENTITY, REQUEST_LIMIT, store
+from simgap.tracking.track import ARTIFACTS, IDENTITY, REQUEST_LIMIT, store
 
 
 @pytest.fixture
@@ -286,6 +287,21 @@ def test_of_two_that_create_a_run_at_once_the_same_one_stays_for_both(study: Pat
     stays = by_name()["full seed=0"]
     assert (stays.info.run_id == first) == (first == "0" * 32)
     assert client.get_run(stays.info.run_id).info.status == "FINISHED"
+    assert track_here() == (0, 4, 0, [])
+
+
+def test_of_two_that_write_artifacts_at_once_the_later_finds_them_there(study: Path, monkeypatch) -> None:
+    real = MlflowClient.set_tag
+
+    def beaten(self: MlflowClient, run_id: str, key: str, value: str) -> None:
+        if key != ARTIFACTS or ARTIFACTS in self.get_run(run_id).data.tags:
+            return real(self, run_id, key, value)
+        real(self, run_id, key, value)
+        raise MlflowException("UNIQUE constraint failed: tags.key, tags.run_uuid")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_tag", beaten)
+        assert track_here() == (4, 0, 0, [])
     assert track_here() == (0, 4, 0, [])
 
 

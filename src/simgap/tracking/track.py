@@ -274,7 +274,12 @@ def track(params: Params, metrics: Path, report: Path, lock_file: Path) -> Track
             runs.append(run)
         # Last, since artifacts may lie in another store than the runs, which may fail by itself.
         for run, record in zip(runs, wanted, strict=True):
-            lacked |= {run.info.run_id} if _write_artifacts(client, run, record) else set()
+            try:
+                wrote = _write_artifacts(client, run, record)
+            except MlflowException:
+                # Another wrote the same at the same time: then the run has them now.
+                wrote = _write_artifacts(client, client.get_run(run.info.run_id), record)
+            lacked |= {run.info.run_id} if wrote else set()
     return Tracked(len(new), len(wanted) - len(new), len(lacked - new), unfinished)
 
 
