@@ -20,7 +20,7 @@ from simgap.errors import SimgapError
 from simgap.evaluate.parameters import EvaluateParameters
 from simgap.leaks.parameters import LeakParameters
 from simgap.parts import PartsParameters
-from simgap.prune.rules import JOINS
+from simgap.prune.rules import JOINS, MATCHES
 from simgap.similarity.parameters import SimilarityParameters
 from simgap.toy.parameters import DrawParameters
 from simgap.train.parameters import TrainParameters
@@ -100,6 +100,15 @@ class RandomParameters:
 
 
 @dataclass(frozen=True)
+class MatchedParameters:
+    """A control with as many rows of each `class` or `style`, see `match`, as the split `size_of` keeps."""
+
+    size_of: str
+    match: str
+    seed: int
+
+
+@dataclass(frozen=True)
 class PruneParameters:
     """Splits by rule and name."""
 
@@ -107,6 +116,7 @@ class PruneParameters:
     dissimilar: dict[str, SimilarityRankParameters]
     similar: dict[str, SimilarityRankParameters]
     random: dict[str, RandomParameters]
+    matched: dict[str, MatchedParameters]
 
     def rules(self) -> dict[str, dict[str, Any]]:
         """Give the splits by the rules' names in the params file."""
@@ -115,6 +125,7 @@ class PruneParameters:
             "dissimilar": dict(self.dissimilar),
             "similar": dict(self.similar),
             "random": dict(self.random),
+            "matched": dict(self.matched),
         }
 
 
@@ -219,6 +230,7 @@ def _check_seeds(params: Params, where: str) -> None:
     seeds = {
         **{f"draw.{name}.seed": draw.seed for name, draw in params.draw.items()},
         **{f"prune.random.{name}.seed": control.seed for name, control in params.prune.random.items()},
+        **{f"prune.matched.{name}.seed": control.seed for name, control in params.prune.matched.items()},
         "benchmarks.query_seed": params.benchmarks.query_seed,
         "embedder.seed": params.embedder.seed,
         "deduplicate.seed": params.deduplicate.seed,
@@ -258,15 +270,20 @@ def _check_splits(params: Params, where: str) -> None:
                 raise SimgapError(f"{place}.benchmarks: is empty; name at least one benchmark")
             if rule in ("dissimilar", "similar") and parameters.join not in JOINS:
                 raise SimgapError(f"{place}.join: {parameters.join!r} is unknown; choose from {', '.join(JOINS)}")
+            if rule == "matched" and parameters.match not in MATCHES:
+                raise SimgapError(f"{place}.match: {parameters.match!r} is unknown; choose from {', '.join(MATCHES)}")
             keep = getattr(parameters, "keep", 0)
             if keep < 0 or (isinstance(keep, float) and keep > 1):
                 raise SimgapError(f"{place}.keep: {keep} should be a count (an integer) or a fraction in [0.0, 1.0]")
-    for split, control in params.prune.random.items():
-        if control.size_of not in owner or control.size_of in params.prune.random:
-            choices = ", ".join(sorted(set(owner) - set(params.prune.random)))
-            raise SimgapError(
-                f"{where}: prune.random.{split}.size_of: {control.size_of!r} is unknown; choose from {choices}"
-            )
+    controls = {*params.prune.random, *params.prune.matched}
+    # Of each class as many rows as full has are the rows of full.
+    for rule, not_these in (("random", controls), ("matched", controls | {"full"})):
+        for split, control in params.prune.rules()[rule].items():
+            if control.size_of not in set(owner) - not_these:
+                choices = ", ".join(sorted(set(owner) - not_these))
+                raise SimgapError(
+                    f"{where}: prune.{rule}.{split}.size_of: {control.size_of!r} is unknown; choose from {choices}"
+                )
     if not params.runs:
         raise SimgapError(f"{where}: runs: is empty; name a split to train")
     for run, overrides in params.runs.items():
