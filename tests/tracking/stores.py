@@ -44,6 +44,7 @@ def write_params(folder: Path, threshold: float) -> None:
     content["prune"] = {
         "imagenet-like": {"combined": {"benchmarks": ["val"]}}, "dissimilar": {}, "similar": {},
         "random": {"combined-control": {"size_of": "combined", "keep": 1.0, "seed": 0}},
+        "matched": {},
     }  # fmt: skip
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     shutil.copytree(REPOSITORY / "presets" / "models", folder / "presets" / "models", dirs_exist_ok=True)

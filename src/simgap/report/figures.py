@@ -1,7 +1,8 @@
 """The report's figures as PNG files, whose bytes depend on the study alone.
 
 Colours are those of Okabe & Ito (Color Universal Design, 2008), which colour-blind readers tell apart; line and marker say
-the same again. A control has the colour of the split that it controls, dashed and hollow.
+the same again. A control has the colour of the split that it controls, dashed and hollow; one of the same composition is
+dotted, with a marker of its own.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from simgap.report.study import BY_SIZE, IMAGENET_LIKE, Study
 BLACK, GREY, LIGHT = "#000000", "#767676", "#D9D9D9"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+# Of controls of the same composition.
+MATCHED_MARKERS = ("<", ">", "p", "h")
 # A line of matplotlib: its name, or where it starts and the lengths of its dashes.
-Line = str | tuple[int, tuple[int, ...]]
+Line = str | tuple[int, tuple[float, ...]]
 LINES: tuple[Line, ...] = ("-", "-.", (0, (4, 1, 1, 1, 1, 1)))
 # Options by name.
 SETTINGS: dict[Any, Any] = {
@@ -95,12 +98,15 @@ def looks(study: Study) -> dict[str, Look]:
         for place, colour in enumerate(COLOURS)
     )
     found = {name: next(free) for name in dict.fromkeys([*study.trained(IMAGENET_LIKE, *BY_SIZE), *study.pruned])}
-    for name in study.trained("full", "random"):
+    of_composition = cycle(MATCHED_MARKERS)
+    for name in study.trained("full", "random", "matched"):
         controls = study.splits[name]["controls"]
         if name == study.full():
             found[name] = Look(BLACK, "-", "o", True)
         elif name == study.reference_alone():
             found[name] = Look(GREY, ":", "X", True)
+        elif controls in found and study.splits[name]["rule"] == "matched":
+            found[name] = Look(found[controls].colour, (0, (1, 1.2)), next(of_composition), False)
         elif controls in found:
             found[name] = Look(found[controls].colour, "--", found[controls].marker, False)
         else:
@@ -267,7 +273,7 @@ def claim_a(study: Study, styles: dict[str, Look]) -> list[Drawing]:
         def shares(figure: Figure) -> None:
             rows = []
             for split, benchmark in defined:
-                names = [name for name in (split, study.control_of(split)) if name]
+                names = [split, *study.controls_of(split)]
                 found = [(_value(study, f"{name}/{benchmark}/gap_explained"), styles[name], name) for name in names]
                 rows.append((f"{benchmark}\n({_marks(study, split, benchmark)})", found))
             axes = _rows_of_intervals(figure, rows, "share of the gap explained, per cent", [0, 1])
@@ -278,14 +284,15 @@ def claim_a(study: Study, styles: dict[str, Look]) -> list[Drawing]:
             _in_percent(axes, "x")
             _legend(figure, axes)
 
-        entries = 2 * len({split for split, _ in defined})
+        shown = {split: 1 + len(study.controls_of(split)) for split, _ in defined}
+        entries = sum(shown.values())
         drawings.append(
             Drawing(
                 "claim-a", "claim-a",
-                "Claim A: the share of the gap that pruning explains, filled, and the same of the control, hollow. Intervals "
+                "Claim A: the share of the gap that pruning explains, filled, and the same of its controls, hollow. Intervals "
                 "that leave the axes go on beyond them.",
-                "Dots with intervals: share of the gap explained by every imagenet-like split and by its control.",
-                _size(entries, 1.1 + 0.42 * len(defined)), shares,
+                "Dots with intervals: share of the gap explained by every imagenet-like split and by its controls.",
+                _size(entries, 1.1 + 0.42 * len(defined) * max(1, max(shown.values()) / 2)), shares,
             )
         )  # fmt: skip
     return drawings
