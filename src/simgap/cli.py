@@ -53,6 +53,30 @@ def study(preset: str, data: Path | None) -> None:
 
 
 @main.command()
+@click.argument("revisions", nargs=-1)
+@click.option("--out", type=PATH, default=REPORT / "sweep", show_default=True, help="Folder that is written anew.")
+@reports_errors
+def sweep(revisions: tuple[str, ...], out: Path) -> None:
+    """Show accuracy against the threshold, over experiments of the commit that is checked out, or over REVISIONS.
+
+    The first revision, or that commit, says which study it is: those with other parameters than threshold and seeds are left
+    out. See docs/sweeps.md.
+    """
+    from simgap.revisions import Revision, experiments
+    from simgap.sweep.page import PAGE, write_sweep
+    from simgap.sweep.read import read_sweep
+
+    names = revisions or tuple(experiments())
+    if not names:
+        raise SimgapError("REVISIONS: there is no experiment of this commit; `dvc exp run -S threshold=...` makes one")
+    found = read_sweep([Revision(name) for name in names], Revision(revisions[0] if revisions else "HEAD").params())
+    write_sweep(found, out)
+    click.echo(f"{out / PAGE}: {len(found.thresholds)} thresholds from {', '.join(found.revisions)}")
+    for reason in found.left_out:
+        click.echo(f"left out: {reason}", err=True)
+
+
+@main.command()
 @click.option("--port", type=int, default=5000, show_default=True)
 @reports_errors
 def ui(port: int) -> None:

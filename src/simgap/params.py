@@ -312,18 +312,34 @@ _UniqueKeys.add_implicit_resolver(
 
 
 def load_params(path: Path) -> Params:
-    """Read and check a params file, all of it.
+    """Read and check a params file, see `parse_params`.
 
     Raises:
         SimgapError: one line that names the file, the parameter, its value and what would be right.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SimgapError(f"{path}: no such file; run from the repository's root") from None
     except OSError as error:
         raise SimgapError(f"{path}: cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except UnicodeDecodeError as error:
+        raise SimgapError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    return parse_params(text, str(path))
+
+
+def parse_params(text: str, path: str) -> Params:
+    """Read and check the text of a params file, all of it.
+
+    Args:
+        path: what errors call the file.
+
+    Raises:
+        SimgapError: one line that names the file, the parameter, its value and what would be right.
+    """
+    try:
+        content = yaml.load(text, _UniqueKeys)
+    except yaml.YAMLError as error:
         raise SimgapError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise SimgapError(f"{path}: holds {content!r}; it should hold the keys of presets/toy.yaml")
@@ -338,7 +354,7 @@ def load_params(path: Path) -> Params:
                     **{k: v for k, v in rules.items() if k != "imagenet-like"},
                 },
             }
-    params: Params = _validate(Params, content, str(path))
+    params: Params = _validate(Params, content, path)
     try:
         for draw in params.draw.values():
             draw.check()
@@ -350,9 +366,9 @@ def load_params(path: Path) -> Params:
             truth.check()
     except SimgapError as error:
         raise SimgapError(f"{path}: {error}") from None
-    _check_names(params, str(path))
-    _check_seeds(params, str(path))
-    _check_models(params, str(path))
+    _check_names(params, path)
+    _check_seeds(params, path)
+    _check_models(params, path)
     if params.pool.shard_digits is not None and params.pool.shard_digits < 1:
         raise SimgapError(f"{path}: pool.shard_digits: {params.pool.shard_digits} should be at least 1, or null")
     if not params.benchmarks.names or len(set(params.benchmarks.names)) != len(params.benchmarks.names):
@@ -377,5 +393,5 @@ def load_params(path: Path) -> Params:
         raise SimgapError(
             f"{path}: leaks.threshold: is null, but ground_truth names no marks to calibrate it on; give a similarity"
         )
-    _check_splits(params, str(path))
+    _check_splits(params, path)
     return params

@@ -170,13 +170,15 @@ def _size(entries: int, height: float = HEIGHT) -> tuple[float, float]:
     return WIDTH, height + LEGEND_LINE * ((entries + 1) // 2)
 
 
-def _legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
+def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
+    """Put the axes' legend below a figure."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
-def _in_percent(axes: Axes, axis: str = "y") -> None:
+def in_percent(axes: Axes, axis: str = "y") -> None:
+    """Write the shares on an axis as per cent."""
     getattr(axes, f"{axis}axis").set_major_formatter(lambda share, _: FORMATS["number"](round(100 * share, 6)))
 
 
@@ -251,7 +253,7 @@ def claim_a(study: Study, styles: dict[str, Look]) -> list[Drawing]:
             value, low, high = _value(study, f"{alone}/{benchmark}/minus_full")
             rows.append((benchmark, [((-value, -high, -low), styles[full], full)]))
         axes = _rows_of_intervals(figure, rows, f"{full} minus {alone}, points of top-1 accuracy", [0])
-        _in_percent(axes, "x")
+        in_percent(axes, "x")
 
     drawings = [
         Drawing(
@@ -281,8 +283,8 @@ def claim_a(study: Study, styles: dict[str, Look]) -> list[Drawing]:
             values = [figures[0] for _, found in rows for figures, _, _ in found]
             low, high = axes.get_xlim()
             axes.set_xlim(max(low, min(-0.5, *values) - 0.5), min(high, max(1.5, *values) + 0.5))
-            _in_percent(axes, "x")
-            _legend(figure, axes)
+            in_percent(axes, "x")
+            legend(figure, axes)
 
         shown = {split: 1 + len(study.controls_of(split)) for split, _ in defined}
         entries = sum(shown.values())
@@ -328,8 +330,8 @@ def claim_b(study: Study, styles: dict[str, Look], margin: float) -> list[Drawin
             ]
             axes = _rows_of_intervals(figure, rows, f"split minus {full}, points of top-1 accuracy", [0])
             axes.axvspan(-margin, margin, color=LIGHT, zorder=-1, linewidth=0, label="margin of equivalence")
-            _in_percent(axes, "x")
-            _legend(figure, axes, 1)
+            in_percent(axes, "x")
+            legend(figure, axes, 1)
 
         drawings.append(
             Drawing(
@@ -353,8 +355,8 @@ def claim_b(study: Study, styles: dict[str, Look], margin: float) -> list[Drawin
             axes.set(xlabel="pool rows trained on", ylabel="top-1 accuracy, per cent", title=benchmark)
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-            _in_percent(axes)
-            _legend(figure, axes)
+            in_percent(axes)
+            legend(figure, axes)
 
         if len(by_size) > 1:
             drawings.append(
@@ -388,8 +390,8 @@ def similarity(study: Study, styles: dict[str, Look]) -> list[Drawing]:
                 ylabel="queries at or below, per cent",
                 title=benchmark,
             )
-            _in_percent(axes)
-            _legend(figure, axes)
+            in_percent(axes)
+            legend(figure, axes)
 
         drawings.append(
             Drawing(
@@ -426,8 +428,8 @@ def thresholds(study: Study, styles: dict[str, Look]) -> list[Drawing]:
             color=GREY, bbox=BEHIND,
         )  # fmt: skip
         axes.set(xlabel="threshold, cosine", ylabel="rows of full pruned, per cent", ylim=(0, None))
-        _in_percent(axes)
-        _legend(figure, axes)
+        in_percent(axes)
+        legend(figure, axes)
 
     return [
         Drawing(
@@ -502,7 +504,7 @@ def class_shares(study: Study) -> list[Drawing]:
             axes.set_ylim(len(share) - 0.4, -0.6)
             axes.set(xlabel="rows pruned, per cent", title=benchmark, xlim=(0, 1))
             axes.grid(axis="y", visible=False)
-            _in_percent(axes, "x")
+            in_percent(axes, "x")
 
         drawings.append(
             Drawing(
@@ -543,7 +545,7 @@ def neighbourhoods(study: Study, styles: dict[str, Look]) -> list[Drawing]:
             )
             axes.set(xlabel="rank among a query's nearest rows", ylabel="similarity, cosine", title=benchmark)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            _legend(figure, axes, 1)
+            legend(figure, axes, 1)
 
         drawings.append(
             Drawing(
@@ -575,8 +577,8 @@ def leaks(study: Study, styles: dict[str, Look], threshold: float) -> list[Drawi
         axes.set(xlabel="similarity to the nearest pool row, cosine", ylabel="queries at or above, per cent")
         axes.set_xlim(min(lowest, threshold), None)
         axes.set_ylim(0, 0.5)
-        _in_percent(axes)
-        _legend(figure, axes)
+        in_percent(axes)
+        legend(figure, axes)
 
     drawings = [
         Drawing(
@@ -604,8 +606,8 @@ def leaks(study: Study, styles: dict[str, Look], threshold: float) -> list[Drawi
             for benchmark in study.benchmarks
         ]
         axes = _rows_of_intervals(figure, rows, f"top-1 accuracy of {split}, per cent", [])
-        _in_percent(axes, "x")
-        _legend(figure, axes, 1)
+        in_percent(axes, "x")
+        legend(figure, axes, 1)
 
     drawings.append(
         Drawing(
@@ -643,8 +645,8 @@ def by_similarity(study: Study, styles: dict[str, Look]) -> list[Drawing]:
                 ylabel="top-1 accuracy, per cent",
                 title=benchmark,
             )
-            _in_percent(axes)
-            _legend(figure, axes)
+            in_percent(axes)
+            legend(figure, axes)
 
         if rows:
             drawings.append(
@@ -690,9 +692,9 @@ def robustness(study: Study, styles: dict[str, Look]) -> list[Drawing]:
                 ylabel=f"on {benchmark}, per cent",
                 title=benchmark,
             )
-            _in_percent(axes, "x")
-            _in_percent(axes)
-            _legend(figure, axes)
+            in_percent(axes, "x")
+            in_percent(axes)
+            legend(figure, axes)
 
         drawings.append(
             Drawing(
@@ -730,8 +732,8 @@ def few_shot(study: Study, styles: dict[str, Look]) -> list[Drawing]:
             axes.set_xscale("log", base=2)
             axes.set_xticks(shots, [str(count) for count in shots])
             axes.set(xlabel="reference images a class", ylabel="few-shot accuracy, per cent", title=benchmark)
-            _in_percent(axes)
-            _legend(figure, axes)
+            in_percent(axes)
+            legend(figure, axes)
 
         if of_benchmark:
             drawings.append(
@@ -759,7 +761,7 @@ def training(study: Study, styles: dict[str, Look]) -> list[Drawing]:
                     steps[width - 1 :], smooth, linewidth=1, label=None if number else split, **styles[split].of_line()
                 )
         axes.set(xlabel="step", ylabel="contrastive loss, nats")
-        _legend(figure, axes)
+        legend(figure, axes)
 
     return [
         Drawing(
