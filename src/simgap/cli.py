@@ -77,6 +77,28 @@ def sweep(revisions: tuple[str, ...], out: Path) -> None:
 
 
 @main.command()
+@click.argument("first")
+@click.argument("second")
+@click.option("--out", type=PATH, help="Folder of CSV files of the same, written anew.")
+@reports_errors
+def overlap(first: str, second: str, out: Path | None) -> None:
+    """Say which rows the splits of two revisions have in common, and whether they answer the claims alike.
+
+    FIRST and SECOND are experiments or commits; HEAD is the one that is checked out. See docs/sweeps.md.
+    """
+    from simgap.overlap.claims import compare_claims
+    from simgap.overlap.rows import compare_rows
+    from simgap.overlap.tables import text, write_tables
+    from simgap.revisions import Revision
+
+    revisions = Revision(first), Revision(second)
+    overlaps, claims = list(compare_rows(*revisions)), list(compare_claims(*revisions))
+    if out is not None:
+        write_tables(overlaps, claims, out)
+    click.echo(text(overlaps, claims, first, second))
+
+
+@main.command()
 @click.option("--port", type=int, default=5000, show_default=True)
 @reports_errors
 def ui(port: int) -> None:

@@ -61,9 +61,11 @@ class Revision:
         Raises:
             SimgapError: it is not there, or neither in DVC's cache nor in a remote.
         """
+        from dvc_data.index import DataIndexDirError
+
         try:
             return cast(IO[bytes], self._files.open(path, "rb"))
-        except FileNotFoundError:
+        except (FileNotFoundError, DataIndexDirError):
             raise SimgapError(
                 f"{self.where(path)}: is not there; an output that is not in the cache comes by `dvc pull`, of an experiment "
                 "by `dvc exp pull`, or is made anew by `dvc exp run`"
@@ -75,9 +77,11 @@ class Revision:
         Raises:
             SimgapError: there is no such folder.
         """
+        from dvc_data.index import DataIndexDirError
+
         try:
             return sorted(self._files.ls(folder, detail=False))
-        except FileNotFoundError:
+        except (FileNotFoundError, DataIndexDirError):
             raise SimgapError(f"{self.where(folder)}: is not there") from None
 
     def _read(self, path: str) -> dict[str, Any]:
