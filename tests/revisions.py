@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 from conftest import REPOSITORY
+from dvc.repo import Repo
 from studies import commit, run
 
 BENCHMARKS = ("val", "sketch")
@@ -18,7 +19,7 @@ FULL_ROWS = 1000
 
 
 def params(threshold: float, seeds: list[int], **changes: Any) -> dict[str, Any]:
-    """Give the params file of a small study, `embedder.seed` and the like changed."""
+    """Give the params file of a small study, whole blocks or, as `embedder__seed`, keys of them changed."""
     content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
     content["threshold"] = threshold
     content["repeats"]["seeds"] = seeds
@@ -35,8 +36,11 @@ def params(threshold: float, seeds: list[int], **changes: Any) -> dict[str, Any]
     }
     content["runs"] = {split: {} for split in SPLITS}
     for place, value in changes.items():
-        block, key = place.split("__")
-        content[block][key] = value
+        block, _, key = place.partition("__")
+        if key:
+            content[block][key] = value
+        else:
+            content[block] = value
     return content
 
 
@@ -90,7 +94,7 @@ def repository(folder: Path) -> Path:
     """Make a repository of git and DVC in which `params.yaml` can be checked."""
     folder.mkdir(parents=True, exist_ok=True)
     run(folder, "git", "init", "--quiet")
-    run(folder, "dvc", "init", "--quiet")
+    Repo.init(str(folder)).close()
     shutil.copytree(REPOSITORY / "presets" / "models", folder / "presets" / "models")
     return folder
 

@@ -59,8 +59,8 @@ def study(preset: str, data: Path | None) -> None:
 def sweep(revisions: tuple[str, ...], out: Path) -> None:
     """Show accuracy against the threshold, over experiments of the commit that is checked out, or over REVISIONS.
 
-    The first revision, or that commit, says which study it is: those with other parameters than threshold and seeds are left
-    out. See docs/sweeps.md.
+    The first revision, or that commit, says which study it is: those of which other parameters differ than threshold, seeds
+    and which splits are trained are left out. See docs/sweeps.md.
     """
     from simgap.revisions import Revision, experiments
     from simgap.sweep.page import PAGE, write_sweep

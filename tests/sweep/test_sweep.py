@@ -35,6 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add(folder, "third-1", 0.05, [1])
     add(folder, "third-2", 0.05, [2])
     add(folder, "other", 0.02, [1, 2], embedder__seed=1)
+    add(folder, "fewer", 0.02, [1, 2], runs={"full": {}, "sketch-pruned": {}})
     return folder
 
 
@@ -85,9 +86,16 @@ def test_points_are_means_over_the_seeds_of_all_revisions(sweep: Sweep) -> None:
 
 def test_another_study_is_left_out_by_name(sweep: Sweep, here: Path) -> None:
     assert sweep.revisions == ["second", "first", "third-1", "third-2"]
-    assert sweep.left_out == ["other: embedder.seed is 1, not 0"]
+    assert sweep.left_out == ["other: embedder.seed is 1 instead of 0"]
     assert read("other").thresholds == [0.02]
-    assert read("other", "first").left_out == ["first: embedder.seed is 0, not 1"]
+    assert read("other", "first").left_out == ["first: embedder.seed is 0 instead of 1"]
+
+
+def test_revisions_may_train_other_splits(here: Path) -> None:
+    sweep = read("fewer", "first")
+    assert sweep.left_out == []
+    assert [len(sweep.line(split)) for split in SPLITS] == [1, 1, 2, 1, 1]
+    assert all(point.seeds == [1, 2] for point in sweep.points.values())
 
 
 class Numbers(HTMLParser):
@@ -222,7 +230,7 @@ def test_what_cannot_be_shown_ends_in_a_line(folder: Path, monkeypatch, names, m
         read(*names)
 
 
-def test_parameters_differ_where_a_block_is_empty(here: Path) -> None:
+def test_in_what_revisions_differ(here: Path) -> None:
     from simgap.sweep.read import _difference
 
     def parsed(**runs: Any) -> Any:
@@ -231,8 +239,10 @@ def test_parameters_differ_where_a_block_is_empty(here: Path) -> None:
         return parse_params(yaml.safe_dump(content), "params.yaml")
 
     assert _difference(parsed(), parsed()) is None
-    assert _difference(parsed(), parsed(imagenet={})) == "runs name other splits"
-    assert _difference(parsed(), parsed(imagenet={"epochs": 2.0})) == "runs.imagenet.epochs is 2.0, not there"
+    # Which splits are trained says nothing of the models of the others; how one is trained does of its own.
+    assert _difference(parsed(), parsed(imagenet={"epochs": 2.0})) is None
+    found = _difference(parsed(imagenet={}), parsed(imagenet={"epochs": 2.0}))
+    assert found == "runs.imagenet.epochs is 2.0 instead of nothing"
 
 
 STAGE = """stages:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -120,20 +120,21 @@ class Sweep:
         return next(filter(wanted, points), None)
 
 
-def _settings(params: Params) -> dict[str, str]:
-    """Flatten all parameters that a sweep does not change."""
-    content = asdict(replace(params, threshold=0.0, repeats=replace(params.repeats, seeds=[])))
-    return flatten(content, "")
+def _settings(params: Params, splits: Iterable[str]) -> dict[str, str]:
+    """Flatten all parameters that a sweep does not change, of the runs those of some splits."""
+    runs = {split: params.runs[split] for split in splits}
+    unchanged = replace(params, threshold=0.0, repeats=replace(params.repeats, seeds=[]), runs=runs)
+    return flatten(asdict(unchanged), "")
 
 
 def _difference(first: Params, other: Params) -> str | None:
-    """Name a parameter, other than threshold and seeds, in which two revisions differ."""
-    ours, theirs = _settings(first), _settings(other)
+    """Name a parameter in which two revisions differ, other than threshold, seeds and which splits are trained."""
+    both = first.runs.keys() & other.runs.keys()
+    ours, theirs = _settings(first, both), _settings(other, both)
     for name in dict.fromkeys([*ours, *theirs]):
         if ours.get(name) != theirs.get(name):
-            return f"{name} is {theirs.get(name, 'not there')}, not {ours.get(name, 'there')}"
-    # What flattening does not show: an empty block.
-    return None if first.runs.keys() == other.runs.keys() else "runs name other splits"
+            return f"{name} is {theirs.get(name, 'nothing')} instead of {ours.get(name, 'nothing')}"
+    return None
 
 
 def _interval(compared: dict[str, Any], file: str, key: str) -> Interval | None:
@@ -179,8 +180,8 @@ def _add(points: dict[tuple[str, float | None], Point], revision: Revision, para
 def read_sweep(revisions: Sequence[Revision], base: Params) -> Sweep:
     """Read what trained models of several revisions achieve, from their metrics in git.
 
-    A model that several revisions have counts once. A revision whose parameters other than threshold and seeds are not those
-    of `base` is another study, and left out.
+    A model that several revisions have counts once. A revision whose parameters are not those of `base`, other than the
+    threshold, seeds and which splits are trained, is another study, and left out.
 
     Raises:
         SimgapError: a file is missing, two revisions have other results of one model, or no split depends on a threshold.
@@ -194,10 +195,11 @@ def read_sweep(revisions: Sequence[Revision], base: Params) -> Sweep:
         else:
             left_out.append(f"{revision.name}: {difference}")
     points: dict[tuple[str, float | None], Point] = {}
-    for split in base.runs:
+    for split in dict.fromkeys(split for _, params in read for split in params.runs):
         of_split: dict[tuple[str, float | None], Point] = {}
         for revision, params in read:
-            _add(of_split, revision, params, split)
+            if split in params.runs:
+                _add(of_split, revision, params, split)
         points |= dict(sorted(of_split.items(), key=lambda item: item[0][1] or 0.0))
     for revision, params in read:
         compared, file = revision.read(COMPARE), revision.where(COMPARE)
