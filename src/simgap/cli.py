@@ -71,7 +71,8 @@ def sweep(revisions: tuple[str, ...], out: Path) -> None:
         raise SimgapError("REVISIONS: there is no experiment of this commit; `dvc exp run -S threshold=...` makes one")
     found = read_sweep([Revision(name) for name in names], Revision(revisions[0] if revisions else "HEAD").params())
     write_sweep(found, out)
-    click.echo(f"{out / PAGE}: {len(found.thresholds)} thresholds from {', '.join(found.revisions)}")
+    thresholds = ", ".join(f"{threshold:g}" for threshold in found.thresholds)
+    click.echo(f"{out / PAGE}: thresholds {thresholds} of {', '.join(found.revisions)}")
     for reason in found.left_out:
         click.echo(f"left out: {reason}", err=True)
 
