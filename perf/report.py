@@ -34,18 +34,25 @@ STYLES = ("photo", "sketch", "off_topic")
 
 
 def make_splits(count: int, benchmarks: list[str]) -> dict[str, Split]:
-    """Give `count` splits: full, the reference alone, imagenet-like ones with their controls, and a small one by similarity."""
+    """Give `count` splits: full, the reference alone, imagenet-like ones with their controls, and a small one by similarity.
+
+    Of an odd number between them the last is another control of the first of them, of the same composition.
+    """
 
     def split(
         rule: str, kept: int, used: list[str], threshold: float | None = None, controls: str | None = None
     ) -> Split:
-        return Split(rule, {}, used, threshold, kept, ROWS + 10, "", True, "rows", controls)
+        parameters = {"match": "class"} if rule == "matched" else {}
+        return Split(rule, parameters, used, threshold, kept, ROWS + 10, "", True, "rows", controls)
 
     splits = {"full": split("full", ROWS, []), "imagenet": split("random", 0, [])}
-    for number in range(max(0, count - 3)):
+    between = max(0, count - 3)
+    for number in range(between):
         if number % 2:
             name = f"pruned-{number - 1}"
             splits[f"{name}-control"] = split("random", splits[name].kept, [], controls=name)
+        elif 1 < between == number + 1:
+            splits["pruned-0-matched"] = split("matched", splits["pruned-0"].kept, [], controls="pruned-0")
         else:
             kept = ROWS // 2 + 100 * number
             splits[f"pruned-{number}"] = split("imagenet-like", kept, [benchmarks[number // 2 % len(benchmarks)]], 0.0)

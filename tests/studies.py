@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,7 @@ def miniature(content: dict[str, Any]) -> None:
         "sketch-pruned-control": {"size_of": "sketch-pruned", "keep": 1.0, "seed": 0},
         "imagenet": {"size_of": "full", "keep": 0, "seed": 0},
     }
+    rules["matched"] = {"sketch-pruned-matched": {"size_of": "sketch-pruned", "match": "class", "seed": 0}}
     content["runs"] = {"full": {}, "imagenet": {}, "sketch-pruned": {}, "sketch-pruned-control": {}}
     for training in (content["train"], content["embedder"]["train"]):
         training.update(model="presets/models/tiny.json", samples_seen=256, batch_size=32)
@@ -168,6 +171,18 @@ def check_against_naive(folder: Path) -> None:
         size = read_split(folder / "data" / "splits" / rule["size_of"]).kept
         assert keep_of(name).sum() == split.kept == int(rule["keep"] * size)
         assert not (keep_of(name) & ~full).any()
+    table = pq.read_table(embeddings / "pool" / "metadata").to_pydict()
+    marks = {}
+    for path in sorted((folder / params["pool"]["path"]).glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.name.endswith(".json"):
+                    marks[path.name, member.name.removesuffix(".json")] = json.load(tar.extractfile(member))
+    for name, rule in params["prune"]["matched"].items():
+        assert not (keep_of(name) & ~full).any()
+        named = [marks[place][rule["match"]] for place in zip(table["shard"], table["key"], strict=True)]
+        counts = [Counter(np.array(named, object)[keep_of(split)]) for split in (name, rule["size_of"])]
+        assert counts[0] == counts[1]
     for name in ["full", *(split for splits in params["prune"].values() for split in splits)]:
         kept = pool[keep_of(name)]
         for benchmark, queries in all_queries.items():

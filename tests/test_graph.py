@@ -72,7 +72,9 @@ def test_every_stage_runs_once_and_every_run_is_in_mlflow(finished) -> None:
     )
     expected |= {"profile-full@full"} | made("imagenet-like@val-pruned", "imagenet-like@sketch-pruned")
     expected |= made("dissimilar@dissimilar-quarter", "similar@similar-quarter")
-    expected |= made("random@sketch-pruned-control", "random@imagenet") | follow(*TRAINED)
+    expected |= made("random@sketch-pruned-control", "random@imagenet", "matched@sketch-pruned-matched") | follow(
+        *TRAINED
+    )
     assert len(ran) == len(set(ran))
     assert without_seed(ran) == expected
     names = [run.info.run_name for run in mlflow_runs(folder)]
@@ -153,7 +155,9 @@ def test_dvc_plots_shows_the_report_s_figures(study: Path, tmp_path: Path) -> No
 def test_a_threshold_reruns_the_imagenet_like_prunes_and_what_their_rows_change(study: Path) -> None:
     ran = without_seed(stages_run(run(study, "dvc", "exp", "run", "-S", "threshold=0.05")))
     certain = made("imagenet-like@val-pruned", "imagenet-like@sketch-pruned") | follow("sketch-pruned") | SHOWN
-    of_its_size = made("random@sketch-pruned-control") | follow("sketch-pruned-control")
+    of_its_size = made("random@sketch-pruned-control", "matched@sketch-pruned-matched") | follow(
+        "sketch-pruned-control"
+    )
     assert certain <= ran
     assert ran - certain <= of_its_size | {"ground-truth@toy", "galleries"}
 
@@ -167,9 +171,8 @@ def test_a_threshold_that_keeps_the_same_rows_retrains_nothing(study: Path) -> N
 def test_a_split_s_own_parameters_rerun_it_and_what_is_sized_by_it(study: Path) -> None:
     change = "prune.imagenet-like.sketch-pruned.benchmarks=[sketch,val]"
     ran = without_seed(stages_run(run(study, "dvc", "exp", "run", "-S", change)))
-    expected = (
-        made("imagenet-like@sketch-pruned", "random@sketch-pruned-control") | {"ground-truth@toy", "galleries"} | SHOWN
-    )
+    expected = made("imagenet-like@sketch-pruned", "random@sketch-pruned-control", "matched@sketch-pruned-matched")
+    expected |= {"ground-truth@toy", "galleries"} | SHOWN
     assert ran == expected | follow("sketch-pruned", "sketch-pruned-control")
 
 

@@ -68,6 +68,22 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
         ("join", "'median'", "max, mean"),
     ),
     "size of nothing": (lambda c: c["prune"]["random"]["quarter-control"].update(size_of="x"), ("size_of", "'x'")),
+    "a matched control of nothing": (
+        lambda c: c["prune"]["matched"]["sketch-pruned-matched"].update(size_of="full"),
+        ("prune.matched.sketch-pruned-matched.size_of", "'full'", "choose from a-pruned, combined, dissimilar"),
+    ),
+    "a control of a matched control": (
+        lambda c: c["prune"]["random"]["quarter-control"].update(size_of="sketch-pruned-matched"),
+        ("prune.random.quarter-control.size_of", "'sketch-pruned-matched'"),
+    ),
+    "matched on what is not marked": (
+        lambda c: c["prune"]["matched"]["sketch-pruned-matched"].update(match="colour"),
+        ("prune.matched.sketch-pruned-matched.match", "'colour'", "class, style"),
+    ),
+    "seed of a matched control": (
+        lambda c: c["prune"]["matched"]["sketch-pruned-matched"].update(seed=-1),
+        ("prune.matched.sketch-pruned-matched.seed", "-1"),
+    ),
     "bad override": (lambda c: c["runs"].update(full={"lr": 1}), ("runs.full", "lr", "learning_rate")),
     "missing block": (lambda c: c.pop("repeats"), ("repeats", "missing")),
     "same seed twice": (lambda c: c["repeats"].update(seeds=[1, 1]), ("repeats.seeds", "[1, 1]")),

@@ -53,6 +53,53 @@ def study(preset: str, data: Path | None) -> None:
 
 
 @main.command()
+@click.argument("revisions", nargs=-1)
+@click.option("--out", type=PATH, default=REPORT / "sweep", show_default=True, help="Folder that is written anew.")
+@reports_errors
+def sweep(revisions: tuple[str, ...], out: Path) -> None:
+    """Show accuracy against the threshold, over experiments of the commit that is checked out, or over REVISIONS.
+
+    The first revision, or that commit, says which study it is: those of which other parameters differ than threshold, seeds
+    and which splits are trained are left out. See docs/sweeps.md.
+    """
+    from simgap.revisions import Revision, experiments
+    from simgap.sweep.page import PAGE, write_sweep
+    from simgap.sweep.read import read_sweep
+
+    names = revisions or tuple(experiments())
+    if not names:
+        raise SimgapError("REVISIONS: there is no experiment of this commit; `dvc exp run -S threshold=...` makes one")
+    found = read_sweep([Revision(name) for name in names], Revision(revisions[0] if revisions else "HEAD").params())
+    write_sweep(found, out)
+    thresholds = ", ".join(f"{threshold:g}" for threshold in found.thresholds)
+    click.echo(f"{out / PAGE}: thresholds {thresholds} of {', '.join(found.revisions)}")
+    for reason in found.left_out:
+        click.echo(f"left out: {reason}", err=True)
+
+
+@main.command()
+@click.argument("first")
+@click.argument("second")
+@click.option("--out", type=PATH, help="Folder of CSV files of the same, written anew.")
+@reports_errors
+def overlap(first: str, second: str, out: Path | None) -> None:
+    """Say which rows the splits of two revisions have in common, and whether they answer the claims alike.
+
+    FIRST and SECOND are experiments or commits; HEAD is the one that is checked out. See docs/sweeps.md.
+    """
+    from simgap.overlap.claims import compare_claims
+    from simgap.overlap.rows import compare_rows
+    from simgap.overlap.tables import text, write_tables
+    from simgap.revisions import Revision
+
+    revisions = Revision(first), Revision(second)
+    overlaps, claims = list(compare_rows(*revisions)), list(compare_claims(*revisions))
+    if out is not None:
+        write_tables(overlaps, claims, out)
+    click.echo(text(overlaps, claims, first, second))
+
+
+@main.command()
 @click.option("--port", type=int, default=5000, show_default=True)
 @reports_errors
 def ui(port: int) -> None:

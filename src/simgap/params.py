@@ -20,7 +20,7 @@ from simgap.errors import SimgapError
 from simgap.evaluate.parameters import EvaluateParameters
 from simgap.leaks.parameters import LeakParameters
 from simgap.parts import PartsParameters
-from simgap.prune.rules import JOINS
+from simgap.prune.rules import JOINS, MATCHES
 from simgap.similarity.parameters import SimilarityParameters
 from simgap.toy.parameters import DrawParameters
 from simgap.train.parameters import TrainParameters
@@ -100,6 +100,15 @@ class RandomParameters:
 
 
 @dataclass(frozen=True)
+class MatchedParameters:
+    """A control with as many rows of each `class` or `style`, see `match`, as the split `size_of` keeps."""
+
+    size_of: str
+    match: str
+    seed: int
+
+
+@dataclass(frozen=True)
 class PruneParameters:
     """Splits by rule and name."""
 
@@ -107,6 +116,7 @@ class PruneParameters:
     dissimilar: dict[str, SimilarityRankParameters]
     similar: dict[str, SimilarityRankParameters]
     random: dict[str, RandomParameters]
+    matched: dict[str, MatchedParameters]
 
     def rules(self) -> dict[str, dict[str, Any]]:
         """Give the splits by the rules' names in the params file."""
@@ -115,6 +125,7 @@ class PruneParameters:
             "dissimilar": dict(self.dissimilar),
             "similar": dict(self.similar),
             "random": dict(self.random),
+            "matched": dict(self.matched),
         }
 
 
@@ -219,6 +230,7 @@ def _check_seeds(params: Params, where: str) -> None:
     seeds = {
         **{f"draw.{name}.seed": draw.seed for name, draw in params.draw.items()},
         **{f"prune.random.{name}.seed": control.seed for name, control in params.prune.random.items()},
+        **{f"prune.matched.{name}.seed": control.seed for name, control in params.prune.matched.items()},
         "benchmarks.query_seed": params.benchmarks.query_seed,
         "embedder.seed": params.embedder.seed,
         "deduplicate.seed": params.deduplicate.seed,
@@ -258,15 +270,20 @@ def _check_splits(params: Params, where: str) -> None:
                 raise SimgapError(f"{place}.benchmarks: is empty; name at least one benchmark")
             if rule in ("dissimilar", "similar") and parameters.join not in JOINS:
                 raise SimgapError(f"{place}.join: {parameters.join!r} is unknown; choose from {', '.join(JOINS)}")
+            if rule == "matched" and parameters.match not in MATCHES:
+                raise SimgapError(f"{place}.match: {parameters.match!r} is unknown; choose from {', '.join(MATCHES)}")
             keep = getattr(parameters, "keep", 0)
             if keep < 0 or (isinstance(keep, float) and keep > 1):
                 raise SimgapError(f"{place}.keep: {keep} should be a count (an integer) or a fraction in [0.0, 1.0]")
-    for split, control in params.prune.random.items():
-        if control.size_of not in owner or control.size_of in params.prune.random:
-            choices = ", ".join(sorted(set(owner) - set(params.prune.random)))
-            raise SimgapError(
-                f"{where}: prune.random.{split}.size_of: {control.size_of!r} is unknown; choose from {choices}"
-            )
+    controls = {*params.prune.random, *params.prune.matched}
+    # Of each class as many rows as full has are the rows of full.
+    for rule, not_these in (("random", controls), ("matched", controls | {"full"})):
+        for split, control in params.prune.rules()[rule].items():
+            if control.size_of not in set(owner) - not_these:
+                choices = ", ".join(sorted(set(owner) - not_these))
+                raise SimgapError(
+                    f"{where}: prune.{rule}.{split}.size_of: {control.size_of!r} is unknown; choose from {choices}"
+                )
     if not params.runs:
         raise SimgapError(f"{where}: runs: is empty; name a split to train")
     for run, overrides in params.runs.items():
@@ -295,18 +312,34 @@ _UniqueKeys.add_implicit_resolver(
 
 
 def load_params(path: Path) -> Params:
-    """Read and check a params file, all of it.
+    """Read and check a params file, see `parse_params`.
 
     Raises:
         SimgapError: one line that names the file, the parameter, its value and what would be right.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SimgapError(f"{path}: no such file; run from the repository's root") from None
     except OSError as error:
         raise SimgapError(f"{path}: cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except UnicodeDecodeError as error:
+        raise SimgapError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    return parse_params(text, str(path))
+
+
+def parse_params(text: str, path: str) -> Params:
+    """Read and check the text of a params file, all of it.
+
+    Args:
+        path: what errors call the file.
+
+    Raises:
+        SimgapError: one line that names the file, the parameter, its value and what would be right.
+    """
+    try:
+        content = yaml.load(text, _UniqueKeys)
+    except yaml.YAMLError as error:
         raise SimgapError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise SimgapError(f"{path}: holds {content!r}; it should hold the keys of presets/toy.yaml")
@@ -321,7 +354,7 @@ def load_params(path: Path) -> Params:
                     **{k: v for k, v in rules.items() if k != "imagenet-like"},
                 },
             }
-    params: Params = _validate(Params, content, str(path))
+    params: Params = _validate(Params, content, path)
     try:
         for draw in params.draw.values():
             draw.check()
@@ -333,9 +366,9 @@ def load_params(path: Path) -> Params:
             truth.check()
     except SimgapError as error:
         raise SimgapError(f"{path}: {error}") from None
-    _check_names(params, str(path))
-    _check_seeds(params, str(path))
-    _check_models(params, str(path))
+    _check_names(params, path)
+    _check_seeds(params, path)
+    _check_models(params, path)
     if params.pool.shard_digits is not None and params.pool.shard_digits < 1:
         raise SimgapError(f"{path}: pool.shard_digits: {params.pool.shard_digits} should be at least 1, or null")
     if not params.benchmarks.names or len(set(params.benchmarks.names)) != len(params.benchmarks.names):
@@ -360,5 +393,5 @@ def load_params(path: Path) -> Params:
         raise SimgapError(
             f"{path}: leaks.threshold: is null, but ground_truth names no marks to calibrate it on; give a similarity"
         )
-    _check_splits(params, str(path))
+    _check_splits(params, path)
     return params

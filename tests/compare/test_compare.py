@@ -377,8 +377,9 @@ def test_what_the_report_says_of_similarity_claims_and_shots(study: Study) -> No
         bins = comparison.changes[row[0], row[1]].bins
         assert row[3].startswith(f"{bins[0].low:+.3f} to {bins[0].high:+.3f}: ")
         assert row[4].startswith(f"{bins[-1].low:+.3f} to {bins[-1].high:+.3f}: ")
-    for split, benchmark, of_split, of_control in _rows(report, "Claim A"):
-        for name, found in ((split, of_split), ("control", of_control)):
+    for split, benchmark, of_split, control, of_control in _rows(report, "Claim A"):
+        assert control == "control"
+        for name, found in ((split, of_split), (control, of_control)):
             explained = comparison.cells[name, benchmark].gap_explained
             assert explained is not None
             assert found.split()[0] == f"{explained.value:.2f}"
@@ -496,6 +497,63 @@ def test_a_control_of_its_own_goes_first(study: Study) -> None:
     assert study.control_of("pruned") == "own"
     assert study.control_of("quarter") is None
     assert study.control_of("control") is None
+
+
+def test_a_split_has_controls_of_the_same_composition_beside_the_random_one(study: Study, tmp_path: Path) -> None:
+    before = flat_metrics(study, compare(PARAMETERS, study))
+    random = np.random.default_rng(1)
+    for name in ("by-class", "by-style"):
+        study.splits[name] = _split("matched", 40, [], "pruned")
+        for benchmark in study.benchmarks:
+            study.correct[name, benchmark] = random.random((2, 200)) < 0.6
+            study.correct_top5[name, benchmark] = study.correct[name, benchmark]
+            study.similarity[name, benchmark] = random.random(200)
+    assert study.controls_of("pruned") == ["control", "by-class", "by-style"]
+    assert study.controls_of("by-class") == study.controls_of("full") == []
+    comparison = compare(PARAMETERS, study)
+    metrics = flat_metrics(study, comparison)
+    # What was there of the random control stays as it was.
+    assert {key: metrics[key] for key in before} == before
+    assert metrics["pruned/matched_controls"] == "by-class, by-style"
+    assert "by-class/matched_controls" not in metrics
+    write_tables(study, comparison, tmp_path)
+    rows = {
+        (row["split"], row["benchmark"], row["queries"], row["figure"]): float(row["value"])
+        for row in csv.DictReader((tmp_path / "accuracy.csv").open())
+    }
+    pruned = study.correct["pruned", "sketch"]
+    for name in ("by-class", "by-style"):
+        difference = pruned.mean() - study.correct[name, "sketch"].mean()
+        assert metrics[f"pruned/sketch/minus/{name}"] == pytest.approx(difference)
+        low, high = (metrics[f"pruned/sketch/minus/{name}/{end}"] for end in ("low", "high"))
+        assert low < difference < high
+        expected = verdict(Estimate(difference, low, high), PARAMETERS.equivalence_margin)
+        assert metrics[f"pruned/sketch/verdict/{name}"] == expected
+        assert rows["pruned", "sketch", "all", f"minus/{name}"] == pytest.approx(difference)
+        held_out = pruned[:, 150:].mean() - study.correct[name, "sketch"][:, 150:].mean()
+        assert rows["pruned", "sketch", "held out", f"minus/{name}"] == pytest.approx(held_out)
+    report = markdown_report(PARAMETERS, study, comparison)
+    named = [row[:3] for row in _rows(report, "Splits against random controls") if row[0] == "pruned"]
+    controls = ["control", "by-class", "by-style"]
+    assert named == [["pruned", control, benchmark] for benchmark in ("val", "sketch") for control in controls]
+    claims = {(row[1], row[3]): row[4] for row in _rows(report, "Claim A")}
+    for control in controls:
+        share = comparison.cells[control, "sketch"].gap_explained
+        assert share is not None
+        assert claims["sketch", control].split()[0] == f"{share.value:.2f}"
+    # Without the random control those of the same composition still stand, and nothing else takes its place.
+    del study.splits["control"]
+    assert study.controls_of("pruned") == ["by-class", "by-style"]
+    alone = flat_metrics(study, compare(PARAMETERS, study))
+    assert "pruned/sketch/minus_control" not in alone
+    assert alone["pruned/sketch/minus/by-class"] == metrics["pruned/sketch/minus/by-class"]
+    assert [
+        row[1]
+        for row in _rows(
+            markdown_report(PARAMETERS, study, compare(PARAMETERS, study)), "Splits against random controls"
+        )
+        if row[0] == "pruned"
+    ] == ["by-class", "by-style"] * 2
 
 
 def test_an_interval_holds_95_of_100_resamples() -> None:

@@ -115,6 +115,7 @@ def test_sizes_are_counted_where_data_and_metrics_are(tmp_path: Path) -> None:
     (tmp_path / "metrics" / "embed" / "val.json").write_text(json.dumps({"read": 70, "kept": 70}))
     (tmp_path / "metrics" / "prune" / "full.json").write_text(json.dumps({"kept": 900}))
     (tmp_path / "metrics" / "prune" / "combined.json").write_text(json.dumps({"kept": 123}))
+    (tmp_path / "metrics" / "prune" / "sketch-pruned.json").write_text(json.dumps({"kept": 456}))
 
     foreign = gather(params, Given(), tmp_path)
     assert (foreign.samples, foreign.full, foreign.kept) == (20_000, 10_000, {}), "no lock says whose the metrics are"
@@ -128,6 +129,7 @@ def test_sizes_are_counted_where_data_and_metrics_are(tmp_path: Path) -> None:
     assert inputs.sources["queries of r"] == "drawn"
     planner = Planner(params, inputs, rates.Rates())
     assert planner.kept("combined") == planner.kept("combined-control") == 123
+    assert planner.kept("sketch-pruned") == planner.kept("sketch-pruned-matched") == 456
     assert planner.kept("dissimilar-quarter") == 225
     assert planner.kept("imagenet") == 0
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from simgap.errors import SimgapError
 from simgap.prune import rules
-from simgap.prune.prune import prune_by_similarity, prune_imagenet_like, prune_random
+from simgap.prune.prune import prune_by_similarity, prune_imagenet_like, prune_matched, prune_random
 from simgap.prune.split import Split, read_keep, read_split, write_split
 from simgap.similarity.measure import measure
 from simgap.similarity.parameters import SimilarityParameters
@@ -162,6 +164,49 @@ def test_random_draws_every_row_alike(block: int) -> None:
     assert not draws[:, ~full].any()
 
 
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.booleans()), max_size=60),
+    seed=st.integers(0, 50),
+    block=st.integers(1, 70),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_matched_control_has_of_each_group_as_many_rows(rows, seed, block) -> None:
+    groups = np.array([group for group, _, _ in rows], np.int32)
+    full = np.array([in_full for _, in_full, _ in rows], bool)
+    kept = np.array([in_full and keeps for _, in_full, keeps in rows], bool)
+    with in_blocks_of(block):
+        drawn = rules.matched(full, kept, groups, seed)
+        assert np.array_equal(drawn, rules.matched(full, kept, groups, seed))
+    chosen = [row for row in range(len(rows)) if drawn[row]]
+    assert all(full[row] for row in chosen)
+    assert Counter(groups[row] for row in chosen) == Counter(
+        group for (group, _, _), keeps in zip(rows, kept, strict=True) if keeps
+    )
+    for group in set(groups):
+        if all(kept[row] for row in range(len(rows)) if full[row] and groups[row] == group):
+            assert all(drawn[row] for row in range(len(rows)) if full[row] and groups[row] == group)
+
+
+def test_a_matched_control_draws_every_set_of_a_group_alike() -> None:
+    full = np.array([1, 1, 1, 0, 1, 1, 1, 1, 1], bool)
+    groups = np.array([0, 1, 0, 0, 0, 1, 0, 1, 1], np.int32)
+    kept = np.isin(np.arange(9), [0, 1, 2])
+    with in_blocks_of(2):
+        draws = [tuple(np.flatnonzero(rules.matched(full, kept, groups, seed))) for seed in range(12_000)]
+    # Two of the rows 0, 2, 4, 6 and one of 1, 5, 7, 8: 24 sets. Five standard deviations are 110.
+    sets, counts = np.unique(draws, axis=0, return_counts=True)
+    assert len(sets) == 24
+    assert np.abs(counts - 500).max() < 110
+
+
+def test_one_group_is_a_plain_control() -> None:
+    full = np.arange(100) % 3 > 0
+    kept = full & (np.arange(100) < 40)
+    with in_blocks_of(16):
+        drawn = rules.matched(full, kept, np.zeros(100, np.int32), 3)
+        assert np.array_equal(drawn, rules.random(full, int(kept.sum()), 3))
+
+
 @pytest.mark.parametrize(("keep", "rows"), [(0, 0), (3, 3), (0.25, 2), (1.0, 10), (0.0, 0), (0.7, 7)])
 def test_a_count_or_a_fraction(keep, rows) -> None:
     assert rules.rows_to_keep(keep, 10, 10, "here") == rows
@@ -223,6 +268,27 @@ def test_splits_on_disk(study) -> None:
     assert control["controls"] == "like"
     empty = prune_random(study / "full", "full", 203, 0, 0, True, study / "imagenet")
     assert empty["kept"] == 0
+
+
+def test_a_matched_control_on_disk(study) -> None:
+    like = prune_imagenet_like(study / "full", study / "similarity", ["val"], 0.0, True, study / "like")
+    groups = (np.arange(203) % 5).astype(np.int32)
+    arguments = ("like", study / "like" / "keep.npy", groups, "class", 0, True)
+    content = prune_matched(study / "full", *arguments, study / "matched")
+    split = read_split(study / "matched")
+    assert (split.rule, split.controls) == ("matched", "like")
+    assert split.parameters == {"size_of": "like", "match": "class", "seed": 0}
+    assert content["kept"] == split.kept == like["kept"]
+    assert content["read"] == content["kept"] + content["dropped/pruned"]
+    assert content["kept_end"] == f"{like['kept']} rows drawn at random, of each class as many as like keeps"
+    of_like, of_control = (read_keep(study / name / "keep.npy", 203) for name in ("like", "matched"))
+    assert Counter(groups[of_control]) == Counter(groups[of_like])
+    assert not np.array_equal(of_control, of_like)
+    # A split of another full: rows in it are not.
+    write_split(replace(full_split(split.row_order, 203), kept=3), np.arange(203) < 3, study / "less")
+    with pytest.raises(SimgapError, match=r"like/keep\.npy: keeps rows that .*less is without"):
+        prune_matched(study / "less", *arguments, study / "other")
+    assert not (study / "other").exists()
 
 
 def test_a_threshold_apart_moves_rows_one_way(study) -> None:

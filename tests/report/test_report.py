@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from perf.report import MARGIN, read_study, write_study
 from simgap.report import sentences
 from simgap.report.figures import POINTS, _apart, _cumulative, _list_matrix, drawings_of, looks
-from simgap.report.page import render, write_report
+from simgap.report.page import accuracy_table, render, write_report
 from simgap.report.study import Study
 
 HOSTILE = "<script>document.title = 'run'</script>\"><img src=x onerror=\"document.title = 'run'\">"
@@ -70,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def study(folder: Path) -> Study:
-    study = write_study(folder, splits=5, benchmarks=3, seeds=2, queries=60, caption=HOSTILE)
+    study = write_study(folder, splits=6, benchmarks=3, seeds=2, queries=60, caption=HOSTILE)
     names = folder / "data" / "benchmarks" / "val" / "classnames.txt"
     names.write_text(names.read_text().replace("class 0\n", "a $dollar {0} <b>\n"))
     again = read_study(folder, _splits(study), study.benchmarks, 2)
@@ -233,6 +233,32 @@ def test_what_is_said_of_a_share(tmp_path: Path, interval: tuple[float, float, f
     )
 
 
+def test_controls_of_a_split_are_told_apart(tmp_path: Path) -> None:
+    study = write_study(tmp_path, splits=6, benchmarks=2, seeds=1, queries=40)
+    assert study.controls_of("pruned-0") == ["pruned-0-control", "pruned-0-matched"]
+    with_figures(study, gap_explained=(0.61, 0.52, 0.7))
+    for control, share in (("control", 0.09), ("matched", 0.12)):
+        keys = [f"pruned-0-{control}/val/gap_explained{end}" for end in ("", "/low", "/high")]
+        study.compared |= dict.fromkeys(keys, share)
+    study.compared |= {"pruned-0/val/verdict_control": "lower", "pruned-0/sketch/verdict_control": "inconclusive"}
+    of_matched = {f"pruned-0/{name}/verdict/pruned-0-matched": "equivalent" for name in ("val", "sketch")}
+    study.compared |= of_matched
+    assert (
+        "; as many random rows left out (pruned-0-control) explain 9% [9, 9]; as many random rows of each class left out "
+        "(pruned-0-matched) explain 12% [12, 12]. More than half"
+    ) in text_of(sentences.explained(study, "pruned-0", "val"))
+    assert [text_of(sentence) for sentence in sentences.against_controls(study, "pruned-0")] == [
+        "Against as many random rows (pruned-0-control), pruned-0 is lower on val; inconclusive on sketch (held out).",
+        "Against as many random rows of each class (pruned-0-matched), pruned-0 is equivalent on val and sketch (held out).",
+    ]
+    (row,) = [row for row in accuracy_table(study) if row["split"] == "pruned-0"]
+    assert row["controls"] == ["pruned-0-control", "pruned-0-matched"]
+    assert [what for what, _, _ in row["cells"][0].differences] == ["control", "same by class", "full"]
+    found = looks(study)
+    assert len({found[name] for name in ("pruned-0", "pruned-0-control", "pruned-0-matched")}) == 3
+    assert found["pruned-0-matched"].colour == found["pruned-0"].colour
+
+
 def test_an_undefined_share_is_said_to_be_inconclusive(tmp_path: Path) -> None:
     study = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=40)
     for key in [key for key in study.compared if "sketch/gap_explained" in key]:
@@ -340,7 +366,7 @@ def test_a_study_that_lacks_something_has_a_page(tmp_path: Path, kept: tuple[str
 
 
 def test_every_split_has_a_look_of_its_own(tmp_path: Path) -> None:
-    study = write_study(tmp_path, splits=21, benchmarks=3, seeds=1, queries=20)
+    study = write_study(tmp_path, splits=22, benchmarks=3, seeds=1, queries=20)
     found = looks(study)
     assert set(found) == set(study.runs)
     assert len(set(found.values())) == len(found)

@@ -47,6 +47,7 @@ def write_params(folder: Path, threshold: float, splits: Sequence[str] = SPLITS)
         "random": {
             f"{split}-control": {"size_of": split, "keep": 1.0, "seed": 0} for split in ("combined", "val-pruned")
         },
+        "matched": {},
     }  # fmt: skip
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     shutil.copytree(REPOSITORY / "presets" / "models", folder / "presets" / "models", dirs_exist_ok=True)

@@ -174,6 +174,21 @@ def test_a_control_names_the_run_that_it_controls(study: Path) -> None:
     assert not {"controls", "controls.run"} & set(runs["full seed=0"].data.tags)
 
 
+def test_a_matched_control_names_the_run_that_it_controls(study: Path) -> None:
+    own = {"size_of": "combined", "match": "class", "seed": 0}
+    params = yaml.safe_load((study / "params.yaml").read_text())
+    params["prune"] |= {"random": {}, "matched": {"combined-control": own}}
+    (study / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    file = study / "metrics" / "prune" / "combined-control.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rule": "matched", "parameters": own}))
+    assert track_here() == (4, 0, 0, [])
+    runs = by_name()
+    control = runs["combined-control threshold=0.0 seed=0"].data
+    assert (control.tags["rule"], control.tags["controls"]) == ("matched", "combined")
+    assert control.tags["controls.run"] == runs["combined threshold=0.0 seed=0"].info.run_id
+    assert control.params["prune.matched.combined-control.match"] == "class"
+
+
 def test_the_study_s_run_holds_what_is_of_no_single_model(study: Path) -> None:
     track_here()
     (run,) = by_name(STUDIES).values()

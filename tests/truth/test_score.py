@@ -9,7 +9,7 @@ from conftest import unit_rows, write_tar
 
 from simgap.errors import SimgapError
 from simgap.prune.split import Split, write_split
-from simgap.truth.marks import Mark, read_marks
+from simgap.truth.marks import Mark, groups_of_rows, read_marks
 from simgap.truth.score import deduplication, duplicate_groups, pruned_shares, rank1_recall, rank_of_copies
 
 PLAIN = Mark("photo", "cat", None, None, None)
@@ -106,3 +106,51 @@ def test_marks_of_both_dialects(tmp_path: Path) -> None:
     write_tar(tmp_path / "1.tar", [("e.json", b"{}")])
     with pytest.raises(SimgapError, match="has no marks"):
         read_marks(tmp_path)
+
+
+def _marked_pool(folder: Path, shards: list[list[dict[str, object]]]) -> Path:
+    """Write shards of samples, in a row order that the embeddings of `store` have too."""
+    row = 0
+    for number, samples in enumerate(shards):
+        members = []
+        for sample in samples:
+            content = {"planted": None, "copy_of": None, **sample}
+            members.append((f"{row:09d}.json", json.dumps(content).encode()))
+            row += 1
+        write_tar(folder / f"{number:05d}.tar", members)
+    return folder
+
+
+@pytest.mark.parametrize("match", ["class", "style"])
+def test_rows_are_grouped_by_what_the_marks_name(store, tmp_path: Path, match: str) -> None:
+    random = np.random.default_rng(0)
+    # Parts of unequal numbers of rows, one shard a part; off-topic rows have no class.
+    samples = [
+        {"class": random.choice(["cat", "dog", None]), "style": str(random.choice(["photo", "art"]))} for _ in range(23)
+    ]
+    parts = [list(part) for part in np.array_split(np.array(samples, object), 3)]
+    pool = _marked_pool(tmp_path / "pool", parts)
+    groups = groups_of_rows(pool, store("pool", unit_rows(23, 4, 0), parts=3), match)
+    assert groups.dtype == np.int32
+    names = [sample[match] for sample in samples]
+    for one in range(23):
+        for other in range(23):
+            assert (groups[one] == groups[other]) == (names[one] == names[other])
+
+
+def test_pools_that_cannot_be_matched_end_in_a_line(store, tmp_path: Path) -> None:
+    pool = store("pool", unit_rows(4, 4, 0), parts=2)
+    nothing = [[{"class": None, "style": "photo"}] * 2] * 2
+    with pytest.raises(SimgapError, match=r"marks name no sample's class; leave prune\.matched empty"):
+        groups_of_rows(_marked_pool(tmp_path / "off-topic", nothing), pool, "class")
+    fewer = _marked_pool(tmp_path / "fewer", [nothing[0], nothing[0][:1]])
+    with pytest.raises(SimgapError, match=r"00001\.tar: 000000003 has no json with marks; leave prune\.matched empty"):
+        groups_of_rows(fewer, pool, "style")
+    with pytest.raises(SimgapError, match=r"has no shard '00001\.tar'"):
+        groups_of_rows(_marked_pool(tmp_path / "one", nothing[:1]), pool, "style")
+    # What img2dataset writes of LAION.
+    write_tar(
+        tmp_path / "laion" / "00000.tar", [("000000000.json", b'{"caption": "a cat", "url": "https://x.example"}')]
+    )
+    with pytest.raises(SimgapError, match=r"000000000\.json has no marks that can be read; .*prune\.matched empty"):
+        groups_of_rows(tmp_path / "laion", pool, "class")

@@ -25,6 +25,7 @@ class Measured:
         images: how many.
         top1, top5, mean_per_class_recall: zero-shot, in [0, 1]; top5 is None where there are fewer than five classes.
         minus_full, minus_control: differences of top-1 accuracy; None where there is nothing to compare with.
+        minus_matched: differences to the controls of the same composition, by their names.
     """
 
     images: int
@@ -33,6 +34,7 @@ class Measured:
     mean_per_class_recall: Estimate
     minus_full: Estimate | None
     minus_control: Estimate | None
+    minus_matched: dict[str, Estimate]
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Cell:
         measured: by kind of query: `all`, and where the rule used the benchmark `used by the rule` and `held out`.
         gap_explained: claim A; None where undefined.
         verdict_full, verdict_control: what the differences over all images show, or None.
+        verdict_matched: the same, by controls of the same composition.
     """
 
     used: bool
@@ -51,6 +54,7 @@ class Cell:
     gap_explained: Estimate | None
     verdict_full: str | None
     verdict_control: str | None
+    verdict_matched: dict[str, str]
 
     @property
     def mark(self) -> str:
@@ -82,11 +86,12 @@ def _measure(study: Study, resamples: Resamples, benchmark: str, queries: str) -
     top1 = {split: accuracy(study.correct[split, benchmark][:, chosen], images, seeds[split]) for split in study.splits}
     full = study.full()
 
-    def minus(split: str, other: str | None) -> Estimate | None:
-        return estimate(top1[split] - top1[other], count) if other and other != split else None
+    def minus(split: str, other: str) -> Estimate:
+        return estimate(top1[split] - top1[other], count)
 
     def measure(split: str) -> Measured:
         top5 = study.correct_top5.get((split, benchmark))
+        control = study.control_of(split)
         recall = mean_per_class_recall(
             study.correct[split, benchmark][:, chosen], study.labels[benchmark][chosen], images, seeds[split]
         )
@@ -95,8 +100,9 @@ def _measure(study: Study, resamples: Resamples, benchmark: str, queries: str) -
             top1=estimate(top1[split], count, RATE),
             top5=None if top5 is None else estimate(accuracy(top5[:, chosen], images, seeds[split]), count, RATE),
             mean_per_class_recall=estimate(recall, count, RATE),
-            minus_full=minus(split, full),
-            minus_control=minus(split, study.control_of(split)),
+            minus_full=minus(split, full) if full and full != split else None,
+            minus_control=minus(split, control) if control else None,
+            minus_matched={other: minus(split, other) for other in study.matched_controls(split)},
         )
 
     return {split: measure(split) for split in study.splits if queries in _kinds_of(study, split, benchmark)}
@@ -116,20 +122,22 @@ def _gaps_explained(study: Study, resamples: Resamples, benchmark: str) -> dict[
 
 
 def _cells(parameters: CompareParameters, study: Study, resamples: Resamples, benchmark: str) -> dict[str, Cell]:
-    def judge(difference: Estimate | None) -> str | None:
-        return verdict(difference, parameters.equivalence_margin) if difference else None
+    def judge(difference: Estimate) -> str:
+        return verdict(difference, parameters.equivalence_margin)
 
     measured = {queries: _measure(study, resamples, benchmark, queries) for queries in QUERIES}
     explained = _gaps_explained(study, resamples, benchmark)
     cells = {}
     for split, info in study.splits.items():
         of_split = {queries: found[split] for queries, found in measured.items() if split in found}
+        whole = of_split[ALL]
         cells[split] = Cell(
             used=benchmark in info.benchmarks,
             measured=of_split,
             gap_explained=explained.get(split),
-            verdict_full=judge(of_split[ALL].minus_full),
-            verdict_control=judge(of_split[ALL].minus_control),
+            verdict_full=judge(whole.minus_full) if whole.minus_full else None,
+            verdict_control=judge(whole.minus_control) if whole.minus_control else None,
+            verdict_matched={control: judge(found) for control, found in whole.minus_matched.items()},
         )
     return cells
 

@@ -106,13 +106,14 @@ def _differences_section(study: Study, cells: Cells) -> str:
     rows = []
     for (split, benchmark), cell in cells.items():
         if split != study.full():
-            row = [split, study.control_of(split) or "-", benchmark, cell.mark]
-            for difference, verdict in (
-                (cell.whole.minus_control, cell.verdict_control),
-                (cell.whole.minus_full, cell.verdict_full),
-            ):
-                row += [_with_interval(difference, signed=True), verdict or "-"]
-            rows.append(row)
+            whole = cell.whole
+            to_controls = {study.control_of(split) or "-": (whole.minus_control, cell.verdict_control)}
+            to_controls |= {name: (found, cell.verdict_matched[name]) for name, found in whole.minus_matched.items()}
+            for control in study.controls_of(split) or ["-"]:
+                row = [split, control, benchmark, cell.mark]
+                for difference, verdict in (to_controls[control], (whole.minus_full, cell.verdict_full)):
+                    row += [_with_interval(difference, signed=True), verdict or "-"]
+                rows.append(row)
     header = [
         "split",
         "control",
@@ -180,11 +181,12 @@ def _claim_a_section(study: Study, cells: Cells) -> str:
     rows = []
     for split, info in study.splits.items():
         if info.rule == "imagenet-like":
-            control = study.control_of(split)
+            controls = study.controls_of(split)
             for benchmark in study.benchmarks:
-                of_control = _share(cells[control, benchmark].gap_explained) if control else "-"
-                rows.append([split, benchmark, _share(cells[split, benchmark].gap_explained), of_control])
-    return _table(["split", "benchmark", "share of the gap explained", "the same of its control"], rows)
+                share = _share(cells[split, benchmark].gap_explained)
+                of_controls = [[name, _share(cells[name, benchmark].gap_explained)] for name in controls]
+                rows += [[split, benchmark, share, *of_control] for of_control in of_controls or [["-", "-"]]]
+    return _table(["split", "benchmark", "share of the gap explained", "control", "the same of the control"], rows)
 
 
 def _claim_b_section(study: Study, cells: Cells) -> str:
@@ -253,6 +255,7 @@ def markdown_report(parameters: CompareParameters, study: Study, comparison: Com
         ),
         *_section(
             "## Splits against random controls of the same size, and against full\n",
+            "A control whose rule is matched is also of the same composition, by class or by style. "
             f"`equivalent`: the whole interval lies within {margin} points of 0.\n",
             _differences_section(study, cells),
         ),

@@ -56,12 +56,21 @@ class Study:
         return next((name for name, split in self.splits.items() if split.kept == 0), None)
 
     def control_of(self, name: str) -> str | None:
-        """Give the trained random split of the same size, one that names this split first; None for a random or full split."""
+        """Give the trained random split of the same size, one that names this split first; None for a control or full."""
         split = self.splits[name]
-        if split.rule in ("random", "full"):
+        if split.rule in ("random", "matched", "full"):
             return None
         same_size = [other for other, s in self.splits.items() if s.rule == "random" and s.kept == split.kept]
         return next((other for other in same_size if self.splits[other].controls == name), next(iter(same_size), None))
+
+    def matched_controls(self, name: str) -> list[str]:
+        """Give the trained controls that have the same composition as a split, by class or by style."""
+        return [other for other, split in self.splits.items() if split.rule == "matched" and split.controls == name]
+
+    def controls_of(self, name: str) -> list[str]:
+        """Give a split's random control, where it has one, and those of the same composition."""
+        control = self.control_of(name)
+        return [*([control] if control else []), *self.matched_controls(name)]
 
 
 def spread(accuracies: NDArray[np.float64]) -> float | None:

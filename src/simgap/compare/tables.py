@@ -28,8 +28,9 @@ def accuracy_rows(comparison: Comparison) -> Iterator[Row]:
     """Give zero-shot figures by kind of query: all, used by the rule, held out."""
     for (split, benchmark), cell in comparison.cells.items():
         for queries, measured in cell.measured.items():
-            for figure in FIGURES:
-                found = getattr(measured, figure)
+            figures = {figure: getattr(measured, figure) for figure in FIGURES}
+            figures |= {f"minus/{control}": found for control, found in measured.minus_matched.items()}
+            for figure, found in figures.items():
                 if found is not None:
                     yield (
                         _about(comparison, split, benchmark)

@@ -121,6 +121,8 @@ class Planner:
         if split in prune.random:
             control = prune.random[split]
             return self._count(control.keep, self.kept(control.size_of))
+        if split in prune.matched:
+            return self.kept(prune.matched[split].size_of)
         ranked = {**prune.dissimilar, **prune.similar}
         return self._count(ranked[split].keep, self.inputs.full) if split in ranked else self.inputs.full
 

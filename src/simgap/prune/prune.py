@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simgap.errors import SimgapError
 from simgap.prune import rules
 from simgap.prune.split import KEEP_FILE, Split, is_degenerate, read_keep, read_split, write_split
 from simgap.similarity.columns import Similarity
@@ -116,5 +117,46 @@ def prune_random(
         reference_rows=reference_rows or count == 0,
         row_order=full.row_order,
         controls=size_of if count == size and size_of != "full" else None,
+    )
+    return _finish(split, full, keep, out)
+
+
+def prune_matched(
+    full_folder: Path,
+    size_of: str,
+    controlled: Path,
+    groups: NDArray[np.int32],
+    match: str,
+    seed: int,
+    reference_rows: bool,
+    out: Path,
+) -> dict[str, Any]:
+    """Write a random split that has of each group as many rows as the split `size_of` keeps; give its metrics.
+
+    Args:
+        controlled: that split's rows, its `keep.npy`.
+        groups: the group of each pool row, int32 [pool rows].
+        match: what the groups are, `class` or `style`.
+
+    Raises:
+        SimgapError: the split keeps rows that full is without.
+    """
+    full, full_keep = _read_full(full_folder)
+    kept = read_keep(controlled, full.pool_rows)
+    if (kept & ~full_keep).any():
+        raise SimgapError(f"{controlled}: keeps rows that {full_folder} is without; `dvc repro` makes both anew")
+    keep = rules.matched(full_keep, kept, groups, seed)
+    count = int(keep.sum())
+    split = Split(
+        rule="matched",
+        parameters={"size_of": size_of, "match": match, "seed": seed},
+        benchmarks=[],
+        threshold=None,
+        kept=count,
+        pool_rows=full.pool_rows,
+        kept_end=f"{count} rows drawn at random, of each {match} as many as {size_of} keeps",
+        reference_rows=reference_rows,
+        row_order=full.row_order,
+        controls=size_of,
     )
     return _finish(split, full, keep, out)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from simgap.errors import SimgapError
 
 JOINS = ("max", "mean")
+# What a matched control may have the same composition of, as the pool's marks name it.
+MATCHES = ("class", "style")
 # Rows that are looked at together.
 BLOCK_ROWS = 4_194_304
 BINS = 2**20
@@ -130,16 +132,64 @@ def random(full: NDArray[np.bool_], keep: int, seed: int) -> NDArray[np.bool_]:
     """
     generator = np.random.default_rng(seed)
     result = np.zeros(len(full), np.bool_)
-    left = int(full.sum())
-    if left >= LARGEST_DRAW:
-        raise SimgapError(f"random: full has {left} rows; a draw is possible from fewer than {LARGEST_DRAW}")
+    left = _rows_to_draw_from(full)
     for block in _blocks(len(full)):
         rows = np.flatnonzero(full[block])
         left -= len(rows)
-        # Where all rows that are left lie in this block, or none does, their number is no matter of chance.
-        count = int(generator.hypergeometric(len(rows), left, keep)) if len(rows) and left else min(keep, len(rows))
-        result[block.start + generator.choice(rows, count, replace=False)] = True
-        keep -= count
+        drawn = _draw(generator, rows, left, keep)
+        result[block.start + drawn] = True
+        keep -= len(drawn)
+    return result
+
+
+def _rows_to_draw_from(full: NDArray[np.bool_]) -> int:
+    rows = int(full.sum())
+    if rows >= LARGEST_DRAW:
+        raise SimgapError(f"random: full has {rows} rows; a draw is possible from fewer than {LARGEST_DRAW}")
+    return rows
+
+
+def _draw(generator: np.random.Generator, rows: NDArray[np.int64], left: int, keep: int) -> NDArray[np.int64]:
+    """Draw those of a block's `rows` that are among the `keep` to draw from them and the `left` rows of later blocks."""
+    # Where all rows that are left lie in this block, or none does, their number is no matter of chance.
+    count = int(generator.hypergeometric(len(rows), left, keep)) if len(rows) and left else min(keep, len(rows))
+    return generator.choice(rows, count, replace=False)
+
+
+def matched(
+    full: NDArray[np.bool_], kept: NDArray[np.bool_], groups: NDArray[np.int32], seed: int
+) -> NDArray[np.bool_]:
+    """Keep of each group exactly as many rows of full as another split keeps of it, drawn without replacement.
+
+    What `random` does, in each group by itself: a sample stratified by group. Where the other split keeps a whole group,
+    so does this. Memory: the result, a block, and two numbers a group.
+
+    Args:
+        full: the deduplicated pool, bool [pool rows].
+        kept: the rows of full that the other split keeps, bool [pool rows].
+        groups: the group of each row, from 0 on, int32 [pool rows].
+
+    Raises:
+        SimgapError: full has more rows than the numbers for blocks can be drawn for.
+    """
+    generator = np.random.default_rng(seed)
+    result = np.zeros(len(full), np.bool_)
+    _rows_to_draw_from(full)
+    count = int(groups.max(initial=-1)) + 1
+    left, keep = np.zeros((2, count), np.int64)
+    for block in _blocks(len(full)):
+        left += np.bincount(groups[block][full[block]], minlength=count)
+        keep += np.bincount(groups[block][kept[block]], minlength=count)
+    for block in _blocks(len(full)):
+        rows = np.flatnonzero(full[block])
+        of_rows = groups[block][rows]
+        order = np.argsort(of_rows, kind="stable")
+        present, firsts = np.unique(of_rows[order], return_index=True)
+        for group, members in zip(present, np.split(rows[order], firsts[1:]), strict=False):
+            left[group] -= len(members)
+            drawn = _draw(generator, members, int(left[group]), int(keep[group]))
+            result[block.start + drawn] = True
+            keep[group] -= len(drawn)
     return result
 
 

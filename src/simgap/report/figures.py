@@ -1,7 +1,8 @@
 """The report's figures as PNG files, whose bytes depend on the study alone.
 
 Colours are those of Okabe & Ito (Color Universal Design, 2008), which colour-blind readers tell apart; line and marker say
-the same again. A control has the colour of the split that it controls, dashed and hollow.
+the same again. A control has the colour of the split that it controls, dashed and hollow; one of the same composition is
+dotted, with a marker of its own.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from simgap.report.study import BY_SIZE, IMAGENET_LIKE, Study
 BLACK, GREY, LIGHT = "#000000", "#767676", "#D9D9D9"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+# Of controls of the same composition.
+MATCHED_MARKERS = ("<", ">", "p", "h")
 # A line of matplotlib: its name, or where it starts and the lengths of its dashes.
-Line = str | tuple[int, tuple[int, ...]]
+Line = str | tuple[int, tuple[float, ...]]
 LINES: tuple[Line, ...] = ("-", "-.", (0, (4, 1, 1, 1, 1, 1)))
 # Options by name.
 SETTINGS: dict[Any, Any] = {
@@ -95,12 +98,15 @@ def looks(study: Study) -> dict[str, Look]:
         for place, colour in enumerate(COLOURS)
     )
     found = {name: next(free) for name in dict.fromkeys([*study.trained(IMAGENET_LIKE, *BY_SIZE), *study.pruned])}
-    for name in study.trained("full", "random"):
+    of_composition = cycle(MATCHED_MARKERS)
+    for name in study.trained("full", "random", "matched"):
         controls = study.splits[name]["controls"]
         if name == study.full():
             found[name] = Look(BLACK, "-", "o", True)
         elif name == study.reference_alone():
             found[name] = Look(GREY, ":", "X", True)
+        elif controls in found and study.splits[name]["rule"] == "matched":
+            found[name] = Look(found[controls].colour, (0, (1, 1.2)), next(of_composition), False)
         elif controls in found:
             found[name] = Look(found[controls].colour, "--", found[controls].marker, False)
         else:
@@ -164,13 +170,15 @@ def _size(entries: int, height: float = HEIGHT) -> tuple[float, float]:
     return WIDTH, height + LEGEND_LINE * ((entries + 1) // 2)
 
 
-def _legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
+def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
+    """Put the axes' legend below a figure."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
-def _in_percent(axes: Axes, axis: str = "y") -> None:
+def in_percent(axes: Axes, axis: str = "y") -> None:
+    """Write the shares on an axis as per cent."""
     getattr(axes, f"{axis}axis").set_major_formatter(lambda share, _: FORMATS["number"](round(100 * share, 6)))
 
 
@@ -245,7 +253,7 @@ def claim_a(study: Study, styles: dict[str, Look]) -> list[Drawing]:
             value, low, high = _value(study, f"{alone}/{benchmark}/minus_full")
             rows.append((benchmark, [((-value, -high, -low), styles[full], full)]))
         axes = _rows_of_intervals(figure, rows, f"{full} minus {alone}, points of top-1 accuracy", [0])
-        _in_percent(axes, "x")
+        in_percent(axes, "x")
 
     drawings = [
         Drawing(
@@ -267,7 +275,7 @@ def claim_a(study: Study, styles: dict[str, Look]) -> list[Drawing]:
         def shares(figure: Figure) -> None:
             rows = []
             for split, benchmark in defined:
-                names = [name for name in (split, study.control_of(split)) if name]
+                names = [split, *study.controls_of(split)]
                 found = [(_value(study, f"{name}/{benchmark}/gap_explained"), styles[name], name) for name in names]
                 rows.append((f"{benchmark}\n({_marks(study, split, benchmark)})", found))
             axes = _rows_of_intervals(figure, rows, "share of the gap explained, per cent", [0, 1])
@@ -275,17 +283,18 @@ def claim_a(study: Study, styles: dict[str, Look]) -> list[Drawing]:
             values = [figures[0] for _, found in rows for figures, _, _ in found]
             low, high = axes.get_xlim()
             axes.set_xlim(max(low, min(-0.5, *values) - 0.5), min(high, max(1.5, *values) + 0.5))
-            _in_percent(axes, "x")
-            _legend(figure, axes)
+            in_percent(axes, "x")
+            legend(figure, axes)
 
-        entries = 2 * len({split for split, _ in defined})
+        shown = {split: 1 + len(study.controls_of(split)) for split, _ in defined}
+        entries = sum(shown.values())
         drawings.append(
             Drawing(
                 "claim-a", "claim-a",
-                "Claim A: the share of the gap that pruning explains, filled, and the same of the control, hollow. Intervals "
+                "Claim A: the share of the gap that pruning explains, filled, and the same of its controls, hollow. Intervals "
                 "that leave the axes go on beyond them.",
-                "Dots with intervals: share of the gap explained by every imagenet-like split and by its control.",
-                _size(entries, 1.1 + 0.42 * len(defined)), shares,
+                "Dots with intervals: share of the gap explained by every imagenet-like split and by its controls.",
+                _size(entries, 1.1 + 0.42 * len(defined) * max(1, max(shown.values()) / 2)), shares,
             )
         )  # fmt: skip
     return drawings
@@ -321,8 +330,8 @@ def claim_b(study: Study, styles: dict[str, Look], margin: float) -> list[Drawin
             ]
             axes = _rows_of_intervals(figure, rows, f"split minus {full}, points of top-1 accuracy", [0])
             axes.axvspan(-margin, margin, color=LIGHT, zorder=-1, linewidth=0, label="margin of equivalence")
-            _in_percent(axes, "x")
-            _legend(figure, axes, 1)
+            in_percent(axes, "x")
+            legend(figure, axes, 1)
 
         drawings.append(
             Drawing(
@@ -346,8 +355,8 @@ def claim_b(study: Study, styles: dict[str, Look], margin: float) -> list[Drawin
             axes.set(xlabel="pool rows trained on", ylabel="top-1 accuracy, per cent", title=benchmark)
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-            _in_percent(axes)
-            _legend(figure, axes)
+            in_percent(axes)
+            legend(figure, axes)
 
         if len(by_size) > 1:
             drawings.append(
@@ -381,8 +390,8 @@ def similarity(study: Study, styles: dict[str, Look]) -> list[Drawing]:
                 ylabel="queries at or below, per cent",
                 title=benchmark,
             )
-            _in_percent(axes)
-            _legend(figure, axes)
+            in_percent(axes)
+            legend(figure, axes)
 
         drawings.append(
             Drawing(
@@ -419,8 +428,8 @@ def thresholds(study: Study, styles: dict[str, Look]) -> list[Drawing]:
             color=GREY, bbox=BEHIND,
         )  # fmt: skip
         axes.set(xlabel="threshold, cosine", ylabel="rows of full pruned, per cent", ylim=(0, None))
-        _in_percent(axes)
-        _legend(figure, axes)
+        in_percent(axes)
+        legend(figure, axes)
 
     return [
         Drawing(
@@ -495,7 +504,7 @@ def class_shares(study: Study) -> list[Drawing]:
             axes.set_ylim(len(share) - 0.4, -0.6)
             axes.set(xlabel="rows pruned, per cent", title=benchmark, xlim=(0, 1))
             axes.grid(axis="y", visible=False)
-            _in_percent(axes, "x")
+            in_percent(axes, "x")
 
         drawings.append(
             Drawing(
@@ -536,7 +545,7 @@ def neighbourhoods(study: Study, styles: dict[str, Look]) -> list[Drawing]:
             )
             axes.set(xlabel="rank among a query's nearest rows", ylabel="similarity, cosine", title=benchmark)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            _legend(figure, axes, 1)
+            legend(figure, axes, 1)
 
         drawings.append(
             Drawing(
@@ -568,8 +577,8 @@ def leaks(study: Study, styles: dict[str, Look], threshold: float) -> list[Drawi
         axes.set(xlabel="similarity to the nearest pool row, cosine", ylabel="queries at or above, per cent")
         axes.set_xlim(min(lowest, threshold), None)
         axes.set_ylim(0, 0.5)
-        _in_percent(axes)
-        _legend(figure, axes)
+        in_percent(axes)
+        legend(figure, axes)
 
     drawings = [
         Drawing(
@@ -597,8 +606,8 @@ def leaks(study: Study, styles: dict[str, Look], threshold: float) -> list[Drawi
             for benchmark in study.benchmarks
         ]
         axes = _rows_of_intervals(figure, rows, f"top-1 accuracy of {split}, per cent", [])
-        _in_percent(axes, "x")
-        _legend(figure, axes, 1)
+        in_percent(axes, "x")
+        legend(figure, axes, 1)
 
     drawings.append(
         Drawing(
@@ -636,8 +645,8 @@ def by_similarity(study: Study, styles: dict[str, Look]) -> list[Drawing]:
                 ylabel="top-1 accuracy, per cent",
                 title=benchmark,
             )
-            _in_percent(axes)
-            _legend(figure, axes)
+            in_percent(axes)
+            legend(figure, axes)
 
         if rows:
             drawings.append(
@@ -683,9 +692,9 @@ def robustness(study: Study, styles: dict[str, Look]) -> list[Drawing]:
                 ylabel=f"on {benchmark}, per cent",
                 title=benchmark,
             )
-            _in_percent(axes, "x")
-            _in_percent(axes)
-            _legend(figure, axes)
+            in_percent(axes, "x")
+            in_percent(axes)
+            legend(figure, axes)
 
         drawings.append(
             Drawing(
@@ -723,8 +732,8 @@ def few_shot(study: Study, styles: dict[str, Look]) -> list[Drawing]:
             axes.set_xscale("log", base=2)
             axes.set_xticks(shots, [str(count) for count in shots])
             axes.set(xlabel="reference images a class", ylabel="few-shot accuracy, per cent", title=benchmark)
-            _in_percent(axes)
-            _legend(figure, axes)
+            in_percent(axes)
+            legend(figure, axes)
 
         if of_benchmark:
             drawings.append(
@@ -752,7 +761,7 @@ def training(study: Study, styles: dict[str, Look]) -> list[Drawing]:
                     steps[width - 1 :], smooth, linewidth=1, label=None if number else split, **styles[split].of_line()
                 )
         axes.set(xlabel="step", ylabel="contrastive loss, nats")
-        _legend(figure, axes)
+        legend(figure, axes)
 
     return [
         Drawing(

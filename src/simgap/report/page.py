@@ -22,13 +22,13 @@ FIGURES, GALLERIES, TABLES = "figures", "galleries", "tables"
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the table of accuracies: what it shows, and by what it is sorted (accuracy and differences, or None)."""
+    """A cell of the table of accuracies: what it shows, and by what it is sorted (accuracy and differences, or None).
+
+    Differences come with what they are to, and with their verdict.
+    """
 
     accuracy: Markup
-    minus_control: Markup | None
-    minus_full: Markup | None
-    verdict_control: str | None
-    verdict_full: str | None
+    differences: list[tuple[str, Markup, str]]
     used: bool
     sort: dict[str, float]
 
@@ -36,16 +36,20 @@ class Cell:
 def _cell(study: Study, split: str, benchmark: str) -> Cell:
     place = f"{split}/{benchmark}"
 
-    def difference(figure: str) -> Markup | None:
-        key = f"{place}/{figure}"
-        return study.metrics.interval(COMPARE, key, "points") if study.has(key) else None
-
+    differences = [("control", "minus_control", "verdict_control")]
+    differences += [
+        (f"same by {study.splits[control]['parameters']['match']}", f"minus/{control}", f"verdict/{control}")
+        for control in study.controls_of(split)
+        if study.splits[control]["rule"] == "matched"
+    ]
+    differences.append(("full", "minus_full", "verdict_full"))
     return Cell(
         study.metrics.interval(COMPARE, f"{place}/accuracy", "percent"),
-        difference("minus_control"),
-        difference("minus_full"),
-        study.compared.get(f"{place}/verdict_control"),
-        study.compared.get(f"{place}/verdict_full"),
+        [
+            (what, study.metrics.interval(COMPARE, f"{place}/{figure}", "points"), study.compared[f"{place}/{verdict}"])
+            for what, figure, verdict in differences
+            if study.has(f"{place}/{figure}")
+        ],
         study.used(split, benchmark),
         {
             name: study.compared[f"{place}/{name}"]
@@ -56,12 +60,12 @@ def _cell(study: Study, split: str, benchmark: str) -> Cell:
 
 
 def accuracy_table(study: Study) -> list[dict[str, Any]]:
-    """Give the rows of the table of accuracies: split, rule, control, rows and a cell for each benchmark."""
+    """Give the rows of the table of accuracies: split, rule, controls, rows and a cell for each benchmark."""
     return [
         {
             "split": split,
             "rule": study.splits[split]["rule"],
-            "control": study.control_of(split),
+            "controls": study.controls_of(split),
             "kept": study.splits[split]["kept"],
             "rows": study.metrics.number(f"prune/{split}", "kept", "count"),
             "cells": [_cell(study, split, benchmark) for benchmark in study.benchmarks],

@@ -50,18 +50,26 @@ def explained(study: Study, split: str, benchmark: str) -> Markup:
         verdict = "Less than half of the gap is owed to them: most of the robustness stays."
     else:
         verdict = "Whether that is most of the gap is inconclusive."
-    control = study.control_of(split)
-    of_control = Markup("")
-    if control is not None and study.has(f"{control}/{benchmark}/gap_explained"):
-        of_control = Markup("; as many random rows left out ({}) explain {}").format(
-            named(control), _share(study, f"{control}/{benchmark}/gap_explained")
+    of_controls = Markup("").join(
+        Markup("; {} left out ({}) explain {}").format(
+            _rows_of(study, control), named(control), _share(study, f"{control}/{benchmark}/gap_explained")
         )
+        for control in study.controls_of(split)
+        if study.has(f"{control}/{benchmark}/gap_explained")
+    )
     return Markup(
         "Pruning what is closer to {} than the reference is{} ({}) explains {} of the gap between {} and {} on {}{}. {}"
     ).format(
         listed(study.splits[split]["benchmarks"]), _beyond(study, split), named(split), _share(study, key),
-        named(str(study.full())), named(str(study.reference_alone())), _marked(study, split, benchmark), of_control, verdict,
+        named(str(study.full())), named(str(study.reference_alone())), _marked(study, split, benchmark), of_controls, verdict,
     )  # fmt: skip
+
+
+def _rows_of(study: Study, control: str) -> str:
+    """Say in words which rows a control is without."""
+    if study.splits[control]["rule"] == "matched":
+        return f"as many random rows of each {study.splits[control]['parameters']['match']}"
+    return "as many random rows"
 
 
 def _share(study: Study, key: str) -> Markup:
@@ -69,13 +77,19 @@ def _share(study: Study, key: str) -> Markup:
     return Markup("{}% [{}, {}]").format(study.metrics.number(COMPARE, key, "share"), low, high)
 
 
-def against_control(study: Study, split: str) -> Markup | None:
-    """Say on which benchmarks a split differs from as many random rows; None where it has no control."""
-    control = study.control_of(split)
-    if control is None:
-        return None
-    found = _by_verdict(study, split, "verdict_control")
-    return Markup("Against as many random rows ({}), {} is {}.").format(named(control), named(split), found)
+def against_controls(study: Study, split: str) -> list[Markup]:
+    """Say of each control of a split on which benchmarks the split differs from it."""
+    return [
+        Markup("Against {} ({}), {} is {}.").format(
+            _rows_of(study, control),
+            named(control),
+            named(split),
+            _by_verdict(
+                study, split, f"verdict/{control}" if study.splits[control]["rule"] == "matched" else "verdict_control"
+            ),
+        )
+        for control in study.controls_of(split)
+    ]
 
 
 def _by_verdict(study: Study, split: str, figure: str) -> Markup:
@@ -109,8 +123,7 @@ def claim_a(study: Study) -> list[Markup]:
                 "gap of which pruning could explain a share; claim A is inconclusive on {}."
             ).format(listed(undefined), named(full), named(alone), "it" if len(undefined) == 1 else "them")
         )
-    sentences += [sentence for split in splits if (sentence := against_control(study, split)) is not None]
-    return sentences
+    return sentences + [sentence for split in splits for sentence in against_controls(study, split)]
 
 
 def claim_b(study: Study, margin: float) -> list[Markup]:

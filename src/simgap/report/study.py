@@ -99,6 +99,11 @@ class Study:
         """Give the split that the comparison set it against, or None."""
         return self.compared.get(f"{split}/control")
 
+    def controls_of(self, split: str) -> list[str]:
+        """Give that split, and the controls of the same composition that the comparison set this one against."""
+        control, matched = self.control_of(split), self.compared.get(f"{split}/matched_controls")
+        return [*([control] if control else []), *(matched.split(", ") if matched else [])]
+
     def used(self, split: str, benchmark: str) -> bool:
         """Say whether the split's rule used queries of the benchmark."""
         return benchmark in self.splits[split]["benchmarks"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,12 +129,17 @@ def _inputs(*stages: dict[str, Any]) -> dict[str, str]:
     return {dep["path"]: dep["md5"] for dep in deps if "md5" in dep}
 
 
-def _threshold(prune: dict[str, Any], metrics: Path) -> float | None:
-    """Give the threshold that a split depends on: its own, or that of the split whose size it has."""
+def threshold_of(split: str, read: Callable[[str], dict[str, Any]]) -> float | None:
+    """Give the threshold that a split depends on: its own, or that of the split whose size it has.
+
+    Args:
+        read: gives the metrics of a split's rule.
+    """
+    prune = read(split)
     if prune["threshold"] is not None or "size_of" not in prune["parameters"]:
         threshold: float | None = prune["threshold"]
         return threshold
-    return _threshold(read_json(metrics / f"{prune['parameters']['size_of']}.json"), metrics)
+    return threshold_of(prune["parameters"]["size_of"], read)
 
 
 def _model_record(params: Params, metrics: Path, lock: Lock, split: str, seed: int) -> Record:
@@ -146,7 +152,7 @@ def _model_record(params: Params, metrics: Path, lock: Lock, split: str, seed: i
     model = next(out for out in trained["outs"] if not out["path"].endswith(f"{name}.json"))
     if model["md5"] not in _inputs(evaluated).values():
         raise SimgapError(f"{metrics}/evaluate/{name}.json: is of another model than {model['path']}; run `dvc repro`")
-    threshold = _threshold(prune, metrics / "prune")
+    threshold = threshold_of(split, lambda name: read_json(metrics / "prune" / f"{name}.json"))
     of_threshold = {} if threshold is None else {"threshold": json.dumps(threshold)}
     rules = params.prune.rules().get(prune["rule"], {})
     # MLflow's charts would put a run without a threshold somewhere on its axis.

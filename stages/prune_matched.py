@@ -1,0 +1,31 @@
+"""Draw a control of the same composition: of each class or style as many random rows as another split keeps."""
+
+from pathlib import Path
+
+import click
+
+from simgap.embed.store import Embeddings
+from simgap.files import write_json
+from simgap.prune.prune import prune_matched
+from simgap.stage import PATH, Params, stage
+from simgap.truth.marks import groups_of_rows
+
+
+@stage
+@click.option("--full", type=PATH, required=True)
+@click.option("--controlled", type=PATH, required=True)
+@click.option("--pool", type=PATH, required=True)
+@click.option("--embeddings", type=PATH, required=True)
+@click.option("--out", type=PATH, required=True)
+@click.option("--metrics", type=PATH, required=True)
+def main(params: Params, full: Path, controlled: Path, pool: Path, embeddings: Path, out: Path, metrics: Path) -> None:
+    rule = params.prune.matched[out.name]
+    groups = groups_of_rows(pool, Embeddings(embeddings), rule.match)
+    content = prune_matched(
+        full, rule.size_of, controlled, groups, rule.match, rule.seed, params.reference.add_to_pool, out
+    )
+    write_json(metrics, content)
+
+
+if __name__ == "__main__":
+    main()
