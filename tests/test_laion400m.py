@@ -79,11 +79,14 @@ def test_its_graph_resolves_without_data(tmp_path: Path) -> None:
     found = run(folder, "dvc", "stage", "list", "--name-only").split()
     raw = content()
     splits = [f"{rule}@{name}" for rule, names in raw["prune"].items() for name in names]
-    expected = {"embedder", "deduplicate", "compare", "embed@pool", "embed@reference", "profile-full@full"}
+    expected = {"manifest@laion400m", "embedder", "deduplicate", "leaks", "compare", "galleries", "report"}
+    expected |= {"embed@pool", "embed@reference", "profile-full@full"}
     expected |= {f"{stage}@{name}" for stage in ("embed-benchmark", "similarity") for name in BENCHMARKS}
     expected |= {f"{stage}-{split}" for stage in ("prune", "profile") for split in splits}
     expected |= {f"{stage}@{run}-0" for stage in ("train", "evaluate") for run in raw["runs"]}
     assert sorted(found) == sorted(expected)
-    lines = run(folder, "dvc", "dag", "--dot", "compare").splitlines()
+    lines = run(folder, "dvc", "dag", "--dot", "report").splitlines()
     assert any('"evaluate@full-0" -> "compare"' in line for line in lines)
     assert any('"embedder" -> "embed@pool"' in line for line in lines)
+    for stage in ("embed@pool", "train@full-0", "galleries"):
+        assert any(f'"manifest@laion400m" -> "{stage}"' in line for line in lines)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from simgap.data.shards import Accounting, Sample
+from simgap.data.shards import Accounting, Sample, Shard
 from simgap.errors import SimgapError
 
 
-def check_label(sample: Sample, classes: int, shard: Path) -> None:
+def check_label(sample: Sample, classes: int, shard: Shard) -> None:
     """Refuse a label outside the class list as its sample is read, not after all images were embedded.
 
     Raises:
@@ -18,7 +16,7 @@ def check_label(sample: Sample, classes: int, shard: Path) -> None:
         raise SimgapError(f"{shard}: label {sample.label} is outside the class list of {classes} names")
 
 
-def check_limit(limit: float, accounting: Accounting, rows: int, shards: tuple[Path, ...]) -> None:
+def check_limit(limit: float, accounting: Accounting, rows: int, shards: tuple[Shard, ...]) -> None:
     """Refuse a set of which too little could be embedded.
 
     Args:

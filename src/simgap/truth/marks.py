@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simgap.data.shards import Accounting, read_json_members, shard_paths
+from simgap.data.shards import Accounting, find_shards, read_json_members
 from simgap.errors import SimgapError
 
 
@@ -47,13 +47,13 @@ def read_marks(pool: Path) -> dict[tuple[str, str], Mark]:
         SimgapError: a sample's json has neither.
     """
     marks = {}
-    for path in shard_paths(pool):
-        for key, text in read_json_members(path, Accounting()):
+    for shard in find_shards(pool):
+        for key, text in read_json_members(shard, Accounting()):
             try:
                 content = json.loads(text)
-                marks[path.name, key] = _toy(content) if "planted" in content else _pacs(content)
+                marks[shard.name, key] = _toy(content) if "planted" in content else _pacs(content)
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise SimgapError(
-                    f"{path}: {key}.json has no marks that can be read; leave ground_truth empty for pools without them"
+                    f"{shard}: {key}.json has no marks that can be read; leave ground_truth empty for pools without them"
                 ) from None
     return marks
