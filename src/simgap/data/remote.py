@@ -127,7 +127,8 @@ class _Stream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        count = min(len(view), max(0, self._shard.size - self._position))
+        # Not over a block's end: what was read of one is not asked for again because the next one fails.
+        count = min(len(view), max(0, self._shard.size - self._position), BLOCK - self._position % BLOCK)
         if count:
             view[:count] = _persistently(self._shard.address, lambda: self._read(count))
             self._position += count
