@@ -182,6 +182,14 @@ def test_giving_up_names_the_shard_and_writes_nothing(listed, network, model_fol
     assert [path.name for path in (tmp_path / "r" / "scratch").iterdir()] == ["part_0000"]
 
 
+def test_every_block_is_asked_for_once(listed: Path, network: Proxy) -> None:
+    for shard in find_shards(listed)[:2]:
+        before = network.requests
+        assert len(list(read_shard(shard, Accounting(), caption=True, label=False))) == 11
+        # And one for size and etag.
+        assert network.requests - before == 1 + -(-shard.size // remote.BLOCK)
+
+
 def test_an_outage_that_passes(listed: Path, local: Path, network: Proxy) -> None:
     shard = find_shards(listed)[0]
     with stream(shard) as found:

@@ -7,6 +7,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import pytest
@@ -29,6 +30,7 @@ class Flaky(MemoryFileSystem):
     protocol = "flaky"
     plan: Iterator[Exception | str | None] = iter(())
     opened = 0
+    asked: ClassVar[list[tuple[int, int]]] = []
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -40,6 +42,7 @@ class Flaky(MemoryFileSystem):
         class File(io.BytesIO):
             def read(self, size: int | None = -1) -> bytes:
                 fault = next(Flaky.plan, None)
+                Flaky.asked.append((self.tell(), size or 0))
                 if isinstance(fault, Exception):
                     raise fault
                 found = super().read(size)
@@ -199,6 +202,19 @@ def test_every_byte_comes_once_whatever_fails(faults: list, steps: list[tuple[in
                 assert found.tell() == oracle.tell()
             assert found.seek(-5, io.SEEK_END) == len(content) - 5
             assert found.read() == content[-5:]
+
+
+def test_no_read_goes_over_the_end_of_a_block(memory, monkeypatch) -> None:
+    """Else what was read of one block would be lost where the next one fails."""
+    monkeypatch.setattr(remote, "BLOCK", 100)
+    monkeypatch.setattr(remote, "BUFFER", 70)
+    monkeypatch.setattr(Flaky, "asked", [])
+    memory("/bytes/a.tar", bytes(1234))
+    with stream(list_shards("flaky://bytes")[0]) as found:
+        found.seek(30)
+        assert len(found.read()) == 1204
+    assert sum(size for _, size in Flaky.asked) == 1204
+    assert all(start // 100 == (start + size - 1) // 100 for start, size in Flaky.asked)
 
 
 def test_samples_come_once_whatever_fails(memory, tmp_path: Path, monkeypatch) -> None:
