@@ -22,7 +22,7 @@ from perf.machine import AnonymousMemory, report
 from perf.prune import map_columns, write_columns
 from perf.similarity import draw
 from perf.store import part_sizes, write_embeddings
-from simgap.data.shards import shard_paths
+from simgap.data.shards import find_shards
 from simgap.deduplicate.deduplicate import deduplicate
 from simgap.deduplicate.parameters import DeduplicateParameters
 from simgap.embed.embed import embed
@@ -88,7 +88,7 @@ def write_inputs(folder: Path, rows: int, sizes: Sizes) -> None:
 
 
 def _embedding(folder: Path, rows: int, sizes: Sizes) -> Work:
-    shards = tuple(shard_paths(folder / "shards"))
+    shards = tuple(find_shards(folder / "shards"))
     parameters = EmbedParameters(batch_size=100, precision="fp32", decoders=1, shards_per_part=2, drop_limit=0.0)
     (folder / "embedded").mkdir()
     out, scratch = folder / "embedded" / "out", folder / "embedded" / "scratch"

@@ -16,7 +16,7 @@ from perf import environment
 from perf.evaluate import make_model
 from perf.machine import report
 from perf.timing import clocked, interleaved
-from simgap.data.shards import shard_paths
+from simgap.data.shards import find_shards
 from simgap.stage import reports_errors
 from simgap.train.data import TrainingShard, readable_shards
 from simgap.train.parameters import TrainParameters
@@ -62,7 +62,7 @@ def open_clip_program(
     Raises:
         SimgapError: it fails.
     """
-    names = [path.name for path in shard_paths(pool)]
+    names = [path.name for path in find_shards(pool)]
     command = [str(python), "-m", "open_clip_train.main", "--dataset-type", "webdataset", "--device", "cpu"]
     command += ["--train-data", f"{pool.resolve()}/{{{names[0][:-4]}..{names[-1][:-4]}}}.tar"]
     command += ["--train-num-samples", str(samples), "--model", f"local-dir:{model.resolve()}", "--precision", "fp32"]

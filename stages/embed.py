@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from simgap.data.benchmarks import load_benchmark, read_lines
-from simgap.data.shards import shard_paths
+from simgap.data.shards import Shard, find_shards
 from simgap.embed.embed import embed
 from simgap.embed.imported import VECTORS, import_embeddings
 from simgap.embed.model import load, read_dim
@@ -30,11 +30,12 @@ def main(params: Params, kind: str, data: Path, embedder: Path, out: Path, metri
         write_json(metrics, accounting)
         return rates
     classes: int | None = None
+    shards: tuple[Shard, ...]
     if kind == "benchmark":
         benchmark = load_benchmark(data)
         shards, classes = benchmark.shards, len(benchmark.classnames)
     else:
-        shards = tuple(shard_paths(data))
+        shards = tuple(find_shards(data))
         if kind == "reference":
             classes = len(read_lines(Path(params.reference.classnames), "one class name a line"))
     embedder_hash = sha256_of(embedder)

@@ -33,6 +33,18 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
     "no digits of a shard": (lambda c: c["pool"].update(shard_digits=0), ("pool.shard_digits", "0", "at least 1")),
     "who works": (lambda c: c["parts"].update(run_by="dask"), ("parts.run_by", "'dask'", "local, ray")),
     "where they work": (lambda c: c["parts"].update(address="head"), ("parts.address", "'head'", "HOST:PORT")),
+    "a world of two kinds": (
+        lambda c: c.update(manifest={"toy": {"address": "s3://b/x"}}),
+        ("manifest.toy", "draw", "data/worlds/toy"),
+    ),
+    "no address": (
+        lambda c: c.update(manifest={"laion": {"address": "/data/pool"}}),
+        ("manifest.laion.address", "'/data/pool'", "s3://"),
+    ),
+    "credentials in an address": (
+        lambda c: c.update(manifest={"laion": {"address": "s3://key:secret@b/pool"}}),
+        ("manifest.laion.address", "without credentials"),
+    ),
     "misspelt": (lambda c: c.update(treshold=0.1), ("treshold", "'threshold'")),
     "misspelt below": (lambda c: c["train"].update(bach_size=1), ("train.bach_size", "'batch_size'")),
     "text for a number": (lambda c: c["train"].update(batch_size="64"), ("train.batch_size", "'64'")),

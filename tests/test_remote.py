@@ -5,21 +5,19 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import pytest
 import yaml
+from object_stores import CREDENTIALS, object_store
 from studies import ENVIRONMENT, commit, miniature, repository, run, stages_run
 
 pytestmark = pytest.mark.slow
 
 BUCKET = "studies"
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key-of-the-test", "AWS_SECRET_ACCESS_KEY": "secret-of-the-test"}
 # Stages enough for shards, a model, embeddings and a split.
 STAGES = ("draw", "embedder", "embed", "deduplicate")
 
@@ -27,33 +25,8 @@ STAGES = ("draw", "embedder", "embed", "deduplicate")
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a running S3 server with one bucket."""
-    log = tmp_path_factory.mktemp("server") / "log"
-    command = [sys.executable, "-u", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    with (
-        log.open("w") as stream,
-        subprocess.Popen(command, stdout=stream, stderr=subprocess.PIPE, text=True) as process,
-    ):
-        try:
-            assert process.stderr is not None
-            lines = []
-            for line in process.stderr:
-                lines.append(line)
-                if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-                    break
-            else:
-                pytest.fail("the server did not start:\n" + "".join(lines))
-            # What it goes on to say is not kept, and must not fill the pipe.
-            drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
-            client = botocore.session.get_session().create_client(
-                "s3", endpoint_url=found[0], region_name="us-east-1",
-                aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-                aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-            )  # fmt: skip
-            client.create_bucket(Bucket=BUCKET)
-            yield found[0]
-        finally:
-            process.terminate()
-    drain.wait()
+    with object_store(BUCKET, tmp_path_factory.mktemp("server") / "log") as address:
+        yield address
 
 
 def tiny(content: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from simgap.train.parameters import TrainParameters
 from simgap.truth.parameters import GroundTruthParameters
 
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
+ADDRESS = re.compile(r"[a-z][a-z0-9]*://[^\s@:?]+")
 NEEDS_LICENCE = {"objectnet": "ObjectNet's licence forbids using it to tune a model"}
 
 
@@ -40,11 +42,18 @@ class CopyParameters:
 
 
 @dataclass(frozen=True)
+class ManifestParameters:
+    """Shards that stay where they lie: the address above them, any of fsspec's, as s3://BUCKET/FOLDER."""
+
+    address: str
+
+
+@dataclass(frozen=True)
 class PoolParameters:
     """The pool.
 
     Attributes:
-        path: folder of its shards.
+        path: folder of its shards, or of their manifest.
         embed: what its embeddings are made from: the shards again, or a folder of embeddings to import.
         shard_digits: of imported keys, how many leading digits are the shard's number; None where none are.
     """
@@ -143,6 +152,7 @@ class Params:
     threshold: float
     draw: dict[str, DrawParameters]
     copy: dict[str, CopyParameters]
+    manifest: dict[str, ManifestParameters]
     pool: PoolParameters
     reference: ReferenceParameters
     benchmarks: BenchmarksParameters
@@ -207,12 +217,26 @@ def _known_keys(schema: Any, location: tuple[Any, ...]) -> list[str]:
 
 
 def _check_names(params: Params, where: str) -> None:
-    for place, names in (("draw", params.draw), ("copy", params.copy), ("benchmarks.names", params.benchmarks.names)):
+    worlds: dict[str, dict[str, Any]] = {
+        "draw": {**params.draw},
+        "copy": {**params.copy},
+        "manifest": {**params.manifest},
+    }
+    for place, names in {**worlds, "benchmarks.names": params.benchmarks.names}.items():
         for name in names:
             if not NAME.fullmatch(name) or name in ("pool", "reference"):
                 raise SimgapError(f"{where}: {place}: {name!r} is no name; it should match {NAME.pattern}")
-    for name in set(params.draw) & set(params.copy):
-        raise SimgapError(f"{where}: copy.{name}: the name is also used by draw; both would write data/worlds/{name}")
+    for (first, names), (second, others) in itertools.combinations(worlds.items(), 2):
+        for name in names.keys() & others.keys():
+            raise SimgapError(
+                f"{where}: {second}.{name}: the name is also used by {first}; both would write data/worlds/{name}"
+            )
+    for name, manifest in params.manifest.items():
+        if not ADDRESS.fullmatch(manifest.address):
+            raise SimgapError(
+                f"{where}: manifest.{name}.address: {manifest.address!r} should be an address as s3://BUCKET/FOLDER, "
+                "without credentials, which belong into the environment"
+            )
 
 
 def _check_models(params: Params, where: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import click
 from filelock import FileLock
 
+from simgap.data.manifest import MANIFEST
 from simgap.errors import SimgapError
 from simgap.files import remove, sha256_of
 from simgap.params import Params, load_params
@@ -82,10 +83,17 @@ def scratch(stage_name: str, identity: dict[str, Any], *, owned: bool = True) ->
         remove(folder)
 
 
-def state_of(folder: Path) -> list[tuple[str, int, int]]:
-    """Name, size and modification time of a folder's files: what a scratch folder's identity holds of its inputs."""
+def state_of(folder: Path) -> list[tuple[str, int, int | str]]:
+    """Name, size and modification time of a folder's files: what a scratch folder's identity holds of its inputs.
+
+    Of a manifest its hash instead of a time: listed anew and found the same, it stands for the same shards.
+    """
     return [
-        (file.relative_to(folder).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
+        (
+            file.relative_to(folder).as_posix(),
+            file.stat().st_size,
+            sha256_of(file) if file.name == MANIFEST else file.stat().st_mtime_ns,
+        )
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     ]

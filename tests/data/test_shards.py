@@ -9,7 +9,7 @@ from PIL import Image
 
 from simgap.data import shards as module
 from simgap.data.images import BrokenImage, decode
-from simgap.data.shards import Accounting, read_json_members, read_samples, read_shard, shard_paths
+from simgap.data.shards import Accounting, find_shards, read_json_members, read_samples, read_shard
 from simgap.errors import SimgapError
 
 
@@ -139,9 +139,9 @@ def test_all_members_of_a_sample(tmp_path: Path, monkeypatch) -> None:
 
 def test_a_folder_without_shards(tmp_path: Path) -> None:
     with pytest.raises(SimgapError, match="no such folder"):
-        shard_paths(tmp_path / "nowhere")
+        find_shards(tmp_path / "nowhere")
     with pytest.raises(SimgapError, match=r"holds no \.tar"):
-        shard_paths(tmp_path)
+        find_shards(tmp_path)
 
 
 def test_images() -> None:

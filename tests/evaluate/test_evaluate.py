@@ -15,7 +15,7 @@ from sklearn.metrics import balanced_accuracy_score, classification_report
 
 from simgap.data.benchmarks import Benchmark, load_benchmark
 from simgap.data.images import BrokenImage, decode
-from simgap.data.shards import Accounting, read_shard, shard_paths
+from simgap.data.shards import Accounting, find_shards, read_shard
 from simgap.embed.model import load
 from simgap.errors import SimgapError
 from simgap.evaluate.accuracy import class_table, mean_per_class_recall, ranking
@@ -40,7 +40,7 @@ def embedded(store):
     def embed(reference: Path) -> Path:
         samples = [
             sample
-            for path in shard_paths(reference)
+            for path in find_shards(reference)
             for sample in read_shard(path, Accounting(), caption=False, label=True)
             if _readable(sample.image)
         ]

@@ -248,7 +248,7 @@ def test_a_stopped_subset_goes_on_and_ends_with_the_same_bytes(study) -> None:
     with pytest.MonkeyPatch.context() as patch:
         read = interrupt_after(patch, subset, "_uids_of", 1000)
         study.export("datacomp", "few", "out.npy")
-    assert [run.path.name for run in read] == ["00002.tar"]
+    assert [run.shard.name for run in read] == ["00002.tar"]
     assert Path("out.npy").read_bytes() == Path("whole.npy").read_bytes()
     assert not list(study.folder.glob(".*"))
 

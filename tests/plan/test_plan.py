@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simgap.cli import main
+from simgap.data.manifest import RemoteShard, write_manifest
 from simgap.errors import SimgapError
 from simgap.files import sha256_of
 from simgap.params import Params, load_params
@@ -132,6 +133,12 @@ def test_sizes_are_counted_where_data_and_metrics_are(tmp_path: Path) -> None:
     assert planner.kept("sketch-pruned") == planner.kept("sketch-pruned-matched") == 456
     assert planner.kept("dissimilar-quarter") == 225
     assert planner.kept("imagenet") == 0
+
+    for path in pool.iterdir():
+        path.unlink()
+    write_manifest([RemoteShard(f"s3://b/{number}.tar", 7_000, "e") for number in range(5)], pool)
+    remote = gather(params, Given(), tmp_path)
+    assert (remote.shards, remote.sample_bytes) == (5, 35.0)
 
     said = gather(params, Given(samples=5000, full_share=0.2, queries={"val": 9}), tmp_path)
     assert (said.samples, said.rows, said.full, said.queries["val"], said.kept) == (5000, 5000, 1000, 9, {})

@@ -13,7 +13,7 @@ from conftest import MODEL_CONFIG, REPOSITORY, write_benchmark, write_pool
 from studies import ENVIRONMENT, call, put_params
 
 STAGES = sorted(path.stem for path in (REPOSITORY / "stages").glob("*.py") if path.stem != "__init__")
-LIGHT = [name for name in STAGES if name.startswith("prune") or name in ("copy", "profile", "similarity")]
+LIGHT = [name for name in STAGES if name.startswith("prune") or name in ("copy", "manifest", "profile", "similarity")]
 
 
 def options_of(stage: str) -> list[str]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from simgap.data.benchmarks import load_benchmark
 from simgap.data.images import BrokenImage, decode
-from simgap.data.shards import Accounting, read_json_members, read_shard, shard_paths
+from simgap.data.shards import Accounting, find_shards, read_json_members, read_shard
 from simgap.files import sha256_of
 from simgap.toy.objects import KINDS
 from simgap.toy.parameters import DrawParameters
@@ -28,11 +28,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
 def test_it_has_the_layout_of_real_data(world) -> None:
     folder, metrics = world
     pool = [
-        s for path in shard_paths(folder / "pool") for s in read_shard(path, Accounting(), caption=True, label=False)
+        s for path in find_shards(folder / "pool") for s in read_shard(path, Accounting(), caption=True, label=False)
     ]
     reference = [
         s
-        for path in shard_paths(folder / "reference")
+        for path in find_shards(folder / "reference")
         for s in read_shard(path, Accounting(), caption=True, label=True)
     ]
     assert len(pool) == 520
@@ -73,7 +73,7 @@ def _pixels(image: bytes) -> np.ndarray:
 def test_planted_rows_repeat_what_their_marks_say(world) -> None:
     folder, metrics = world
     images, marks = {}, {}
-    for path in shard_paths(folder / "pool"):
+    for path in find_shards(folder / "pool"):
         for sample in read_shard(path, Accounting(), caption=True, label=False):
             images[sample.key] = sample.image
         for key, text in read_json_members(path, Accounting()):
@@ -108,7 +108,7 @@ def test_nothing_planted_repeats_something_planted() -> None:
 def test_broken_images_are_as_many_as_asked(world) -> None:
     folder, metrics = world
     broken = 0
-    for path in shard_paths(folder / "pool"):
+    for path in find_shards(folder / "pool"):
         for sample in read_shard(path, Accounting(), caption=True, label=False):
             try:
                 decode(sample.image)

@@ -11,13 +11,15 @@ import pytest
 import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from stores import SPLITS, begin_study, runs_in, track_at_once, track_here, write_report, write_study
+from stores import REPOSITORY, SPLITS, begin_study, runs_in, track_at_once, track_here, write_report, write_study
 
 from simgap.errors import SimgapError
 from simgap.files import sha256_of
+from simgap.params import load_params
 from simgap.tracking.rates import write_rates
 from simgap.tracking.records import MODELS, STUDIES, flatten
 from simgap.tracking.track import ARTIFACTS, IDENTITY, REQUEST_LIMIT, store
+from simgap.tracking.view import colours
 
 
 @pytest.fixture
@@ -155,6 +157,12 @@ def test_a_split_has_one_colour_and_its_control_a_paler_one_and_a_reader_s_choic
     MlflowClient(tracking_uri=store()).set_tag(by_name()["full seed=0"].info.run_id, "mlflow.runColor", "#ff0000")
     assert track_here() == (0, 4, 0, [])
     assert by_name()["full seed=0"].data.tags["mlflow.runColor"] == "#ff0000"
+
+
+def test_two_controls_of_one_split_have_two_pale_colours() -> None:
+    found = colours(load_params(REPOSITORY / "presets" / "toy.yaml"))
+    assert len(set(found.values())) == len(found)
+    assert {"sketch-pruned", "sketch-pruned-control", "sketch-pruned-matched"} < set(found)
 
 
 def test_parameters_have_the_names_and_values_of_the_params_file() -> None:

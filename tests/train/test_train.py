@@ -129,7 +129,7 @@ def test_a_checkpoint_that_changed_on_the_disk_is_refused(config, shards, tmp_pa
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_shard_that_lost_samples_since_it_was_embedded(config, shards, tmp_path, workers: int) -> None:
-    path = shards[1].path
+    path = shards[1].shard
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(SimgapError, match=r"00001\.tar: gave \d of the 7 samples that the split keeps") as caught:
         run(parameters(config, workers=workers), shards, tmp_path / "a")
@@ -138,7 +138,7 @@ def test_a_shard_that_lost_samples_since_it_was_embedded(config, shards, tmp_pat
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_broke_since_it_was_embedded(config, shards, tmp_path, workers: int) -> None:
-    path = shards[1].path
+    path = shards[1].shard
     with tarfile.open(path) as tar:
         member = next(member for member in tar if not member.name.endswith((".txt", ".json")))
         content = bytearray(path.read_bytes())
@@ -390,7 +390,7 @@ def test_every_epoch_has_every_kept_sample_once_in_a_new_order(tmp_path: Path, b
     keep = np.ones(21, bool)
     keep[[0, 8, 9, 14, 15, 16, 17, 18, 19, 20]] = False
     shards = kept_shards(pool, [(0, rows[:10]), (10, rows[10:])], keep)
-    assert [shard.path.name for shard in shards] == ["00000.tar", "00001.tar"]
+    assert [shard.shard.name for shard in shards] == ["00000.tar", "00001.tar"]
     tokens = texts(stream(shards, buffer, micro_batch=1), 33)
     expected = sorted((0, index, 0, shard) for shard in range(2) for index in range(7) if keep[shard * 7 + index])
     epochs = [tokens[start : start + 11] for start in (0, 11, 22)]
@@ -454,7 +454,7 @@ def test_the_epochs_before_a_start_are_not_read(monkeypatch) -> None:
     shards = [Drawn(Path(f"{number:05d}.tar"), pa.array(map(str, range(4))), None) for number in range(3)]
     read = []
     monkeypatch.setattr(
-        Drawn, "samples", lambda self: read.append(self.path) or iter([(self.path, k) for k in range(4)])
+        Drawn, "samples", lambda self: read.append(self.shard) or iter([(self.shard, k) for k in range(4)])
     )
     next(Reader(shards, 0, 0, 2).stream(12 * 1000))
     assert len(read) == 1
@@ -464,15 +464,15 @@ class Drawn(TrainingShard):
     """A shard whose samples are its name and their keys."""
 
     def samples(self):
-        return ((self.path.name, key) for key in self.keys.to_pylist())
+        return ((self.shard.name, key) for key in self.keys.to_pylist())
 
 
 @given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=20), readers=st.integers(1, 8))
 def test_shards_are_dealt_in_about_equal_shares(sizes: list[int], readers: int) -> None:
     shards = [Drawn(Path(f"{number:05d}.tar"), pa.array(["x"] * size), None) for number, size in enumerate(sizes)]
     hands = deal(shards, readers)
-    assert sorted(shard.path for hand in hands for shard in hand) == [shard.path for shard in shards]
-    assert all([shard.path for shard in hand] == sorted(shard.path for shard in hand) for hand in hands)
+    assert sorted(shard.shard for hand in hands for shard in hand) == [shard.shard for shard in shards]
+    assert all([shard.shard for shard in hand] == sorted(shard.shard for shard in hand) for hand in hands)
     assert len(hands) == min(readers, len(shards))
     held = [sum(len(shard.keys) for shard in hand) for hand in hands]
     # No better than the mean or the largest shard can be, and two where there are more shards than readers.

@@ -8,15 +8,19 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import webdataset
 
+from simgap.data.manifest import MANIFEST, RemoteShard, read_manifest
 from simgap.errors import SimgapError
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 MAXIMUM_MEMBER_BYTES = 64_000_000
+CHUNK = 2**20
 MAXIMUM_CAPTION_CHARACTERS = 10_000
+
+Shard = Path | RemoteShard
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Sample:
     label: int | None
 
 
-def check_label(sample: Sample, classes: int, shard: Path) -> None:
+def check_label(sample: Sample, classes: int, shard: Shard) -> None:
     """Refuse a label outside the class list as its sample is read, not after all images were worked on.
 
     Raises:
@@ -40,15 +44,19 @@ def check_label(sample: Sample, classes: int, shard: Path) -> None:
         raise SimgapError(f"{shard}: {sample.key}: label {sample.label} is outside the class list of {classes} names")
 
 
-def shard_paths(folder: Path) -> list[Path]:
-    """Give the tars of a folder in the order of their names.
+def find_shards(folder: Path) -> list[Shard]:
+    """Give the tars of a folder, or those that the manifest in it lists, in the order of their names.
 
     Raises:
-        SimgapError: the folder is missing or holds no tar.
+        SimgapError: the folder is missing, holds neither tars nor a manifest, or both.
     """
     if not folder.is_dir():
         raise SimgapError(f"{folder}: no such folder; it should hold webdataset shards (00000.tar, ...)")
-    paths = sorted(folder.glob("*.tar"))
+    paths: list[Shard] = sorted(folder.glob("*.tar"))
+    if (folder / MANIFEST).is_file():
+        if paths:
+            raise SimgapError(f"{folder}: holds {MANIFEST} and {len(paths)} tars; it should hold one or the other")
+        return list(read_manifest(folder / MANIFEST))
     if not paths:
         raise SimgapError(f"{folder}: holds no .tar; it should hold webdataset shards (00000.tar, ...)")
     return paths
@@ -81,22 +89,27 @@ class Accounting:
         return {"read": self.read, "kept": kept, **reasons, **damaged}
 
 
-def _ends_well(path: Path, offset: int) -> bool:
+def _ends_well(stream: BinaryIO, offset: int) -> bool:
     """Say whether nothing but a tar's end mark and padding stands from `offset` on."""
-    with path.open("rb") as stream:
-        stream.seek(offset)
-        rest = stream.read()
-    return len(rest) >= tarfile.BLOCKSIZE and not rest.strip(b"\0")
+    length = 0
+    stream.seek(offset)
+    while rest := stream.read(CHUNK):
+        if rest.strip(b"\0"):
+            return False
+        length += len(rest)
+    return length >= tarfile.BLOCKSIZE
 
 
-def _members(path: Path, accounting: Accounting, only: str | None = None) -> Iterator[tuple[str, str, bytes | None]]:
+def _members(shard: Shard, accounting: Accounting, only: str | None = None) -> Iterator[tuple[str, str, bytes | None]]:
     """Yield (key, suffix, bytes) of every regular member, None for one that is too large; count a damaged tar.
 
+    A remote shard that cannot be read is not counted as damaged: what it raises passes through.
+
     Args:
-        only: the suffix of the members that are read; others are skipped on disk.
+        only: the suffix of the members that are read; others are skipped.
     """
     try:
-        with tarfile.open(path, mode="r:") as tar:
+        with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 folder, slash, name = member.name.removeprefix("./").rpartition("/")
                 key, _, suffix = name.partition(".")
@@ -105,16 +118,16 @@ def _members(path: Path, accounting: Accounting, only: str | None = None) -> Ite
                 stream = tar.extractfile(member) if member.size <= MAXIMUM_MEMBER_BYTES else None
                 yield f"{folder}{slash}{key}", suffix.lower(), stream.read() if stream else None
             # tarfile takes a corrupt header for the end.
-            accounting.damaged_shards += not _ends_well(path, tar.offset)
+            accounting.damaged_shards += not _ends_well(file, tar.offset)
     except (tarfile.TarError, OSError, EOFError):
         accounting.damaged_shards += 1
 
 
-def _grouped(path: Path, accounting: Accounting) -> Iterator[dict[str, Any]]:
+def _grouped(shard: Shard, accounting: Accounting) -> Iterator[dict[str, Any]]:
     """Group adjacent members of one key with webdataset's own rule; of two members of one name the first counts."""
     files = (
-        {"fname": f"{key}.{suffix}", "data": data, "__url__": str(path)}
-        for key, suffix, data in _members(path, accounting)
+        {"fname": f"{key}.{suffix}", "data": data, "__url__": str(shard)}
+        for key, suffix, data in _members(shard, accounting)
     )
     yield from webdataset.tariterators.group_by_keys(files, handler=lambda _: True)
 
@@ -129,15 +142,15 @@ def _is_text(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def read_json_members(path: Path, accounting: Accounting) -> Iterator[tuple[str, bytes]]:
+def read_json_members(shard: Shard, accounting: Accounting) -> Iterator[tuple[str, bytes]]:
     """Stream (key, bytes) of the `KEY.json` members of a shard."""
-    yield from ((key, data) for key, _, data in _members(path, accounting, only="json") if data is not None)
+    yield from ((key, data) for key, _, data in _members(shard, accounting, only="json") if data is not None)
 
 
-def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+def read_samples(shard: Shard) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Stream (key, all members by suffix) of the samples that `read_shard` would give if nothing were asked of them."""
     seen: set[str] = set()
-    for sample in _grouped(path, Accounting()):
+    for sample in _grouped(shard, Accounting()):
         key = sample["__key__"]
         if _is_text(key) and key not in seen and None not in sample.values():
             yield key, {suffix: data for suffix, data in sample.items() if suffix not in ("__key__", "__url__")}
@@ -152,7 +165,7 @@ def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, io.BytesIO(content))
 
 
-def read_shard(path: Path, accounting: Accounting, *, caption: bool, label: bool) -> Iterator[Sample]:
+def read_shard(shard: Shard, accounting: Accounting, *, caption: bool, label: bool) -> Iterator[Sample]:
     """Stream the samples of a shard in the order of the tar.
 
     A sample lacks nothing that was asked for: one without image, caption or label is dropped under its reason
@@ -161,7 +174,7 @@ def read_shard(path: Path, accounting: Accounting, *, caption: bool, label: bool
     member's whole name up to the first dot of its last part; nothing is decoded and no member becomes a path.
     """
     seen: set[str] = set()
-    for sample in _grouped(path, accounting):
+    for sample in _grouped(shard, accounting):
         accounting.read += 1
         key = sample["__key__"]
         images = [sample[suffix] for suffix in IMAGE_SUFFIXES if suffix in sample]
@@ -180,5 +193,5 @@ def read_shard(path: Path, accounting: Accounting, *, caption: bool, label: bool
         elif label and index is None:
             accounting.dropped["no_label"] += 1
         else:
-            yield Sample(path.name, key, images[0], text[:MAXIMUM_CAPTION_CHARACTERS] if text else None, index)
+            yield Sample(shard.name, key, images[0], text[:MAXIMUM_CAPTION_CHARACTERS] if text else None, index)
         seen.add(key)

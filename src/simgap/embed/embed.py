@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from simgap.batches import batched
-from simgap.data.shards import Accounting, Sample, check_label, read_shard
+from simgap.data.shards import Accounting, Sample, Shard, check_label, read_shard
 from simgap.embed.decode import decoded
 from simgap.embed.encode import check_precision, encode
 from simgap.embed.model import Model
@@ -40,7 +40,7 @@ def unit_norm(vectors: NDArray[np.float32], dropped: Counter[str]) -> tuple[NDAr
 
 
 def _embed_part(
-    parameters: EmbedParameters, model: Model, shards: tuple[Path, ...], classes: int | None, captioned: bool
+    parameters: EmbedParameters, model: Model, shards: tuple[Shard, ...], classes: int | None, captioned: bool
 ) -> tuple[NDArray[np.float16], list[Sample], Accounting]:
     accounting = Accounting()
     vectors = [np.empty((0, model.dim), np.float16)]
@@ -82,7 +82,7 @@ class _Parts:
 
     parameters: EmbedParameters
     load_model: Callable[[], Model]
-    groups: Sequence[tuple[Path, ...]]
+    groups: Sequence[tuple[Shard, ...]]
     classes: int | None
     captioned: bool
     scratch: Path
@@ -104,7 +104,7 @@ class _Parts:
         model, shards = self.model, self.groups[number]
         for shard in shards:
             # On a machine that does not see it, it would count as damaged.
-            if not shard.exists():
+            if isinstance(shard, Path) and not shard.exists():
                 raise SimgapError(f"{shard}: no such file")
         vectors, kept, accounting = _embed_part(self.parameters, model, shards, self.classes, self.captioned)
         write_part(out, vectors, _metadata(kept, self.classes is not None, self.captioned), accounting)
@@ -115,7 +115,7 @@ def embed(
     parameters: EmbedParameters,
     load_model: Callable[[], Model],
     embedder: str,
-    shards: tuple[Path, ...],
+    shards: tuple[Shard, ...],
     out: Path,
     scratch: Path,
     *,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from simgap.data.shards import Accounting
+from simgap.data.shards import Accounting, Shard
 from simgap.errors import SimgapError
 
 
-def check_limit(limit: float, accounting: Accounting, rows: int, shards: tuple[Path, ...]) -> None:
+def check_limit(limit: float, accounting: Accounting, rows: int, shards: tuple[Shard, ...]) -> None:
     """Refuse a set of which too little could be embedded.
 
     Args:

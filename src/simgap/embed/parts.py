@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from simgap.data.shards import Accounting
+from simgap.data.shards import Accounting, Shard
 from simgap.embed.limits import check_limit
 from simgap.embed.store import INFO_FILE
 from simgap.files import complete, link_or_copy, read_json, write_json
@@ -33,7 +33,7 @@ def write_part(part: Path, vectors: NDArray[np.float16], metadata: pa.Table, acc
 
 
 def join_parts(
-    parts: list[Path], out: Path, *, embedder: str, dim: int, drop_limit: float, sources: tuple[Path, ...]
+    parts: list[Path], out: Path, *, embedder: str, dim: int, drop_limit: float, sources: tuple[Shard, ...]
 ) -> dict[str, Any]:
     """Link finished parts into the set `out`, in clip-retrieval's layout, and give its metrics.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from simgap.data.shards import Accounting, Sample, read_shard
+from simgap.data.shards import Accounting, Sample, find_shards, read_shard
 from simgap.embed.store import Embeddings
 from simgap.errors import SimgapError
 from simgap.evaluate.parameters import FewShotParameters
@@ -83,16 +83,14 @@ class Shots:
         wanted: dict[str, list[str]] = {}
         for shard, key in zip(table.column("shard").to_pylist(), table.column("key").to_pylist(), strict=True):
             wanted.setdefault(shard, []).append(key)
-        for shard, keys in wanted.items():
+        shards = {shard.name: shard for shard in find_shards(self.reference)}
+        for name, keys in wanted.items():
             asked = set(keys)
-            found = {
-                sample.key: sample
-                for sample in read_shard(self.reference / shard, Accounting(), caption=False, label=True)
-                if sample.key in asked
-            }
+            samples = read_shard(shards[name], Accounting(), caption=False, label=True) if name in shards else ()
+            found = {sample.key: sample for sample in samples if sample.key in asked}
             for key in keys:
                 if key not in found:
                     raise SimgapError(
-                        f"{self.reference / shard}: {key!r} is not there any more; embed the reference anew"
+                        f"{self.reference / name}: {key!r} is not there any more; embed the reference anew"
                     )
                 yield found[key]

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from simgap.data.shards import shard_paths
+from simgap.data.shards import Shard, find_shards
 from simgap.embed.store import Embeddings
 from simgap.errors import SimgapError
 from simgap.files import sha256_of
@@ -27,14 +27,14 @@ SOURCE = Path(__file__).parents[1]
 class Run:
     """Kept samples that lie in one shard and follow each other in row order."""
 
-    path: Path
+    shard: Shard
     keys: list[str]
 
     def missing(self, found: set[str]) -> SimgapError:
         """Give the error that samples were not found in the shard."""
         lost = [key for key in self.keys if key not in found]
         return SimgapError(
-            f"{self.path}: {len(lost)} samples of the split are not in it, the first is {lost[0]!r}; "
+            f"{self.shard}: {len(lost)} samples of the split are not in it, the first is {lost[0]!r}; "
             "it should be the shard that was embedded"
         )
 
@@ -73,16 +73,16 @@ class Kept:
         Raises:
             SimgapError: a shard is not in the pool, or a sample is named twice.
         """
-        paths = {path.name: path for path in shard_paths(pool)}
+        shards = {shard.name: shard for shard in find_shards(pool)}
         rows = zip(table.column("shard").to_pylist(), table.column("key").to_pylist(), strict=True)
         runs = []
-        for shard, group in itertools.groupby(rows, key=lambda row: row[0]):
-            if shard not in paths:
-                raise SimgapError(f"{pool}: has no shard {shard!r}, though rows of the split lie in it")
+        for name, group in itertools.groupby(rows, key=lambda row: row[0]):
+            if name not in shards:
+                raise SimgapError(f"{pool}: has no shard {name!r}, though rows of the split lie in it")
             keys = [key for _, key in group]
             if len(set(keys)) < len(keys):
-                raise SimgapError(f"{pool}: the split names a sample of {shard} twice; embed or import the pool anew")
-            runs.append(Run(paths[shard], keys))
+                raise SimgapError(f"{pool}: the split names a sample of {name} twice; embed or import the pool anew")
+            runs.append(Run(shards[name], keys))
         return runs
 
     def identity(self, pool: Path, *settings: object) -> str:

@@ -42,7 +42,7 @@ def _write_shard(runs: list[Run], number: int, width: int, out: Path, seen: Call
         with tarfile.open(partial / f"{number:05d}.tar", "w") as tar:
             for run in runs:
                 wanted, found = set(run.keys), set[str]()
-                for source_key, members in read_samples(run.path):
+                for source_key, members in read_samples(run.shard):
                     if source_key not in wanted:
                         continue
                     found.add(source_key)
@@ -50,7 +50,7 @@ def _write_shard(runs: list[Run], number: int, width: int, out: Path, seen: Call
                     key = f"{number:05d}{len(columns['key']):0{width}d}"
                     for suffix, content in members.items():
                         add_member(tar, f"{key}.{suffix}", content)
-                    for column, value in zip(columns.values(), (key, run.path.name, source_key), strict=True):
+                    for column, value in zip(columns.values(), (key, run.shard.name, source_key), strict=True):
                         column.append(value)
                     seen(1)
                     if len(found) == len(wanted):

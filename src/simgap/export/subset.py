@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from simgap.data.shards import Accounting, read_json_members
+from simgap.data.shards import Accounting, Shard, read_json_members
 from simgap.errors import SimgapError
 from simgap.export.kept import Kept, Run
 from simgap.files import complete, unfinished
@@ -22,8 +22,11 @@ UID = np.dtype("u8,u8")
 HEX = re.compile(r"[0-9a-fA-F]{1,32}")
 
 
-def _from_parquet(path: Path) -> dict[str, object] | None:
-    """Read the uids by key from the table that img2dataset writes beside a shard; None where it has none."""
+def _from_parquet(shard: Shard) -> dict[str, object] | None:
+    """Read the uids by key from the table that img2dataset writes beside a shard; None where it has none or is remote."""
+    if not isinstance(shard, Path):
+        return None
+    path = shard.with_suffix(".parquet")
     if not path.is_file() or not {"key", "uid"} <= set(pq.read_schema(path).names):
         return None
     table = pq.read_table(path, columns=["key", "uid"])
@@ -32,7 +35,7 @@ def _from_parquet(path: Path) -> dict[str, object] | None:
 
 def _from_json(run: Run) -> dict[str, object]:
     wanted, found = set(run.keys), dict[str, object]()
-    for key, text in read_json_members(run.path, Accounting()):
+    for key, text in read_json_members(run.shard, Accounting()):
         # Of two samples of one key the first is the pool's row.
         if key in wanted and key not in found:
             try:
@@ -44,16 +47,15 @@ def _from_json(run: Run) -> dict[str, object]:
 
 
 def _uids_of(run: Run) -> NDArray[np.void]:
-    table = run.path.with_suffix(".parquet")
-    found = _from_parquet(table)
+    found = _from_parquet(run.shard)
     found = _from_json(run) if found is None else found
     uids = np.empty(len(run.keys), UID)
     for place, key in enumerate(run.keys):
         uid = found.get(key)
         if not isinstance(uid, str) or not HEX.fullmatch(uid):
             raise SimgapError(
-                f"{run.path}: the sample {key!r} has the uid {uid!r}, a DataComp subset needs 32 hexadecimal digits, in its "
-                f"json or in {table.name}; `simgap export keys` needs none"
+                f"{run.shard}: the sample {key!r} has the uid {uid!r}, a DataComp subset needs 32 hexadecimal digits, in its "
+                f"json or in a .parquet of the shard's name; `simgap export keys` needs none"
             )
         uids[place] = divmod(int(uid, 16), 2**64)
     return uids

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from simgap.data.images import BrokenImage, decode
-from simgap.data.shards import Accounting, read_shard, shard_paths
+from simgap.data.shards import Accounting, Shard, find_shards, read_shard
 from simgap.embed.store import Embeddings
 from simgap.errors import SimgapError
 from simgap.progress import progress
@@ -64,24 +64,24 @@ def cut_pictures(
     Raises:
         SimgapError: a shard lacks a sample that was embedded.
     """
-    wanted: dict[Path, dict[str, Path]] = defaultdict(dict)
+    wanted: dict[Shard, dict[str, Path]] = defaultdict(dict)
     for name, described_rows in rows.items():
-        paths = {path.name: path for path in shard_paths(sources[name].shards)}
+        shards = {shard.name: shard for shard in find_shards(sources[name].shards)}
         for row, entry in described_rows.items():
-            if entry["shard"] not in paths:
+            if entry["shard"] not in shards:
                 raise SimgapError(
                     f"{sources[name].shards}: has no {entry['shard']}, which was embedded; embed the set anew"
                 )
-            wanted[paths[entry["shard"]]][entry["key"]] = folder / picture_name(name, row)
-    for path in progress(sorted(wanted), len(wanted), "galleries", "shard"):
-        missing = dict(wanted[path])
-        for sample in read_shard(path, Accounting(), caption=False, label=False):
+            wanted[shards[entry["shard"]]][entry["key"]] = folder / picture_name(name, row)
+    for shard in progress(sorted(wanted, key=str), len(wanted), "galleries", "shard"):
+        missing = dict(wanted[shard])
+        for sample in read_shard(shard, Accounting(), caption=False, label=False):
             if sample.key in missing:
-                _write_thumbnail(sample.image, missing.pop(sample.key), f"{path}: {sample.key}")
+                _write_thumbnail(sample.image, missing.pop(sample.key), f"{shard}: {sample.key}")
             if not missing:
                 break
         if missing:
-            raise SimgapError(f"{path}: has no sample {next(iter(missing))}, which was embedded; embed the set anew")
+            raise SimgapError(f"{shard}: has no sample {next(iter(missing))}, which was embedded; embed the set anew")
 
 
 def _write_thumbnail(image: bytes, out: Path, where: str) -> None:

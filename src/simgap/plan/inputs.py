@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from simgap.data.manifest import MANIFEST, read_manifest
 from simgap.errors import SimgapError
 from simgap.files import read_json
 from simgap.params import Params
@@ -96,8 +97,15 @@ def _was_run(params: Params, root: Path) -> bool:
     return any(dep.get("path") == params.pool.path for dep in deps)
 
 
+def _tars(folder: Path) -> list[int]:
+    """Give the bytes of each shard in a folder, or of those that a manifest in it lists."""
+    if (folder / MANIFEST).is_file():
+        return [shard.size for shard in read_manifest(folder / MANIFEST)]
+    return [path.stat().st_size for path in folder.rglob("*.tar")]
+
+
 def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*.tar"))
+    return sum(_tars(folder))
 
 
 def gather(params: Params, given: Given, root: Path = Path()) -> Inputs:
@@ -135,7 +143,7 @@ def gather(params: Params, given: Given, root: Path = Path()) -> Inputs:
         "pool samples", given.samples, metric("embed/pool.json", "read"), drawn.pool if drawn else LAION_SAMPLES, laion
     )
     shards = choose(
-        "pool shards", given.shards, of_pool(lambda: len(list(pool.glob("*.tar"))) or None),
+        "pool shards", given.shards, of_pool(lambda: len(_tars(pool)) or None),
         max(1, round(samples / LAION_SAMPLES * LAION_SHARDS)), laion,
     )  # fmt: skip
     sample_bytes = choose(

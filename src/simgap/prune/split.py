@@ -22,7 +22,7 @@ class Split:
     """A rule and the pool rows that it keeps; counts are of pool rows only.
 
     Attributes:
-        rule: full, imagenet-like, dissimilar, similar or random.
+        rule: full, imagenet-like, dissimilar, similar, random or matched.
         parameters: the rule's own parameters.
         benchmarks: whose queries the rule saw.
         threshold: slack of an imagenet-like split, else None.

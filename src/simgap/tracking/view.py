@@ -14,8 +14,8 @@ VIEW_TAG = "mlflow.sharedViewState."
 COLOUR_TAG = "mlflow.runColor"
 # Okabe and Ito's without their yellow, which is pale on white, and with grey and brown.
 COLOURS = ("#000000", "#8c8c8c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f4f24")
-# The share of white in a control's colour.
-TINT = 0.5
+# The share of white in the colour of a control, and of one of the same composition.
+TINTS = {"random": 0.5, "matched": 0.75}
 
 
 class View(NamedTuple):
@@ -27,14 +27,16 @@ class View(NamedTuple):
 
 def colours(params: Params) -> dict[str, str]:
     """Give the colour of every trained split, of all its thresholds and seeds; a control's is a pale one of its split's."""
-    sizes = {name: of_rule.size_of for name, of_rule in params.prune.random.items()}
+    rules = params.prune.rules()
+    tints = {name: tint for rule, tint in TINTS.items() for name in rules[rule]}
+    sizes = {name: rules[rule][name].size_of for rule in TINTS for name in rules[rule]}
     controls = {split: sizes[split] for split in params.runs if sizes.get(split, "full") != "full"}
     own = [split for split in dict.fromkeys([*params.runs, *controls.values()]) if split not in controls]
     found = {split: COLOURS[place % len(COLOURS)] for place, split in enumerate(own)}
     for split, controlled in controls.items():
         # A control of a control has the grey of none.
         strong = bytes.fromhex(found.get(controlled, COLOURS[1])[1:])
-        found[split] = "#" + bytes(round(part + TINT * (255 - part)) for part in strong).hex()
+        found[split] = "#" + bytes(round(part + tints[split] * (255 - part)) for part in strong).hex()
     return found
 
 

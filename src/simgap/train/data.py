@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from simgap.data.images import BrokenImage, decode
-from simgap.data.shards import Accounting, Sample, check_label, read_shard, shard_paths
+from simgap.data.shards import Accounting, Sample, Shard, check_label, find_shards, read_shard
 from simgap.errors import SimgapError
 from simgap.train.step import Batch
 
@@ -29,7 +29,7 @@ class TrainingShard:
         classnames: where given, the caption is "a photo of a {class}" of the sample's label.
     """
 
-    path: Path
+    shard: Shard
     keys: pa.StringArray
     classnames: tuple[str, ...] | None
 
@@ -41,19 +41,21 @@ class TrainingShard:
                 the class names.
         """
         keys, found = frozenset(self.keys.to_pylist()), 0
-        for sample in read_shard(self.path, Accounting(), caption=self.classnames is None, label=bool(self.classnames)):
+        for sample in read_shard(
+            self.shard, Accounting(), caption=self.classnames is None, label=bool(self.classnames)
+        ):
             if sample.key in keys:
                 found += 1
                 yield sample if self.classnames is None else replace(sample, caption=self._class_caption(sample))
         if found < len(keys):
             raise SimgapError(
-                f"{self.path}: gave {found} of the {len(keys)} samples that the split keeps of it; it changed since it was "
+                f"{self.shard}: gave {found} of the {len(keys)} samples that the split keeps of it; it changed since it was "
                 "embedded, or cannot be read to its end"
             )
 
     def _class_caption(self, sample: Sample) -> str:
         classnames = self.classnames or ()
-        check_label(sample, len(classnames), self.path)
+        check_label(sample, len(classnames), self.shard)
         return f"a photo of a {classnames[sample.label or 0]}"
 
 
@@ -81,21 +83,21 @@ def kept_shards(
         grouped = kept.group_by("shard", use_threads=False).aggregate([("key", "list")])
         for shard, of_shard in zip(grouped.column("shard").to_pylist(), grouped.column("key_list"), strict=True):
             keys.setdefault(shard, []).append(of_shard.values)
-    paths = {path.name: path for path in shard_paths(folder)}
-    for shard in keys:
-        if shard not in paths:
-            raise SimgapError(f"{folder / shard}: no such shard, though rows of the split lie in it")
-    return [TrainingShard(paths[shard], pa.concat_arrays(keys[shard]), classnames) for shard in sorted(keys)]
+    shards = {shard.name: shard for shard in find_shards(folder)}
+    for name in keys:
+        if name not in shards:
+            raise SimgapError(f"{folder / name}: no such shard, though rows of the split lie in it")
+    return [TrainingShard(shards[name], pa.concat_arrays(keys[name]), classnames) for name in sorted(keys)]
 
 
 def readable_shards(folder: Path) -> list[TrainingShard]:
     """Give a set's shards with the keys of all samples whose image can be decoded; shards without one are left out."""
-    shards = [TrainingShard(path, pa.array(_readable_keys(path), pa.string()), None) for path in shard_paths(folder)]
+    shards = [TrainingShard(shard, pa.array(_readable_keys(shard), pa.string()), None) for shard in find_shards(folder)]
     return [shard for shard in shards if len(shard.keys)]
 
 
-def _readable_keys(path: Path) -> Iterator[str]:
-    for sample in read_shard(path, Accounting(), caption=True, label=False):
+def _readable_keys(shard: Shard) -> Iterator[str]:
+    for sample in read_shard(shard, Accounting(), caption=True, label=False):
         try:
             decode(sample.image)
         except BrokenImage:

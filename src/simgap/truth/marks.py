@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.data.shards import Accounting, read_json_members, shard_paths
+from simgap.data.shards import Accounting, Shard, find_shards, read_json_members
 from simgap.embed.store import Embeddings
 from simgap.errors import SimgapError
 
@@ -46,15 +46,15 @@ def _pacs(content: dict[str, Any]) -> Mark:
     return Mark(style, kind, "near" if original else None, "pool" if original else None, original)
 
 
-def _shard_marks(path: Path) -> Iterator[tuple[str, Mark]]:
+def _shard_marks(shard: Shard) -> Iterator[tuple[str, Mark]]:
     """Stream (key, mark) of a shard's samples; two dialects: toy worlds (`planted`) and pacs96 (`duplicate_of`)."""
-    for key, text in read_json_members(path, Accounting()):
+    for key, text in read_json_members(shard, Accounting()):
         try:
             content = json.loads(text)
             yield key, _toy(content) if "planted" in content else _pacs(content)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise SimgapError(
-                f"{path}: {key}.json has no marks that can be read; leave ground_truth and prune.matched empty for pools "
+                f"{shard}: {key}.json has no marks that can be read; leave ground_truth and prune.matched empty for pools "
                 "without them"
             ) from None
 
@@ -65,7 +65,7 @@ def read_marks(pool: Path) -> dict[tuple[str, str], Mark]:
     Raises:
         SimgapError: a sample's json has none.
     """
-    return {(path.name, key): mark for path in shard_paths(pool) for key, mark in _shard_marks(path)}
+    return {(shard.name, key): mark for shard in find_shards(pool) for key, mark in _shard_marks(shard)}
 
 
 def groups_of_rows(pool: Path, embeddings: Embeddings, match: str) -> NDArray[np.int32]:
@@ -79,21 +79,21 @@ def groups_of_rows(pool: Path, embeddings: Embeddings, match: str) -> NDArray[np
     Raises:
         SimgapError: a row lies in no shard of the pool or has no marks, or the marks name it of no row.
     """
-    paths = {path.name: path for path in shard_paths(pool)}
+    shards = {shard.name: shard for shard in find_shards(pool)}
     numbers: dict[str | None, int] = {}
     groups = np.empty(embeddings.rows, np.int32)
     remedy = "leave prune.matched empty for pools without them"
     for start, table in embeddings.metadata_parts(["shard", "key"]):
         rows = zip(itertools.count(start), table.column("shard").to_pylist(), table.column("key").to_pylist())
-        for shard, of_shard in itertools.groupby(rows, key=lambda row: row[1]):
-            if shard not in paths:
-                raise SimgapError(f"{pool}: has no shard {shard!r}, though rows of the embeddings lie in it")
-            marks = dict(_shard_marks(paths[shard]))
+        for name, of_shard in itertools.groupby(rows, key=lambda row: row[1]):
+            if name not in shards:
+                raise SimgapError(f"{pool}: has no shard {name!r}, though rows of the embeddings lie in it")
+            marks = dict(_shard_marks(shards[name]))
             for row, _, key in of_shard:
                 if key not in marks:
-                    raise SimgapError(f"{shard}: {key} has no json with marks; {remedy}")
-                name = marks[key].kind if match == "class" else marks[key].style
-                groups[row] = numbers.setdefault(name, len(numbers))
+                    raise SimgapError(f"{name}: {key} has no json with marks; {remedy}")
+                group = marks[key].kind if match == "class" else marks[key].style
+                groups[row] = numbers.setdefault(group, len(numbers))
     if not set(numbers) - {None}:
         raise SimgapError(f"{pool}: its marks name no sample's {match}; {remedy}")
     return groups

@@ -16,7 +16,7 @@ from trees import convert, refused, write_tree, written
 from simgap.data.benchmarks import load_benchmark
 from simgap.data.convert import write
 from simgap.data.convert.imagenet import PUBLIC, classnames, templates, wnids
-from simgap.data.shards import Accounting, read_shard, shard_paths
+from simgap.data.shards import Accounting, find_shards, read_shard
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_the_reference_in_mixed_order_with_captions(tmp_path: Path, sized, monke
     sized("imagenet-train", 1000)
     tree = tree_of(tmp_path / "tree", list(wnids()), ".JPEG")
     assert convert("imagenet-train", tree, tmp_path / "out").exit_code == 0
-    shards = shard_paths(tmp_path / "out")
+    shards = find_shards(tmp_path / "out")
     assert [path.name for path in shards] == ["00000.tar", "00001.tar", "00002.tar", "00003.tar"]
     assert (tmp_path / "out" / "classnames.txt").read_text().splitlines() == list(classnames())
     accounting = Accounting()

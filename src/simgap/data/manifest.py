@@ -1,0 +1,84 @@
+"""Shards that stay in an object store: a manifest of their addresses, sizes and etags stands for them."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Literal
+
+from simgap.errors import SimgapError
+from simgap.files import complete
+
+MANIFEST = "manifest.csv"
+FIELDS = ["address", "size", "etag"]
+
+
+@dataclass(frozen=True, order=True)
+class RemoteShard:
+    """A shard as its manifest has it; where shards are read it is taken as a Path is.
+
+    Attributes:
+        address: any of fsspec's, as s3://BUCKET/KEY.
+        size: bytes.
+        etag: the store's, or, of a file system that has none, the time of the last change.
+    """
+
+    address: str
+    size: int
+    etag: str
+
+    @property
+    def name(self) -> str:
+        """The file's name, which the shard's samples have as theirs."""
+        return self.address.rpartition("/")[2]
+
+    @property
+    def parent(self) -> str:
+        """The address without the name."""
+        return self.address.rpartition("/")[0]
+
+    def __str__(self) -> str:
+        return self.address
+
+    def open(self, mode: Literal["rb"] = "rb") -> BufferedReader:
+        """Give the shard's bytes as `simgap.data.remote.stream` does."""
+        from simgap.data.remote import stream
+
+        return stream(self)
+
+
+def write_manifest(shards: Iterable[RemoteShard], out: Path) -> None:
+    """Write the folder `out` with the manifest in it: CSV, a line a shard in the order given; equal shards give equal bytes."""
+    with complete(out) as partial:
+        partial.mkdir()
+        with (partial / MANIFEST).open("w", encoding="utf-8", newline="") as stream:
+            lines = csv.writer(stream, lineterminator="\n")
+            lines.writerow(FIELDS)
+            lines.writerows(astuple(shard) for shard in shards)
+
+
+def read_manifest(path: Path) -> list[RemoteShard]:
+    """Read a manifest's shards in the order of their names.
+
+    Raises:
+        SimgapError: it is no manifest, or two shards have one name.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            header, *lines = csv.reader(stream)
+        shards = [RemoteShard(address, int(size), etag) for address, size, etag in lines]
+    except (ValueError, csv.Error) as error:
+        raise SimgapError(f"{path}: is no manifest of shards ({error}); `dvc repro` makes one") from None
+    except OSError as error:
+        raise SimgapError(f"{path}: cannot be read ({error.strerror})") from None
+    if header != FIELDS or not shards:
+        raise SimgapError(f"{path}: begins with {header} and lists {len(shards)} shards; it should begin with {FIELDS}")
+    shards.sort(key=lambda shard: shard.name)
+    for shard, following in itertools.pairwise(shards):
+        if shard.name == following.name:
+            raise SimgapError(f"{path}: lists {shard} and {following}; a shard's name should be its own")
+    return shards

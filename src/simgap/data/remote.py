@@ -1,0 +1,183 @@
+"""Shards in an object store, through any of fsspec's file systems: listed, and read as one stream each."""
+
+from __future__ import annotations
+
+import io
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, TypeVar
+
+import fsspec
+from botocore.exceptions import NoCredentialsError, ParamValidationError, PartialCredentialsError, ProfileNotFound
+
+from simgap.data.manifest import RemoteShard
+from simgap.errors import SimgapError
+
+Result = TypeVar("Result")
+
+# A GET's bytes, and how many of those an open shard holds: one that is read from, the one before, the one that is on its way.
+BLOCK = 8 * 2**20
+HELD = 3
+# What tar reading is served from.
+BUFFER = 2**20
+# How often one and the same thing is tried, and how long after the first failure at most, in seconds; twice that after the next.
+TRIES = 6
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 30.0
+# What no further try can mend.
+FINAL = (
+    FileNotFoundError, PermissionError, NoCredentialsError, PartialCredentialsError, ProfileNotFound, ParamValidationError,
+)  # fmt: skip
+# Where fsspec's file systems tell one content from another; a time is the last resort, of local files and of memory.
+VERSIONS = ("ETag", "etag", "mtime", "LastModified", "created")
+# A retry must not move on the random numbers of a training.
+_random = random.SystemRandom()
+
+
+def _file_system(address: str) -> tuple[Any, str]:
+    """Give the file system of an address and the path in it. Credentials and endpoint are what the environment says."""
+    try:
+        system, path = fsspec.url_to_fs(address, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise SimgapError(f"{address}: is no address that fsspec can open ({_reason(error)})") from None
+    if "s3" in system.protocol:
+        # botocore tries a request again as AWS_MAX_ATTEMPTS and AWS_RETRY_MODE say. s3fs tries that five times, and what it
+        # did so five times: half an hour where a server does not answer. What is left to retry is done here, once.
+        system.retries = 1
+    return system, path
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _persistently(address: str, work: Callable[[], Result]) -> Result:
+    """Do what may fail for a while, again and again after random waits ("full jitter": Brooker, AWS Architecture Blog, 2015).
+
+    Raises:
+        SimgapError: it failed `TRIES` times in a row, or in a way that will not mend.
+    """
+    reason = ""
+    for number in range(TRIES):
+        if number:
+            time.sleep(_random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2 ** (number - 1))))
+        try:
+            return work()
+        except SimgapError:
+            raise
+        except FINAL as error:
+            raise SimgapError(f"{address}: cannot be read ({_reason(error)})") from None
+        except Exception as error:
+            # File systems raise OSError and what the libraries below them do: aiohttp's, botocore's own.
+            reason = _reason(error)
+    raise SimgapError(f"{address}: cannot be read, {TRIES} times in a row ({reason})")
+
+
+def _version(info: dict[str, Any]) -> str:
+    """Give what tells a file's content from another one, of what a file system says about the file; else an empty text."""
+    found = next((info[key] for key in VERSIONS if info.get(key)), "")
+    # One file system may tell a time in both ways.
+    return str(found.timestamp() if isinstance(found, datetime) else found).strip('"')
+
+
+def list_shards(address: str) -> list[RemoteShard]:
+    """List the tars right below an address, in the order of their names.
+
+    Raises:
+        SimgapError: there is no tar, the store cannot be reached or refuses, or it tells neither size nor version of a tar.
+    """
+    system, path = _file_system(address)
+    entries = _persistently(address, lambda: system.ls(path, detail=True))
+    shards = []
+    for entry in entries:
+        if entry["type"] == "file" and entry["name"].endswith(".tar"):
+            place = f"{address.rstrip('/')}/{entry['name'].rpartition('/')[2]}"
+            if entry["size"] is None or not _version(entry):
+                raise SimgapError(
+                    f"{place}: its store tells neither etag nor time of change, so it cannot be versioned"
+                )
+            shards.append(RemoteShard(place, entry["size"], _version(entry)))
+    if not shards:
+        raise SimgapError(f"{address}: holds no .tar; it should hold webdataset shards (00000.tar, ...)")
+    return sorted(shards)
+
+
+class _Stream(io.RawIOBase):
+    """A shard's bytes; each of them comes once, whatever failed on the way."""
+
+    def __init__(self, shard: RemoteShard) -> None:
+        super().__init__()
+        self._shard = shard
+        self._position = 0
+        self._file: Any = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._shard.size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        # Not over a block's end: what was read of one is not asked for again because the next one fails.
+        count = min(len(view), max(0, self._shard.size - self._position), BLOCK - self._position % BLOCK)
+        if count:
+            view[:count] = _persistently(self._shard.address, lambda: self._read(count))
+            self._position += count
+        return count
+
+    def close(self) -> None:
+        self._forget()
+        super().close()
+
+    def _read(self, count: int) -> bytes:
+        try:
+            if self._file is None:
+                self._file = self._opened()
+            self._file.seek(self._position)
+            found: bytes = self._file.read(count)
+            if len(found) != count:
+                raise OSError(f"{len(found)} bytes came where {count} should")
+        except Exception:
+            # It is opened anew, and looked whether it is still the same.
+            self._forget()
+            raise
+        return found
+
+    def _opened(self) -> Any:
+        """Open what fetches blocks, the next one ahead; of s3fs every GET has If-Match with the etag that is checked here."""
+        shard = self._shard
+        system, path = _file_system(shard.address)
+        file = system.open(path, "rb", block_size=BLOCK, cache_type="background", cache_options={"maxblocks": HELD})
+        info = getattr(file, "details", None) or system.info(path)
+        if (info["size"], _version(info)) != (shard.size, shard.etag):
+            file.close()
+            raise SimgapError(
+                f"{shard}: has {info['size']} bytes and the etag {_version(info)}, its manifest says {shard.size} and "
+                f"{shard.etag}; bring the old one back, or list anew with `dvc repro --force manifest`"
+            )
+        return file
+
+    def _forget(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(Exception):
+                file.close()
+
+
+def stream(shard: RemoteShard) -> io.BufferedReader:
+    """Open a shard as one stream of bytes that can seek; memory is `HELD` blocks of `BLOCK` bytes.
+
+    Time-outs, resets, bodies that are cut off and errors of the server are tried again, from the block on that failed.
+    Its reads raise SimgapError, never OSError, so that no failure of the network looks like the end of a tar: where the shard
+    is not that of the manifest, also if it is replaced while it is read, or could not be read in several tries.
+    """
+    return io.BufferedReader(_Stream(shard), BUFFER)

@@ -1,0 +1,20 @@
+"""List shards that stay in an object store: the graph depends on their manifest, nothing is copied."""
+
+from pathlib import Path
+
+import click
+
+from simgap.data.manifest import write_manifest
+from simgap.data.remote import list_shards
+from simgap.stage import PATH, Params, stage
+
+
+@stage
+@click.option("--name", required=True)
+@click.option("--out", type=PATH, required=True)
+def main(params: Params, name: str, out: Path) -> None:
+    write_manifest(list_shards(params.manifest[name].address), out)
+
+
+if __name__ == "__main__":
+    main()

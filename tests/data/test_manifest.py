@@ -1,0 +1,294 @@
+"""Shards that stay where they lie, on file systems in memory and on disk; tests/test_object_store.py has S3."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import fsspec
+import pytest
+from conftest import jpeg, write_pool, write_tar
+from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simgap.data import remote
+from simgap.data.manifest import MANIFEST, RemoteShard, read_manifest, write_manifest
+from simgap.data.remote import list_shards, stream
+from simgap.data.shards import Accounting, find_shards, read_json_members, read_samples, read_shard
+from simgap.errors import SimgapError
+from simgap.stage import state_of
+
+
+class Flaky(MemoryFileSystem):
+    """Memory whose files fail as `plan` says: what a read raises, what it gives too few of, None where all is well."""
+
+    protocol = "flaky"
+    plan: Iterator[Exception | str | None] = iter(())
+    opened = 0
+    asked: ClassVar[list[tuple[int, int]]] = []
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return MemoryFileSystem._strip_protocol(path.replace("flaky:", "memory:"))
+
+    def open(self, path: str, mode: str = "rb", **options: object) -> io.IOBase:
+        Flaky.opened += 1
+
+        class File(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                fault = next(Flaky.plan, None)
+                Flaky.asked.append((self.tell(), size or 0))
+                if isinstance(fault, Exception):
+                    raise fault
+                found = super().read(size)
+                return found[: len(found) // 2] if fault == "short" else found
+
+        return File(super().open(path, mode).getvalue())
+
+
+fsspec.register_implementation("flaky", Flaky, clobber=True)
+
+
+class Unreachable(Exception):
+    """What no other library raises."""
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, bytes], None]]:
+    """Put files into memory."""
+    monkeypatch.setattr(remote, "FIRST_DELAY", 0.0)
+    monkeypatch.setattr(Flaky, "plan", iter(()))
+    MemoryFileSystem.store.clear()
+    system = MemoryFileSystem()
+    yield lambda path, content: system.pipe(path, content)
+    MemoryFileSystem.store.clear()
+
+
+def put_pool(memory: Callable[[str, bytes], None], tmp_path: Path) -> tuple[Path, Path]:
+    """Write a pool to a folder and to memory, and give both folders, the second with a manifest."""
+    local = write_pool(tmp_path / "local", 2, 5)
+    write_tar(local / "00002.tar", [("a.jpg", jpeg(7)), ("a.txt", b"t"), ("a.json", b"{}"), ("b.jpg", b"B")])
+    for path in local.iterdir():
+        memory(f"/pool/{path.name}", path.read_bytes())
+    write_manifest(list_shards("flaky://pool"), tmp_path / "listed")
+    return local, tmp_path / "listed"
+
+
+def test_the_tars_right_below_an_address_in_order_of_name(memory, tmp_path: Path) -> None:
+    for name, content in {"b.tar": b"bb", "a.tar": b"a", "a.txt": b"", "in/c.tar": b"c", "a.tar.gz": b""}.items():
+        memory(f"/pool/x/{name}", content)
+    shards = list_shards("memory://pool/x/")
+    assert [(s.address, s.size, s.name) for s in shards] == [
+        ("memory://pool/x/a.tar", 1, "a.tar"),
+        ("memory://pool/x/b.tar", 2, "b.tar"),
+    ]
+    for out in ("one", "two"):
+        write_manifest(list_shards("memory://pool/x"), tmp_path / out)
+    assert (tmp_path / "one" / MANIFEST).read_bytes() == (tmp_path / "two" / MANIFEST).read_bytes()
+    assert [path.name for path in (tmp_path / "one").iterdir()] == [MANIFEST]
+    assert find_shards(tmp_path / "one") == shards
+    assert pickle.loads(pickle.dumps(shards)) == shards
+
+
+def test_a_name_of_any_kind_goes_through_the_manifest(tmp_path: Path) -> None:
+    shards = [RemoteShard("s3://b/a,1\n.tar", 5, "e"), RemoteShard('s3://b/"q" ü.tar', 0, "f-2")]
+    write_manifest(shards, tmp_path / "out")
+    assert sorted(read_manifest(tmp_path / "out" / MANIFEST)) == sorted(shards)
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("memory://nowhere", "memory://nowhere: cannot be read"),
+        ("memory://pool", "memory://pool: holds no .tar"),
+        ("nosuch://pool", "nosuch://pool: is no address that fsspec can open"),
+        ("gs://pool", "gs://pool: is no address that fsspec can open"),
+    ],
+)
+def test_an_address_without_shards(memory, address: str, reason: str) -> None:
+    memory("/pool/a.txt", b"")
+    with pytest.raises(SimgapError) as caught:
+        list_shards(address)
+    assert str(caught.value).startswith(reason)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"address,size,etag\n",
+        b"address,size\na.tar,1\n",
+        b"address,size,etag\ns3://b/a.tar,x,e\n",
+        b"address,size,etag\ns3://b/a.tar,1\n",
+        b"address,size,etag\ns3://b/a.tar,1,e\ns3://c/a.tar,1,e\n",
+        b"address,size,etag\n\xff,1,e\n",
+    ],
+)
+def test_what_is_no_manifest(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / MANIFEST).write_bytes(content)
+    with pytest.raises(SimgapError, match=MANIFEST):
+        find_shards(tmp_path)
+
+
+def test_a_folder_of_shards_and_of_a_manifest(tmp_path: Path) -> None:
+    write_pool(tmp_path, 1, 1)
+    write_manifest([RemoteShard("s3://b/a.tar", 1, "e")], tmp_path / "listed")
+    (tmp_path / "listed" / MANIFEST).rename(tmp_path / MANIFEST)
+    with pytest.raises(SimgapError, match=r"holds manifest\.csv and 1 tars"):
+        find_shards(tmp_path)
+
+
+def test_the_state_of_a_manifest_is_its_content(tmp_path: Path) -> None:
+    write_manifest([RemoteShard("s3://b/a.tar", 1, "e")], tmp_path / "listed")
+    before = state_of(tmp_path / "listed")
+    os.utime(tmp_path / "listed" / MANIFEST, (1, 1))
+    assert state_of(tmp_path / "listed") == before
+    write_manifest([RemoteShard("s3://b/a.tar", 1, "f")], tmp_path / "listed")
+    assert state_of(tmp_path / "listed") != before
+
+
+def everything(folder: Path) -> tuple[list, list, list, Accounting]:
+    accounting = Accounting()
+    shards = find_shards(folder)
+    return (
+        [sample for shard in shards for sample in read_shard(shard, accounting, caption=True, label=False)],
+        [found for shard in shards for found in read_samples(shard)],
+        [found for shard in shards for found in read_json_members(shard, Accounting())],
+        accounting,
+    )
+
+
+def test_the_same_samples_as_from_a_folder(memory, tmp_path: Path) -> None:
+    local, listed = put_pool(memory, tmp_path)
+    expected = everything(local)
+    assert len(expected[0]) == 11
+    assert everything(listed) == expected
+
+
+def test_files_on_disk_have_addresses_too(tmp_path: Path) -> None:
+    local = write_pool(tmp_path / "local", 2, 5)
+    write_manifest(list_shards(f"file://{local}"), tmp_path / "listed")
+    assert everything(tmp_path / "listed") == everything(local)
+    os.utime(local / "00001.tar", (1, 1))
+    with pytest.raises(SimgapError, match=r"00001\.tar: has \d+ bytes and the etag 1\.0, its manifest says"):
+        everything(tmp_path / "listed")
+
+
+FAULTS = [OSError("reset"), TimeoutError(), Unreachable("of the library's own"), "short", None, None]
+
+
+@given(st.lists(st.sampled_from(FAULTS), max_size=30), st.lists(st.tuples(st.integers(0, 3000), st.integers(-1, 900))))
+def test_every_byte_comes_once_whatever_fails(faults: list, steps: list[tuple[int, int]]) -> None:
+    content = bytes(index * 7 % 251 for index in range(2500))
+    MemoryFileSystem().pipe("/bytes/a.tar", content)
+    (shard,) = list_shards("flaky://bytes")
+    oracle = io.BytesIO(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remote, "FIRST_DELAY", 0.0)
+        patch.setattr(remote, "TRIES", len(faults) + 1)
+        patch.setattr(remote, "BUFFER", 300)
+        patch.setattr(Flaky, "plan", iter(faults))
+        with stream(shard) as found:
+            assert found.read() == oracle.read()
+            for place, count in steps:
+                assert found.seek(place) == oracle.seek(place)
+                assert found.read(count) == oracle.read(count)
+                assert found.tell() == oracle.tell()
+            assert found.seek(-5, io.SEEK_END) == len(content) - 5
+            assert found.read() == content[-5:]
+
+
+def test_no_read_goes_over_the_end_of_a_block(memory, monkeypatch) -> None:
+    """Else what was read of one block would be lost where the next one fails."""
+    monkeypatch.setattr(remote, "BLOCK", 100)
+    monkeypatch.setattr(remote, "BUFFER", 70)
+    monkeypatch.setattr(Flaky, "asked", [])
+    memory("/bytes/a.tar", bytes(1234))
+    with stream(list_shards("flaky://bytes")[0]) as found:
+        found.seek(30)
+        assert len(found.read()) == 1204
+    assert sum(size for _, size in Flaky.asked) == 1204
+    assert all(start // 100 == (start + size - 1) // 100 for start, size in Flaky.asked)
+
+
+def test_samples_come_once_whatever_fails(memory, tmp_path: Path, monkeypatch) -> None:
+    local, listed = put_pool(memory, tmp_path)
+    monkeypatch.setattr(remote, "BUFFER", 1000)
+    plan = [OSError("reset"), None, "short", None, None, Unreachable("u"), TimeoutError("t")]
+    monkeypatch.setattr(Flaky, "plan", iter(plan * 100))
+    found = everything(listed)
+    assert next(Flaky.plan, "none left") != "none left"
+    assert found == everything(local)
+
+
+@pytest.mark.parametrize("fault", [OSError("reset\nby peer"), EOFError(), Unreachable("reset"), "short"])
+def test_a_shard_that_cannot_be_read_is_named_and_not_counted_as_damaged(memory, tmp_path, monkeypatch, fault) -> None:
+    _, listed = put_pool(memory, tmp_path)
+    shard = find_shards(listed)[1]
+    monkeypatch.setattr(remote, "BUFFER", 1000)
+    opened = Flaky.opened
+    monkeypatch.setattr(Flaky, "plan", iter([None] * 3 + [fault] * 100))
+    accounting = Accounting()
+    with pytest.raises(SimgapError) as caught:
+        list(read_shard(shard, accounting, caption=True, label=False))
+    reason = {"short": "500 bytes came where 1000 should"}.get(str(fault), str(fault).split("\n")[0] or "EOFError")
+    assert str(caught.value) == f"flaky://pool/00001.tar: cannot be read, {remote.TRIES} times in a row ({reason})"
+    assert accounting.damaged_shards == 0
+    assert Flaky.opened - opened == remote.TRIES
+
+
+def test_what_no_further_try_can_mend_is_tried_once(memory, tmp_path: Path, monkeypatch) -> None:
+    _, listed = put_pool(memory, tmp_path)
+    opened = Flaky.opened
+    monkeypatch.setattr(Flaky, "plan", iter([PermissionError("Access Denied")] * 100))
+    with pytest.raises(SimgapError, match=r"^flaky://pool/00000\.tar: cannot be read \(Access Denied\)$"):
+        everything(listed)
+    assert Flaky.opened - opened == 1
+
+
+def test_waits_grow_and_are_random(memory, tmp_path: Path, monkeypatch) -> None:
+    _, listed = put_pool(memory, tmp_path)
+    waits: list[float] = []
+    monkeypatch.setattr(remote, "FIRST_DELAY", 1.0)
+    monkeypatch.setattr(remote, "LONGEST_DELAY", 5.0)
+    monkeypatch.setattr(remote.time, "sleep", waits.append)
+    monkeypatch.setattr(Flaky, "plan", iter([OSError("reset")] * 100))
+    with pytest.raises(SimgapError):
+        everything(listed)
+    assert len(set(waits)) == len(waits) == remote.TRIES - 1
+    assert all(0 <= wait <= bound for wait, bound in zip(waits, [1, 2, 4, 5, 5], strict=True))
+
+
+@pytest.mark.parametrize("content", [b"", b"another"])
+def test_an_object_that_is_not_the_manifest_s(memory, tmp_path: Path, content: bytes) -> None:
+    _, listed = put_pool(memory, tmp_path)
+    memory("/pool/00001.tar", content)
+    size, etag = find_shards(listed)[1].size, find_shards(listed)[1].etag
+    with pytest.raises(SimgapError) as caught:
+        everything(listed)
+    line = str(caught.value)
+    assert line.startswith(f"flaky://pool/00001.tar: has {len(content)} bytes and the etag ")
+    assert f"its manifest says {size} and {etag};" in line
+
+
+def test_an_object_that_is_gone(memory, tmp_path: Path) -> None:
+    _, listed = put_pool(memory, tmp_path)
+    MemoryFileSystem().rm("/pool/00001.tar")
+    with pytest.raises(SimgapError, match=r"^flaky://pool/00001\.tar: cannot be read \("):
+        everything(listed)
+
+
+def test_a_tar_that_was_cut_off_before_it_was_listed_is_damaged_as_on_disk(memory, tmp_path: Path) -> None:
+    local = write_pool(tmp_path / "local", 1, 5)
+    (local / "00000.tar").write_bytes((local / "00000.tar").read_bytes()[:4000])
+    memory("/pool/00000.tar", (local / "00000.tar").read_bytes())
+    write_manifest(list_shards("memory://pool"), tmp_path / "listed")
+    found = everything(tmp_path / "listed")
+    assert found[3].damaged_shards == 1
+    assert found == everything(local)
