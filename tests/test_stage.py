@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
-from simgap.stage import scratch
+from simgap.stage import reports_errors, scratch
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +55,23 @@ def test_of_two_that_run_at_once_the_second_waits_for_the_first() -> None:
     for thread in threads:
         thread.join(20)
     assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("name", ["data/splits/x", None])
+def test_a_full_disk_ends_a_command_in_one_line(name: str | None) -> None:
+    @click.command()
+    @reports_errors
+    def command() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+
+    result = CliRunner().invoke(command)
+    assert (result.exit_code, result.output) == (1, f"error: {name or 'a file'}: No space left on device\n")
+
+
+def test_a_fault_of_ours_keeps_its_traceback() -> None:
+    @click.command()
+    @reports_errors
+    def command() -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    assert isinstance(CliRunner().invoke(command).exception, OSError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import gc
 import hashlib
@@ -25,10 +26,12 @@ from simgap.tracking.rates import write_rates
 PATH = click.Path(path_type=Path)
 PARAMS_FILE = Path("params.yaml")
 SOURCE = Path(__file__).parent
+# What the person at the keyboard can mend; any other OSError is a fault of ours.
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG)
 
 
 def reports_errors(function: Callable[..., None]) -> Callable[..., None]:
-    """Turn a SimgapError into one line on standard error and exit code 1."""
+    """Turn a SimgapError, and what the system refuses (a full disk, a file without permission), into one line and exit code 1."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **options: Any) -> None:
@@ -36,6 +39,11 @@ def reports_errors(function: Callable[..., None]) -> Callable[..., None]:
             function(*args, **options)
         except SimgapError as error:
             click.echo(f"error: {error}", err=True)
+            sys.exit(1)
+        except OSError as error:
+            if error.errno not in REFUSALS:
+                raise
+            click.echo(f"error: {error.filename or 'a file'}: {error.strerror}", err=True)
             sys.exit(1)
 
     return wrapped

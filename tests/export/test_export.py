@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import signal
@@ -140,6 +142,48 @@ def test_a_sample_without_a_uid_is_refused_in_one_line(study, uid) -> None:
     line = study.refused("datacomp", "few", "few.npy")
     assert f"pool/00001.tar: the sample '{'../../evil' if uid == 5 else '0002'}' has the uid " in line
     assert "simgap export keys" in line
+
+
+def without_uids(shard: Path, held: list) -> None:
+    write_tar(
+        shard,
+        [
+            (f"{key}.{suffix}", json.dumps({"key": key}).encode() if suffix == "json" else data)
+            for _, key, sample in held
+            for suffix, data in sample.items()
+        ],
+    )
+
+
+def test_uids_are_derived_where_the_pool_names_none_and_the_command_says_so(study) -> None:
+    study.keep("few", KEEP)
+    for number in range(4):
+        name = f"{number:05d}.tar"
+        without_uids(Path("pool", name), [row for row in study.rows if row[0] == name])
+    line = "few.npy: 10 uids, each the MD5 of SHARD/KEY, since the pool names none\n"
+    assert study.export("datacomp", "few", "few.npy").output == line
+    digests = [hashlib.md5(f"{shard}/{key}".encode()).hexdigest() for shard, key, _ in study.kept(KEEP)]
+    expected = np.array([(int(digest[:16], 16), int(digest[16:], 16)) for digest in digests], "u8,u8")
+    expected.sort()
+    found = np.load("few.npy")
+    assert found.dtype == np.dtype("u8,u8")
+    assert np.array_equal(found, expected)
+
+
+def test_samples_with_and_without_a_uid_are_refused(study) -> None:
+    study.keep("all", [True] * 15)
+    without_uids(Path("pool", "00001.tar"), [row for row in study.rows if row[0] == "00001.tar"])
+    assert "4 of the split's 15 samples have no uid" in study.refused("datacomp", "all", "all.npy")
+
+
+def test_shards_where_there_are_no_hard_links(study, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    study.keep("few", KEEP)
+    monkeypatch.setattr(os, "link", refused)
+    assert study.export("shards", "few", "out").exit_code == 0
+    assert read_back(Path("out")) == [held for _, _, held in study.kept(KEEP)]
 
 
 def test_a_uid_of_two_samples_is_refused(study) -> None:

@@ -374,3 +374,9 @@ def test_a_file_of_perf_that_was_cut_short_ends_in_one_line(tmp_path: Path) -> N
     assert code == 1
     assert printed.startswith("error: --rates: ")
     assert "perf.deduplicate" in printed
+
+
+def test_a_folder_is_not_replaced_by_the_json(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("kept")
+    assert call("toy", "--json", str(tmp_path)) == (1, f"error: --json: {tmp_path} is a folder; name a file\n")
+    assert (tmp_path / "kept").read_text() == "kept"

@@ -17,8 +17,8 @@ from simgap.errors import SimgapError
 from simgap.files import sha256_of
 from simgap.params import load_params
 from simgap.tracking.rates import write_rates
-from simgap.tracking.records import MODELS, STUDIES, flatten
-from simgap.tracking.track import ARTIFACTS, IDENTITY, REQUEST_LIMIT, store
+from simgap.tracking.records import MODELS, STUDIES, Record, flatten
+from simgap.tracking.track import ARTIFACTS, IDENTITY, REQUEST_LIMIT, _only_run, _write_artifacts, opened, store
 from simgap.tracking.view import colours
 
 
@@ -311,6 +311,19 @@ def test_of_two_that_create_a_run_at_once_the_same_one_stays_for_both(study: Pat
     assert (stays.info.run_id == first) == (first == "0" * 32)
     assert client.get_run(stays.info.run_id).info.status == "FINISHED"
     assert track_here() == (0, 4, 0, [])
+
+
+def test_artifacts_of_any_number_are_logged_once(study: Path) -> None:
+    record = Record(
+        STUDIES, "0" * 16, "many", {}, {}, {}, artifacts={f"figures/{n:060d}.png": b"x" for n in range(200)}
+    )
+    with opened() as (client, experiments):
+        run, _ = _only_run(client, experiments[STUDIES], record, {})
+        assert _write_artifacts(client, run, record)
+        assert not _write_artifacts(client, client.get_run(run.info.run_id), record)
+        record.artifacts["figures/another.png"] = b"y"
+        assert _write_artifacts(client, client.get_run(run.info.run_id), record)
+        assert len(client.list_artifacts(run.info.run_id, "figures")) == 201
 
 
 def test_of_two_that_write_artifacts_at_once_the_later_finds_them_there(study: Path, monkeypatch) -> None:

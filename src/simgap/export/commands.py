@@ -53,7 +53,11 @@ def datacomp(split: str, out: Path) -> None:
     """Write a DataComp subset, the uids of the samples, to the .npy file OUT."""
     from simgap.export.subset import export_subset
 
-    _export(split, out, lambda kept, pool: f"{export_subset(kept, pool, out)} uids")
+    def write(kept: Kept, pool: Path) -> str:
+        count, derived = export_subset(kept, pool, out)
+        return f"{count} uids" + (", each the MD5 of SHARD/KEY, since the pool names none" if derived else "")
+
+    _export(split, out, write)
 
 
 @export.command("keys")

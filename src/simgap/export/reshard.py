@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from simgap.data.shards import add_member, read_samples
 from simgap.errors import SimgapError
 from simgap.export.kept import Kept, Run
-from simgap.files import complete, unfinished, write_json
+from simgap.files import complete, link_or_copy, unfinished, write_json
 from simgap.progress import progress
 
 
@@ -92,6 +92,6 @@ def export_shards(kept: Kept, pool: Path, out: Path, samples_per_shard: int) -> 
             partial.mkdir()
             for shard in finished:
                 for file in shard.iterdir():
-                    (partial / file.name).hardlink_to(file)
+                    link_or_copy(file, partial / file.name)
             write_json(partial / "sizes.json", dict(sizes))
     return sum(sizes.values()), len(sizes)

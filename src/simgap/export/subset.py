@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -19,6 +20,8 @@ from simgap.progress import progress
 
 # Upper and lower half, as DataComp's filters write it and its resharder searches it.
 UID = np.dtype("u8,u8")
+# The same of a part that waits, and whether the uid was derived.
+PART = np.dtype("u8,u8,?")
 HEX = re.compile(r"[0-9a-fA-F]{1,32}")
 
 
@@ -42,14 +45,24 @@ def _from_json(run: Run) -> dict[str, object]:
                 content = json.loads(text)
             except ValueError:
                 content = None
-            found[key] = content.get("uid") if isinstance(content, dict) else None
+            if isinstance(content, dict):
+                found[key] = content["uid"] if "uid" in content else derived_uid(run.shard.name, key)
     return found
+
+
+class Derived(str):
+    """A uid that simgap made."""
+
+
+def derived_uid(shard: str, key: str) -> Derived:
+    """Give the uid of a sample whose json names none: the MD5 of `{shard}/{key}`, as 32 hexadecimal digits."""
+    return Derived(hashlib.md5(f"{shard}/{key}".encode(), usedforsecurity=False).hexdigest())
 
 
 def _uids_of(run: Run) -> NDArray[np.void]:
     found = _from_parquet(run.shard)
     found = _from_json(run) if found is None else found
-    uids = np.empty(len(run.keys), UID)
+    uids = np.empty(len(run.keys), PART)
     for place, key in enumerate(run.keys):
         uid = found.get(key)
         if not isinstance(uid, str) or not HEX.fullmatch(uid):
@@ -57,20 +70,20 @@ def _uids_of(run: Run) -> NDArray[np.void]:
                 f"{run.shard}: the sample {key!r} has the uid {uid!r}, a DataComp subset needs 32 hexadecimal digits, in its "
                 f"json or in a .parquet of the shard's name; `simgap export keys` needs none"
             )
-        uids[place] = divmod(int(uid, 16), 2**64)
+        uids[place] = (*divmod(int(uid, 16), 2**64), isinstance(uid, Derived))
     return uids
 
 
-def export_subset(kept: Kept, pool: Path, out: Path) -> int:
-    """Write the uids of the kept samples, sorted, as `.npy` of `u8,u8`, and give their number.
+def export_subset(kept: Kept, pool: Path, out: Path) -> tuple[int, bool]:
+    """Write the uids of the kept samples, sorted, as `.npy` of `u8,u8`; give their number, and whether they were derived.
 
     The format is that of DataComp's `resharder.py --subset-file`: upper and lower 64 bits, in lexicographic order. A uid
-    comes from `{shard}.parquet` beside the shard where that has `key` and `uid`, else from the sample's json. The uids of
-    each part of the embeddings wait beside `out`, from where an export that was killed goes on. Memory is 40 bytes a kept
-    sample at the end, where all are sorted.
+    comes from `{shard}.parquet` beside the shard where that has `key` and `uid`, else from the sample's json; where no json
+    names one, as in LAION's shards, all are derived (see `derived_uid`). The uids of each part of the embeddings wait beside
+    `out`, from where an export that was killed goes on. Memory is 60 bytes a kept sample at the end, where all are sorted.
 
     Raises:
-        SimgapError: `out` is no `.npy`, a sample has no uid or shares it with another one, or a shard is missing.
+        SimgapError: `out` is no `.npy`, some samples have a uid and others none, two share one, or a shard is missing.
     """
     if out.suffix != ".npy":
         raise SimgapError(f"{out}: {out.suffix!r} is no suffix of an array; name a file that ends in .npy")
@@ -88,9 +101,17 @@ def export_subset(kept: Kept, pool: Path, out: Path) -> int:
                     uids.append(_uids_of(run))
                     bar.update(len(run.keys))
                 with complete(part) as partial, partial.open("wb") as stream:
-                    np.save(stream, np.concatenate([np.empty(0, UID), *uids]))
+                    np.save(stream, np.concatenate([np.empty(0, PART), *uids]))
             parts.append(part)
-        subset = np.concatenate([np.load(part, mmap_mode="r") for part in parts])
+        found = np.concatenate([np.load(part, mmap_mode="r") for part in parts])
+        derived = int(found["f2"].sum())
+        if 0 < derived < len(found):
+            raise SimgapError(
+                f"{pool}: {derived} of the split's {len(found)} samples have no uid in their json, the others have one; all "
+                "should, or none; `simgap export keys` needs none"
+            )
+        subset = np.empty(len(found), UID)
+        subset["f0"], subset["f1"] = found["f0"], found["f1"]
         # By columns: to compare records as such takes three times as long.
         subset = subset[np.lexsort((subset["f1"], subset["f0"]))]
         twice = np.flatnonzero(subset[1:] == subset[:-1])
@@ -101,4 +122,4 @@ def export_subset(kept: Kept, pool: Path, out: Path) -> int:
             )
         with complete(out) as partial, partial.open("wb") as stream:
             np.save(stream, subset)
-    return len(subset)
+    return len(subset), derived > 0

@@ -91,5 +91,7 @@ def plan(
     planner = Planner(params, inputs, known)
     needs = planner.needs()
     if out is not None:
+        if out.is_dir():
+            raise SimgapError(f"--json: {out} is a folder; name a file")
         write_json(out, as_json(needs, inputs, known, machine))
     click.echo(as_table(needs, inputs, known, machine, planner.too_large()))

@@ -218,18 +218,20 @@ def _write(client: MlflowClient, run: Run, record: Record, tags: dict[str, str])
 
 
 def _write_artifacts(client: MlflowClient, run: Run, record: Record) -> bool:
-    known = json.loads(run.data.tags.get(ARTIFACTS, "{}"))
-    hashes = {name: hashlib.sha256(content).hexdigest()[:16] for name, content in record.artifacts.items()}
-    lacking = {name for name, digest in hashes.items() if known.get(name) != digest}
-    if not lacking:
+    # One hash of all, since a tag holds 8,000 characters.
+    content = hashlib.sha256()
+    for name, data in sorted(record.artifacts.items()):
+        content.update(json.dumps([name, hashlib.sha256(data).hexdigest()]).encode())
+    digest = content.hexdigest()[:16]
+    if not record.artifacts or run.data.tags.get(ARTIFACTS) == digest:
         return False
     with tempfile.TemporaryDirectory() as folder:
-        for name in lacking:
+        for name, data in record.artifacts.items():
             file = Path(folder) / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(record.artifacts[name])
+            file.write_bytes(data)
         client.log_artifacts(run.info.run_id, folder)
-    client.set_tag(run.info.run_id, ARTIFACTS, json.dumps({**known, **hashes}, sort_keys=True))
+    client.set_tag(run.info.run_id, ARTIFACTS, digest)
     return True
 
 
