@@ -74,6 +74,16 @@ def test_leaks_are_counted_at_a_calibrated_threshold() -> None:
     assert (found["sketch/copied"], found["sketch/marked"]) == (2, 1)
 
 
+def test_where_every_test_image_is_marked_as_copied() -> None:
+    similarity, marked = {"val": np.array([0.1, 0.9], np.float32)}, {"val": np.array([True, True])}
+    known = MarkedCopies({"exact": np.float32([0.9])}, marked)
+    found = find_leaks(LeakParameters(0.5, 0.2), similarity, known)
+    assert (found["queries_without_marked_copy"], found["val/copied"]) == (0, 1)
+    assert "false_positive_share" not in found
+    with pytest.raises(SimgapError, match="or every test image as copied"):
+        find_leaks(LeakParameters(None, 0.2), similarity, known)
+
+
 def test_a_given_threshold_needs_no_marks() -> None:
     similarity = {"val": np.array([0.1, 0.5, 0.9], np.float32)}
     assert find_leaks(LeakParameters(0.5, 0.01), similarity, None) == {

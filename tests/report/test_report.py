@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from perf.report import MARGIN, read_study, write_study
 from simgap.report import sentences
-from simgap.report.figures import POINTS, _apart, _cumulative, _list_matrix, drawings_of, looks
+from simgap.report.figures import CLASSES, POINTS, _apart, _cumulative, _list_matrix, drawings_of, looks, marked_shares
 from simgap.report.page import accuracy_table, render, write_report
 from simgap.report.study import Study
 
@@ -375,6 +377,43 @@ def test_every_split_has_a_look_of_its_own(tmp_path: Path) -> None:
         assert control is not None
         assert found[control].colour == found[name].colour
         assert not found[control].filled
+
+
+def test_the_figure_of_marked_classes_shows_a_bounded_number(tmp_path: Path) -> None:
+    study = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=20)
+    shares = {
+        f"{split}/pruned_share/class/c{number}": number / 100 for split in study.splits for number in range(CLASSES + 5)
+    }
+    study.truths, study.metrics = ["toy"], SimpleNamespace(read=lambda _: shares)
+    (drawing,) = marked_shares(study)
+    assert (
+        drawing.caption
+        == f"Share of pool rows that each split is without, by class: the {CLASSES} of which most is pruned."
+    )
+    figure = Figure(figsize=drawing.size)
+    drawing.draw(figure)
+    names = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert sorted(names) == sorted(f"c{number}" for number in range(5, CLASSES + 5))
+
+
+def test_a_second_random_control_has_a_look_of_its_own(tmp_path: Path) -> None:
+    study = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=20)
+    study.splits["another"] = {**study.splits["pruned-0-control"]}
+    study.runs.append("another")
+    found = looks(study)
+    assert len(set(found.values())) == len(found)
+    assert found["another"].colour == found["pruned-0"].colour
+
+
+def test_a_split_of_which_a_rule_left_nothing_is_not_taken_for_the_reference_alone(tmp_path: Path) -> None:
+    study = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=20)
+    assert study.reference_alone() == "imagenet"
+    study.splits["pruned-0"]["kept"] = 0
+    study.runs.sort(key=lambda name: name != "pruned-0")
+    assert study.reference_alone() == "imagenet"
+    del study.splits["imagenet"]
+    study.runs.remove("imagenet")
+    assert study.reference_alone() == "pruned-0"
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=12))

@@ -52,8 +52,9 @@ class Study:
         return next((name for name, split in self.splits.items() if split.rule == "full"), None)
 
     def reference_alone(self) -> str | None:
-        """Give the name of the split without pool rows, where it was trained."""
-        return next((name for name, split in self.splits.items() if split.kept == 0), None)
+        """Give the trained split without pool rows; before one of which a rule left nothing, one that is meant to have none."""
+        without = [name for name, split in self.splits.items() if split.kept == 0]
+        return next((name for name in without if self.splits[name].rule == "random"), next(iter(without), None))
 
     def control_of(self, name: str) -> str | None:
         """Give the trained random split of the same size, one that names this split first; None for a control or full."""

@@ -43,7 +43,7 @@ def described(source: Source, rows: Iterable[int]) -> dict[int, dict[str, Any]]:
         if len(inside):
             table = pq.read_table(path, columns=["shard", "key", field]).take(inside - start)
             for row, entry in zip(inside.tolist(), table.to_pylist(), strict=True):
-                text = entry[field] if source.classnames is None else source.classnames[entry[field]]
+                text = source.classnames[entry[field]] if source.classnames else entry[field] or "no caption"
                 found[row] = {"shard": entry["shard"], "key": entry["key"], "caption": text}
     return found
 

@@ -99,7 +99,8 @@ def find_leaks(
             threshold = calibrated(without, parameters.false_positives)
     if threshold is None:
         raise SimgapError(
-            "leaks.threshold: is null, though no sample of the pool is marked as a copy; give a similarity"
+            "leaks.threshold: is null, though no sample of the pool is marked as a copy, or every test image as copied; "
+            "give a similarity"
         )
     metrics["threshold"] = threshold
     if known is not None:
@@ -109,7 +110,8 @@ def find_leaks(
             if len(values):
                 metrics[f"recall{kind}"] = float((values > threshold).mean())
         metrics["queries_without_marked_copy"] = len(without)
-        metrics["false_positive_share"] = float((without > threshold).mean())
+        if len(without):
+            metrics["false_positive_share"] = float((without > threshold).mean())
     for name, similarity in pool_similarity.items():
         copied = similarity > threshold
         metrics |= {f"{name}/queries": len(copied), f"{name}/copied": int(copied.sum())}

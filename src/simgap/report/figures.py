@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,11 @@ def looks(study: Study) -> dict[str, Look]:
         elif controls in found and study.splits[name]["rule"] == "matched":
             found[name] = Look(found[controls].colour, (0, (1, 1.2)), next(of_composition), False)
         elif controls in found:
-            found[name] = Look(found[controls].colour, "--", found[controls].marker, False)
+            look = Look(found[controls].colour, "--", found[controls].marker, False)
+            # Another random control of the same split.
+            while look in found.values():
+                look = replace(look, marker=next(of_composition))
+            found[name] = look
         else:
             alike = next(free)
             found[name] = Look(alike.colour, "--", alike.marker, False)
@@ -465,6 +469,12 @@ def marked_shares(study: Study) -> list[Drawing]:
             names = sorted(key.removeprefix(prefix) for key in metrics if key.startswith(prefix))
             if not names or not splits:
                 continue
+            caption = f"Share of pool rows that each split is without, by {kind}"
+            if len(names) > CLASSES:
+                # Whatever the number of classes, a figure that can be read.
+                shares_of = {n: sum(metrics[f"{split}/pruned_share/{kind}/{n}"] for split in splits) for n in names}
+                names = sorted(names, key=lambda name, of=shares_of: -of[name])[:CLASSES]  # type: ignore[misc]
+                caption += f": the {CLASSES} of which most is pruned"
 
             def shades(figure: Figure, metrics: Any = metrics, kind: str = kind, names: list[str] = names) -> None:
                 shares = np.array(
@@ -474,7 +484,7 @@ def marked_shares(study: Study) -> list[Drawing]:
 
             drawings.append(
                 Drawing(
-                    f"pruned-by-{kind}-{truth}", "pruned", f"Share of pool rows that each split is without, by {kind}.",
+                    f"pruned-by-{kind}-{truth}", "pruned", f"{caption}.",
                     f"Table of shades: share of rows pruned, a line for each split and a column for each {kind}.",
                     (2.4 + 0.42 * len(names), 1.4 + 0.24 * len(splits)), shades,
                 )

@@ -92,8 +92,9 @@ class Study:
         return next((name for name in self.runs if self.splits[name]["rule"] == "full"), None)
 
     def reference_alone(self) -> str | None:
-        """Give the trained split without pool rows, or None."""
-        return next((name for name in self.runs if self.splits[name]["kept"] == 0), None)
+        """Give the trained split without pool rows, or None; before one of which a rule left nothing, one meant to have none."""
+        without = [name for name in self.runs if self.splits[name]["kept"] == 0]
+        return next((name for name in without if self.splits[name]["rule"] == "random"), next(iter(without), None))
 
     def control_of(self, split: str) -> str | None:
         """Give the split that the comparison set it against, or None."""
