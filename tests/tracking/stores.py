@@ -161,7 +161,7 @@ def running(command: list[str], ready: Callable[[], bool], **options: object) ->
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, **options)
         try:
-            for _ in range(600):
+            for _ in range(1500):
                 if ready():
                     break
                 try:
@@ -171,7 +171,7 @@ def running(command: list[str], ready: Callable[[], bool], **options: object) ->
                 log.seek(0)
                 raise AssertionError(log.read().decode())
             else:
-                raise AssertionError(f"{command[0]} was not ready in two minutes")
+                raise AssertionError(f"{command[0]} was not ready in five minutes")
             yield
         finally:
             # PostgreSQL ends at once on SIGINT, MLflow's with all its workers on SIGTERM.
