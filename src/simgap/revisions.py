@@ -12,6 +12,9 @@ from simgap.errors import SimgapError
 from simgap.params import Params, parse_params
 from simgap.stage import PARAMS_FILE
 
+# Paths in every revision.
+COMPARE = "metrics/compare/compare.json"
+
 
 def experiments() -> list[str]:
     """Give the names of the DVC experiments that began at the commit which is checked out.

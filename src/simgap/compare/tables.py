@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -95,10 +95,20 @@ def few_shot_rows(study: Study, comparison: Comparison) -> Iterator[Row]:
         yield about | {"mean": float(accuracies.mean()), "spread": spread(accuracies)}
 
 
+def write_table(rows: Iterable[Mapping[str, object]], path: Path) -> None:
+    """Write rows as CSV, floats with nine significant digits; without a row no file."""
+    texts = [{key: f"{value:.9g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows]
+    if texts:
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, texts[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(texts)
+
+
 def write_tables(study: Study, comparison: Comparison, folder: Path) -> None:
     """Write accuracy.csv, by_similarity.csv, change_by_similarity.csv, leaks.csv, robustness.csv, lines.csv and few_shot.csv.
 
-    Floats have nine significant digits; a table without rows is not written.
+    A table without rows is not written.
     """
     tables = {
         "accuracy": accuracy_rows(comparison),
@@ -110,9 +120,4 @@ def write_tables(study: Study, comparison: Comparison, folder: Path) -> None:
         "few_shot": few_shot_rows(study, comparison),
     }
     for name, rows in tables.items():
-        texts = [{k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
-        if texts:
-            with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as stream:
-                writer = csv.DictWriter(stream, texts[0], lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(texts)
+        write_table(rows, folder / f"{name}.csv")

@@ -22,6 +22,8 @@ from simgap.progress import progress
 UID = np.dtype("u8,u8")
 # The same of a part that waits, and whether the uid was derived.
 PART = np.dtype("u8,u8,?")
+# Of a sample whose json has no uid.
+UNNAMED = object()
 HEX = re.compile(r"[0-9a-fA-F]{1,32}")
 
 
@@ -45,18 +47,13 @@ def _from_json(run: Run) -> dict[str, object]:
                 content = json.loads(text)
             except ValueError:
                 content = None
-            if isinstance(content, dict):
-                found[key] = content["uid"] if "uid" in content else derived_uid(run.shard.name, key)
+            found[key] = content.get("uid", UNNAMED) if isinstance(content, dict) else None
     return found
 
 
-class Derived(str):
-    """A uid that simgap made."""
-
-
-def derived_uid(shard: str, key: str) -> Derived:
+def derived_uid(shard: str, key: str) -> str:
     """Give the uid of a sample whose json names none: the MD5 of `{shard}/{key}`, as 32 hexadecimal digits."""
-    return Derived(hashlib.md5(f"{shard}/{key}".encode(), usedforsecurity=False).hexdigest())
+    return hashlib.md5(f"{shard}/{key}".encode(), usedforsecurity=False).hexdigest()
 
 
 def _uids_of(run: Run) -> NDArray[np.void]:
@@ -65,12 +62,15 @@ def _uids_of(run: Run) -> NDArray[np.void]:
     uids = np.empty(len(run.keys), PART)
     for place, key in enumerate(run.keys):
         uid = found.get(key)
+        unnamed = uid is UNNAMED
+        if unnamed:
+            uid = derived_uid(run.shard.name, key)
         if not isinstance(uid, str) or not HEX.fullmatch(uid):
             raise SimgapError(
                 f"{run.shard}: the sample {key!r} has the uid {uid!r}, a DataComp subset needs 32 hexadecimal digits, in its "
                 f"json or in a .parquet of the shard's name; `simgap export keys` needs none"
             )
-        uids[place] = (*divmod(int(uid, 16), 2**64), isinstance(uid, Derived))
+        uids[place] = (*divmod(int(uid, 16), 2**64), unnamed)
     return uids
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from simgap.report.sentences import MOST
-from simgap.revisions import Revision
+from simgap.revisions import COMPARE, Revision
 
-COMPARE = "metrics/compare/compare.json"
 A, B = "A", "B"
 
 

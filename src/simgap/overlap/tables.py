@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from simgap.compare.tables import write_table
 from simgap.files import complete
 from simgap.overlap.claims import A, Answer, Claim
 from simgap.overlap.rows import Overlap
@@ -97,9 +97,4 @@ def write_tables(overlaps: Sequence[Overlap], claims: Sequence[Claim], out: Path
     with complete(out) as partial:
         partial.mkdir(parents=True)
         for name, rows in tables.items():
-            if rows:
-                with (partial / f"{name}.csv").open("w", newline="", encoding="utf-8") as stream:
-                    writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
-                    writer.writeheader()
-                    for row in rows:
-                        writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})
+            write_table(rows, partial / f"{name}.csv")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,33 @@ def _columns(full: Split, similarity: Path, benchmarks: list[str], name: str) ->
     return [Similarity(similarity / benchmark, full.row_order).column(name) for benchmark in benchmarks]
 
 
-def _finish(split: Split, full: Split, keep: NDArray[np.bool_], out: Path) -> dict[str, Any]:
-    content = write_split(split, keep, out)
+def _finish(
+    full: Split,
+    keep: NDArray[np.bool_],
+    out: Path,
+    *,
+    rule: str,
+    parameters: dict[str, Any],
+    kept_end: str,
+    reference_rows: bool,
+    benchmarks: Sequence[str] = (),
+    threshold: float | None = None,
+    controls: str | None = None,
+) -> dict[str, Any]:
+    split = Split(
+        rule=rule,
+        parameters=parameters,
+        benchmarks=list(benchmarks),
+        threshold=threshold,
+        kept=int(keep.sum()),
+        pool_rows=full.pool_rows,
+        kept_end=kept_end,
+        reference_rows=reference_rows,
+        row_order=full.row_order,
+        controls=controls,
+    )
     return {
-        **content,
+        **write_split(split, keep, out),
         "read": full.kept,
         "dropped/pruned": full.kept - split.kept,
         "kept_share_of_full": split.kept / full.kept if full.kept else 0.0,
@@ -44,19 +68,17 @@ def prune_imagenet_like(
     """
     full, full_keep = _read_full(full_folder)
     keep = rules.imagenet_like(full_keep, _columns(full, similarity, benchmarks, "margin"), threshold)
-    split = Split(
+    return _finish(
+        full,
+        keep,
+        out,
         rule="imagenet-like",
         parameters={"benchmarks": benchmarks, "threshold": threshold},
-        benchmarks=benchmarks,
-        threshold=threshold,
-        kept=int(keep.sum()),
-        pool_rows=full.pool_rows,
         kept_end="rows no closer to any query than the reference is, plus the threshold",
         reference_rows=reference_rows,
-        row_order=full.row_order,
-        controls=None,
+        benchmarks=benchmarks,
+        threshold=threshold,
     )
-    return _finish(split, full, keep, out)
 
 
 def prune_by_similarity(
@@ -80,19 +102,16 @@ def prune_by_similarity(
     count = rules.rows_to_keep(keep_rows, full.kept, full.kept, f"prune.{rule}.{out.name}.keep")
     best = _columns(full, similarity, benchmarks, "best")
     keep = rules.by_similarity(full_keep, best, join, count, most_similar=most_similar)
-    split = Split(
+    return _finish(
+        full,
+        keep,
+        out,
         rule=rule,
         parameters={"benchmarks": benchmarks, "join": join, "keep": keep_rows},
-        benchmarks=benchmarks,
-        threshold=None,
-        kept=count,
-        pool_rows=full.pool_rows,
         kept_end=f"the {count} rows {'most' if most_similar else 'least'} similar to the benchmarks",
         reference_rows=reference_rows,
-        row_order=full.row_order,
-        controls=None,
+        benchmarks=benchmarks,
     )
-    return _finish(split, full, keep, out)
 
 
 def prune_random(
@@ -106,19 +125,16 @@ def prune_random(
     full, full_keep = _read_full(full_folder)
     count = rules.rows_to_keep(keep_rows, size, full.kept, f"prune.random.{out.name}.keep")
     keep = rules.random(full_keep, count, seed)
-    split = Split(
+    return _finish(
+        full,
+        keep,
+        out,
         rule="random",
         parameters={"size_of": size_of, "keep": keep_rows, "seed": seed},
-        benchmarks=[],
-        threshold=None,
-        kept=count,
-        pool_rows=full.pool_rows,
         kept_end=f"{count} rows drawn at random" if count else "no pool rows: the reference alone",
         reference_rows=reference_rows or count == 0,
-        row_order=full.row_order,
         controls=size_of if count == size and size_of != "full" else None,
     )
-    return _finish(split, full, keep, out)
 
 
 def prune_matched(
@@ -146,17 +162,13 @@ def prune_matched(
     if (kept & ~full_keep).any():
         raise SimgapError(f"{controlled}: keeps rows that {full_folder} is without; `dvc repro` makes both anew")
     keep = rules.matched(full_keep, kept, groups, seed)
-    count = int(keep.sum())
-    split = Split(
+    return _finish(
+        full,
+        keep,
+        out,
         rule="matched",
         parameters={"size_of": size_of, "match": match, "seed": seed},
-        benchmarks=[],
-        threshold=None,
-        kept=count,
-        pool_rows=full.pool_rows,
-        kept_end=f"{count} rows drawn at random, of each {match} as many as {size_of} keeps",
+        kept_end=f"{int(keep.sum())} rows drawn at random, of each {match} as many as {size_of} keeps",
         reference_rows=reference_rows,
-        row_order=full.row_order,
         controls=size_of,
     )
-    return _finish(split, full, keep, out)

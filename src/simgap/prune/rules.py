@@ -185,7 +185,7 @@ def matched(
         of_rows = groups[block][rows]
         order = np.argsort(of_rows, kind="stable")
         present, firsts = np.unique(of_rows[order], return_index=True)
-        for group, members in zip(present, np.split(rows[order], firsts[1:]), strict=False):
+        for group, members in zip(present, np.split(rows[order], firsts)[1:], strict=True):
             left[group] -= len(members)
             drawn = _draw(generator, members, int(left[group]), int(keep[group]))
             result[block.start + drawn] = True

@@ -7,9 +7,9 @@ dotted, with a marker of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,11 @@ from simgap.report.study import BY_SIZE, IMAGENET_LIKE, Study
 BLACK, GREY, LIGHT = "#000000", "#767676", "#D9D9D9"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-# Of controls of the same composition.
+# Of controls of the same composition, and of second ones.
 MATCHED_MARKERS = ("<", ">", "p", "h")
 # A line of matplotlib: its name, or where it starts and the lengths of its dashes.
 Line = str | tuple[int, tuple[float, ...]]
+DOTTED: Line = (0, (1, 1.2))
 LINES: tuple[Line, ...] = ("-", "-.", (0, (4, 1, 1, 1, 1, 1)))
 # Options by name.
 SETTINGS: dict[Any, Any] = {
@@ -89,6 +90,14 @@ class Look:
         return {"color": self.colour, "marker": self.marker, "markerfacecolor": face, "markeredgecolor": self.colour}
 
 
+def look_of_control(controlled: Look, rule: str, taken: Collection[Look]) -> Look:
+    """Give a control the colour of its split, hollow, and where others of it are `taken`, a marker of its own."""
+    line: Line = DOTTED if rule == "matched" else "--"
+    markers = MATCHED_MARKERS if rule == "matched" else (controlled.marker, *MATCHED_MARKERS)
+    looks = [Look(controlled.colour, line, marker, False) for marker in markers]
+    return next((look for look in looks if look not in taken), looks[-1])
+
+
 def looks(study: Study) -> dict[str, Look]:
     """Give every split a look of its own, the trained ones first."""
     # Where colours come again, lines and markers are others: of a control only the marker says which.
@@ -98,21 +107,14 @@ def looks(study: Study) -> dict[str, Look]:
         for place, colour in enumerate(COLOURS)
     )
     found = {name: next(free) for name in dict.fromkeys([*study.trained(IMAGENET_LIKE, *BY_SIZE), *study.pruned])}
-    of_composition = cycle(MATCHED_MARKERS)
     for name in study.trained("full", "random", "matched"):
         controls = study.splits[name]["controls"]
         if name == study.full():
             found[name] = Look(BLACK, "-", "o", True)
         elif name == study.reference_alone():
             found[name] = Look(GREY, ":", "X", True)
-        elif controls in found and study.splits[name]["rule"] == "matched":
-            found[name] = Look(found[controls].colour, (0, (1, 1.2)), next(of_composition), False)
         elif controls in found:
-            look = Look(found[controls].colour, "--", found[controls].marker, False)
-            # Another random control of the same split.
-            while look in found.values():
-                look = replace(look, marker=next(of_composition))
-            found[name] = look
+            found[name] = look_of_control(found[controls], study.splits[name]["rule"], found.values())
         else:
             alike = next(free)
             found[name] = Look(alike.colour, "--", alike.marker, False)
@@ -472,8 +474,8 @@ def marked_shares(study: Study) -> list[Drawing]:
             caption = f"Share of pool rows that each split is without, by {kind}"
             if len(names) > CLASSES:
                 # Whatever the number of classes, a figure that can be read.
-                shares_of = {n: sum(metrics[f"{split}/pruned_share/{kind}/{n}"] for split in splits) for n in names}
-                names = sorted(names, key=lambda name, of=shares_of: -of[name])[:CLASSES]  # type: ignore[misc]
+                pruned = [-sum(metrics[f"{split}/pruned_share/{kind}/{name}"] for split in splits) for name in names]
+                names = [names[place] for place in np.argsort(pruned, kind="stable")[:CLASSES]]
                 caption += f": the {CLASSES} of which most is pruned"
 
             def shades(figure: Figure, metrics: Any = metrics, kind: str = kind, names: list[str] = names) -> None:

@@ -16,12 +16,12 @@ from simgap.report.figures import (
     GREY,
     LEGEND_LINE,
     MARKERS,
-    MATCHED_MARKERS,
     WIDTH,
     Drawing,
     Look,
     in_percent,
     legend,
+    look_of_control,
 )
 from simgap.sweep.read import Cell, Point, Sweep
 
@@ -29,12 +29,11 @@ from simgap.sweep.read import Cell, Point, Sweep
 HEIGHT = 4.4
 # How far apart splits are drawn at one threshold, as a share of the range of thresholds.
 DODGE = 0.012
-DOTTED = (0, (1, 1.2))
 
 
 def looks(sweep: Sweep) -> dict[str, Look]:
     """Give every split that depends on the threshold a look; a control has its split's colour, and is hollow."""
-    free, of_composition = cycle(zip(COLOURS, MARKERS, strict=True)), cycle(MATCHED_MARKERS)
+    free = cycle(zip(COLOURS, MARKERS, strict=True))
     found: dict[str, Look] = {}
     of_rule = {split: sweep.line(split)[0].prune for split in sweep.splits}
     for split in sorted(sweep.splits, key=lambda name: of_rule[name]["controls"] is not None):
@@ -42,10 +41,8 @@ def looks(sweep: Sweep) -> dict[str, Look]:
         if controlled is None:
             colour, marker = next(free)
             found[split] = Look(colour, "-", marker, True)
-        elif of_rule[split]["rule"] == "matched":
-            found[split] = Look(controlled.colour, DOTTED, next(of_composition), False)
         else:
-            found[split] = Look(controlled.colour, "--", controlled.marker, False)
+            found[split] = look_of_control(controlled, of_rule[split]["rule"], found.values())
     return {split: found[split] for split in sweep.splits}
 
 

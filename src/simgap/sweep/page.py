@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from simgap.compare.tables import write_table
 from simgap.files import complete
 from simgap.report.figures import Drawing, write_figures
 from simgap.report.numbers import traced
@@ -118,11 +118,4 @@ def write_sweep(sweep: Sweep, out: Path) -> None:
         partial.mkdir(parents=True)
         write_figures(drawings, partial)
         (partial / PAGE).write_text(render(sweep, drawings), encoding="utf-8")
-        rows = [
-            {key: f"{value:.9g}" if isinstance(value, float) else value for key, value in row.items()}
-            for row in table_rows(sweep)
-        ]
-        with (partial / TABLE).open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_table(table_rows(sweep), partial / TABLE)

@@ -9,10 +9,8 @@ from typing import Any
 
 from simgap.errors import SimgapError
 from simgap.params import Params
-from simgap.revisions import Revision
+from simgap.revisions import COMPARE, Revision
 from simgap.tracking.records import flatten, threshold_of
-
-COMPARE = "metrics/compare/compare.json"
 
 
 @dataclass(frozen=True)
