@@ -1,4 +1,4 @@
-"""Seconds and memory of embedding, similarity, deduplication and pruning as the rows grow, each in a process of its own."""
+"""Seconds and memory of embedding, similarity, deduplication, pruning and the report as the rows grow, each in its own process."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from perf.evaluate import REPOSITORY, make_model
 from perf.machine import AnonymousMemory, report
 from perf.prune import map_columns, write_columns
+from perf.report import MARGIN, write_study
 from perf.similarity import draw
 from perf.store import part_sizes, write_embeddings
 from simgap.data.shards import find_shards
@@ -29,8 +30,11 @@ from simgap.embed.embed import embed
 from simgap.embed.model import load
 from simgap.embed.parameters import EmbedParameters
 from simgap.embed.store import Embeddings
+from simgap.galleries.choose import most_similar_rows, nearest_lower_rows
+from simgap.galleries.galleries import DUPLICATES, PRUNED
 from simgap.progress import progress
 from simgap.prune import rules
+from simgap.report.page import write_report
 from simgap.similarity.engines.engine import Questions
 from simgap.similarity.scan import scan
 from simgap.stage import reports_errors
@@ -41,7 +45,7 @@ from simgap.toy.world import draw_sample
 EMBEDDED = 0.02
 SHARD_SAMPLES = 100
 DISTINCT_IMAGES = 64
-BENCHMARKS = 5
+BENCHMARKS, SPLITS = 5, 4
 # Rows that a process goes through before it is measured, and their folder.
 FEW_ROWS, FEW = 2000, "few"
 NEIGHBOURS = 10
@@ -122,11 +126,27 @@ def _pruning(folder: Path, rows: int, sizes: Sizes) -> Work:
     return prune
 
 
+def _reporting(folder: Path, rows: int, sizes: Sizes) -> Work:
+    pool, columns = Embeddings(folder / "pool"), map_columns(folder / "columns", rows, BENCHMARKS)
+    # Duplicates at the end are compared with every row before them.
+    pruned, duplicates = np.ones(rows, np.bool_), np.arange(rows - DUPLICATES, rows)
+    study = write_study(folder / "study", SPLITS, BENCHMARKS, queries=sizes.queries)
+
+    def make_report() -> None:
+        for best in columns["best"]:
+            most_similar_rows(pruned, best, PRUNED)
+        nearest_lower_rows(pool, duplicates)
+        write_report(study, MARGIN, folder / "report" / "index.html", folder / "report" / "figures")
+
+    return make_report
+
+
 STEPS: dict[str, Callable[[Path, int, Sizes], Work]] = {
     "embed": _embedding,
     "similarity": _similarity,
     "deduplicate": _deduplication,
     "prune": _pruning,
+    "report": _reporting,
 }
 
 
@@ -197,7 +217,8 @@ def main(
 ) -> None:
     """Measure each step at each number of rows; of embedding, a fiftieth of them, as pictures of 40 pixels.
 
-    Queries and clusters stay as many. Each slope is of a line through the logarithms.
+    Queries, clusters, benchmarks and splits stay as many. Of the report's galleries, whose pictures are as many at any size, it
+    is the search for rows that is measured. Each slope is of a line through the logarithms.
     """
     sizes = Sizes(dim, queries, clusters)
     found: dict[str, dict[str, list[float]]] = {step: {"rows": [], "seconds": [], "memory_mb": []} for step in STEPS}

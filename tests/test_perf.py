@@ -99,7 +99,7 @@ def test_scaling(tmp_path: Path) -> None:
     options = ("--plot", str(tmp_path / "plot.png"), "--json", str(tmp_path / "out.json"))
     printed = run(scaling, *sizes, "--folder", str(tmp_path), *options)
     found = json.loads((tmp_path / "out.json").read_text())["scaling"]
-    assert set(found) == {"embed", "similarity", "deduplicate", "prune"}
+    assert set(found) == {"embed", "similarity", "deduplicate", "prune", "report"}
     for step, of_step in found.items():
         assert of_step["rows"] == ([12, 60] if step == "embed" else [600, 3000])
         assert all(value > 0 for unit in ("seconds", "memory_mb") for value in of_step[unit])
