@@ -80,7 +80,7 @@ def test_a_stage_says_in_a_line_that_no_server_is_there(study: Path, monkeypatch
     try_track()
     assert time.monotonic() - began < track.STAGE_LIMIT + 15
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith(f"tracking: error: MLflow's store {address}: ")
+    assert line.startswith(f"tracking: error: MLFLOW_TRACKING_URI: MLflow's store {address}: ")
     assert line.endswith("; `simgap track` logs the rest later")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert track_here().logged == 4
@@ -94,7 +94,7 @@ def test_a_stage_says_in_a_line_that_a_server_does_not_answer(study: Path, monke
         try_track()
         assert time.monotonic() - began < track.STAGE_LIMIT + 15
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith(f"tracking: error: MLflow's store {address}: ")
+    assert line.startswith(f"tracking: error: MLFLOW_TRACKING_URI: MLflow's store {address}: ")
 
 
 def test_a_stage_stops_tracking_that_takes_too_long(study: Path, monkeypatch, capfd) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -367,14 +369,58 @@ def test_an_evaluation_of_another_model_is_not_logged(study: Path) -> None:
     ]
 
 
-def test_errors_show_no_password(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+def refusal(monkeypatch: pytest.MonkeyPatch, address: str) -> str:
+    """Give the line with which an address is refused."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    began = time.monotonic()
     with pytest.raises(SimgapError) as raised:
         track_here()
-    assert "http://127.0.0.1:9" in str(raised.value)
-    assert "secret" not in str(raised.value)
-    assert "\n" not in str(raised.value)
+    assert time.monotonic() - began < 15
+    line = str(raised.value)
+    assert line.startswith("MLFLOW_TRACKING_URI: ")
+    assert "postgresql+psycopg2://USER@HOST/NAME" in line
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("address", "named", "reason"),
+    [
+        ("http://user:secret@127.0.0.1:9", "http://127.0.0.1:9: ", "Connection refused"),
+        ("http://user:sec/ret@127.0.0.1:9", "http://127.0.0.1:9: ", "%2F"),
+        ("http://user:9/ret@127.0.0.1:9", "http://127.0.0.1:9: ", "%2F"),
+        ("http://[::1", "http://[::1: ", "Invalid IPv6 URL"),
+        ("postgresql+psycopg2://user:secret@127.0.0.1:9/runs", "postgresql+psycopg2://127.0.0.1:9/runs: ", "refused"),
+        ("postgresql+psycopg2://user:sec/ret@127.0.0.1:9/runs", "postgresql+psycopg2://127.0.0.1:9/runs: ", "%2F"),
+        ("postgresql+psycopg2://user:sec@ret@127.0.0.1:9/runs", "postgresql+psycopg2://127.0.0.1:9/runs: ", "%40"),
+        ("postgresql+psycopg2://127.0.0.1:9/runs?password=secret", "postgresql+psycopg2://127.0.0.1:9/runs: ", "refused"),
+        ("postgresql+psycopg2://user:secret@127.0.0.1:port/runs", "127.0.0.1:port/runs: ", "port"),
+        ("postgresql:user:secret@127.0.0.1/runs", "postgresql:127.0.0.1/runs: ", "parse"),
+        ("postgresql+nosuch://user:secret@127.0.0.1/runs", "postgresql+nosuch://127.0.0.1/runs: ", "nosuch"),
+        ("mysql://user:secret@127.0.0.1/runs", "mysql://127.0.0.1/runs: ", "No module named 'MySQLdb'"),
+        ("sqlite:runs.db", "sqlite:runs.db: ", "parse"),
+        ("sqlite:///no-database.db", "sqlite:///no-database.db: ", "file is not a database"),
+        ("sqlite:////proc/me@work/runs.db", "sqlite:////proc/me@work/runs.db: ", "No such file or directory"),
+        ("nosuch://user:secret@127.0.0.1", "nosuch://127.0.0.1: ", "unsupported URI"),
+    ],
+)  # fmt: skip
+def test_a_store_that_is_none_or_is_down_is_refused_in_a_line_without_its_password(
+    study: Path, monkeypatch: pytest.MonkeyPatch, address: str, named: str, reason: str
+) -> None:
+    (study / "no-database.db").write_text("something else, and longer than the header that SQLite reads\n" * 20)
+    line = refusal(monkeypatch, address)
+    assert named in line
+    assert reason in line
+    assert not [part for part in ("secret", "sec/", "sec@", "ret@", "9/ret", "user") if part in line]
     assert REQUEST_LIMIT <= 10
+
+
+@pytest.mark.slow
+def test_a_database_that_accepts_and_does_not_answer_is_refused_in_a_line(study: Path, monkeypatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        line = refusal(monkeypatch, f"postgresql+psycopg2://user:secret@127.0.0.1:{silent.getsockname()[1]}/runs")
+    assert "timeout expired" in line
+    assert "secret" not in line
 
 
 @pytest.mark.slow

@@ -62,9 +62,51 @@ def store() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
 
 
-def without_password(text: str) -> str:
-    """Give a text without what stands before the @ of its addresses."""
-    return re.sub(r"://[^/@\s]*@", "://", text)
+def _secret(address: str) -> str:
+    """Give what stands before an address's last @, which may be a name and a password; SQLite's addresses are paths."""
+    scheme, secret = re.fullmatch(r"((?:[^:/@]*:/*)?)((?:.*@)?).*", address, re.DOTALL).groups()  # type: ignore[union-attr]
+    return "" if scheme.startswith("sqlite") else secret
+
+
+def without_password(address: str) -> str:
+    """Give an address without what stands before its @, nor its query: both may hold a password."""
+    return address.replace(_secret(address), "", 1).partition("?")[0]
+
+
+def _refused(address: str, error: Exception) -> SimgapError:
+    # SQLAlchemy's own texts end with a link to its manual.
+    reason = " ".join(str(getattr(error, "orig", None) or error).split())
+    if re.search(r"[/@?#\s]", _secret(address)[:-1]):
+        # Libraries part such an address elsewhere, and show pieces of the password.
+        reason = "a password should be percent-encoded, as / by %2F and @ by %40"
+    elif isinstance(error, ImportError):
+        reason += "; install this driver or name another"
+    reason = reason.replace(address, without_password(address)).replace(_secret(address), "")
+    where = "MLFLOW_TRACKING_URI: " if os.environ.get("MLFLOW_TRACKING_URI") else ""
+    return SimgapError(
+        f"{where}MLflow's store {without_password(address)}: {reason}; it should be a server that answers, as http://HOST:PORT, "
+        "or a database, as postgresql+psycopg2://USER@HOST/NAME; without the variable it is SQLite"
+    )
+
+
+def _check_store(address: str) -> None:
+    """Connect to a database once: MLflow asks one that does not answer ten times, for longer than a minute.
+
+    Raises:
+        ValueError, sqlalchemy.exc.SQLAlchemyError: the address is none, or nothing answers there.
+        ImportError: there is no driver for it.
+        OSError: the folder of an SQLite file cannot be made.
+    """
+    import sqlalchemy
+
+    scheme = urlsplit(address).scheme.split("+")[0]
+    if scheme in DATABASES:
+        url = sqlalchemy.make_url(address)
+        if scheme == "sqlite" and url.database:
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool).connect().close()
+    elif _secret(address) and "@" not in urlsplit(address).netloc:
+        raise ValueError("its password holds a /, ? or #")
 
 
 @contextmanager
@@ -80,23 +122,29 @@ def opened() -> Iterator[tuple[MlflowClient, dict[str, str]]]:
         ("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_LIMIT)),
         ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        # Of PostgreSQL's own library, which else waits as long as the system does.
+        ("PGCONNECT_TIMEOUT", str(REQUEST_LIMIT)),
     ):
         os.environ.setdefault(name, value)
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
 
     address = store()
     try:
         with FileLock(root() / "mlflow.db.lock", timeout=STAGE_LIMIT):
+            try:
+                _check_store(address)
+            except (SQLAlchemyError, ImportError, OSError, ValueError) as error:
+                raise _refused(address, error) from None
             client = MlflowClient(tracking_uri=address)
             yield client, {name: _experiment(client, name, address) for name in (MODELS, STUDIES)}
     except Timeout:
         raise SimgapError(
             f"{root() / 'mlflow.db.lock'}: held for {STAGE_LIMIT} s by another process that logs; try again later"
         ) from None
-    except MlflowException as error:
-        reason = " ".join(str(error).split())
-        raise SimgapError(without_password(f"MLflow's store {address}: {reason}")) from None
+    except (MlflowException, SQLAlchemyError) as error:
+        raise _refused(address, error) from None
 
 
 def _experiment(client: MlflowClient, name: str, address: str) -> str:
