@@ -270,6 +270,29 @@ def test_splits_on_disk(study) -> None:
     assert empty["kept"] == 0
 
 
+@pytest.mark.parametrize("add_to_pool", [True, False])
+def test_a_split_without_pool_rows_is_trained_on_the_reference_by_every_rule(study, add_to_pool: bool) -> None:
+    def joined(name: str) -> bool:
+        return read_split(study / name).reference_rows
+
+    full, similarity = study / "full", study / "similarity"
+    # As stages.train has it: without pool rows it is the reference alone, whatever joins the other splits.
+    prune_imagenet_like(full, similarity, ["val"], -2.0, add_to_pool, study / "like")
+    for most in (True, False):
+        out = study / f"ranked-{most}"
+        prune_by_similarity(full, similarity, ["val"], "max", 0, add_to_pool, out, most_similar=most)
+        assert joined(out.name)
+    prune_random(full, "like", 0, 1.0, 0, add_to_pool, study / "control")
+    groups = np.zeros(203, np.int32)
+    prune_matched(full, "like", study / "like" / "keep.npy", groups, "class", 0, add_to_pool, study / "matched")
+    assert read_split(study / "like").kept == read_split(study / "matched").kept == 0
+    assert joined("like")
+    assert joined("control")
+    assert joined("matched")
+    prune_imagenet_like(full, similarity, ["val"], 0.0, add_to_pool, study / "some")
+    assert joined("some") == add_to_pool
+
+
 def test_a_matched_control_on_disk(study) -> None:
     like = prune_imagenet_like(study / "full", study / "similarity", ["val"], 0.0, True, study / "like")
     groups = (np.arange(203) % 5).astype(np.int32)

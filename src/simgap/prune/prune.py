@@ -45,7 +45,8 @@ def _finish(
         kept=int(keep.sum()),
         pool_rows=full.pool_rows,
         kept_end=kept_end,
-        reference_rows=reference_rows,
+        # Without pool rows training is on the reference alone, whatever joins the other splits.
+        reference_rows=reference_rows or not keep.any(),
         row_order=full.row_order,
         controls=controls,
     )
@@ -132,7 +133,7 @@ def prune_random(
         rule="random",
         parameters={"size_of": size_of, "keep": keep_rows, "seed": seed},
         kept_end=f"{count} rows drawn at random" if count else "no pool rows: the reference alone",
-        reference_rows=reference_rows or count == 0,
+        reference_rows=reference_rows,
         controls=size_of if count == size and size_of != "full" else None,
     )
 
