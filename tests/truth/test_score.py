@@ -108,6 +108,40 @@ def test_marks_of_both_dialects(tmp_path: Path) -> None:
         read_marks(tmp_path)
 
 
+TOY = {"class": "cat", "style": "photo", "planted": None, "copy_of": None}
+PACS = {"source": "PACS/photo/dog/x.jpg", "duplicate_of": None}
+
+
+@pytest.mark.parametrize(
+    ("marks", "field", "value"),
+    [
+        (TOY, "class", ["cat"]),
+        (TOY, "class", {"name": "cat"}),
+        (TOY, "style", 7),
+        (TOY, "planted", True),
+        (TOY, "copy_of", ["val/1"]),
+        (TOY, "style", "half a pair \ud83d"),
+        (PACS, "source", "PACS/photo/\udc00/x.jpg"),
+        (PACS, "source", ["PACS", "photo"]),
+        (PACS, "duplicate_of", 3),
+    ],
+)
+def test_a_mark_that_is_no_text_is_named_in_a_line(tmp_path: Path, marks: dict, field: str, value: object) -> None:
+    write_tar(tmp_path / "00000.tar", [("a.json", json.dumps(marks).encode())])
+    assert len(read_marks(tmp_path)) == 1
+    write_tar(tmp_path / "00000.tar", [("a.json", json.dumps(marks | {field: value}).encode())])
+    with pytest.raises(SimgapError) as raised:
+        read_marks(tmp_path)
+    assert str(raised.value).endswith(f"00000.tar: a.json: {field} is {value!r}; it should be text or null")
+    str(raised.value).encode()
+
+
+def test_marks_nested_without_end_are_none(tmp_path: Path) -> None:
+    write_tar(tmp_path / "00000.tar", [("a.json", b'{"planted": ' + b"[" * 100_000)])
+    with pytest.raises(SimgapError, match="has no marks"):
+        read_marks(tmp_path)
+
+
 def _marked_pool(folder: Path, shards: list[list[dict[str, object]]]) -> Path:
     """Write shards of samples, in a row order that the embeddings of `store` have too."""
     row = 0

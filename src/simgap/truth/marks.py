@@ -34,15 +34,32 @@ class Mark:
     key: str | None
 
 
+def _text(content: dict[str, Any], field: str) -> str | None:
+    """Give a field's text, or None for null.
+
+    Raises:
+        SimgapError: it is something else, or text that no file can hold.
+    """
+    value = content[field]
+    # JSON may hold half of a character: \ud83d.
+    if value is not None and not (isinstance(value, str) and value.encode(errors="replace").decode() == value):
+        raise SimgapError(f"{field} is {value!r:.80}; it should be text or null")
+    return value
+
+
 def _toy(content: dict[str, Any]) -> Mark:
-    source, _, key = (content["copy_of"] or "/").partition("/")
-    return Mark(content["style"], content["class"], content["planted"], source or None, key or None)
+    source, _, key = (_text(content, "copy_of") or "/").partition("/")
+    style, kind, planted = (_text(content, field) for field in ("style", "class", "planted"))
+    return Mark(style, kind, planted, source or None, key or None)
 
 
 def _pacs(content: dict[str, Any]) -> Mark:
-    collection, *path = content["source"].split("/")
+    source = _text(content, "source")
+    if source is None:
+        raise KeyError("source")
+    collection, *path = source.split("/")
     style, kind = path[:2] if collection == "PACS" and len(path) > 1 else ("off_topic", None)
-    original = content["duplicate_of"]
+    original = _text(content, "duplicate_of")
     return Mark(style, kind, "near" if original else None, "pool" if original else None, original)
 
 
@@ -52,7 +69,9 @@ def _shard_marks(shard: Shard) -> Iterator[tuple[str, Mark]]:
         try:
             content = json.loads(text)
             yield key, _toy(content) if "planted" in content else _pacs(content)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except SimgapError as error:
+            raise SimgapError(f"{shard}: {key}.json: {error}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise SimgapError(
                 f"{shard}: {key}.json has no marks that can be read; leave ground_truth and prune.matched empty for pools "
                 "without them"
