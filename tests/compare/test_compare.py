@@ -556,6 +556,34 @@ def test_a_split_has_controls_of_the_same_composition_beside_the_random_one(stud
     ] == ["by-class", "by-style"] * 2
 
 
+def test_every_random_control_of_a_split_has_a_difference(study: Study, tmp_path: Path) -> None:
+    study.splits["control"] = _split("random", 40, [], "pruned")
+    before = flat_metrics(study, compare(PARAMETERS, study))
+    random = np.random.default_rng(1)
+    for name, rule in (("by-class", "matched"), ("again", "random"), ("of-that-size", "random")):
+        study.splits[name] = _split(rule, 40, [], None if name == "of-that-size" else "pruned")
+        for benchmark in study.benchmarks:
+            study.correct[name, benchmark] = random.random((2, 200)) < 0.6
+            study.correct_top5[name, benchmark] = study.correct[name, benchmark]
+            study.similarity[name, benchmark] = random.random(200)
+    # One that has the size by chance is no control of it.
+    assert study.controls_of("pruned") == ["control", "by-class", "again"]
+    comparison = compare(PARAMETERS, study)
+    metrics = flat_metrics(study, comparison)
+    # But for the line of robustness, which is fitted on all random splits.
+    kept = [key for key in before if "robustness" not in key]
+    assert [metrics[key] for key in kept] == [before[key] for key in kept]
+    assert metrics["pruned/matched_controls"] == "by-class"
+    assert metrics["pruned/second_controls"] == "again"
+    for name in ("by-class", "again"):
+        difference = study.correct["pruned", "val"].mean() - study.correct[name, "val"].mean()
+        assert metrics[f"pruned/val/minus/{name}"] == pytest.approx(difference)
+        assert f"pruned/val/verdict/{name}" in metrics
+    report = markdown_report(PARAMETERS, study, comparison)
+    named = [row[1] for row in _rows(report, "Splits against random controls") if row[0] == "pruned"]
+    assert named == ["control", "by-class", "again"] * 2
+
+
 def test_an_interval_holds_95_of_100_resamples() -> None:
     found = estimate(np.concatenate([[0.5], np.linspace(0, 1, 1001)]), 10)
     assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.025, 0.975))

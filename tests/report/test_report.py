@@ -405,6 +405,24 @@ def test_a_second_random_control_has_a_look_of_its_own(tmp_path: Path) -> None:
     assert found["another"].colour == found["pruned-0"].colour
 
 
+def test_a_second_random_control_has_a_difference_and_a_sentence(tmp_path: Path) -> None:
+    study = write_study(tmp_path, splits=6, benchmarks=2, seeds=1, queries=40)
+    study.splits["another"] = {**study.splits["pruned-0-control"]}
+    study.compared["pruned-0/second_controls"] = "another"
+    for name in study.benchmarks:
+        for end in ("", "/low", "/high"):
+            study.compared[f"pruned-0/{name}/minus/another{end}"] = 0.01
+        study.compared[f"pruned-0/{name}/verdict/another"] = "equivalent"
+    assert study.controls_of("pruned-0") == ["pruned-0-control", "another", "pruned-0-matched"]
+    (row,) = [row for row in accuracy_table(study) if row["split"] == "pruned-0"]
+    differences = {text_of(what): text_of(text) for what, text, _ in row["cells"][0].differences}
+    assert list(differences) == ["control", "control another", "same by class", "full"]
+    assert differences["control another"] == "+1.0 [+1.0, +1.0]"
+    assert text_of(sentences.against_controls(study, "pruned-0")[1]) == (
+        "Against as many random rows (another), pruned-0 is equivalent on val and sketch (held out)."
+    )
+
+
 def test_a_split_of_which_a_rule_left_nothing_is_not_taken_for_the_reference_alone(tmp_path: Path) -> None:
     study = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=20)
     assert study.reference_alone() == "imagenet"

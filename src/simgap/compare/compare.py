@@ -25,7 +25,7 @@ class Measured:
         images: how many.
         top1, top5, mean_per_class_recall: zero-shot, in [0, 1]; top5 is None where there are fewer than five classes.
         minus_full, minus_control: differences of top-1 accuracy; None where there is nothing to compare with.
-        minus_matched: differences to the controls of the same composition, by their names.
+        minus_others: differences to the split's other controls, by their names.
     """
 
     images: int
@@ -34,7 +34,7 @@ class Measured:
     mean_per_class_recall: Estimate
     minus_full: Estimate | None
     minus_control: Estimate | None
-    minus_matched: dict[str, Estimate]
+    minus_others: dict[str, Estimate]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Cell:
         measured: by kind of query: `all`, and where the rule used the benchmark `used by the rule` and `held out`.
         gap_explained: claim A; None where undefined.
         verdict_full, verdict_control: what the differences over all images show, or None.
-        verdict_matched: the same, by controls of the same composition.
+        verdict_others: the same, by other controls.
     """
 
     used: bool
@@ -54,7 +54,7 @@ class Cell:
     gap_explained: Estimate | None
     verdict_full: str | None
     verdict_control: str | None
-    verdict_matched: dict[str, str]
+    verdict_others: dict[str, str]
 
     @property
     def mark(self) -> str:
@@ -102,7 +102,7 @@ def _measure(study: Study, resamples: Resamples, benchmark: str, queries: str) -
             mean_per_class_recall=estimate(recall, count, RATE),
             minus_full=minus(split, full) if full and full != split else None,
             minus_control=minus(split, control) if control else None,
-            minus_matched={other: minus(split, other) for other in study.matched_controls(split)},
+            minus_others={other: minus(split, other) for other in study.other_controls(split)},
         )
 
     return {split: measure(split) for split in study.splits if queries in _kinds_of(study, split, benchmark)}
@@ -137,7 +137,7 @@ def _cells(parameters: CompareParameters, study: Study, resamples: Resamples, be
             gap_explained=explained.get(split),
             verdict_full=judge(whole.minus_full) if whole.minus_full else None,
             verdict_control=judge(whole.minus_control) if whole.minus_control else None,
-            verdict_matched={control: judge(found) for control, found in whole.minus_matched.items()},
+            verdict_others={control: judge(found) for control, found in whole.minus_others.items()},
         )
     return cells
 

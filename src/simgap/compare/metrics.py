@@ -13,7 +13,7 @@ from simgap.compare.study import Study
 def flat_metrics(study: Study, comparison: Comparison) -> dict[str, Any]:
     """Flatten a comparison to metrics: `<split>/<benchmark>/<figure>`, with `/low` and `/high` for its interval.
 
-    Differences to a control of the same composition, of which a split may have several, are `minus/<control>`.
+    Differences to a second random control, or to one of the same composition, are `minus/<control>`.
     """
     metrics: dict[str, Any] = {"seeds": len(study.seeds)}
 
@@ -30,9 +30,9 @@ def flat_metrics(study: Study, comparison: Comparison) -> dict[str, Any]:
         add(f"{place}/held_out", cell.held_out.top1 if cell.held_out else None)
         add(f"{place}/minus_full", cell.whole.minus_full)
         add(f"{place}/minus_control", cell.whole.minus_control)
-        for control, difference in cell.whole.minus_matched.items():
+        for control, difference in cell.whole.minus_others.items():
             add(f"{place}/minus/{control}", difference)
-            metrics[f"{place}/verdict/{control}"] = cell.verdict_matched[control]
+            metrics[f"{place}/verdict/{control}"] = cell.verdict_others[control]
         add(f"{place}/gap_explained", cell.gap_explained)
         for figure in ("verdict_full", "verdict_control"):
             if getattr(cell, figure) is not None:
@@ -53,9 +53,11 @@ def flat_metrics(study: Study, comparison: Comparison) -> dict[str, Any]:
         metrics[f"{split}/{benchmark}/accuracy_{shots}_shot"] = float(accuracies.mean())
     for split, info in study.splits.items():
         metrics[f"{split}/kept"] = info.kept
-        control_of_split, matched = study.control_of(split), study.matched_controls(split)
+        control_of_split = study.control_of(split)
         if control_of_split is not None:
             metrics[f"{split}/control"] = control_of_split
-        if matched:
-            metrics[f"{split}/matched_controls"] = ", ".join(matched)
+        for kind, rule in (("second", "random"), ("matched", "matched")):
+            others = [name for name in study.other_controls(split) if study.splits[name].rule == rule]
+            if others:
+                metrics[f"{split}/{kind}_controls"] = ", ".join(others)
     return metrics

@@ -108,7 +108,7 @@ def _differences_section(study: Study, cells: Cells) -> str:
         if split != study.full():
             whole = cell.whole
             to_controls = {study.control_of(split) or "-": (whole.minus_control, cell.verdict_control)}
-            to_controls |= {name: (found, cell.verdict_matched[name]) for name, found in whole.minus_matched.items()}
+            to_controls |= {name: (found, cell.verdict_others[name]) for name, found in whole.minus_others.items()}
             for control in study.controls_of(split) or ["-"]:
                 row = [split, control, benchmark, cell.mark]
                 for difference, verdict in (to_controls[control], (whole.minus_full, cell.verdict_full)):

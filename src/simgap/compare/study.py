@@ -64,14 +64,15 @@ class Study:
         same_size = [other for other, s in self.splits.items() if s.rule == "random" and s.kept == split.kept]
         return next((other for other in same_size if self.splits[other].controls == name), next(iter(same_size), None))
 
-    def matched_controls(self, name: str) -> list[str]:
-        """Give the trained controls that have the same composition as a split, by class or by style."""
-        return [other for other, split in self.splits.items() if split.rule == "matched" and split.controls == name]
+    def other_controls(self, name: str) -> list[str]:
+        """Give a split's trained controls beside that one: further random ones, and those of the same composition."""
+        first = self.control_of(name)
+        return [other for other, split in self.splits.items() if split.controls == name and other != first]
 
     def controls_of(self, name: str) -> list[str]:
-        """Give a split's random control, where it has one, and those of the same composition."""
+        """Give all controls of a split, the one that `control_of` gives first."""
         control = self.control_of(name)
-        return [*([control] if control else []), *self.matched_controls(name)]
+        return [*([control] if control else []), *self.other_controls(name)]
 
 
 def spread(accuracies: NDArray[np.float64]) -> float | None:

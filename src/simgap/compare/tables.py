@@ -29,7 +29,7 @@ def accuracy_rows(comparison: Comparison) -> Iterator[Row]:
     for (split, benchmark), cell in comparison.cells.items():
         for queries, measured in cell.measured.items():
             figures = {figure: getattr(measured, figure) for figure in FIGURES}
-            figures |= {f"minus/{control}": found for control, found in measured.minus_matched.items()}
+            figures |= {f"minus/{control}": found for control, found in measured.minus_others.items()}
             for figure, found in figures.items():
                 if found is not None:
                     yield (

@@ -36,12 +36,16 @@ class Cell:
 def _cell(study: Study, split: str, benchmark: str) -> Cell:
     place = f"{split}/{benchmark}"
 
-    differences = [("control", "minus_control", "verdict_control")]
-    differences += [
-        (f"same by {study.splits[control]['parameters']['match']}", f"minus/{control}", f"verdict/{control}")
-        for control in study.controls_of(split)
-        if study.splits[control]["rule"] == "matched"
-    ]
+    differences: list[tuple[str, str, str]] = [("control", "minus_control", "verdict_control")]
+    for control in study.controls_of(split):
+        if control != study.control_of(split):
+            rule, parameters = study.splits[control]["rule"], study.splits[control]["parameters"]
+            what = (
+                f"same by {parameters['match']}"
+                if rule == "matched"
+                else Markup("control {}").format(sentences.named(control))
+            )
+            differences.append((what, f"minus/{control}", f"verdict/{control}"))
     differences.append(("full", "minus_full", "verdict_full"))
     return Cell(
         study.metrics.interval(COMPARE, f"{place}/accuracy", "percent"),

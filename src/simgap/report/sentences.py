@@ -85,7 +85,7 @@ def against_controls(study: Study, split: str) -> list[Markup]:
             named(control),
             named(split),
             _by_verdict(
-                study, split, f"verdict/{control}" if study.splits[control]["rule"] == "matched" else "verdict_control"
+                study, split, "verdict_control" if control == study.control_of(split) else f"verdict/{control}"
             ),
         )
         for control in study.controls_of(split)

@@ -101,9 +101,9 @@ class Study:
         return self.compared.get(f"{split}/control")
 
     def controls_of(self, split: str) -> list[str]:
-        """Give that split, and the controls of the same composition that the comparison set this one against."""
-        control, matched = self.control_of(split), self.compared.get(f"{split}/matched_controls")
-        return [*([control] if control else []), *(matched.split(", ") if matched else [])]
+        """Give that split, and the others that the comparison set this one against: random, then of the same composition."""
+        kinds = (self.compared.get(f"{split}/{kind}") for kind in ("control", "second_controls", "matched_controls"))
+        return [control for found in kinds if found for control in found.split(", ")]
 
     def used(self, split: str, benchmark: str) -> bool:
         """Say whether the split's rule used queries of the benchmark."""
