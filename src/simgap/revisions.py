@@ -28,6 +28,10 @@ def experiments() -> list[str]:
     return sorted(listed.stdout.split())
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
 class Revision:
     """A revision of the study. What git holds of it comes from git, an output from DVC's cache or remote.
 
@@ -43,6 +47,9 @@ class Revision:
         import dvc.api
         from dvc.exceptions import DvcException
 
+        if not name:
+            # To DVC it is the workspace.
+            raise SimgapError("'': is no revision; `dvc exp list` has names")
         self.name = name
         try:
             self._files = dvc.api.DVCFileSystem(rev=name)
@@ -90,7 +97,7 @@ class Revision:
     def _read(self, path: str) -> dict[str, Any]:
         with self.open(path) as stream:
             try:
-                content: dict[str, Any] = json.load(stream)
+                content: dict[str, Any] = json.load(stream, parse_constant=_refuse)
             except ValueError as error:
                 raise SimgapError(f"{self.where(path)}: not JSON ({error})") from None
         return content

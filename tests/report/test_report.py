@@ -339,12 +339,14 @@ def test_which_splits_the_reference_joined(tmp_path: Path) -> None:
 def test_cautions(tmp_path: Path) -> None:
     study = write_study(tmp_path, splits=5, benchmarks=1, seeds=1, queries=40)
     study.splits["pruned-0"]["degenerate"] = True
-    study.metrics.read("ground-truth/marks")["pruned-0/domains_removed"] = "sketch, art"
+    shares = {f"pruned-0/pruned_share/style/{style}": 1.0 for style in ("art", "pen, ink", "pen on paper", "sketch")}
+    study.metrics.read("ground-truth/marks").update(shares | {"pruned-0/domains_removed": "art, pen, ink, sketch"})
     assert [text_of(sentence) for sentence in sentences.cautions(study)] == [
         "1 training seed: intervals are over images only.",
         "pruned-0 keeps 50.0% of full: too little to speak for the pool (degenerate).",
-        "pruned-0 is without nearly all rows of a style (sketch and art): a domain was removed, not single samples.",
+        "pruned-0 is without nearly all rows of a style (art, pen, ink and sketch): a domain was removed, not single samples.",
     ]
+    assert '<span class="name">pen, ink</span>' in sentences.cautions(study)[-1]
 
 
 @pytest.mark.parametrize("kept", [("full",), ("imagenet", "quarter"), ("pruned-0",)])

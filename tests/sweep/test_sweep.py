@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import REPOSITORY
+from matplotlib.figure import Figure
 from revisions import BENCHMARKS, FULL_ROWS, SPLITS, accuracy, add, params, repository, rule_of
 from studies import ENVIRONMENT, commit, run
 
@@ -192,6 +193,26 @@ def test_controls_have_their_split_s_colour_and_looks_of_their_own(sweep: Sweep)
     assert [look.filled for look in found.values()] == [True, False, False]
 
 
+def test_where_only_controls_were_trained_they_have_figures(here: Path, tmp_path: Path) -> None:
+    if not run(here, "git", "tag", "--list", "controls-1"):
+        run(here, "git", "checkout", "--quiet", "--detach")
+        runs: dict[str, Any] = {"full": {}, "sketch-pruned-control": {}, "sketch-pruned-matched": {}}
+        for number, threshold in enumerate((0.0, 0.05)):
+            add(here, f"controls-{number}", threshold, [1, 2], runs=runs)
+    sweep = read("controls-0", "controls-1")
+    assert sweep.splits == ["sketch-pruned-control", "sketch-pruned-matched"]
+    found = looks(sweep)
+    assert [look.filled for look in found.values()] == [False, False]
+    assert len(set(found.values())) == 2
+    write_sweep(sweep, tmp_path / "sweep")
+    for drawing in drawings_of(sweep):
+        canvas = Figure(figsize=drawing.size)
+        drawing.draw(canvas)
+        # As many rows are pruned as of the split that they are controls of, which is not there to show it.
+        (line, *_) = canvas.axes[1].get_lines()
+        assert line.get_ydata().tolist() == [FULL_ROWS - rule_of("sketch-pruned", t)["kept"] for t in (0.0, 0.05)]
+
+
 def test_the_caption_says_what_bars_are(here: Path) -> None:
     assert "bars and bands are 95% intervals over seeds and images." in drawings_of(read("first", "second"))[0].caption
     assert "else from the worst seed to the best" in drawings_of(read("first", "third-1", "third-2"))[0].caption
@@ -201,6 +222,8 @@ def test_the_caption_says_what_bars_are(here: Path) -> None:
     ("names", "message"),
     [
         (("nosuch",), "nosuch: is no revision"),
+        (("",), "'': is no revision"),
+        (("no-number",), r"no-number:metrics/evaluate/full-1\.json: not JSON \(NaN is no number\)"),
         (("second", "again"), r"again:metrics/evaluate/full-1\.json: zero_shot/val/top1 is 0\.9, in second:"),
         (("less",), r"less:metrics/evaluate/imagenet-3\.json: is not there"),
         (("untrained",), "no trained split depends on the threshold: 1 revisions have its parameters$"),
@@ -210,11 +233,13 @@ def test_what_cannot_be_shown_ends_in_a_line(folder: Path, monkeypatch, names, m
     monkeypatch.chdir(folder)
     if not run(folder, "git", "tag", "--list", "again"):
         run(folder, "git", "checkout", "--quiet", "second")
-        for name in ("again", "less", "untrained"):
+        for name in ("again", "less", "untrained", "no-number"):
             file = folder / "metrics" / "evaluate" / "full-1.json"
             content = params(0.02, [1, 2])
             if name == "again":
                 file.write_text(json.dumps(json.loads(file.read_text()) | {"zero_shot/val/top1": 0.9}))
+            elif name == "no-number":
+                file.write_text('{"zero_shot/val/top1": NaN, "zero_shot/sketch/top1": 0.5}')
             elif name == "less":
                 content["repeats"]["seeds"] = [3]
                 file.with_name("full-3.json").write_text(file.read_text())

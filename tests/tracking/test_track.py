@@ -19,7 +19,7 @@ from simgap.errors import SimgapError
 from simgap.files import sha256_of
 from simgap.params import load_params
 from simgap.tracking.rates import write_rates
-from simgap.tracking.records import MODELS, STUDIES, Record, flatten
+from simgap.tracking.records import MODELS, STUDIES, Record, flatten, threshold_of
 from simgap.tracking.track import ARTIFACTS, IDENTITY, REQUEST_LIMIT, _only_run, _write_artifacts, opened, store
 from simgap.tracking.view import colours
 
@@ -197,6 +197,15 @@ def test_a_matched_control_names_the_run_that_it_controls(study: Path) -> None:
     assert (control.tags["rule"], control.tags["controls"]) == ("matched", "combined")
     assert control.tags["controls.run"] == runs["combined threshold=0.0 seed=0"].info.run_id
     assert control.params["prune.matched.combined-control.match"] == "class"
+
+
+@pytest.mark.parametrize(("keep", "threshold"), [(1.0, 0.1), (0.5, 0.1), (100, None)])
+def test_a_control_of_a_count_does_not_depend_on_the_threshold(keep: float, threshold: float | None) -> None:
+    rules = {
+        "pruned": {"threshold": 0.1, "parameters": {"benchmarks": ["val"], "threshold": 0.1}},
+        "control": {"threshold": None, "parameters": {"size_of": "pruned", "keep": keep, "seed": 0}},
+    }
+    assert threshold_of("control", rules.__getitem__) == threshold
 
 
 def test_the_study_s_run_holds_what_is_of_no_single_model(study: Path) -> None:

@@ -241,11 +241,15 @@ def cautions(study: Study) -> list[Markup]:
                 )
             )
         for truth in study.truths:
-            removed = study.metrics.read(f"ground-truth/{truth}").get(f"{split}/domains_removed", "none")
+            metrics = study.metrics.read(f"ground-truth/{truth}")
+            removed = metrics.get(f"{split}/domains_removed", "none")
             if removed != "none":
+                # A style may have a comma in its name.
+                prefix = f"{split}/pruned_share/style/"
+                styles = sorted(key.removeprefix(prefix) for key in metrics if key.startswith(prefix))
                 found.append(
                     Markup(
                         "{} is without nearly all rows of a style ({}): a domain was removed, not single samples."
-                    ).format(named(split), listed(removed.split(", ")))
+                    ).format(named(split), listed([style for style in styles if f", {style}, " in f", {removed}, "]))
                 )
     return found

@@ -32,15 +32,16 @@ DODGE = 0.012
 
 
 def looks(sweep: Sweep) -> dict[str, Look]:
-    """Give every split that depends on the threshold a look; a control has its split's colour, and is hollow."""
+    """Give every split that depends on the threshold a look; a control is hollow, of its split's colour where that is there."""
     free = cycle(zip(COLOURS, MARKERS, strict=True))
     found: dict[str, Look] = {}
     of_rule = {split: sweep.line(split)[0].prune for split in sweep.splits}
     for split in sorted(sweep.splits, key=lambda name: of_rule[name]["controls"] is not None):
-        controlled = found.get(of_rule[split]["controls"])
+        controls = of_rule[split]["controls"]
+        controlled = found.get(controls)
         if controlled is None:
             colour, marker = next(free)
-            found[split] = Look(colour, "-", marker, True)
+            found[split] = Look(colour, "--" if controls else "-", marker, not controls)
         else:
             found[split] = look_of_control(controlled, of_rule[split]["rule"], found.values())
     return {split: found[split] for split in sweep.splits}
@@ -81,8 +82,8 @@ def _draw(sweep: Sweep, styles: dict[str, Look], benchmark: str, canvas: Canvas)
         for place, cell in zip(beside, cells, strict=True):
             values = [figure.value for figure in cell.accuracies.values()]
             above.plot([place] * len(values), values, linestyle="none", marker=".", markersize=3, color=look.colour)
-        # A control is without as many rows as its split.
-        if line[0].prune["controls"] is None:
+        # A control is without as many rows as its split, where that is there to show it.
+        if line[0].prune["controls"] not in styles:
             below.plot(x, [point.pruned.value for point in line], linestyle=look.line, **look.of_points())
     above.set(ylabel="top-1 accuracy, per cent", title=benchmark)
     in_percent(above)

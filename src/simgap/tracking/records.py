@@ -130,16 +130,17 @@ def _inputs(*stages: dict[str, Any]) -> dict[str, str]:
 
 
 def threshold_of(split: str, read: Callable[[str], dict[str, Any]]) -> float | None:
-    """Give the threshold that a split depends on: its own, or that of the split whose size it has.
+    """Give the threshold that a split depends on: its own, or that of the split whose size, or a share of it, it has.
 
     Args:
         read: gives the metrics of a split's rule.
     """
     prune = read(split)
-    if prune["threshold"] is not None or "size_of" not in prune["parameters"]:
+    parameters = prune["parameters"]
+    if prune["threshold"] is not None or "size_of" not in parameters or isinstance(parameters.get("keep"), int):
         threshold: float | None = prune["threshold"]
         return threshold
-    return threshold_of(prune["parameters"]["size_of"], read)
+    return threshold_of(parameters["size_of"], read)
 
 
 def _model_record(params: Params, metrics: Path, lock: Lock, split: str, seed: int) -> Record:
