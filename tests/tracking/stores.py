@@ -54,9 +54,15 @@ def write_params(folder: Path, threshold: float, splits: Sequence[str] = SPLITS)
 
 
 def write_study(
-    folder: Path, accuracy: float = 0.5, threshold: float = 0.0, accuracies: Mapping[str, float] | None = None
+    folder: Path,
+    accuracy: float = 0.5,
+    threshold: float = 0.0,
+    accuracies: Mapping[str, float] | None = None,
+    embedder: int = 0,
 ) -> Path:
     """Write params, metrics and the lock file as stages and DVC leave them; all its models but full's depend on the threshold.
+
+    What the embedder, which has a seed, says of similarity is in the profiles; the models do not depend on it.
 
     Its splits are those of `accuracies`, or SPLITS of one accuracy.
     """
@@ -82,7 +88,7 @@ def write_study(
             "parameters": {"keep": 1.0, "seed": 0, "size_of": controls} if controls else parameters,
         }  # fmt: skip
         write(f"prune/{split}.json", about)
-        write(f"profile/{split}.json", {"val/similarity/mean": 0.3})
+        write(f"profile/{split}.json", {"val/similarity/mean": 0.3 + embedder})
         model = {"path": f"models/{split}-0", "md5": f"{split}{'' if split == 'full' else threshold}.dir", "nfiles": 2}
         train = write(f"train/{split}-0.json", {"steps": 2, "loss": [[0, 4.0], [1, 3.0]], "kept_rows": len(split)})
         few_shot = {"few_shot/val/refused": False, "few_shot/val/top1_1_shot": of_split / 2}
@@ -94,6 +100,8 @@ def write_study(
     for name in ("pool", "reference", "val", "of-another-study"):
         write(f"embed/{name}.json", {"kept": 7})
     write("similarity/val.json", {"pool_rows": 7})
+    of_embedder = {"path": "models/embedder", "md5": f"embedder{embedder}.dir", "nfiles": 2}
+    locked["embedder"] = {"deps": [pool], "outs": [write("embedder/embedder.json", {"steps": 2}), of_embedder]}
     compared = write("compare/compare.json", {"full/val/accuracy": accuracy, "full/val/marked": "held out"})
     tables = {"path": "report/tables", "md5": f"tables-of-{accuracy}-{threshold}.dir"}
     locked["compare"] = {"outs": [compared, tables]}

@@ -70,6 +70,20 @@ def test_a_threshold_that_keeps_the_same_rows_is_a_setting_with_a_run_of_its_own
     assert pair[0].data.tags["model.md5"] == pair[1].data.tags["model.md5"]
 
 
+def test_profiles_by_another_embedder_are_of_other_runs(study: Path) -> None:
+    assert track_here() == (4, 0, 0, [])
+    write_study(study, embedder=1)
+    # Of the study as a whole nothing is another's.
+    assert track_here() == (3, 1, 0, [])
+    runs = runs_in(store())
+    found = sorted((run.info.run_name, run.data.metrics["profile/val/similarity/mean"]) for run in runs)
+    names = ("combined threshold=0.0 seed=0", "combined-control threshold=0.0 seed=0", "full seed=0")
+    assert found == sorted((name, mean) for name in names for mean in (0.3, 1.3))
+    assert {run.data.tags["embedder.md5"] for run in runs} == {"embedder0.dir", "embedder1.dir"}
+    write_study(study)
+    assert track_here() == (0, 4, 0, [])
+
+
 def test_what_a_model_s_run_holds(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "s"]):
         subprocess.run(["git", *command], check=True)

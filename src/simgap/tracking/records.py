@@ -108,6 +108,16 @@ class Lock:
         """Give the entry of the stage that made an output; None where none did."""
         return self._stages.get(output.as_posix())
 
+    def model_of(self, metrics: Path) -> dict[str, Any]:
+        """Give the model that the stage which wrote a metrics file made beside it: its path and hashes.
+
+        Raises:
+            SimgapError: see `stage_of`.
+        """
+        outs = self.stage_of(metrics)["outs"]
+        model: dict[str, Any] = next(out for out in outs if out["path"] != metrics.as_posix())
+        return model
+
     def stage_of(self, metrics: Path) -> dict[str, Any]:
         """Give the entry of the stage that wrote a metrics file.
 
@@ -150,7 +160,8 @@ def _model_record(params: Params, metrics: Path, lock: Lock, split: str, seed: i
     evaluate = read_json(metrics / "evaluate" / f"{name}.json")
     trained = lock.stage_of(metrics / "train" / f"{name}.json")
     evaluated = lock.stage_of(metrics / "evaluate" / f"{name}.json")
-    model = next(out for out in trained["outs"] if not out["path"].endswith(f"{name}.json"))
+    model = lock.model_of(metrics / "train" / f"{name}.json")
+    embedder = lock.model_of(metrics / "embedder" / "embedder.json")
     if model["md5"] not in _inputs(evaluated).values():
         raise SimgapError(f"{metrics}/evaluate/{name}.json: is of another model than {model['path']}; run `dvc repro`")
     threshold = threshold_of(split, lambda name: read_json(metrics / "prune" / f"{name}.json"))
@@ -166,6 +177,8 @@ def _model_record(params: Params, metrics: Path, lock: Lock, split: str, seed: i
     what = {
         "split": [split, prune["parameters"], threshold],
         "model": model["md5"],
+        # By another embedder the same model has other profiles.
+        "embedder": embedder["md5"],
         "evaluate": asdict(params.evaluate),
         "benchmarks": params.benchmarks.names,
         "seed": seed,
@@ -185,6 +198,7 @@ def _model_record(params: Params, metrics: Path, lock: Lock, split: str, seed: i
             COLOUR_TAG: colours(params)[split],
             "model.path": model["path"],
             "model.md5": model["md5"],
+            "embedder.md5": embedder["md5"],
             **{
                 f"input/{path}": digest for path, digest in _inputs(trained, evaluated).items() if path != model["path"]
             },
