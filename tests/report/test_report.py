@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,18 @@ from matplotlib.figure import Figure
 
 from perf.report import MARGIN, read_study, write_study
 from simgap.report import sentences
-from simgap.report.figures import CLASSES, POINTS, _apart, _cumulative, _list_matrix, drawings_of, looks, marked_shares
+from simgap.report.figures import (
+    CLASSES,
+    POINTS,
+    Drawing,
+    _apart,
+    _cumulative,
+    _list_matrix,
+    class_shares,
+    drawings_of,
+    looks,
+    marked_shares,
+)
 from simgap.report.page import accuracy_table, render, write_report
 from simgap.report.study import Study
 
@@ -396,6 +408,45 @@ def test_the_figure_of_marked_classes_shows_a_bounded_number(tmp_path: Path) -> 
     drawing.draw(figure)
     names = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert sorted(names) == sorted(f"c{number}" for number in range(5, CLASSES + 5))
+
+
+def test_names_that_figures_cannot_draw_are_numbers_there_and_stand_in_the_caption(tmp_path: Path) -> None:
+    study = write_study(tmp_path, splits=5, benchmarks=1, seeds=1, queries=40)
+    dog, cat, cafe = (
+        "\N{CJK UNIFIED IDEOGRAPH-72AC}",
+        "a \N{CJK UNIFIED IDEOGRAPH-732B}",
+        "caf\N{LATIN SMALL LETTER E WITH ACUTE}",
+    )
+    count = len(study.classnames["val"])
+    study.classnames["val"] = [*[dog, cafe, cat] * count][:count]
+    (of_nearest,) = class_shares(study)
+    names = {"style": ("photo", dog), "class": (cafe, "cat")}
+    shares = {
+        f"{split}/pruned_share/{kind}/{name}": 0.5 for split in study.splits for kind in names for name in names[kind]
+    }
+    study.truths, study.metrics = ["toy"], SimpleNamespace(read=lambda _: shares)
+    of_style, of_class = marked_shares(study)
+
+    def drawn(drawing: Drawing) -> set[str]:
+        figure = Figure(figsize=drawing.size)
+        drawing.draw(figure)
+        with warnings.catch_warnings():
+            # Matplotlib's of a glyph that its font is without.
+            warnings.simplefilter("error")
+            figure.savefig(tmp_path / "figure.png")
+        axes = figure.axes[0]
+        return {label.get_text() for label in (*axes.get_xticklabels(), *axes.get_yticklabels())}
+
+    assert {"(1)", "photo"} <= drawn(of_style)
+    assert of_style.caption.endswith(f"by style; (1) is {dog}.")
+    assert {cafe, "cat"} <= drawn(of_class)
+    assert of_class.caption.endswith("by class.")
+    labels = drawn(of_nearest)
+    assert cafe in labels
+    numbered = [label for label in labels if label.startswith("(")]
+    assert numbered
+    for label in numbered:
+        assert f"{label} is {dog}" in of_nearest.caption or f"{label} is {cat}" in of_nearest.caption
 
 
 def test_a_second_random_control_has_a_look_of_its_own(tmp_path: Path) -> None:

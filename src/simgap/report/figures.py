@@ -7,7 +7,7 @@ dotted, with a marker of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy.special import expit, logit
@@ -37,8 +38,9 @@ Line = str | tuple[int, tuple[float, ...]]
 DOTTED: Line = (0, (1, 1.2))
 LINES: tuple[Line, ...] = ("-", "-.", (0, (4, 1, 1, 1, 1, 1)))
 # Options by name.
+FONT = "DejaVu Sans"
 SETTINGS: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
+    "font.family": FONT,
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -186,6 +188,18 @@ def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
 def in_percent(axes: Axes, axis: str = "y") -> None:
     """Write the shares on an axis as per cent."""
     getattr(axes, f"{axis}axis").set_major_formatter(lambda share, _: FORMATS["number"](round(100 * share, 6)))
+
+
+def _drawable(names: Sequence[str]) -> tuple[list[str], str]:
+    """Give labels of names, numbers for those whose letters the font is without, and what a caption says of these.
+
+    A font of the reader's own system would make other bytes of the same study.
+    """
+    font = get_font(findfont(FONT))
+    missing = [name for name in names if not all(font.get_char_index(ord(letter)) for letter in name)]
+    numbers = {name: f"({number})" for number, name in enumerate(dict.fromkeys(missing), 1)}
+    said = ", ".join(f"{number} is {name}" for name, number in numbers.items())
+    return [numbers.get(name, name) for name in names], f"; {said}" if said else ""
 
 
 def _cumulative(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -477,16 +491,23 @@ def marked_shares(study: Study) -> list[Drawing]:
                 pruned = [-sum(metrics[f"{split}/pruned_share/{kind}/{name}"] for split in splits) for name in names]
                 names = [names[place] for place in np.argsort(pruned, kind="stable")[:CLASSES]]
                 caption += f": the {CLASSES} of which most is pruned"
+            labels, numbered = _drawable(names)
 
-            def shades(figure: Figure, metrics: Any = metrics, kind: str = kind, names: list[str] = names) -> None:
+            def shades(
+                figure: Figure,
+                metrics: Any = metrics,
+                kind: str = kind,
+                names: list[str] = names,
+                labels: list[str] = labels,
+            ) -> None:
                 shares = np.array(
                     [[metrics[f"{split}/pruned_share/{kind}/{name}"] for name in names] for split in splits]
                 )
-                _shares(figure, shares, splits, names, f"rows pruned by {kind}, per cent")
+                _shares(figure, shares, splits, labels, f"rows pruned by {kind}, per cent")
 
             drawings.append(
                 Drawing(
-                    f"pruned-by-{kind}-{truth}", "pruned", f"{caption}.",
+                    f"pruned-by-{kind}-{truth}", "pruned", f"{caption}{numbered}.",
                     f"Table of shades: share of rows pruned, a line for each split and a column for each {kind}.",
                     (2.4 + 0.42 * len(names), 1.4 + 0.24 * len(splits)), shades,
                 )
@@ -506,13 +527,14 @@ def class_shares(study: Study) -> list[Drawing]:
         present = np.flatnonzero(of_full)
         share = 1 - kept[present] / of_full[present]
         order = np.argsort(-share, kind="stable")[:CLASSES]
+        labels, numbered = _drawable([study.classnames[benchmark][label] for label in present[order]])
 
         def bars(
-            figure: Figure, benchmark: str = benchmark, share: Any = share[order], labels: Any = present[order]
+            figure: Figure, benchmark: str = benchmark, share: Any = share[order], labels: list[str] = labels
         ) -> None:
             axes = figure.add_subplot()
             axes.barh(range(len(share)), share, color=COLOURS[0], height=0.7)
-            axes.set_yticks(range(len(share)), [study.classnames[benchmark][label] for label in labels])
+            axes.set_yticks(range(len(share)), labels)
             axes.set_ylim(len(share) - 0.4, -0.6)
             axes.set(xlabel="rows pruned, per cent", title=benchmark, xlim=(0, 1))
             axes.grid(axis="y", visible=False)
@@ -522,7 +544,7 @@ def class_shares(study: Study) -> list[Drawing]:
             Drawing(
                 f"pruned-by-nearest-class-{benchmark}", "pruned",
                 f"Share of rows that {split} is without, by the class of the nearest {benchmark} query"
-                + (": the classes of which most is pruned." if len(present) > CLASSES else "."),
+                + (": the classes of which most is pruned" if len(present) > CLASSES else "") + f"{numbered}.",
                 f"Bars: share of pool rows pruned for each class of {benchmark}.",
                 (WIDTH, 1 + 0.22 * len(order)), bars,
             )
