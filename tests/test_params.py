@@ -24,6 +24,18 @@ def test_the_default_study_is_the_toy_preset() -> None:
     assert (REPOSITORY / "params.yaml").read_text() == (REPOSITORY / "presets" / "toy.yaml").read_text()
 
 
+@pytest.mark.parametrize("preset", [REPOSITORY / "params.yaml", *PRESETS], ids=lambda path: path.name)
+def test_a_trained_split_has_a_trained_control_of_the_same_size(preset: Path) -> None:
+    params = load_params(preset)
+    prune = params.prune
+    ranked = {**prune.dissimilar, **prune.similar}
+    sized = [control.size_of for name, control in prune.random.items() if name in params.runs and control.keep == 1.0]
+    counts = [ranked[name].keep for name in sized if name in ranked]
+    without = [run for run in params.runs if run in prune.imagenet_like and run not in sized]
+    without += [run for run in params.runs if run in ranked and ranked[run].keep not in counts]
+    assert without == []
+
+
 BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
     "threshold": (lambda c: c.update(threshold="abc"), ("threshold", "'abc'", "number")),
     "bool threshold": (lambda c: c.update(threshold=True), ("threshold", "True")),
