@@ -21,7 +21,7 @@ Instances = dict[tuple[str, str], float]
 
 def logged_seconds(study: Path) -> Instances:
     """Give the seconds that stages of embedding and training logged: of their work, without starting."""
-    return {(work, name): rates["seconds"] for work in ("embed", "train") for name, rates in stage_logs(study, work)}
+    return {(stage, log.name): log.seconds for stage in ("embed", "train") for log in stage_logs(study, stage)}
 
 
 def seconds_between(study: Path) -> Instances:
@@ -74,7 +74,7 @@ def main(study: Path, files: tuple[Path, ...], rates_of: Path | None, out: Path 
     ways: dict[str, tuple[Instances, Any]] = {
         "seconds of work (logs)": (
             logged_seconds(study),
-            lambda need: None if need.seconds is None else need.seconds - need.start,
+            lambda need: None if need.seconds is None else need.seconds - need.alone,
         ),
         "seconds in all (file times)": (seconds_between(study), lambda need: need.seconds),
         "bytes left (dvc.lock)": (stored_bytes(study), lambda need: need.disk_bytes or None),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -147,6 +150,92 @@ def test_sizes_are_counted_where_data_and_metrics_are(tmp_path: Path) -> None:
     assert (larger.full, larger.shards, larger.sample_bytes) == (2500, 1, 24_600)
 
 
+def test_imported_embeddings_are_read_not_computed(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "foreign"
+    params = changed(tmp_path, LAION, lambda c: c["pool"].update(embed="data/foreign", shard_digits=5))
+    known = one("import", 640e3).joined(one("embed", 1.0)).joined(one("read", 1e30))
+    need = plan_of(params, tmp_path, known)["embed", "pool"]
+    assert need.rows == 407e6
+    assert need.read_bytes == need.disk_bytes == 407e6 * (640 * 2 + 80)
+    assert need.seconds == pytest.approx(407e6 / 1000)
+    # A part of a million rows, as clip-retrieval writes them, not the whole pool.
+    assert 1e6 * 640 * 2 < need.memory_bytes < 3e9
+    assert plan_of(load_params(LAION), tmp_path, known)["embed", "pool"].seconds == pytest.approx(
+        407e6 * 54_761_168_896
+    )
+
+    (folder / "img_emb").mkdir(parents=True)
+    for number, rows in enumerate((300, 200)):
+        np.save(folder / "img_emb" / f"img_emb_{number}.npy", np.zeros((rows, 640), np.float16))
+    inputs = gather(params, Given(), tmp_path)
+    assert (inputs.samples, inputs.rows, inputs.imported_parts, inputs.sources["pool rows"]) == (500, 500, 2, "counted")
+    (tmp_path / "metrics" / "embed").mkdir(parents=True)
+    (tmp_path / "metrics" / "embed" / "pool.json").write_text(json.dumps({"read": 500, "kept": 490}))
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": {"embed@pool": {"deps": [{"path": "data/foreign"}]}}}))
+    assert gather(params, Given(), tmp_path).rows == 490
+    (folder / "img_emb" / "img_emb_1.npy").write_bytes(b"cut")
+    with pytest.raises(SimgapError, match=r"img_emb_1.npy: is no array"):
+        gather(params, Given(), tmp_path)
+
+
+def stage_instances(params: Path) -> set[tuple[str, str]]:
+    """Every stage of dvc.yaml for a params file, by stage and instance; the instance of a single stage is empty."""
+    content = yaml.safe_load(params.read_text())
+
+    def resolved(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        found = content
+        for key in value.removeprefix("${").removesuffix("}").split("."):
+            found = found[key]
+        return found
+
+    instances = set()
+    for stage, entry in yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"].items():
+        if "matrix" in entry:
+            names = ["-".join(map(str, keys)) for keys in itertools.product(*map(resolved, entry["matrix"].values()))]
+        else:
+            names = list(resolved(entry["foreach"])) if "foreach" in entry else [""]
+        instances |= {(stage, name) for name in names}
+    return instances
+
+
+@pytest.mark.parametrize("params", [REPOSITORY / "params.yaml", *sorted((REPOSITORY / "presets").glob("*.yaml"))])
+def test_every_stage_of_the_graph_has_a_need(params: Path, tmp_path: Path) -> None:
+    expected = stage_instances(params)
+    known = rates.assumed(2).joined(rates.of_card(100, 0.5))
+    needs = plan_of(load_params(params), tmp_path, known)
+    single = {stage for stage, name in expected if not name}
+    assert {(stage, "" if stage in single else name) for stage, name in needs} == expected
+    # Where a rate is missing the table says so; of what runs here, none is.
+    without = {stage for (stage, _), need in needs.items() if need.seconds is None}
+    assert without <= {"embedder"}
+    assert all(need.disk_bytes or need.read_bytes for need in needs.values())
+
+
+def test_stages_that_bring_data_show_them_and_read_marks(tmp_path: Path) -> None:
+    known = rates.assumed(1)
+    pacs = load_params(REPOSITORY / "presets" / "pacs.yaml")
+    needs = plan_of(pacs, tmp_path, known, samples=1000, sample_bytes=500.0, reference=10)
+    brought = 1000 * 500 + 10 * 110_000 + 4 * 10_000 * 110_000
+    brought -= (10_000 - 50_000) * 110_000 + (10_000 - 50_889) * 110_000  # val and sketch are public ones
+    assert needs["copy", "pacs96"].disk_bytes == brought
+    assert needs["copy", "pacs96"].read_bytes == 2 * brought
+    # 1,000 samples whose marks are read, for the scores, the leaks and the control of the same classes.
+    marks = known.find("marks")
+    assert marks is not None
+    for stage, name in (("ground-truth", "pacs"), ("leaks", "leaks"), ("prune-matched", "sketch-pruned-matched")):
+        need = needs[stage, name]
+        assert need.read_bytes >= 1000 * 500
+        if stage != "ground-truth":
+            assert need.seconds == pytest.approx(8 + 1000 / marks.per_second, rel=0.01)
+    laion = plan_of(load_params(LAION), tmp_path, known)
+    assert laion["leaks", "leaks"].read_bytes < 1e6
+    assert laion["manifest", "laion400m"].disk_bytes == 41_455 * 120
+    # Pictures are cut from some of the shards, not from all.
+    assert 1e9 < laion["galleries", "galleries"].read_bytes < 0.01 * 407e6 * 24_600 + 150e9
+
+
 def test_no_row_is_a_duplicate_where_none_is_looked_for(tmp_path: Path) -> None:
     params = changed(tmp_path, TOY, lambda c: c["deduplicate"].update(eps=None))
     inputs = gather(params, Given(samples=1000), tmp_path / "nowhere")
@@ -169,7 +258,7 @@ PROGRAMS: dict[str, dict[str, Any]] = {
         "medians": {"bare product, numpy": 0.1, "engine cpu, fp32": 2.0, "FAISS, three searches": 1.0},
     },
     "embed": {"decoders": 2, "models": {"toy": {"images_per_second": {"simgap": 300.0, "clip-retrieval": 1.0}}}},
-    "train": {"model": "ViT-B-32", "workers": 1, "threads": 1, "medians": {"simgap": 12.0, "open_clip_train": 9.0}},
+    "train": {"flop_per_sample": 4e9, "workers": 1, "threads": 1, "medians": {"simgap": 12.0, "open_clip_train": 9.0}},
     "prune": {
         "rows": 10, "benchmarks": 2,
         "rules": {"imagenet-like": {"rows": 10, "seconds": 0.1}, "random": {"rows": 10, "seconds": 0.5}},
@@ -192,7 +281,7 @@ def test_what_perf_measured_becomes_rates(tmp_path: Path) -> None:
     found = {work: [(r.flop, r.per_second) for r in known] for work, known in rates.measured(paths).by_work.items()}
     assert found["similarity"] == [(1, 2 * 100 * 50 * 8 / 2.0)]
     assert found["embed"] == [(model_size("presets/models/toy.json").image_flop, 300)]
-    assert found["train"] == [(3 * (8_817_623_040 + 5_959_540_736), 12)]
+    assert found["train"] == [(4e9, 12)]
     assert found["prune"] == [(1, 10 * 2 / 0.5)]
     assert found["near-duplicates"] == [(1, 100 * 10 / 2 * 2 * 8 / 2.0)]
 
@@ -218,9 +307,30 @@ def test_logs_of_a_study_become_rates(tmp_path: Path) -> None:
         metrics.write_text(json.dumps({"of": name}))
         (tmp_path / "logs" / f"{metrics.stem}-{sha256_of(metrics)[:16]}.json").write_text(json.dumps(log))
     (tmp_path / "metrics" / "embed" / "r.json").write_text("{}")
+    toy = model_size("presets/models/toy.json")
     found = rates.logged(tmp_path).by_work
     assert found["embed"][0].per_second == (100 * 30 + 40 * 10) / 40
     assert found["train"][0].per_second == 5
+
+    # A stage that found its work done, an import, and a run with a model of its own.
+    more = {
+        "embed/pool": {"rows_per_second": 1e5, "seconds": 2.0},
+        "embed/val": {"images_per_second": 0.0, "seconds": 0.1},
+        "train/imagenet-0": {"samples_per_second": 2.0, "seconds": 3.0},
+    }
+    for name, log in more.items():
+        metrics = tmp_path / "metrics" / f"{name}.json"
+        metrics.write_text(json.dumps({"of": name}))
+        (tmp_path / "logs" / f"{metrics.stem}-{sha256_of(metrics)[:16]}.json").write_text(json.dumps(log))
+    large = {"model": "ViT-B-32", "grad_checkpointing": True}
+    changed(tmp_path, TOY, lambda c: c["runs"].update(imagenet=large))
+    found = rates.logged(tmp_path).by_work
+    assert "embed" not in found
+    assert found["import"] == (rates.Rate(128.0, 1e5, "logs of 1 stage"),)
+    assert {(rate.flop, rate.per_second) for rate in found["train"]} == {
+        (rates.training_flop(toy.image_flop, toy.text_flop), 5.0),
+        (4 * (8_817_623_040 + 5_959_540_736), 2.0),
+    }
     for log in (tmp_path / "logs").iterdir():
         log.unlink()
     with pytest.raises(SimgapError, match=r"--study: .* has no logs"):
@@ -257,18 +367,37 @@ def test_a_second_forward_pass_where_a_share_is_of_several_micro_batches(tmp_pat
     assert seconds(micro_batch_size=16, grad_checkpointing=True) == pytest.approx(whole * 5 / 3)
 
 
-def need(seconds: float | None, *, divides: bool = True, start: float = 0.0) -> Need:
-    return Need("s", "n", 10, 1, 2, 3, 4, seconds, "work", divides, start)
+def need(seconds: float | None, *, devices: int | None = None, alone: float = 0.0) -> Need:
+    return Need("s", "n", 10, 1, 2, 3, 4, seconds, "work", devices, alone)
+
+
+def test_processes_and_ray_say_who_shares_a_stage(tmp_path: Path) -> None:
+    known = rates.assumed(2).joined(rates.of_card(100, 0.5))
+    needs = plan_of(load_params(LAION), tmp_path, known)
+    shared = {stage: need.devices for (stage, _), need in needs.items()}
+    assert shared["train"] == 8
+    assert shared["embed"] == shared["similarity"] == shared["evaluate"] == shared["deduplicate"] == 1
+    by_ray = plan_of(changed(tmp_path, LAION, lambda c: c["parts"].update(run_by="ray")), tmp_path, known)
+    shared = {stage: need.devices for (stage, _), need in by_ray.items()}
+    assert shared["embed"] is shared["embed-benchmark"] is shared["similarity"] is shared["deduplicate"] is None
+    assert shared["evaluate"] == 1
+    # k-means is fitted by one process all the same.
+    need = by_ray["deduplicate", "full"]
+    fitting = 2.0 * 3_200_000 * 50_000 * 640 * 10 / (2 * 60e9)
+    assert need.alone == pytest.approx(8 + fitting)
+    # Machines without cards train together, as many as there are.
+    assert plan_of(load_params(LAION), tmp_path, one("train", 1.0))["train", "full-0"].devices is None
 
 
 def test_starting_is_not_divided_among_devices() -> None:
-    assert need(108.0, start=8.0).seconds_on(10) == 18.0
-    assert need(108.0, divides=False, start=8.0).seconds_on(10) == 108.0
+    assert need(108.0, alone=8.0).seconds_on(10) == 18.0
+    assert need(108.0, devices=4, alone=8.0).seconds_on(10) == 33.0
+    assert need(108.0, devices=1, alone=8.0).seconds_on(10) == 108.0
     assert need(None).seconds_on(10) is None
 
 
 def test_totals_are_sums_and_memory_is_the_largest() -> None:
-    found = total("s", [need(7200.0), need(3600.0, divides=False), need(None)], Machine(4, 2.5))
+    found = total("s", [need(7200.0), need(3600.0, devices=1), need(None)], Machine(4, 2.5))
     assert (found.instances, found.rows, found.disk_bytes, found.scratch_bytes, found.read_bytes) == (3, 30, 3, 2, 9)
     assert (found.memory_bytes, found.device_hours, found.hours) == (4, 3.0, 1.5)
     assert found.cost == 1.5 * 4 * 2.5
@@ -320,6 +449,49 @@ def test_the_command_s_table_and_json_agree(tmp_path: Path) -> None:
     assert "(assumed, LAION-400M's)" in printed
 
 
+def hours_of(stage: str, *arguments: str) -> tuple[float, str]:
+    """Hours of a stage on all devices, and what is printed."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "plan.json"
+        code, printed = call(*arguments, "--json", str(out))
+        assert code == 0, printed
+        (found,) = [one for one in json.loads(out.read_text())["stages"] if one["stage"] == stage]
+    return found["hours"], printed
+
+
+def test_gpus_and_processes_that_disagree_are_said(tmp_path: Path) -> None:
+    card = ("--card-tflops", "100")
+    as_it_says, printed = hours_of("train", "laion400m", *card)
+    assert "hours: 8 GPUs" in printed
+    assert "trainings:" not in printed
+    assert (as_it_says, printed) == hours_of("train", "laion400m", *card, "--gpus", "8")
+    half, printed = hours_of("train", "laion400m", *card, "--gpus", "4")
+    assert half == pytest.approx(2 * as_it_says, rel=0.001)
+    (line,) = [line for line in printed.splitlines() if line.startswith("trainings: ")]
+    assert "4 processes, one a GPU, where train.processes says 8" in line
+    code, printed = call("laion400m", *card, "--gpus", "9")
+    assert code == 1
+    assert printed.startswith("error: --gpus: 9: ")
+    assert "33600 cannot be dealt to 9 processes" in printed
+    # Of a run that has processes of its own.
+    changed(tmp_path, LAION, lambda c: c["runs"]["full"].update(processes=4))
+    whole, printed = hours_of("train", str(tmp_path / "params.yaml"), *card)
+    assert "trainings:" not in printed
+    assert whole > as_it_says
+    assert "train.processes says 4, 8" in call(str(tmp_path / "params.yaml"), *card, "--gpus", "8")[1]
+    # What was measured is of a machine.
+    assert "whatever train.processes (8) says" in call("laion400m", "--gpus", "2")[1]
+    assert "trainings:" not in call("toy", "--gpus", "2")[1]
+
+
+def test_cards_that_stages_leave_idle_are_said() -> None:
+    alone, printed = hours_of("embed", "laion400m", "--card-tflops", "100")
+    (line,) = [line for line in printed.splitlines() if line.startswith("on one GPU alone")]
+    assert line.endswith(": embed, embed-benchmark, deduplicate, similarity")
+    assert hours_of("embed", "laion400m", "--card-tflops", "100", "--gpus", "1")[0] == alone
+    assert "on one GPU alone" not in call("laion400m", "--card-tflops", "100", "--gpus", "1")[1]
+
+
 def test_a_split_that_full_is_too_small_for_is_named() -> None:
     code, printed = call("laion400m", "--pool-samples", "60000000", "--full-share", "0.75")
     assert code == 0, printed
@@ -345,15 +517,22 @@ def test_a_study_without_any_rate_has_sizes_all_the_same() -> None:
         (("nosuch",), ("PRESET: 'nosuch' is unknown", "laion400m")),
         (("nosuch.yaml",), ("nosuch.yaml", "no such file")),
         (("toy", "--gpus", "0"), ("--gpus: 0", "at least 1")),
+        (("toy", "--gpus", "9" * 400), ("--gpus: 999", "1,000,000 at most")),
+        (("toy", "--cores", "9" * 400), ("--cores: 999", "1,000,000 at most")),
+        (("toy", "--price", "inf"), ("--price: inf", "1,000,000 at most")),
+        (("toy", "--pool-samples", "9" * 400), ("--pool-samples: 999", "between 1 and 1e+15")),
+        (("toy", "--card-tflops", "1e300"), ("--card-tflops: 1e+300", "1e+15 at most")),
+        (("toy", "--card-tflops", "1e-300"), ("--card-tflops: 1e-300", "above 0")),
+        (("toy", "--card-tflops", "1", "--utilisation", "nan"), ("--utilisation: nan", "(0, 1]")),
         (("toy", "--price", "-1"), ("--price: -1.0", "0 or more")),
         (("toy", "--cores", "0"), ("--cores: 0", "at least 1")),
         (("toy", "--card-tflops", "0"), ("--card-tflops: 0.0", "above 0")),
         (("toy", "--card-tflops", "1", "--utilisation", "40"), ("--utilisation: 40.0", "(0, 1]")),
-        (("toy", "--pool-samples", "0"), ("--pool-samples: 0", "1 or more")),
-        (("toy", "--sample-bytes", "nan"), ("--sample-bytes: nan", "1 or more")),
+        (("toy", "--pool-samples", "0"), ("--pool-samples: 0", "between 1 and 1e+15")),
+        (("toy", "--sample-bytes", "nan"), ("--sample-bytes: nan", "between 1 and")),
         (("toy", "--full-share", "2"), ("--full-share: 2.0", "(0, 1]")),
         (("toy", "--queries", "vla", "3"), ("--queries: 'vla' is unknown", "val, sketch")),
-        (("toy", "--queries", "val", "0"), ("--queries val: 0", "1 or more")),
+        (("toy", "--queries", "val", "0"), ("--queries val: 0", "between 1 and")),
         (("toy", "--rates", "README.md"), ("README.md", "not JSON")),
         (("toy", "--rates", "presets/models/toy.json"), ("--rates: presets/models/toy.json", "perf.similarity")),
         (("toy", "--study", "docs"), ("docs/params.yaml", "no such file")),
@@ -368,12 +547,114 @@ def test_bad_input_ends_in_one_line(arguments: tuple[str, ...], said: tuple[str,
         assert part in line
 
 
-def test_a_file_of_perf_that_was_cut_short_ends_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text(json.dumps({"block_rows": 1, "steps": []}))
-    code, printed = call("toy", "--rates", str(tmp_path / "a.json"))
+DAMAGED: dict[str, tuple[str, Any, str]] = {
+    "no steps": ("deduplicate", lambda c: c.update(steps=[]), "steps"),
+    "steps that are none": ("deduplicate", lambda c: c.update(steps=[3]), "steps"),
+    "clusters": ("deduplicate", lambda c: c["steps"][1].update(clusters=0), "steps.1.clusters: 0"),
+    "no dim": ("deduplicate", lambda c: c.pop("dim"), "dim: is missing"),
+    "no rows": ("prune", lambda c: c["rules"]["random"].update(rows=0), "rules.random.rows: 0"),
+    "seconds": ("prune", lambda c: c["rules"]["random"].update(seconds=math.nan), "rules.random.seconds: nan"),
+    "no rules": ("prune", lambda c: c.update(rules={}), "rules: {}"),
+    "medians": ("similarity", lambda c: c.update(medians=None), "medians: None"),
+    "no engine": ("similarity", lambda c: c.update(medians={"FAISS": 1.0}), "medians: has no engine"),
+    "at once": (
+        "similarity",
+        lambda c: c["medians"].update({"engine cpu, fp32": 0.0}),
+        "medians.engine cpu, fp32: 0.0",
+    ),
+    "queries": ("similarity", lambda c: c.update(queries=10**400), "queries: 1000"),
+    "a model": ("embed", lambda c: c.update(models={"ViT-X": {}}), "models.ViT-X"),
+    "images": ("embed", lambda c: c["models"]["toy"].update(images_per_second={"simgap": -3.0}), "simgap: -3.0"),
+    "no simgap": ("embed", lambda c: c["models"]["toy"].update(images_per_second=[1]), "images_per_second.simgap: is"),
+    "samples": ("train", lambda c: c["medians"].update(simgap=math.inf), "medians.simgap: inf"),
+    "text": ("train", lambda c: c["medians"].update(simgap="12"), "medians.simgap: '12'"),
+    "flop": ("train", lambda c: c.pop("flop_per_sample"), "flop_per_sample: is missing"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_file_of_perf_ends_in_one_line_that_names_it_and_the_key(case: str, tmp_path: Path) -> None:
+    name, change, said = DAMAGED[case]
+    content = json.loads(json.dumps(PROGRAMS[name]))
+    change(content)
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(content))
+    code, printed = call("toy", "--rates", str(file))
     assert code == 1
-    assert printed.startswith("error: --rates: ")
-    assert "perf.deduplicate" in printed
+    (line,) = printed.splitlines()
+    assert line.startswith(f"error: --rates: {file}: ")
+    assert said in line
+
+
+def finished_study(folder: Path) -> None:
+    """Metrics, logs and dvc.lock of a toy study, as far as a plan reads them."""
+    for name in ("metrics/embed", "metrics/prune", "metrics/train", "logs"):
+        (folder / name).mkdir(parents=True)
+    (folder / "params.yaml").write_text(TOY.read_text())
+    (folder / "presets").symlink_to(REPOSITORY / "presets")
+    (folder / "metrics" / "embed" / "pool.json").write_text(json.dumps({"read": 1000, "kept": 990}))
+    (folder / "metrics" / "prune" / "full.json").write_text(json.dumps({"kept": 900}))
+    (folder / "metrics" / "prune" / "combined.json").write_text(json.dumps({"kept": 123}))
+    lock = {"stages": {"embed@pool": {"deps": [{"path": "data/worlds/toy/pool"}]}}}
+    (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+    log = {"images_per_second": 100.0, "seconds": 30.0}
+    metrics = folder / "metrics" / "embed" / "pool.json"
+    (folder / "logs" / f"pool-{sha256_of(metrics)[:16]}.json").write_text(json.dumps(log))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("metrics/embed/pool.json", "[]", "read: is missing"),
+        ("metrics/embed/pool.json", '{"kept": 990}', "read: is missing"),
+        ("metrics/embed/pool.json", '{"read": 0, "kept": 0}', "read: 0 should be an integer between 1 and"),
+        ("metrics/embed/pool.json", '{"read": "many", "kept": 1}', "read: 'many'"),
+        ("metrics/embed/pool.json", '{"read": 1e3, "kept": 1}', "read: 1000.0"),
+        ("metrics/embed/pool.json", f'{{"read": {10**400}, "kept": 1}}', "read: 1000"),
+        ("metrics/embed/pool.json", '{"read"', "not JSON"),
+        ("metrics/prune/full.json", '{"kept": -3}', "kept: -3"),
+        ("metrics/prune/combined.json", '{"kept": NaN}', "kept: nan"),
+        ("dvc.lock", "stages:\n<<<<<<< HEAD\n  a: b", "not YAML"),
+        ("LOG", "{}", "images_per_second or rows_per_second or samples_per_second: is missing"),
+        ("LOG", '{"images_per_second": -1.0, "seconds": 3.0}', "images_per_second: -1.0"),
+        ("LOG", '{"images_per_second": 1.0}', "seconds: is missing"),
+        ("LOG", '{"images_per_second": 1.0, "seconds": 0}', "seconds: 0"),
+    ],
+)
+def test_damaged_metrics_and_logs_end_in_one_line_that_names_them_and_the_key(
+    file: str, content: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished_study(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert call("--study", ".")[0] == 0
+    (named,) = (tmp_path / "logs").iterdir() if file == "LOG" else [tmp_path / file]
+    named.write_text(content)
+    code, printed = call("--study", ".")
+    assert code == 1, printed
+    (line,) = printed.splitlines()
+    assert line.startswith("error: ")
+    assert named.name in line
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c["similarity"].update(neighbours=10**400), "similarity.neighbours: 1000"),
+        (lambda c: c["deduplicate"].update(clusters=10**400), "deduplicate.clusters: 1000"),
+        (lambda c: c["train"].update(samples_seen=10**400), "train.samples_seen: 1000"),
+        (lambda c: c["evaluate"]["few_shot"].update(shots=[10**400]), "evaluate.few_shot.shots: 1000"),
+        (lambda c: c["prune"]["random"]["imagenet"].update(keep=10**400), "prune.random.imagenet.keep: 1000"),
+        (lambda c: c["runs"]["full"].update(samples_seen=10**400), "runs.full.samples_seen: 1000"),
+    ],
+)
+def test_a_count_of_the_params_that_is_out_of_all_proportion_is_named(change: Any, said: str, tmp_path: Path) -> None:
+    changed(tmp_path, TOY, change)
+    code, printed = call(str(tmp_path / "params.yaml"))
+    assert code == 1, printed
+    (line,) = printed.splitlines()
+    assert said in line
+    assert "1e+15 at most" in line
 
 
 def test_a_folder_is_not_replaced_by_the_json(tmp_path: Path) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from simgap.errors import SimgapError
-from simgap.stage import PARAMS_FILE, PATH, reports_errors
+from simgap.stage import PARAMS_FILE, PATH, Params, reports_errors
 
 PRESETS = Path("presets")
+MOST_CORES = 10**6
 
 
 def _params_file(named: str | None) -> Path:
@@ -25,6 +27,37 @@ def _params_file(named: str | None) -> Path:
     return file
 
 
+def _on_cards(params: Params, cards: int) -> tuple[Params, list[str]]:
+    """Give the params with a training process on each of so many cards, and a line where they say otherwise.
+
+    Raises:
+        SimgapError: a batch cannot be dealt to as many processes.
+    """
+    embedder = params.embedder
+    said = {params.train.processes, *(keys.get("processes", params.train.processes) for keys in params.runs.values())}
+    if embedder.train is not None:
+        said.add(embedder.train.processes)
+        embedder = replace(embedder, train=replace(embedder.train, processes=cards))
+    if said == {cards}:
+        return params, []
+    changed = replace(
+        params,
+        embedder=embedder,
+        train=replace(params.train, processes=cards),
+        runs={run: {**keys, "processes": cards} for run, keys in params.runs.items()},
+    )
+    try:
+        embedder.check()
+        for run, keys in changed.runs.items():
+            changed.train_parameters(keys, f"runs.{run}")
+    except SimgapError as error:
+        raise SimgapError(f"--gpus: {cards}: {error}") from None
+    processes = ", ".join(map(str, sorted(said)))
+    return changed, [
+        f"trainings: {cards} processes, one a GPU, where train.processes says {processes}: change it, or start them by torchrun"
+    ]
+
+
 @click.command()
 @click.argument("preset", required=False)
 @click.option(
@@ -34,7 +67,7 @@ def _params_file(named: str | None) -> Path:
 @click.option("--card-tflops", type=float, help="Most 1e12 FLOP a second of a card, in the precision of training.")
 @click.option("--utilisation", type=float, default=0.4, show_default=True, help="Share of them that is used.")
 @click.option("--cores", type=int, help="Of processors.  [default: 16 beside each card; else this machine's]")
-@click.option("--gpus", type=int, default=1, show_default=True, help="Cards (or machines) that share the work.")
+@click.option("--gpus", type=int, help="Cards, or machines, of the study.  [default: train.processes cards; 1 machine]")
 @click.option("--price", type=float, help="Of a card with its cores, or a machine, for an hour.")
 @click.option("--pool-samples", type=int, help="[default: counted, else LAION-400M's 407,000,000]")
 @click.option("--pool-shards", type=int, help="[default: counted, else LAION-400M's 41,455]")
@@ -51,7 +84,7 @@ def plan(
     card_tflops: float | None,
     utilisation: float,
     cores: int | None,
-    gpus: int,
+    gpus: int | None,
     price: float | None,
     pool_samples: int | None,
     pool_shards: int | None,
@@ -75,11 +108,12 @@ def plan(
 
     if cores is None:
         cores = len(os.sched_getaffinity(0)) if card_tflops is None else 16
-    if cores < 1:
-        raise SimgapError(f"--cores: {cores} should be at least 1")
-    machine = Machine(gpus, price)
-    machine.check()
+    if not 1 <= cores <= MOST_CORES:
+        raise SimgapError(f"--cores: {cores} should be at least 1, {MOST_CORES:,} at most")
     params = load_params(_params_file(preset))
+    by_params = 1 if card_tflops is None else params.train.processes
+    machine = Machine(by_params if gpus is None else gpus, price)
+    machine.check()
     given = Given(pool_samples, pool_shards, sample_bytes, full_share, reference_samples, dict(queries))
     inputs = gather(params, given)
     known = rates.assumed(cores)
@@ -88,10 +122,17 @@ def plan(
     known = known.joined(rates.measured(files))
     if card_tflops is not None:
         known = known.joined(rates.of_card(card_tflops, utilisation))
+    notes: list[str] = []
+    if known.card and gpus is not None:
+        params, notes = _on_cards(params, gpus)
+    elif not known.card and params.train.processes > 1:
+        notes = [
+            f"trainings: a machine's rate as it was measured, whatever train.processes ({params.train.processes}) says"
+        ]
     planner = Planner(params, inputs, known)
     needs = planner.needs()
     if out is not None:
         if out.is_dir():
             raise SimgapError(f"--json: {out} is a folder; name a file")
         write_json(out, as_json(needs, inputs, known, machine))
-    click.echo(as_table(needs, inputs, known, machine, planner.too_large()))
+    click.echo(as_table(planner, needs, machine, notes))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from simgap.data.manifest import MANIFEST, read_manifest
+from simgap.embed.imported import VECTORS
 from simgap.errors import SimgapError
-from simgap.files import read_json
 from simgap.params import Params
+from simgap.plan.numbers import LARGEST, Numbers
 
 # LAION-400M as the study had it, in shards of 256-pixel images: ten terabytes.
 LAION_SAMPLES = 407_000_000
@@ -26,6 +28,8 @@ REFERENCE_CLASSES = 1000
 LABELLED_SAMPLE_BYTES = 110_000
 QUERIES = {"val": 50_000, "sketch": 50_889, "r": 30_000, "a": 7_500, "v2": 10_000, "objectnet": 18_574}
 OTHER_QUERIES = 10_000
+# Rows of a part, as clip-retrieval writes embeddings that are imported.
+IMPORTED_PART_ROWS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Inputs:
 
     Attributes:
         samples, shards, sample_bytes: of the pool; a sample's bytes with its captions and its share of the tar.
-        rows: rows of the pool that are embedded.
+        imported_parts: of embeddings of the pool that are imported; 0 where the stage embeds the pool's images.
+        rows: rows of the pool that are embedded or imported.
         full: rows that deduplication leaves.
         reference, reference_bytes: images of the reference, and bytes of them all.
         classes: of the reference.
@@ -46,6 +51,7 @@ class Inputs:
     samples: int
     shards: int
     sample_bytes: float
+    imported_parts: int
     rows: int
     full: int
     reference: int
@@ -78,8 +84,8 @@ class Given:
             **{f"--queries {name}": count for name, count in (self.queries or {}).items()},
         }
         for name, value in options.items():
-            if value is not None and not 1 <= value < float("inf"):
-                raise SimgapError(f"{name}: {value} should be 1 or more")
+            if value is not None and not 1 <= value <= LARGEST:
+                raise SimgapError(f"{name}: {value} should be between 1 and {LARGEST:.0e}")
         if self.full_share is not None and not 0 < self.full_share <= 1:
             raise SimgapError(f"--full-share: {self.full_share} should be in (0, 1]")
         for name in self.queries or {}:
@@ -87,14 +93,57 @@ class Given:
                 raise SimgapError(f"--queries: {name!r} is unknown; choose from {', '.join(params.benchmarks.names)}")
 
 
+def check_counts(params: Params) -> None:
+    """Raise SimgapError where a number of the params file is so large that it can only be a slip."""
+
+    def numbers(value: Any, place: str) -> Iterator[tuple[str, float]]:
+        if is_dataclass(value):
+            value = {field.name: getattr(value, field.name) for field in fields(value)}
+        if isinstance(value, dict):
+            for key, item in value.items():
+                yield from numbers(
+                    item, f"{place}.{key}" if place else str(key).replace("imagenet_like", "imagenet-like")
+                )
+        elif isinstance(value, list):
+            for item in value:
+                yield from numbers(item, place)
+        elif isinstance(value, int | float) and not place.rpartition(".")[2].endswith(("seed", "seeds")):
+            yield place, value
+
+    for place, value in numbers(params, ""):
+        if value > LARGEST:
+            raise SimgapError(f"{place}: {value} should be {LARGEST:.0e} at most")
+
+
 def _was_run(params: Params, root: Path) -> bool:
-    """Say whether the metrics in a folder are of this pool: of another preset's study they say nothing."""
+    """Say whether the metrics in a folder are of this pool: of another preset's study they say nothing.
+
+    Raises:
+        SimgapError: `dvc.lock` is no YAML.
+    """
+    lock = root / "dvc.lock"
     try:
-        lock = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))
-        deps = lock["stages"]["embed@pool"]["deps"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        deps = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]["embed@pool"]["deps"]
+        return any(dep["path"] == params.pool.embed for dep in deps)
+    except (OSError, KeyError, TypeError):
         return False
-    return any(dep.get("path") == params.pool.path for dep in deps)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SimgapError(f"{lock}: not YAML ({' '.join(str(error).split())})") from None
+
+
+def _imported_rows(folder: Path) -> list[int]:
+    """Give the rows of each part of embeddings that are to be imported, where they are there.
+
+    Raises:
+        SimgapError: a part is no array.
+    """
+    rows = []
+    for path in sorted((folder / VECTORS).glob("*.npy")):
+        try:
+            rows.append(len(np.load(path, mmap_mode="r", allow_pickle=False)))
+        except (ValueError, EOFError, OSError, TypeError) as error:
+            raise SimgapError(f"{path}: is no array that can be read ({error})") from None
+    return rows
 
 
 def _tars(folder: Path) -> list[int]:
@@ -115,12 +164,13 @@ def gather(params: Params, given: Given, root: Path = Path()) -> Inputs:
         SimgapError: what is given is out of range, or a metrics file is damaged.
     """
     given.check(params)
+    check_counts(params)
     sources: dict[str, str] = {}
     metrics = root / "metrics" if _was_run(params, root) else root / "no metrics"
 
-    def metric(path: str, key: str) -> Callable[[], Any]:
+    def metric(path: str, key: str, least: int = 1) -> Callable[[], Any]:
         file = metrics / path
-        return lambda: read_json(file).get(key) if file.is_file() else None
+        return lambda: Numbers(file).count(key, least=least) if file.is_file() else None
 
     def choose(name: str, said: Any, counted: Callable[[], Any], default: Any, reason: str) -> Any:
         value = said if said is not None else counted()
@@ -139,8 +189,13 @@ def gather(params: Params, given: Given, root: Path = Path()) -> Inputs:
     )
     drawn = params.draw.get(Path(params.pool.path).parent.name)
     laion = "drawn" if drawn else "assumed, LAION-400M's"
+    imported = _imported_rows(root / params.pool.embed)
     samples = choose(
-        "pool samples", given.samples, metric("embed/pool.json", "read"), drawn.pool if drawn else LAION_SAMPLES, laion
+        "pool samples",
+        given.samples,
+        lambda: metric("embed/pool.json", "read")() or sum(imported) or None,
+        drawn.pool if drawn else LAION_SAMPLES,
+        laion,
     )
     shards = choose(
         "pool shards", given.shards, of_pool(lambda: len(_tars(pool)) or None),
@@ -153,7 +208,16 @@ def gather(params: Params, given: Given, root: Path = Path()) -> Inputs:
         LAION_SAMPLE_BYTES,
         laion,
     )
-    rows = choose("pool rows", given.samples, metric("embed/pool.json", "kept"), samples, "assumed, all samples")
+    rows = choose(
+        "pool rows",
+        given.samples,
+        lambda: metric("embed/pool.json", "kept")() or sum(imported) or None,
+        samples,
+        "assumed, all samples",
+    )
+    # What is not the pool's shards is embeddings of them, there already or not.
+    imports = bool(imported) or params.pool.embed != params.pool.path
+    parts = len(imported) if given.samples is None else 0
     share = FULL_SHARE if given.full_share is None else given.full_share
     if params.deduplicate.eps is None:
         share = 1.0
@@ -172,7 +236,7 @@ def gather(params: Params, given: Given, root: Path = Path()) -> Inputs:
     classes = choose(
         "reference classes",
         None,
-        lambda: len(names.read_text(encoding="utf-8").split("\n")) - 1 if names.is_file() else None,
+        lambda: names.read_bytes().count(b"\n") or None if names.is_file() else None,
         REFERENCE_CLASSES,
         "assumed, ImageNet's",
     )
@@ -190,12 +254,13 @@ def gather(params: Params, given: Given, root: Path = Path()) -> Inputs:
         name: found
         for rule in params.prune.rules().values()
         for name in rule
-        if (found := metric(f"prune/{name}.json", "kept")()) is not None and given.samples is None
+        if (found := metric(f"prune/{name}.json", "kept", 0)()) is not None and given.samples is None
     }
     return Inputs(
         samples,
         shards,
         sample_bytes,
+        (parts or -(-rows // IMPORTED_PART_ROWS)) if imports else 0,
         rows,
         full,
         count,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from simgap.galleries.galleries import DUPLICATES, PRUNED, QUERIES
 from simgap.params import Params
 from simgap.plan.inputs import Inputs
 from simgap.plan.models import ModelSize, embedder_size, model_size
-from simgap.plan.rates import Rates, training_flop, within_clusters_flop
+from simgap.plan.rates import Rates, forward_again_of, training_flop, within_clusters_flop
 from simgap.profile.certificate import BLOCK_ROWS as CERTIFICATE_ROWS
 from simgap.profile.certificate import PAIRS
 from simgap.similarity.scan import COLUMNS
@@ -36,6 +38,12 @@ CLUSTER_ROW_BYTES = 17
 # Weights, gradients and AdamW's two moments in fp32; a checkpoint has no gradients.
 TRAINING_PARAMETER_BYTES, CHECKPOINT_PARAMETER_BYTES, PARAMETER_BYTES = 16, 12, 4
 TEMPLATES = 80
+# Of an imported row while its part is read: its names in Python, and a set of them.
+IMPORTED_ROW_BYTES = 400
+# Of a sample's marks in memory; of a shard's line in a manifest, a picture of a gallery and a figure of the report on disk.
+MARK_BYTES, MANIFEST_BYTES, PICTURE_BYTES, FIGURE_BYTES = 400, 120, 8e3, 60e3
+# Figures of the report for a benchmark, about.
+FIGURES = 8
 
 
 @dataclass(frozen=True)
@@ -52,8 +60,8 @@ class Need:
         memory_bytes: of the host, at most; without mapped files, and without a model's activations.
         seconds: on one device; None where a rate is not known.
         bound: what takes so long.
-        divides: whether more cards take less: seconds without those of starting are divided among them.
-        start: the seconds of starting within `seconds`.
+        devices: the most devices that share it, without `alone` of its seconds; None: as many as there are.
+        alone: within `seconds`, those that one device takes however many share the rest, of starting above all.
     """
 
     stage: str
@@ -65,14 +73,15 @@ class Need:
     memory_bytes: float
     seconds: float | None
     bound: str
-    divides: bool
-    start: float
+    devices: int | None
+    alone: float
 
     def seconds_on(self, devices: int) -> float | None:
         """Give the seconds on so many devices, each with its own cores and its own share of the reading."""
-        if self.seconds is None or not self.divides:
-            return self.seconds
-        return self.start + (self.seconds - self.start) / devices
+        if self.seconds is None:
+            return None
+        sharing = devices if self.devices is None else min(devices, self.devices)
+        return self.alone + (self.seconds - self.alone) / sharing
 
 
 @dataclass(frozen=True)
@@ -97,12 +106,16 @@ class Planner:
         self.queries = sum(inputs.queries.values())
         self.pool_bytes = inputs.samples * inputs.sample_bytes
         self.vectors_bytes = inputs.rows * self.embedder.dim * 2.0
-        self.parts = math.ceil(inputs.shards / params.embed.shards_per_part)
+        self.parts = inputs.imported_parts or math.ceil(inputs.shards / params.embed.shards_per_part)
+        # By work, where the rates come from that were looked up, in the order in which they were.
+        self.sources: dict[str, dict[str, None]] = {}
+        # Who shares a stage in parts: the machines or cards of a Ray cluster, or nobody.
+        self.sharing = None if params.parts.run_by == "ray" else 1
 
     def needs(self) -> list[Need]:
-        """Give what each stage instance needs, in the order of the graph."""
+        """Give what each stage instance of dvc.yaml needs, in the order of the graph."""
         return [
-            *self._draw(),
+            *self._worlds(),
             self._embedder(),
             *self._embed(),
             self._deduplicate(),
@@ -110,7 +123,11 @@ class Planner:
             *self._prune(),
             *(self._profile(name) for name in ["full", *self._rules()]),
             *self._train_and_evaluate(),
+            *(self._ground_truth(name) for name in self.params.ground_truth),
+            self._leaks(),
             self._need("compare", "compare", self.queries, [], read=self._evaluation_bytes() * self._runs()),
+            self._galleries(),
+            self._report(),
         ]
 
     def kept(self, split: str) -> float:
@@ -156,11 +173,15 @@ class Planner:
         scratch: float = 0.0,
         read: float = 0.0,
         memory: float = 0.0,
-        divides: bool = False,
+        devices: int | None = 1,
         beside: list[_Work] | None = None,
+        alone: list[_Work] | None = None,
     ) -> Need:
-        """Put a need together: `work` is done one after the other, `beside` and reading at the same time; None is unknown."""
-        start = self._seconds([_Work("start", 1.0)]) or 0.0
+        """Put a need together: `work` is done one after the other, `beside` and reading at the same time; None is unknown.
+
+        Of what is done before, `alone`, devices have no share.
+        """
+        start = (self._seconds([_Work("start", 1.0)]) or 0.0) + (self._seconds(alone or []) or 0.0)
         ways = {"work": self._seconds(work), "reading": self._seconds([_Work("read", read)])}
         for other in beside or []:
             ways[other.work] = self._seconds([other])
@@ -176,7 +197,7 @@ class Planner:
             PROCESS_BYTES + memory,
             None if ways["work"] is None else start + max(known.values()),
             bound,
-            divides,
+            devices,
             start,
         )
 
@@ -188,6 +209,7 @@ class Planner:
             rate = self.rates.find(one.work, one.flop)
             if rate is None:
                 return None
+            self.sources.setdefault(one.work, {})[rate.source] = None
             # Starting is known in seconds.
             total += rate.per_second if one.work == "start" else one.amount / rate.per_second
         return total
@@ -196,17 +218,35 @@ class Planner:
         """Decoding goes on beside a card; what was measured of a machine has it in."""
         return [_Work("decode", images)] if self.rates.card else []
 
-    def _draw(self) -> Iterator[Need]:
+    def _worlds(self) -> Iterator[Need]:
+        """Give the needs of what brings data: drawn, copied, or listed where they stay."""
         for name, world in self.params.draw.items():
             images = world.pool + world.reference + world.queries * len(self.inputs.queries)
-            yield self._need("draw", name, images, None, disk=self.pool_bytes + self.inputs.reference_bytes)
+            yield self._need("draw", name, images, [_Work("draw", images)], disk=self._world_bytes(name))
+        for name in self.params.copy:
+            size = self._world_bytes(name)
+            # Once to copy, once for its checksum.
+            yield self._need("copy", name, 0, [], disk=size, read=2 * size)
+        for name in self.params.manifest:
+            yield self._need("manifest", name, self.inputs.shards, [], disk=self.inputs.shards * MANIFEST_BYTES)
+
+    def _world_bytes(self, world: str) -> float:
+        """Give the bytes of those sets that lie in a world."""
+        sets = {
+            self.params.pool.path: self.pool_bytes,
+            self.params.reference.path: self.inputs.reference_bytes,
+            self.params.benchmarks.path: self.inputs.query_bytes,
+        }
+        return sum(size for path, size in sets.items() if Path(path).is_relative_to(Path("data/worlds") / world))
 
     def _embedder(self) -> Need:
         disk = self.embedder.parameters * PARAMETER_BYTES
         training = self.params.embedder.train
-        if training is None:
-            return self._need("embedder", "embedder", 0, None, disk=disk, memory=disk)
-        return self._training("embedder", "embedder", training, self.inputs.rows, 0, disk)
+        if training is not None:
+            return self._training("embedder", "embedder", training, self.inputs.rows, 0, disk)
+        # How fast one is fetched is not known.
+        work: list[_Work] | None = [] if self.params.embedder.pretrained is None else None
+        return self._need("embedder", "embedder", 0, work, disk=disk, read=disk, memory=disk)
 
     def _embed(self) -> Iterator[Need]:
         dim, batch = self.embedder.dim, self.params.embed.batch_size
@@ -220,6 +260,9 @@ class Planner:
             },
         }
         for name, (count, size, shards, metadata) in sets.items():
+            if name == "pool" and self.inputs.imported_parts:
+                yield self._import()
+                continue
             # The converter puts a thousand images into a shard.
             share = min(1.0, self.params.embed.shards_per_part / (shards or max(1.0, count / 1000)))
             # A part's rows wait until it is written; a batch is decoded while one is in the model.
@@ -234,16 +277,31 @@ class Planner:
                 disk=count * (dim * 2 + metadata),
                 read=size,
                 memory=memory,
-                divides=True,
+                devices=self.sharing,
                 beside=self._decoding(count),
             )
+
+    def _import(self) -> Need:
+        """Give the needs of embeddings of the pool that were made elsewhere: no image is read and no model is run."""
+        rows, dim = self.inputs.rows, self.embedder.dim
+        size = rows * (dim * 2.0 + CAPTIONED_BYTES)
+        return self._need(
+            "embed",
+            "pool",
+            rows,
+            [_Work("import", rows, dim)],
+            disk=size,
+            read=size,
+            memory=rows / self.parts * (dim * 2 + CAPTIONED_BYTES + IMPORTED_ROW_BYTES),
+        )
 
     def _deduplicate(self) -> Need:
         of, rows, dim = self.params.deduplicate, self.inputs.rows, self.embedder.dim
         sample = min(of.sample, rows)
         work: list[_Work] = []
+        alone: list[_Work] = []
         if of.clusters > 1:
-            work.append(_Work("k-means", 2.0 * sample * of.clusters * dim * of.iterations))
+            alone.append(_Work("k-means", 2.0 * sample * of.clusters * dim * of.iterations))
         fitting, read, scratch = sample * dim * 8.0, sample * dim * 2.0, 0.0
         if of.eps is not None:
             work.append(_Work("similarity", 2.0 * rows * of.clusters * dim))
@@ -261,6 +319,8 @@ class Planner:
             scratch=scratch,
             read=read,
             memory=max(fitting, rows * CLUSTER_ROW_BYTES + blocks + of.clusters * dim * QUERY_COMPONENT_BYTES),
+            devices=self.sharing,
+            alone=alone,
         )
 
     def _similarity(self, name: str) -> Need:
@@ -277,21 +337,23 @@ class Planner:
             read=self.vectors_bytes + self.inputs.reference * dim * 2,
             memory=queries * (dim * QUERY_COMPONENT_BYTES + 4 * neighbours * NEIGHBOUR_SCRATCH_BYTES)
             + part * COLUMN_BYTES,
-            divides=True,
+            devices=self.sharing,
         )
 
     def _prune(self) -> Iterator[Need]:
         rows = self.inputs.rows
         for split, rule in self._rules().items():
             columns = len(getattr(self.params.prune.rules()[rule][split], "benchmarks", ()))
+            # Classes and styles are marks, which lie in the pool's shards; a row's is an int32.
+            marks, marked_bytes, number = (self._marks(), self.pool_bytes, 4) if rule == "matched" else ([], 0.0, 0)
             yield self._need(
                 f"prune-{rule}",
                 split,
                 self.inputs.full,
-                [_Work("prune", rows * max(columns, 1.0))],
+                [_Work("prune", rows * max(columns, 1.0)), *marks],
                 disk=rows / 8,
-                read=rows * columns * 4.0 + rows / 8,
-                memory=rows * RULE_ROW_BYTES,
+                read=rows * columns * 4.0 + rows / 8 + marked_bytes,
+                memory=rows * (RULE_ROW_BYTES + number),
             )
 
     def _profile(self, split: str) -> Need:
@@ -327,7 +389,6 @@ class Planner:
             disk=self.queries * 12.0,
             read=read,
             memory=2.0 * self.inputs.rows + memory,
-            divides=len(work) == 1,
         )
 
     def _train_and_evaluate(self) -> Iterator[Need]:
@@ -346,11 +407,7 @@ class Planner:
         size = model_size(of.model)
         samples = rows + reference
         seen = float(count_steps(of, int(samples)) * of.batch_size)
-        flop = training_flop(size.image_flop, size.text_flop)
-        forward = size.image_flop + size.text_flop
-        micro_batches, _ = of.micro_batches(of.processes)
-        # Several micro-batches: features of all come first. Checkpointing: activations are computed anew.
-        flop += forward * (int(micro_batches > 1) + int(of.grad_checkpointing))
+        flop = training_flop(size.image_flop, size.text_flop, forward_again_of(of))
         # A reader keeps what fits its buffer, and goes through whole shards for what does not.
         held = samples <= of.shuffle_buffer * of.readers
         passes = min(1.0, seen / samples) if held else seen / samples
@@ -367,7 +424,8 @@ class Planner:
             scratch=size.parameters * CHECKPOINT_PARAMETER_BYTES,
             read=read,
             memory=(processes - 1) * PROCESS_BYTES + on_host + buffered + self.inputs.rows + rows * KEY_BYTES,
-            divides=True,
+            # A card has a process; processors of a machine may have several, and there may be several machines.
+            devices=of.processes if self.rates.card else None,
             beside=self._decoding(seen),
         )
 
@@ -388,6 +446,58 @@ class Planner:
             disk=self._evaluation_bytes(),
             read=self.inputs.query_bytes + (self.inputs.reference_bytes if shots else 0.0),
             memory=size.parameters * PARAMETER_BYTES + images * size.dim * 4.0,
-            divides=True,
             beside=self._decoding(images),
+        )
+
+    def _marks(self) -> list[_Work]:
+        """Give the work of reading the marks of the pool's samples, from all of its shards."""
+        return [_Work("marks", self.inputs.samples)]
+
+    def _ground_truth(self, name: str) -> Need:
+        """Give the needs of scoring against marks: deduplication anew at every eps, and the rank of every marked copy."""
+        rows, dim, eps = self.inputs.rows, self.embedder.dim, self.params.ground_truth[name].eps
+        clusters = self.params.deduplicate.clusters
+        world = self.params.draw.get(name)
+        # Exact, near and sibling; where the world is not drawn, a copy of every test image at most.
+        copies = 3 * world.planted * (len(self.inputs.queries) + 2) if world else self.queries
+        work = [
+            *self._marks(),
+            _Work("similarity", 2.0 * rows * clusters * dim),
+            *[_Work("near-duplicates", within_clusters_flop(rows, clusters, dim))] * len(eps),
+            _Work("certificate", 2.0 * rows * copies * dim),
+        ]
+        passes = 1 + len(eps) + len(self.inputs.queries) + 2
+        return self._need(
+            "ground-truth",
+            name,
+            rows,
+            work,
+            read=self.pool_bytes + passes * self.vectors_bytes + len(self._rules()) * rows / 8,
+            memory=self.inputs.samples * MARK_BYTES + rows * (CLUSTER_ROW_BYTES + KEY_BYTES),
+        )
+
+    def _leaks(self) -> Need:
+        read = memory = self.queries * 4.0
+        if not self.params.ground_truth:
+            return self._need("leaks", "leaks", self.queries, [], read=read, memory=memory)
+        memory += self.inputs.samples * MARK_BYTES + self.inputs.rows * KEY_BYTES
+        return self._need("leaks", "leaks", self.queries, self._marks(), read=read + self.pool_bytes, memory=memory)
+
+    def _galleries(self) -> Need:
+        """Give the needs of the galleries: each picture may lie in a shard of its own, read to where it lies."""
+        benchmarks = len(self.inputs.queries)
+        # Of three kinds of queries, each beside a row of the reference and two of the pool; pruned rows; duplicates.
+        of_queries = 3 * QUERIES * benchmarks
+        of_pool = 2 * of_queries + PRUNED * benchmarks + 2 * DUPLICATES
+        read = self.pool_bytes * min(1.0, of_pool / self.inputs.shards)
+        read += self.inputs.reference_bytes * min(1.0, of_queries * 1000 / self.inputs.reference)
+        read += self.inputs.query_bytes + benchmarks * self.inputs.rows * 4.0
+        pictures = of_pool + 2 * of_queries + PRUNED * benchmarks
+        return self._need("galleries", "galleries", pictures, [], disk=pictures * PICTURE_BYTES, read=read)
+
+    def _report(self) -> Need:
+        figures = FIGURES * len(self.inputs.queries)
+        tables = (1 + len(self._rules())) * self.queries * 12.0
+        return self._need(
+            "report", "report", figures, [_Work("figure", figures)], disk=figures * FIGURE_BYTES, read=tables
         )

@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from simgap.errors import SimgapError
-from simgap.files import read_json, sha256_of
-from simgap.params import load_params
-from simgap.plan.models import embedder_size, model_size, size_of
+from simgap.files import sha256_of
+from simgap.params import Params, load_params
+from simgap.plan.models import embedder_size, model_size
+from simgap.plan.numbers import LARGEST, Numbers
+from simgap.train.parameters import TrainParameters
 
 # What one core did where docs/results.md was measured, for what was not measured on the machine that is asked about.
 CORE = {
@@ -21,6 +22,10 @@ CORE = {
     "decode": 250.0,  # images of 256 pixels a second, preprocessed too
 }
 MACHINE = {
+    "draw": 200.0,  # images of a toy world a second
+    "import": 45e6,  # values of embeddings a second
+    "marks": 5e3,  # samples whose marks are read a second
+    "figure": 3.6,  # figures of a report a second
     "prune": 1e9,  # similarity values a second
     "read": 1e9,  # bytes a second
     "start": 8.0,  # seconds until a stage's command works, and DVC's own between stages
@@ -43,7 +48,8 @@ class Rates:
 
     Attributes:
         by_work: rates of `embed` and `train` (samples), `similarity`, `k-means`, `near-duplicates` and `certificate`
-            (FLOP), `decode` (images), `prune` (values), `read` (bytes); of `start`, seconds.
+            (FLOP), `decode` and `draw` (images), `import` (rows, whose `flop` is their dimensions), `marks` (samples),
+            `prune` (values), `figure`, `read` (bytes); of `start`, seconds.
         card: whether embedding, training and similarity are a card's: there may be several, with as many cores each.
     """
 
@@ -57,7 +63,8 @@ class Rates:
             return None
         nearest = min(known, key=lambda rate: abs(math.log(rate.flop / flop)))
         scale = nearest.flop / flop
-        source = nearest.source if scale == 1 else f"{nearest.source}, scaled by {scale:.3g}"
+        # Of single operations a rate holds for a thing of any number of them.
+        source = nearest.source if nearest.flop in (1.0, flop) else f"{nearest.source}, scaled by {scale:.3g}"
         return Rate(flop, nearest.per_second * scale, source)
 
     def joined(self, other: Rates) -> Rates:
@@ -79,57 +86,85 @@ def of_card(tflops: float, utilisation: float) -> Rates:
     Raises:
         SimgapError: a value is out of range.
     """
-    if not (math.isfinite(tflops) and tflops > 0):
-        raise SimgapError(f"--card-tflops: {tflops} should be above 0")
-    if not 0 < utilisation <= 1:
+    if not 1 / LARGEST <= tflops <= LARGEST:
+        raise SimgapError(f"--card-tflops: {tflops} should be above 0, {LARGEST:.0e} at most")
+    if not 1 / LARGEST <= utilisation <= 1:
         raise SimgapError(f"--utilisation: {utilisation} should be in (0, 1]")
     rate = Rate(1.0, tflops * 1e12 * utilisation, f"a card of {tflops:g} TFLOP/s, {utilisation:.0%} of them used")
     return Rates(dict.fromkeys(("embed", "train", "similarity"), (rate,)), card=True)
 
 
-def training_flop(image_flop: float, text_flop: float) -> float:
-    """Give the FLOP of a sample of a training step: the backward pass is two forward passes."""
-    return FORWARD_AND_BACKWARD * (image_flop + text_flop)
+def training_flop(image_flop: float, text_flop: float, forward_again: int = 0) -> float:
+    """Give the FLOP of a sample of a training step: the backward pass is two forward passes.
+
+    Args:
+        forward_again: how many forward passes there are besides the first, see `forward_again_of`.
+    """
+    return (FORWARD_AND_BACKWARD + forward_again) * (image_flop + text_flop)
 
 
-def _similarity(content: dict[str, Any], where: str) -> dict[str, list[Rate]]:
-    flop = 2.0 * content["rows"] * content["queries"] * content["dim"]
-    engines = {name: seconds for name, seconds in content["medians"].items() if "engine" in name}
-    on_card = {name: seconds for name, seconds in engines.items() if name.startswith("GPU")}
-    return {"similarity": [Rate(1.0, flop / min((on_card or engines).values()), where)]}
+def forward_again_of(of: TrainParameters) -> int:
+    """Give how many more forward passes a training needs: for features where its share of a batch is of several
+    micro-batches, and for activations that are computed anew.
+    """
+    return int(of.micro_batches(of.processes)[0] > 1) + int(of.grad_checkpointing)
 
 
-def _embed(content: dict[str, Any], where: str) -> dict[str, list[Rate]]:
+def _similarity(of: Numbers, where: str) -> dict[str, list[Rate]]:
+    flop = 2.0 * of.number("rows") * of.number("queries") * of.number("dim")
+    engines = [name for name in _names(of, "medians") if "engine" in name]
+    chosen = [name for name in engines if name.startswith("GPU")] or engines
+    if not chosen:
+        raise of.fault("medians", "has no engine")
+    return {"similarity": [Rate(1.0, flop / min(of.number("medians", name) for name in chosen), where)]}
+
+
+def _embed(of: Numbers, where: str) -> dict[str, list[Rate]]:
     found = []
-    for name, of_model in content["models"].items():
-        size = model_size("presets/models/toy.json" if name == "toy" else name)
-        found.append(Rate(size.image_flop, of_model["images_per_second"]["simgap"], f"{where}, {name}"))
+    for name in _names(of, "models"):
+        try:
+            size = model_size("presets/models/toy.json" if name == "toy" else name)
+        except SimgapError:
+            raise of.fault(f"models.{name}", "is no model of open_clip") from None
+        per_second = of.number("models", name, "images_per_second", "simgap")
+        found.append(Rate(size.image_flop, per_second, f"{where}, {name}"))
     return {"embed": found}
 
 
-def _train(content: dict[str, Any], where: str) -> dict[str, list[Rate]]:
-    model = content["model"]
-    size = size_of(model) if isinstance(model, dict) else model_size(model)
-    return {
-        "train": [Rate(training_flop(size.image_flop, size.text_flop), content["medians"]["simgap"], where)],
-    }
+def _train(of: Numbers, where: str) -> dict[str, list[Rate]]:
+    return {"train": [Rate(of.number("flop_per_sample"), of.number("medians", "simgap"), where)]}
 
 
-def _prune(content: dict[str, Any], where: str) -> dict[str, list[Rate]]:
-    slowest = max(rule["seconds"] / rule["rows"] for rule in content["rules"].values())
-    return {"prune": [Rate(1.0, content["benchmarks"] / slowest, where)]}
+def _prune(of: Numbers, where: str) -> dict[str, list[Rate]]:
+    slowest = max(
+        of.number("rules", rule, "seconds") / of.number("rules", rule, "rows") for rule in _names(of, "rules")
+    )
+    return {"prune": [Rate(1.0, of.number("benchmarks") / slowest, where)]}
 
 
-def _deduplicate(content: dict[str, Any], where: str) -> dict[str, list[Rate]]:
+def _deduplicate(of: Numbers, where: str) -> dict[str, list[Rate]]:
+    steps = of.value("steps")
+    within = [
+        number
+        for number, step in enumerate(steps if isinstance(steps, list) else [])
+        if isinstance(step, dict) and step.get("step") == "within clusters"
+    ]
+    if not within:
+        raise of.fault("steps", "has no step 'within clusters'")
     # Of the rows whose cost is measured, which come last.
-    steps = {step["step"]: step for step in content["steps"]}
-    dim = content["dim"]
-    within = steps["within clusters"]
-    flop = within_clusters_flop(within["rows"], within["clusters"], dim)
-    return {"near-duplicates": [Rate(1.0, flop / within["seconds"], where)]}
+    rows, clusters, seconds = (of.number("steps", within[-1], key) for key in ("rows", "clusters", "seconds"))
+    return {"near-duplicates": [Rate(1.0, within_clusters_flop(rows, clusters, of.number("dim")) / seconds, where)]}
 
 
-def within_clusters_flop(rows: float, clusters: int, dim: int) -> float:
+def _names(of: Numbers, key: str) -> list[str]:
+    """Give the names that a mapping has, one at least."""
+    found = of.value(key)
+    if not isinstance(found, dict) or not found:
+        raise of.fault(key, f"{found!r} should be a mapping that is not empty")
+    return list(found)
+
+
+def within_clusters_flop(rows: float, clusters: float, dim: float) -> float:
     """Give the FLOP of comparing each row with the lower ones of its cluster; clusters of one size, which is the least."""
     return rows * (rows / clusters) / 2 * 2 * dim
 
@@ -148,55 +183,81 @@ def measured(paths: Iterable[Path]) -> Rates:
     """Read what `python -m perf.similarity`, `embed`, `train`, `prune` or `deduplicate` wrote with `--json`.
 
     Raises:
-        SimgapError: a file is none of theirs.
+        SimgapError: a file is none of theirs, or lacks a figure or has one that cannot be; the line names file and key.
     """
     found: dict[str, list[Rate]] = {}
     for path in paths:
-        content = read_json(path)
-        known = [name for name in FORMATS if isinstance(content, dict) and name in content]
+        numbers = Numbers(path, "--rates")
+        known = [name for name in FORMATS if isinstance(numbers.content, dict) and name in numbers.content]
         if not known:
             programs = ", ".join(program for program, _ in FORMATS.values())
             raise SimgapError(f"--rates: {path} is not what one of {programs} writes with --json")
         program, read = FORMATS[known[0]]
-        try:
-            rates = read(content, program)
-        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise SimgapError(f"--rates: {path} is not what {program} writes with --json ({error!r})") from None
-        for work, of_work in rates.items():
+        for work, of_work in read(numbers, program).items():
             found.setdefault(work, []).extend(of_work)
     return Rates({work: tuple(of_work) for work, of_work in found.items()})
 
 
-def logged(study: Path) -> Rates:
-    """Read what the stages of a finished study logged: its images and samples a second, in all over all the time.
+# What a stage's log says of its rate, and the work that it is of.
+UNITS = {"images_per_second": "embed", "rows_per_second": "import", "samples_per_second": "train"}
+
+
+@dataclass(frozen=True)
+class StageLog:
+    """What a stage logged: its instance, its work (see `Rates`), the things that it did a second, and for how long."""
+
+    name: str
+    work: str
+    per_second: float
+    seconds: float
+
+
+def stage_logs(study: Path, stage: str) -> list[StageLog]:
+    """Give what instances of `embed` or `train` logged, those of whose metrics in a study there is a log.
 
     Raises:
-        SimgapError: the folder has no params file, or no log of its metrics.
+        SimgapError: a log is damaged.
+    """
+    found = []
+    for metrics in sorted((study / "metrics" / stage).glob("*.json")):
+        path = study / "logs" / f"{metrics.stem}-{sha256_of(metrics)[:16]}.json"
+        if path.is_file():
+            log = Numbers(path)
+            unit = next((unit for unit in UNITS if isinstance(log.content, dict) and unit in log.content), None)
+            if unit is None:
+                raise log.fault(" or ".join(UNITS), "is missing")
+            found.append(StageLog(metrics.stem, UNITS[unit], log.number(unit, zero=True), log.number("seconds")))
+    return found
+
+
+def _flop_of(params: Params, log: StageLog) -> float:
+    if log.work == "embed":
+        return float(embedder_size(params.embedder).image_flop)
+    if log.work == "import":
+        return float(embedder_size(params.embedder).dim)
+    run = log.name.rpartition("-")[0]
+    of = params.train_parameters(params.runs.get(run, {}), f"runs.{run}")
+    size = model_size(of.model)
+    return training_flop(size.image_flop, size.text_flop, forward_again_of(of))
+
+
+def logged(study: Path) -> Rates:
+    """Read what the stages of a finished study logged: for models of equal FLOP, what they did in all over all the time.
+
+    Raises:
+        SimgapError: the folder has no params file, no log of its metrics, or a damaged one.
     """
     params = load_params(study / "params.yaml")
-    size = model_size(params.train.model)
-    flop = {
-        "embed": float(embedder_size(params.embedder).image_flop),
-        "train": training_flop(size.image_flop, size.text_flop),
-    }
-    found = {}
-    for work, of_run in flop.items():
-        unit = {"embed": "images", "train": "samples"}[work]
-        logs = [rates for _, rates in stage_logs(study, work)]
-        seconds = sum(log["seconds"] for log in logs)
-        if seconds:
-            done = sum(log[f"{unit}_per_second"] * log["seconds"] for log in logs)
-            found[work] = (Rate(of_run, done / seconds, f"logs of {len(logs)} stages"),)
-    if not found:
+    alike: dict[tuple[str, float], list[StageLog]] = {}
+    for log in (*stage_logs(study, "embed"), *stage_logs(study, "train")):
+        # A stage that found its work done says a rate of 0.
+        if log.per_second:
+            alike.setdefault((log.work, _flop_of(params, log)), []).append(log)
+    if not alike:
         raise SimgapError(f"--study: {study} has no logs of its metrics; a study logs its rates where it runs")
+    found: dict[str, tuple[Rate, ...]] = {}
+    for (work, flop), logs in alike.items():
+        done, seconds = sum(log.per_second * log.seconds for log in logs), sum(log.seconds for log in logs)
+        source = f"logs of {len(logs)} stage{'s' if len(logs) > 1 else ''}"
+        found[work] = (*found.get(work, ()), Rate(flop, done / seconds, source))
     return Rates(found)
-
-
-def stage_logs(study: Path, work: str) -> list[tuple[str, dict[str, float]]]:
-    """Give the names of stages of `embed` or `train`, and their rates, of those metrics in a study that have a log."""
-    found = []
-    for metrics in sorted((study / "metrics" / work).glob("*.json")):
-        log = study / "logs" / f"{metrics.stem}-{sha256_of(metrics)[:16]}.json"
-        if log.is_file():
-            found.append((metrics.stem, read_json(log)))
-    return found

@@ -8,8 +8,12 @@ from typing import Any
 
 from simgap.errors import SimgapError
 from simgap.plan.inputs import Inputs
-from simgap.plan.needs import Need
+from simgap.plan.needs import Need, Planner
 from simgap.plan.rates import Rates
+
+# Stages that a Ray cluster shares.
+SHARED_BY_RAY = ("embed", "embed-benchmark", "deduplicate", "similarity")
+MOST_DEVICES, MOST_PRICE = 10**6, 10**6
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,10 @@ class Machine:
 
     def check(self) -> None:
         """Raise SimgapError where a value is out of range."""
-        if self.devices < 1:
-            raise SimgapError(f"--gpus: {self.devices} should be at least 1")
-        if self.price is not None and not 0 <= self.price < float("inf"):
-            raise SimgapError(f"--price: {self.price} should be 0 or more")
+        if not 1 <= self.devices <= MOST_DEVICES:
+            raise SimgapError(f"--gpus: {self.devices} should be at least 1, {MOST_DEVICES:,} at most")
+        if self.price is not None and not 0 <= self.price <= MOST_PRICE:
+            raise SimgapError(f"--price: {self.price} should be 0 or more, {MOST_PRICE:,} at most")
 
 
 @dataclass(frozen=True)
@@ -97,14 +101,13 @@ COUNT = ((1e9, "e9"), (1e6, "e6"), (1e3, "e3"), (1, ""))
 HOURS = ((1, " h"), (1 / 60, " min"), (1 / 3600, " s"))
 
 
-def as_table(
-    needs: Sequence[Need], inputs: Inputs, rates: Rates, machine: Machine, too_large: Sequence[str] = ()
-) -> str:
-    """Write a plan for a terminal: a line a stage, then where the figures come from.
+def as_table(planner: Planner, needs: Sequence[Need], machine: Machine, notes: Sequence[str] = ()) -> str:
+    """Write a plan for a terminal: a line a stage, then what is assumed and where the figures come from.
 
     Args:
-        too_large: splits that keep more than full has.
+        notes: lines to say first below the table.
     """
+    inputs, rates = planner.inputs, planner.rates
     device = "GPU" if rates.card else "machine"
     head = ["stage", "runs", "rows", "disk", "scratch", "reads", "memory", f"{device}-hours", "hours"]
     head += ["cost"] if machine.price is not None else []
@@ -129,17 +132,25 @@ def as_table(
     table = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     where = [f"{name}: {value:,.0f} ({inputs.sources[name]})" for name, value in sizes(inputs).items()]
     unknown = sorted({need.stage for need in needs if need.seconds is None})
-    notes = [
-        f"hours: {machine.devices} {device}{'s' if machine.devices > 1 else ''}, stages one after the other, what can be "
-        "divided divided evenly",
+    plural = f"{device}s" if machine.devices > 1 else device
+    alone = dict.fromkeys(need.stage for need in needs if need.devices == 1 and need.stage in SHARED_BY_RAY)
+    too_large = planner.too_large()
+    said = [
+        *notes,
+        f"hours: {machine.devices} {plural}, stages one after the other, what is divided divided evenly",
+        *(
+            [f"on one {device} alone, since parts.run_by is local (ray shares them): {', '.join(alone)}"]
+            if alone and machine.devices > 1
+            else []
+        ),
         *(["cost: all of them are paid for all of the hours"] if machine.price is not None else []),
         "memory: of the host, at most; scratch: until the largest of its runs ends; -: no rate is known",
         *([f"not in the hours: {', '.join(unknown)}"] if unknown else []),
         *([f"more rows than full has, which prune will refuse: {', '.join(too_large)}"] if too_large else []),
         *where,
-        *(f"rate of {work}: {rate.source}" for work, known in sorted(rates.by_work.items()) for rate in known),
+        *(f"rate of {work}: {source}" for work, sources in sorted(planner.sources.items()) for source in sources),
     ]
-    return "\n".join([*table, "", *notes])
+    return "\n".join([*table, "", *said])
 
 
 def sizes(inputs: Inputs) -> dict[str, float]:
