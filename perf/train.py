@@ -1,4 +1,4 @@
-"""Training beside open_clip's own program: the same model, pool, batch and precision, in one run."""
+"""Training beside open_clip's own program: the same model, pool, batch and precision, in one run. Or a study's training alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import statistics
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from perf.evaluate import make_model
 from perf.machine import report
 from perf.timing import clocked, interleaved
 from simgap.data.shards import find_shards
+from simgap.errors import SimgapError
+from simgap.params import load_params
+from simgap.plan.models import model_size
+from simgap.plan.rates import forward_again_of, training_flop
 from simgap.stage import reports_errors
 from simgap.train.data import TrainingShard, readable_shards
 from simgap.train.parameters import TrainParameters
@@ -76,8 +81,25 @@ def rate(work: Callable[[int], None], samples: int) -> float:
     return samples / (twice - once)
 
 
+def of_a_process(parameters: TrainParameters) -> TrainParameters:
+    """Give the training of one process of those that a study's have: its share of the batch and of the readers."""
+    processes = parameters.processes
+    return replace(
+        parameters,
+        budget="samples_seen",
+        batch_size=parameters.batch_size // processes,
+        readers=max(1, parameters.readers // processes),
+        processes=1,
+        checkpoint_steps=10**9,
+    )
+
+
 @click.command()
-@click.option("--pool", type=click.Path(path_type=Path), default=Path("data/worlds/toy/pool"), show_default=True)
+@click.option(
+    "--params", "study", type=click.Path(path_type=Path),
+    help="A study's params file: measure the training that it describes, on its pool, without open_clip's program.",
+)  # fmt: skip
+@click.option("--pool", type=click.Path(path_type=Path), help="[default: of --params, else data/worlds/toy/pool]")
 @click.option("--model", type=click.Path(path_type=Path), default=Path("presets/models/pacs.json"), show_default=True)
 @click.option("--samples", default=2560, show_default=True, help="Samples of the shorter of two trainings.")
 @click.option("--batch-size", default=128, show_default=True)
@@ -93,7 +115,8 @@ def rate(work: Callable[[int], None], samples: int) -> float:
 @click.option("--json", "out", type=click.Path(path_type=Path))
 @reports_errors
 def main(
-    pool: Path,
+    study: Path | None,
+    pool: Path | None,
     model: Path,
     samples: int,
     batch_size: int,
@@ -104,38 +127,50 @@ def main(
     out: Path | None,
 ) -> None:
     """Measure samples a second of both, interleaved, as medians over repeats."""
+    if study is None:
+        of = parameters_of(model, samples, batch_size, workers, threads)
+        pool = pool or Path("data/worlds/toy/pool")
+    else:
+        # What --model, --batch-size, --workers and --threads say is in it.
+        params = load_params(study)
+        of = of_a_process(params.train)
+        pool = pool or Path(params.pool.path)
+    if samples < of.batch_size or samples % of.batch_size:
+        raise SimgapError(f"--samples: {samples} should be a multiple of the batch, {of.batch_size}")
     shards: list[TrainingShard] = readable_shards(pool)
     count = sum(len(shard.keys) for shard in shards)
-    python = environment.install(folder, (WEBDATASET,)) / "python"
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        fresh = make_model(str(model), place)
-
-        def by_open_clip(seen: int) -> None:
-            logs = Path(tempfile.mkdtemp(dir=place))
-            open_clip_program(python, fresh, pool, seen, batch_size, workers, logs)
 
         def by_simgap(seen: int) -> None:
             scratch = Path(tempfile.mkdtemp(dir=place))
-            train(
-                parameters_of(model, seen, batch_size, workers, threads), 0, shards, count, scratch / "model", scratch
-            )
+            train(replace(of, samples_seen=seen), 0, shards, count, scratch / "model", scratch)
 
-        ways = {
-            "open_clip_train": lambda: rate(by_open_clip, samples),
-            "simgap": lambda: rate(by_simgap, samples),
-        }
+        # What a process does once, on its first steps.
+        by_simgap(of.batch_size)
+        ways = {"simgap": lambda: rate(by_simgap, samples)}
+        if study is None:
+            python = environment.install(folder, (WEBDATASET,)) / "python"
+            fresh = make_model(str(model), place)
+
+            def by_open_clip(seen: int) -> None:
+                logs = Path(tempfile.mkdtemp(dir=place))
+                open_clip_program(python, fresh, pool, seen, batch_size, workers, logs)
+
+            ways = {"open_clip_train": lambda: rate(by_open_clip, samples), **ways}
         rates = interleaved(ways, repeats)
-    medians = {name: statistics.median(values) for name, values in rates.items()}
+    medians = {program: statistics.median(values) for program, values in rates.items()}
     table: list[tuple[str, ...]] = [("program", "samples a second", "ratio")]
     for program, median in medians.items():
-        table.append((program, f"{median:.0f}", f"{median / medians['open_clip_train']:.2f}"))
+        table.append((program, f"{median:.0f}", f"{median / next(iter(medians.values())):.2f}"))
+    size = model_size(of.model)
     content: dict[str, Any] = {
-        "model": json.loads(model.read_text())["model_cfg"] if model.is_file() else str(model),
+        "model": json.loads(Path(of.model).read_text())["model_cfg"] if Path(of.model).is_file() else of.model,
+        "flop_per_sample": training_flop(size.image_flop, size.text_flop, forward_again_of(of)),
         "samples": samples,
-        "batch_size": batch_size,
-        "workers": workers,
-        "threads": threads,
+        "batch_size": of.batch_size,
+        "workers": of.workers,
+        "threads": of.threads,
         "rates": rates,
         "medians": medians,
     }

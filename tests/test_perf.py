@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner
 from conftest import MODEL_CONFIG, REPOSITORY, write_pool
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
@@ -17,6 +20,8 @@ from perf import train as perf_train
 from simgap.embed.model import load
 from simgap.errors import SimgapError
 from simgap.files import sha256_of
+from simgap.plan.models import model_size
+from simgap.plan.rates import measured
 from simgap.train.data import readable_shards
 from simgap.train.train import train
 
@@ -212,7 +217,40 @@ def test_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "open_clip_train" in printed
     content = json.loads((tmp_path / "out.json").read_text())
     assert set(content["medians"]) == {"open_clip_train", "simgap"}
-    assert all(0 < rate < 1e6 for rates in content["rates"].values() for rate in rates)
+    size = model_size(str(tmp_path / "model.json"))
+    assert content["flop_per_sample"] == 3 * (size.image_flop + size.text_flop)
+    assert all(math.isfinite(rate) for rates in content["rates"].values() for rate in rates)
     assert [command[command.index("--train-num-samples") + 1] for command in commands] == ["320", "640"]
     for command in commands:
         assert command[command.index("--train-data") + 1] == f"{pool.resolve()}/{{00000..00001}}.tar"
+
+
+def test_train_of_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process of its training, with its own model, batch and pool; its rate is that of its own FLOP."""
+    seen = []
+
+    def of_little(work: Callable[[int], None], samples: int) -> float:
+        work(16)
+        seen.append(samples)
+        return 100.0
+
+    monkeypatch.setattr(environment, "install", None)
+    monkeypatch.setattr(perf_train, "rate", of_little)
+    (tmp_path / "model.json").write_text(json.dumps(MODEL_CONFIG))
+    content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
+    content["pool"]["path"] = content["pool"]["embed"] = str(write_pool(tmp_path / "pool", 2, 16))
+    content["train"].update(model=str(tmp_path / "model.json"), batch_size=16, processes=2, grad_checkpointing=False)
+    content["train"].update(micro_batch_size=4, readers=2, workers=0)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    options = ["--params", str(tmp_path / "params.yaml"), "--samples", "320"]
+    printed = run(perf_train, *options, "--json", str(tmp_path / "out.json"))
+    assert "open_clip_train" not in printed
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert (found["batch_size"], found["workers"], set(found["medians"])) == (8, 0, {"simgap"})
+    (rate,) = measured([tmp_path / "out.json"]).by_work["train"]
+    size = model_size(str(tmp_path / "model.json"))
+    # Two micro-batches of four are a share of eight: features are computed once more.
+    assert rate.flop == 4 * (size.image_flop + size.text_flop)
+    assert (rate.per_second, seen) == (100.0, [320])
+    refused = CliRunner().invoke(perf_train.main, [*options[:2], "--samples", "21"])
+    assert refused.output == "error: --samples: 21 should be a multiple of the batch, 8\n"
