@@ -46,6 +46,8 @@ def stored_bytes(study: Path) -> Instances:
 
 def metrics_folder(stage: str) -> str:
     """Give the name under which `metrics/` has a stage."""
+    if stage == "ground-truth":
+        return stage
     return {"deduplicate": "prune", "embed-benchmark": "embed"}.get(stage, stage.partition("-")[0])
 
 
@@ -64,13 +66,22 @@ def compared(needs: list[Need], actual: Instances, predict: Any) -> dict[str, tu
 @click.argument("study", type=click.Path(path_type=Path))
 @click.option("--rates", "files", type=click.Path(path_type=Path), multiple=True, help="As of `simgap plan`.")
 @click.option("--rates-of", type=click.Path(path_type=Path), help="Another study, whose logs have rates.")
+@click.option(
+    "--from", "instances", multiple=True,
+    help="An instance of STUDY, as pool or full-0, whose log has a rate; it is not compared. Several may be given.",
+)  # fmt: skip
 @click.option("--json", "out", type=click.Path(path_type=Path))
 @reports_errors
-def main(study: Path, files: tuple[Path, ...], rates_of: Path | None, out: Path | None) -> None:
+def main(
+    study: Path, files: tuple[Path, ...], rates_of: Path | None, instances: tuple[str, ...], out: Path | None
+) -> None:
     """Compare a plan of STUDY, a repository in which it ran, with what it took: ratios of predicted to actual."""
     params = load_params(study / "params.yaml")
     rates = assumed(2).joined(logged(rates_of)) if rates_of else assumed(2)
-    needs = Planner(params, gather(params, Given(), study), rates.joined(measured(files))).needs()
+    if instances:
+        rates = rates.joined(logged(study, instances))
+    planner = Planner(params, gather(params, Given(), study), rates.joined(measured(files)))
+    needs = [need for need in planner.needs() if need.name not in instances]
     ways: dict[str, tuple[Instances, Any]] = {
         "seconds of work (logs)": (
             logged_seconds(study),
@@ -87,6 +98,7 @@ def main(study: Path, files: tuple[Path, ...], rates_of: Path | None, out: Path 
             content[way][stage] = {"instances": count, "predicted": predicted, "was": was}
             table.append((way, stage, str(count), f"{predicted:,.1f}", f"{was:,.1f}", f"{predicted / was:.2f}"))
     report(table, content, out)
+    print(*(f"rate of {work}: {source}" for work, sources in planner.sources.items() for source in sources), sep="\n")
 
 
 if __name__ == "__main__":

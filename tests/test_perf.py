@@ -93,6 +93,12 @@ def test_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert of_stages["embed"] == {"instances": 1, "predicted": 8 + 4, "was": 5}
     assert of_stages["prune-imagenet-like"]["instances"] == 2
     assert of_stages["prune-imagenet-like"]["was"] == 10
+    printed = run(plan, str(study), "--from", "pool", "--json", str(tmp_path / "other.json"))
+    assert "rate of embed: logs of 1 stage" in printed
+    other = json.loads((tmp_path / "other.json").read_text())
+    # What gave the rate is not compared with it.
+    assert other["seconds of work (logs)"] == {}
+    assert other["seconds in all (file times)"]["embed"]["predicted"] == pytest.approx(8 + 100 / 25)
     bytes_left = found["bytes left (dvc.lock)"]
     assert bytes_left["embed"]["was"] == 777
     assert bytes_left["deduplicate"] == {"instances": 1, "predicted": 100 / 8 + 20 * 128 * 2, "was": 30}

@@ -89,6 +89,9 @@ def test_laion_400m_in_figures_of_the_design(tmp_path: Path) -> None:
     # Without data the imagenet-like rule may keep everything.
     assert needs["train", "combined-control-0"].rows == needs["train", "combined-0"].rows == steps * 33_600
     assert needs["prune-similar", "similar-val-25m"].disk_bytes == 407e6 / 8
+    # A profile has ten nearest rows of every query; an evaluation 17 ways in which an answer may be correct.
+    assert needs["profile-full", "full"].disk_bytes == sum(queries.values()) * (12 + 10 * 12)
+    assert needs["evaluate", "full-0"].disk_bytes == sum(queries.values()) * (12 + 17 / 8)
     # Deduplication: what k-means is fitted on, twice in fp32.
     assert needs["deduplicate", "full"].memory_bytes >= 3_200_000 * 640 * 8
 

@@ -386,10 +386,14 @@ class Planner:
             split,
             kept,
             work,
-            disk=self.queries * 12.0,
+            disk=self._profile_bytes(),
             read=read,
             memory=2.0 * self.inputs.rows + memory,
         )
+
+    def _profile_bytes(self) -> float:
+        # Row and two similarities, and the nearest rows.
+        return self.queries * (12.0 + self.params.similarity.neighbours * NEIGHBOUR_BYTES)
 
     def _train_and_evaluate(self) -> Iterator[Need]:
         runs = [(run, seed) for run in self.params.runs for seed in self.params.repeats.seeds]
@@ -430,7 +434,9 @@ class Planner:
         )
 
     def _evaluation_bytes(self) -> float:
-        return 10.0 * self.queries
+        # Row, label and prediction, and a bit for every way in which it may be correct.
+        few_shot = self.params.evaluate.few_shot
+        return self.queries * (12 + (2 + len(few_shot.shots) * few_shot.draws) / 8)
 
     def _evaluation(self, name: str, size: ModelSize) -> Need:
         few_shot = self.params.evaluate.few_shot
@@ -492,12 +498,13 @@ class Planner:
         read = self.pool_bytes * min(1.0, of_pool / self.inputs.shards)
         read += self.inputs.reference_bytes * min(1.0, of_queries * 1000 / self.inputs.reference)
         read += self.inputs.query_bytes + benchmarks * self.inputs.rows * 4.0
+        picture_bytes = min(PICTURE_BYTES, self.inputs.sample_bytes)
         pictures = of_pool + 2 * of_queries + PRUNED * benchmarks
-        return self._need("galleries", "galleries", pictures, [], disk=pictures * PICTURE_BYTES, read=read)
+        return self._need("galleries", "galleries", pictures, [], disk=pictures * picture_bytes, read=read)
 
     def _report(self) -> Need:
         figures = FIGURES * len(self.inputs.queries)
-        tables = (1 + len(self._rules())) * self.queries * 12.0
+        tables = (1 + len(self._rules())) * self._profile_bytes()
         return self._need(
             "report", "report", figures, [_Work("figure", figures)], disk=figures * FIGURE_BYTES, read=tables
         )

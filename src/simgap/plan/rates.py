@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -241,8 +241,11 @@ def _flop_of(params: Params, log: StageLog) -> float:
     return training_flop(size.image_flop, size.text_flop, forward_again_of(of))
 
 
-def logged(study: Path) -> Rates:
+def logged(study: Path, instances: Collection[str] = ()) -> Rates:
     """Read what the stages of a finished study logged: for models of equal FLOP, what they did in all over all the time.
+
+    Args:
+        instances: those of whose logs rates are made, as `pool` and `full-0`; all where none is named.
 
     Raises:
         SimgapError: the folder has no params file, no log of its metrics, or a damaged one.
@@ -251,7 +254,7 @@ def logged(study: Path) -> Rates:
     alike: dict[tuple[str, float], list[StageLog]] = {}
     for log in (*stage_logs(study, "embed"), *stage_logs(study, "train")):
         # A stage that found its work done says a rate of 0.
-        if log.per_second:
+        if log.per_second and (not instances or log.name in instances):
             alike.setdefault((log.work, _flop_of(params, log)), []).append(log)
     if not alike:
         raise SimgapError(f"--study: {study} has no logs of its metrics; a study logs its rates where it runs")
