@@ -167,6 +167,11 @@ def test_imported_embeddings_are_read_not_computed(tmp_path: Path) -> None:
         407e6 * 54_761_168_896
     )
 
+    # A folder of other shards is embedded.
+    write_tar(folder / "00000.tar", [("a.jpg", b"x")])
+    assert gather(params, Given(), tmp_path).imported_parts == 0
+    (folder / "00000.tar").unlink()
+
     (folder / "img_emb").mkdir(parents=True)
     for number, rows in enumerate((300, 200)):
         np.save(folder / "img_emb" / f"img_emb_{number}.npy", np.zeros((rows, 640), np.float16))

@@ -215,8 +215,9 @@ def gather(params: Params, given: Given, root: Path = Path()) -> Inputs:
         samples,
         "assumed, all samples",
     )
-    # What is not the pool's shards is embeddings of them, there already or not.
-    imports = bool(imported) or params.pool.embed != params.pool.path
+    # Another folder than the shards' holds embeddings of them, unless it is there and has shards.
+    elsewhere = params.pool.embed != params.pool.path
+    imports = bool(imported) or (elsewhere and not _tars(root / params.pool.embed))
     parts = len(imported) if given.samples is None else 0
     share = FULL_SHARE if given.full_share is None else given.full_share
     if params.deduplicate.eps is None:
