@@ -186,8 +186,8 @@ def test_every_block_is_asked_for_once(listed: Path, network: Proxy) -> None:
     for shard in find_shards(listed)[:2]:
         before = network.requests
         assert len(list(read_shard(shard, Accounting(), caption=True, label=False))) == 11
-        # And one for size and etag.
-        assert network.requests - before == 1 + -(-shard.size // remote.BLOCK)
+        # And one for size and etag before, and one after.
+        assert network.requests - before == 2 + -(-shard.size // remote.BLOCK)
 
 
 def test_an_outage_that_passes(listed: Path, local: Path, network: Proxy) -> None:
@@ -241,6 +241,17 @@ def test_an_object_replaced_while_it_is_read(listed: Path, local: Path, store: s
     assert accounting.damaged_shards == 0
 
 
+def test_an_empty_object_replaced_since_it_was_listed(network: Proxy, store: str, tmp_path: Path) -> None:
+    client_of(store).put_object(Bucket=BUCKET, Key="hollow/00000.tar", Body=b"")
+    (shard,) = list_shards(f"s3://{BUCKET}/hollow")
+    accounting = Accounting()
+    assert list(read_shard(shard, accounting, caption=True, label=False)) == []
+    assert accounting.damaged_shards == 1
+    client_of(store).put_object(Bucket=BUCKET, Key="hollow/00000.tar", Body=b"another")
+    with pytest.raises(SimgapError, match=rf"^{shard}: has 7 bytes and the etag \w+, its manifest says 0 and "):
+        list(read_shard(shard, accounting, caption=True, label=False))
+
+
 def list_by_stage(folder: Path, address: str) -> subprocess.CompletedProcess[str]:
     put_params(folder, manifest={"there": {"address": address}})
     return call(folder, "manifest", "--name", "there", "--out", "out")
@@ -262,13 +273,17 @@ def test_the_stage_lists_through_failures(local, listed, network: Proxy, tmp_pat
         ("s3://another/pool", "The specified bucket does not exist"),
         (f"s3://{BUCKET}/nothing", f"{BUCKET}/nothing"),
         ("s3://pools/empty", "holds no .tar"),
+        ("s3:///pool", "is no address; it should be as s3://BUCKET/FOLDER"),
+        ("nosuch://pools/pool", "is no address that fsspec can open (Protocol not known: nosuch)"),
+        ("gs://pools/pool", "needs a package that is not installed (Please install gcsfs"),
+        ("s3://pools/pool/{00000..00003}.tar", "names a shard; it should be the folder, s3://pools/pool"),
     ],
 )
 def test_an_address_without_shards(network, store, tmp_path, address: str, reason: str) -> None:
     client_of(store).put_object(Bucket=BUCKET, Key="empty/a.txt", Body=b"")
     finished = list_by_stage(tmp_path, address)
     assert finished.returncode == 1
-    assert finished.stderr.startswith(f"error: {address}: ")
+    assert finished.stderr.replace("'", "").startswith(f"error: {address}: ")
     assert reason in finished.stderr
     assert finished.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()

@@ -13,7 +13,7 @@ import fsspec
 import pytest
 from conftest import jpeg, write_pool, write_tar
 from fsspec.implementations.memory import MemoryFileSystem
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simgap.data import remote
@@ -106,34 +106,89 @@ def test_a_name_of_any_kind_goes_through_the_manifest(tmp_path: Path) -> None:
     [
         ("memory://nowhere", "memory://nowhere: cannot be read"),
         ("memory://pool", "memory://pool: holds no .tar"),
-        ("nosuch://pool", "nosuch://pool: is no address that fsspec can open"),
-        ("gs://pool", "gs://pool: is no address that fsspec can open"),
+        ("nosuch://pool", "nosuch://pool: is no address that fsspec can open (Protocol not known: nosuch); it should be"),
+        ("github://pool/x", "github://pool/x: is no address that fsspec can open (GithubFileSystem"),
+        ("reference://pool", "reference://pool: is no address that fsspec can open (ReferenceFileSystem"),
+        ("generic://pool", "generic://pool: is no address that fsspec can open (GenericFileSystem"),
+        ("gs://pool", "gs://pool: needs a package that is not installed (Please install gcsfs "),
+        ("az://pool", "az://pool: needs a package that is not installed (Install adlfs "),
+        *((address, f"{address!r}: is no address; it should be as s3://BUCKET/FOLDER") for address in (
+            "", "pool", "/pool", "http:/pool", "s3:pool", "s3://", "s3:///pool", "://pool", " memory://pool", "ftp://"
+        )),
+        ("memory://pool/in/b.tar", "memory://pool/in/b.tar: names a shard; it should be the folder, memory://pool/in"),
+        ("memory://pool/in/b.tar/", "memory://pool/in/b.tar/: names a shard; it should be the folder, memory://pool/in"),
+        ("s3://b/x/{000..040}.tar", "s3://b/x/{000..040}.tar: names a shard; it should be the folder, s3://b/x"),
     ],
-)
+)  # fmt: skip
 def test_an_address_without_shards(memory, address: str, reason: str) -> None:
     memory("/pool/a.txt", b"")
+    memory("/pool/in/b.tar", b"b")
     with pytest.raises(SimgapError) as caught:
         list_shards(address)
     assert str(caught.value).startswith(reason)
     assert "\n" not in str(caught.value)
 
 
+HEADER = b"address,size,etag\n"
+
+
 @pytest.mark.parametrize(
-    "content",
+    ("content", "reason"),
     [
-        b"",
-        b"address,size,etag\n",
-        b"address,size\na.tar,1\n",
-        b"address,size,etag\ns3://b/a.tar,x,e\n",
-        b"address,size,etag\ns3://b/a.tar,1\n",
-        b"address,size,etag\ns3://b/a.tar,1,e\ns3://c/a.tar,1,e\n",
-        b"address,size,etag\n\xff,1,e\n",
+        (b"", "is no manifest"),
+        (HEADER, "lists 0 shards"),
+        (b"address,size\ns3://b/a.tar,1\n", r"begins with \['address', 'size'\]"),
+        (b"address,etag,size\ns3://b/a.tar,e,1\n", r"begins with \['address', 'etag', 'size'\]"),
+        (b"s3://b/a.tar,1,e\n", r"begins with \['s3:"),
+        (HEADER + b"s3://b/a.tar,1,e\ns3://b/b.tar,x,e\n", r"line 3: .*'x'.* should be"),
+        (HEADER + b"s3://b/a.tar,,e\n", "line 2: .* should be"),
+        (HEADER + b"s3://b/a.tar,1.0,e\n", "line 2: .* should be"),
+        (HEADER + b"s3://b/a.tar,-1,e\n", "line 2: .* should be"),
+        (HEADER + b"s3://b/a.tar,1_0,e\n", "line 2: .* should be"),
+        (HEADER + b"s3://b/a.tar," + b"9" * 5000 + b",e\n", "line 2: .{,200} should be"),
+        (HEADER + b"s3://b/a.tar,1,\n", "line 2: .* should be"),
+        (HEADER + b"s3://b/a.tar,1\n", "line 2: .* should be"),
+        (HEADER + b"s3://b/a.tar,1,e,f\n", "line 2: .* should be"),
+        (HEADER + b"s3://b/a.tar,1,e\n\ns3://b/b.tar,1,e\n", r"line 3: \[\] should be"),
+        (HEADER + b"/folder/a.tar,1,e\n", "line 2: .* should be"),
+        (HEADER + b"s3://b/a.jpg,1,e\n", "line 2: .* should be"),
+        (HEADER + b's3://b/a.tar,1,"e\ns3://b/b.tar,1,e\n', "is no manifest"),
+        (HEADER + b"s3://b/a.tar,1,e\ns3://c/a.tar,1,e\n", "'s3://b/a.tar' and 's3://c/a.tar'"),
+        (HEADER + b"s3://b/a.tar,1,e\ns3://b/a.tar,1,e\n", "'s3://b/a.tar' and 's3://b/a.tar'"),
+        (HEADER + b"\xff,1,e\n", "is no manifest"),
+        (HEADER + b's3://b/a.tar,1,"' + b"e" * 200_000 + b'"\n', "is no manifest"),
+        (b"PAR1" + bytes(range(256)) + b"PAR1", "is no manifest"),
+        (b'[{"address": "s3://b/a.tar", "size": 1, "etag": "e"}]', "begins with"),
     ],
 )
-def test_what_is_no_manifest(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_manifest(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / MANIFEST).write_bytes(content)
-    with pytest.raises(SimgapError, match=MANIFEST):
+    with pytest.raises(SimgapError, match=f"^{tmp_path / MANIFEST}: .*{reason}") as caught:
         find_shards(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+FRAGMENTS = st.one_of(st.sampled_from([b"", b",", b"\n", b'"', b"-", b"0", b"s3://b/00002.tar"]), st.binary(max_size=4))
+CHANGES = st.lists(st.tuples(st.integers(0, 120), st.integers(0, 30), FRAGMENTS), min_size=1, max_size=3)
+
+
+@settings(deadline=None)
+@given(CHANGES)
+def test_a_manifest_that_is_damaged_anywhere_is_refused_or_still_one(tmp_path_factory, changes: list) -> None:
+    path = tmp_path_factory.getbasetemp() / MANIFEST
+    content = bytearray(HEADER + b"".join(b"s3://b/0000%d.tar,%d000,%de-1\n" % (n, n, n) for n in range(4)))
+    for start, length, fragment in changes:
+        content[start : start + length] = fragment
+    path.write_bytes(content)
+    refusal, shards = "", [RemoteShard("s3://b/a.tar", 0, "e")]
+    try:
+        shards = read_manifest(path)
+    except SimgapError as error:
+        refusal = str(error)
+    assert refusal == "" or refusal.startswith(f"{path}: ")
+    assert len(refusal.splitlines()) <= 1
+    assert len({shard.name for shard in shards}) == len(shards) > 0
+    assert all("://" in shard.address and shard.size >= 0 and shard.etag for shard in shards)
 
 
 def test_a_folder_of_shards_and_of_a_manifest(tmp_path: Path) -> None:
@@ -275,6 +330,71 @@ def test_an_object_that_is_not_the_manifest_s(memory, tmp_path: Path, content: b
     line = str(caught.value)
     assert line.startswith(f"flaky://pool/00001.tar: has {len(content)} bytes and the etag ")
     assert f"its manifest says {size} and {etag};" in line
+
+
+def test_an_empty_object_that_is_not_the_manifest_s(memory, tmp_path: Path) -> None:
+    memory("/pool/00000.tar", b"")
+    write_manifest(list_shards("flaky://pool"), tmp_path / "listed")
+    assert everything(tmp_path / "listed")[3].damaged_shards == 1
+    memory("/pool/00000.tar", b"another")
+    with pytest.raises(SimgapError, match=r"^flaky://pool/00000\.tar: has 7 bytes and the etag .* says 0 and "):
+        everything(tmp_path / "listed")
+
+
+@pytest.mark.parametrize("content", [bytes(20_000), b"\1" * 512, b"", None])
+def test_an_object_replaced_while_it_is_read(memory, tmp_path: Path, content: bytes | None) -> None:
+    """As whose end, as damage, or as no tar at all its successor shows, it is what the store now says that counts."""
+    path = tmp_path / "pool" / "00000.tar"
+    write_pool(path.parent, 1, 40)
+    whole = path.read_bytes()
+    memory("/pool/00000.tar", whole)
+
+    def in_memory(new: bytes) -> None:
+        memory("/pool/00000.tar", new)
+
+    def in_place(new: bytes) -> None:
+        path.write_bytes(new)
+
+    def renamed(new: bytes) -> None:
+        path.with_suffix(".new").write_bytes(new)
+        path.with_suffix(".new").replace(path)
+
+    places = (("flaky://pool", in_memory), (f"file://{path.parent}", in_place), (f"file://{path.parent}", renamed))
+    for address, replace in places:
+        replace(whole)
+        os.utime(path, (1, 1))
+        (shard,) = list_shards(address)
+        accounting = Accounting()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(remote, "BLOCK", 6000)
+            patch.setattr(remote, "BUFFER", 1700)
+            samples = read_shard(shard, accounting, caption=True, label=False)
+            next(samples)
+            replace(bytes([whole[0] ^ 1]) + whole[1:] if content is None else whole[:8192] + content)
+            with pytest.raises(SimgapError, match=rf"^{shard}: has \d+ bytes and the etag .*, its manifest says "):
+                list(samples)
+        assert accounting.damaged_shards == 0
+
+
+def test_an_object_that_goes_while_it_is_read(memory, tmp_path: Path) -> None:
+    _, listed = put_pool(memory, tmp_path)
+    samples = read_shard(find_shards(listed)[0], Accounting(), caption=True, label=False)
+    next(samples)
+    MemoryFileSystem().rm("/pool/00000.tar")
+    with pytest.raises(SimgapError, match=r"^flaky://pool/00000\.tar: cannot be read \("):
+        list(samples)
+
+
+def test_links_to_files_on_disk_are_listed_as_the_files(tmp_path: Path) -> None:
+    local = write_pool(tmp_path / "local", 2, 5)
+    os.utime(local / "00001.tar", (1, 1))
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for path in local.iterdir():
+        (linked / path.name).symlink_to(path)
+    (linked / "broken").symlink_to(tmp_path / "nowhere")
+    write_manifest(list_shards(f"file://{linked}"), tmp_path / "listed")
+    assert everything(tmp_path / "listed") == everything(local)
 
 
 def test_an_object_that_is_gone(memory, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
+import reprlib
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from io import BufferedReader
@@ -15,6 +17,8 @@ from simgap.files import complete
 
 MANIFEST = "manifest.csv"
 FIELDS = ["address", "size", "etag"]
+# In this order, of a line: an address with its protocol, what is no longer than a size can be, and anything at all.
+PATTERNS = [re.compile(r"[^:/]+://.*\.tar", re.DOTALL), re.compile(r"[0-9]{1,18}"), re.compile(r".+", re.DOTALL)]
 
 
 @dataclass(frozen=True, order=True)
@@ -50,6 +54,12 @@ class RemoteShard:
 
         return stream(self)
 
+    def check(self) -> None:
+        """Look whether the shard is still the one of its manifest, as `simgap.data.remote.check` does."""
+        from simgap.data.remote import check
+
+        check(self)
+
 
 def write_manifest(shards: Iterable[RemoteShard], out: Path) -> None:
     """Write the folder `out` with the manifest in it: CSV, a line a shard in the order given; equal shards give equal bytes."""
@@ -65,20 +75,29 @@ def read_manifest(path: Path) -> list[RemoteShard]:
     """Read a manifest's shards in the order of their names.
 
     Raises:
-        SimgapError: it is no manifest, or two shards have one name.
+        SimgapError: it is no manifest, a line of it is no shard, or two shards have one name.
     """
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            header, *lines = csv.reader(stream)
-        shards = [RemoteShard(address, int(size), etag) for address, size, etag in lines]
+            header, *lines = csv.reader(stream, strict=True)
     except (ValueError, csv.Error) as error:
         raise SimgapError(f"{path}: is no manifest of shards ({error}); `dvc repro` makes one") from None
     except OSError as error:
         raise SimgapError(f"{path}: cannot be read ({error.strerror})") from None
-    if header != FIELDS or not shards:
-        raise SimgapError(f"{path}: begins with {header} and lists {len(shards)} shards; it should begin with {FIELDS}")
-    shards.sort(key=lambda shard: shard.name)
+    if header != FIELDS or not lines:
+        raise SimgapError(
+            f"{path}: begins with {reprlib.repr(header)} and lists {len(lines)} shards; it should begin with {FIELDS}"
+        )
+    for number, line in enumerate(lines, 2):
+        if len(line) != len(FIELDS) or not all(map(re.Pattern.fullmatch, PATTERNS, line)):
+            raise SimgapError(
+                f"{path}: line {number}: {reprlib.repr(line)} should be an address as s3://BUCKET/NAME.tar, a size in bytes "
+                "and an etag; `dvc repro` makes a manifest"
+            )
+    shards = sorted((RemoteShard(address, int(size), etag) for address, size, etag in lines), key=lambda s: s.name)
     for shard, following in itertools.pairwise(shards):
         if shard.name == following.name:
-            raise SimgapError(f"{path}: lists {shard} and {following}; a shard's name should be its own")
+            raise SimgapError(
+                f"{path}: lists {shard.address!r} and {following.address!r}; a shard's name should be its own"
+            )
     return shards

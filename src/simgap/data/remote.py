@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,16 +34,26 @@ FINAL = (
 )  # fmt: skip
 # Where fsspec's file systems tell one content from another; a time is the last resort, of local files and of memory.
 VERSIONS = ("ETag", "etag", "mtime", "LastModified", "created")
+# A protocol, and something behind it.
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^:/].*|(file|local|memory|hdfs):///.*", re.DOTALL)
+AS_IT_SHOULD_BE = "it should be as s3://BUCKET/FOLDER"
 # A retry must not move on the random numbers of a training.
 _random = random.SystemRandom()
 
 
 def _file_system(address: str) -> tuple[Any, str]:
     """Give the file system of an address and the path in it. Credentials and endpoint are what the environment says."""
+    if not ADDRESS.fullmatch(address):
+        raise SimgapError(f"{address!r}: is no address; {AS_IT_SHOULD_BE}")
     try:
         system, path = fsspec.url_to_fs(address, use_listings_cache=False)
-    except (ImportError, ValueError) as error:
-        raise SimgapError(f"{address}: is no address that fsspec can open ({_reason(error)})") from None
+    except ImportError as error:
+        raise SimgapError(f"{address}: needs a package that is not installed ({_reason(error)})") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        # Of what a file system asks for and the address does not say, it is Python that complains.
+        raise SimgapError(
+            f"{address}: is no address that fsspec can open ({_reason(error)}); {AS_IT_SHOULD_BE}"
+        ) from None
     if "s3" in system.protocol:
         # botocore tries a request again as AWS_MAX_ATTEMPTS and AWS_RETRY_MODE say. s3fs tries that five times, and what it
         # did so five times: half an hour where a server does not answer. What is left to retry is done here, once.
@@ -87,15 +98,24 @@ def list_shards(address: str) -> list[RemoteShard]:
     """List the tars right below an address, in the order of their names.
 
     Raises:
-        SimgapError: there is no tar, the store cannot be reached or refuses, or it tells neither size nor version of a tar.
+        SimgapError: the address is not that of a folder, there is no tar, the store cannot be reached or refuses, or it tells
+            neither size nor version of a tar.
     """
-    system, path = _file_system(address)
-    entries = _persistently(address, lambda: system.ls(path, detail=True))
+    folder = address.rstrip("/")
+    if folder.endswith(".tar"):
+        raise SimgapError(f"{address}: names a shard; it should be the folder, {folder.rpartition('/')[0]}")
+
+    def tars() -> list[dict[str, Any]]:
+        system, path = _file_system(address)
+        entries = [entry for entry in system.ls(path, detail=True) if entry["name"].endswith(".tar")]
+        # A listing has a link's own kind and time, not the file's.
+        return [system.info(entry["name"]) if entry.get("islink") else entry for entry in entries]
+
     shards = []
-    for entry in entries:
-        if entry["type"] == "file" and entry["name"].endswith(".tar"):
-            place = f"{address.rstrip('/')}/{entry['name'].rpartition('/')[2]}"
-            if entry["size"] is None or not _version(entry):
+    for entry in _persistently(address, tars):
+        if entry["type"] == "file":
+            place = f"{folder}/{entry['name'].rpartition('/')[2]}"
+            if entry.get("size") is None or not _version(entry):
                 raise SimgapError(
                     f"{place}: its store tells neither etag nor time of change, so it cannot be versioned"
                 )
@@ -103,6 +123,30 @@ def list_shards(address: str) -> list[RemoteShard]:
     if not shards:
         raise SimgapError(f"{address}: holds no .tar; it should hold webdataset shards (00000.tar, ...)")
     return sorted(shards)
+
+
+def _check(shard: RemoteShard, info: dict[str, Any]) -> None:
+    if (info["size"], _version(info)) != (shard.size, shard.etag):
+        raise SimgapError(
+            f"{shard}: has {info['size']} bytes and the etag {_version(info)}, its manifest says {shard.size} and "
+            f"{shard.etag}; bring the old one back, or list anew with `dvc repro --force manifest`"
+        )
+
+
+def check(shard: RemoteShard) -> None:
+    """Ask the store whether a shard is still the one of its manifest: after it was read, for what was read then counts.
+
+    Only S3 is asked so with every block; elsewhere what comes after a shard's replacement may look like the end of a tar.
+
+    Raises:
+        SimgapError: it is another one, is gone, or the store cannot be reached.
+    """
+
+    def info() -> dict[str, Any]:
+        system, path = _file_system(shard.address)
+        return system.info(path)  # type: ignore[no-any-return]
+
+    _check(shard, _persistently(shard.address, info))
 
 
 class _Stream(io.RawIOBase):
@@ -157,13 +201,11 @@ class _Stream(io.RawIOBase):
         shard = self._shard
         system, path = _file_system(shard.address)
         file = system.open(path, "rb", block_size=BLOCK, cache_type="background", cache_options={"maxblocks": HELD})
-        info = getattr(file, "details", None) or system.info(path)
-        if (info["size"], _version(info)) != (shard.size, shard.etag):
+        try:
+            _check(shard, getattr(file, "details", None) or system.info(path))
+        except Exception:
             file.close()
-            raise SimgapError(
-                f"{shard}: has {info['size']} bytes and the etag {_version(info)}, its manifest says {shard.size} and "
-                f"{shard.etag}; bring the old one back, or list anew with `dvc repro --force manifest`"
-            )
+            raise
         return file
 
     def _forget(self) -> None:
@@ -178,6 +220,7 @@ def stream(shard: RemoteShard) -> io.BufferedReader:
 
     Time-outs, resets, bodies that are cut off and errors of the server are tried again, from the block on that failed.
     Its reads raise SimgapError, never OSError, so that no failure of the network looks like the end of a tar: where the shard
-    is not that of the manifest, also if it is replaced while it is read, or could not be read in several tries.
+    is not that of the manifest, or could not be read in several tries. Where it is replaced while it is read, S3 says so at
+    the next block; what was read of another store, and an empty shard, is to be checked by `check` afterwards.
     """
     return io.BufferedReader(_Stream(shard), BUFFER)

@@ -103,11 +103,13 @@ def _ends_well(stream: BinaryIO, offset: int) -> bool:
 def _members(shard: Shard, accounting: Accounting, only: str | None = None) -> Iterator[tuple[str, str, bytes | None]]:
     """Yield (key, suffix, bytes) of every regular member, None for one that is too large; count a damaged tar.
 
-    A remote shard that cannot be read is not counted as damaged: what it raises passes through.
+    A remote shard that cannot be read is not counted as damaged: what it raises passes through. So does what its store says
+    at the end, where the shard was replaced meanwhile.
 
     Args:
         only: the suffix of the members that are read; others are skipped.
     """
+    damaged = False
     try:
         with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
@@ -118,9 +120,12 @@ def _members(shard: Shard, accounting: Accounting, only: str | None = None) -> I
                 stream = tar.extractfile(member) if member.size <= MAXIMUM_MEMBER_BYTES else None
                 yield f"{folder}{slash}{key}", suffix.lower(), stream.read() if stream else None
             # tarfile takes a corrupt header for the end.
-            accounting.damaged_shards += not _ends_well(file, tar.offset)
+            damaged = not _ends_well(file, tar.offset)
     except (tarfile.TarError, OSError, EOFError):
-        accounting.damaged_shards += 1
+        damaged = True
+    if isinstance(shard, RemoteShard):
+        shard.check()
+    accounting.damaged_shards += damaged
 
 
 def _grouped(shard: Shard, accounting: Accounting) -> Iterator[dict[str, Any]]:
