@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
 import studies
+from clusters import ray_cluster
 from conftest import MODEL_CONFIG, write_pool, write_tar
 from object_stores import CREDENTIALS, Proxy, client_of, object_store, proxy
 from s3fs import S3FileSystem
@@ -27,6 +29,7 @@ from simgap.embed.parameters import EmbedParameters
 from simgap.embed.store import Embeddings
 from simgap.errors import SimgapError
 from simgap.files import sha256_of
+from simgap.parts import LOCAL, PartsParameters
 from simgap.train.data import kept_shards, readable_shards
 from simgap.train.parameters import TrainParameters
 from simgap.train.train import train
@@ -120,12 +123,12 @@ def test_samples_come_once(local: Path, listed: Path, network: Proxy) -> None:
 PARAMETERS = EmbedParameters(batch_size=4, precision="fp32", decoders=2, shards_per_part=2, drop_limit=0.5)
 
 
-def embed_into(folder: Path, shards: Path, model_folder: Path) -> dict:
+def embed_into(folder: Path, shards: Path, model_folder: Path, by: PartsParameters = LOCAL) -> dict:
     (folder / "scratch").mkdir(parents=True)
     out, scratch = folder / "out", folder / "scratch"
-    model = load(model_folder)
+    model = partial(load, model_folder)
     found = tuple(find_shards(shards))
-    return embed(PARAMETERS, lambda: model, "e", found, out, scratch, classes=None, captioned=True)[0]
+    return embed(PARAMETERS, model, "e", found, out, scratch, classes=None, captioned=True, by=by)[0]
 
 
 def test_embeddings_and_models_have_the_same_bytes(local, listed, network, model_folder: Path, tmp_path: Path) -> None:
@@ -151,6 +154,19 @@ def test_embeddings_and_models_have_the_same_bytes(local, listed, network, model
             models.append(sha256_of(out / "model"))
         check_failed(network)
         assert models[0] == models[1]
+
+
+def test_the_machines_of_a_ray_cluster_read_the_same_bytes(local, listed, network, model_folder, tmp_path) -> None:
+    """Each of them with the credentials and the endpoint that it was started with, and some failures of the network."""
+    expected = embed_into(tmp_path / "l", local, model_folder)
+    ways = (None, None, "cut", None, None, None, "reset", None, None, None, "error")
+    with ray_cluster() as cluster:
+        network.faults.clear()
+        network.fault = lambda number, path: ways[number % len(ways)]
+        found = embed_into(tmp_path / "r", listed, model_folder, PartsParameters("ray", cluster.address))
+    assert network.faults.total() > 0
+    assert found == expected
+    assert sha256_of(tmp_path / "r" / "out") == sha256_of(tmp_path / "l" / "out")
 
 
 def parameters(model: str, workers: int) -> TrainParameters:

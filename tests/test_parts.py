@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, unit_rows, write_pool
+from clusters import ray_cluster
+from conftest import unit_rows, write_pool
 
 from simgap import parts as module
 from simgap.deduplicate import within
@@ -141,20 +142,8 @@ def test_a_cluster_that_cannot_be_reached_is_named(listens: bool, tmp_path: Path
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Three machines on this one: a head, where this process is, and two that work."""
-    pytest.importorskip("ray", reason="Ray is not installed")
-    from ray.cluster_utils import Cluster
-
-    # Machines may come and go; the driver's stays. Their processes import what this test defines.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(REPOSITORY)]))
-        head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80_000_000}
-        made = Cluster(initialize_head=True, head_node_args=head)
-        for _ in range(2):
-            made.add_node(num_cpus=2, object_store_memory=80_000_000)
+    with ray_cluster() as made:
         yield made
-        made.shutdown()
 
 
 @pytest.fixture
