@@ -13,8 +13,9 @@ import fsspec
 import numpy as np
 import pytest
 import studies
+import yaml
 from clusters import ray_cluster
-from conftest import MODEL_CONFIG, write_pool, write_tar
+from conftest import MODEL_CONFIG, REPOSITORY, write_pool, write_tar
 from object_stores import CREDENTIALS, Proxy, client_of, object_store, proxy
 from s3fs import S3FileSystem
 from studies import call, put_params
@@ -156,13 +157,33 @@ def test_embeddings_and_models_have_the_same_bytes(local, listed, network, model
         assert models[0] == models[1]
 
 
+SOME_FAIL = (None, None, "cut", None, None, None, "reset", None, None, None, "error")
+
+
+def test_processes_that_train_together_read_the_same_bytes(local: Path, listed: Path, network, tmp_path: Path) -> None:
+    network.fault = lambda number, path: SOME_FAIL[number % len(SOME_FAIL)]
+    source = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())["embedder"]
+    network.faults.clear()
+    models = []
+    for name, pool in (("l", local), ("r", listed)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "model.json").write_text(json.dumps(MODEL_CONFIG))
+        train = {"model": "model.json", "samples_seen": 48, "batch_size": 8, "processes": 2, "workers": 1, "readers": 2}
+        put_params(folder, embedder={**source, "train": {**source["train"], **train, "shuffle_buffer": 5}})
+        finished = call(folder, "embedder", "--pool", str(pool), "--out", "embedder", "--metrics", "metrics.json")
+        assert finished.returncode == 0, finished.stderr
+        models.append(sha256_of(folder / "embedder"))
+    assert network.faults.total() > 3
+    assert models[0] == models[1]
+
+
 def test_the_machines_of_a_ray_cluster_read_the_same_bytes(local, listed, network, model_folder, tmp_path) -> None:
     """Each of them with the credentials and the endpoint that it was started with, and some failures of the network."""
     expected = embed_into(tmp_path / "l", local, model_folder)
-    ways = (None, None, "cut", None, None, None, "reset", None, None, None, "error")
     with ray_cluster() as cluster:
         network.faults.clear()
-        network.fault = lambda number, path: ways[number % len(ways)]
+        network.fault = lambda number, path: SOME_FAIL[number % len(SOME_FAIL)]
         found = embed_into(tmp_path / "r", listed, model_folder, PartsParameters("ray", cluster.address))
     assert network.faults.total() > 0
     assert found == expected
