@@ -108,6 +108,25 @@ def write_pool(folder: Path, shards: int, rows: int, labels: bool = False) -> Pa
     return folder
 
 
+def _cut_off(table: Path) -> None:
+    table.write_bytes(table.read_bytes()[:-40])
+
+
+def _overwritten(table: Path) -> None:
+    """Leave the end, which says what is in the table, as it was."""
+    content = table.read_bytes()
+    table.write_bytes(content[:4] + b"\xff" * 40 + content[44:])
+
+
+def _no_text(table: Path) -> None:
+    read = pq.read_table(table)
+    columns = [pa.array([b"\xff"] * read.num_rows).cast(pa.string(), safe=False) for _ in read.column_names]
+    pq.write_table(pa.table(columns, names=read.column_names), table)
+
+
+# What may befall a Parquet file of text.
+DAMAGES = [_cut_off, _overwritten, _no_text]
+
 MODEL_CONFIG = {
     "model_cfg": {
         "embed_dim": 16,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from dataclasses import dataclass
@@ -35,6 +36,22 @@ class Study:
 
     def kept(self, keep: list[bool]) -> list[tuple[str, str, dict[str, bytes]]]:
         return [row for row, is_kept in zip(self.rows, keep, strict=True) if is_kept]
+
+    def parts(self) -> list[list[tuple[str, str, dict[str, bytes]]]]:
+        """Give the rows by part of the embeddings."""
+        rows = iter(self.rows)
+        return [list(itertools.islice(rows, pq.read_metadata(path).num_rows)) for path in self._metadata()]
+
+    def mixed(self, order: list[int]) -> Study:
+        """Bring the rows into another order, over parts of the same sizes, as an import may have them."""
+        study = Study(self.folder, [self.rows[place] for place in order])
+        for path, rows in zip(self._metadata(), study.parts(), strict=True):
+            table = {"shard": [shard for shard, _, _ in rows], "key": [key for _, key, _ in rows]}
+            pq.write_table(pa.table(table, pq.read_schema(path)), path)
+        return study
+
+    def _metadata(self) -> list[Path]:
+        return sorted((self.folder / "data" / "embeddings" / "pool" / "metadata").iterdir())
 
     def export(self, *arguments: str) -> Result:
         return CliRunner().invoke(main, ["export", *arguments])

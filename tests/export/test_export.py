@@ -17,13 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
-from conftest import write_tar
+from conftest import DAMAGES, write_tar
 from filelock import FileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from open_clip_train.data import get_dataset_size
 from pools import Study, write_study
 
+from simgap.data import shards as shards_module
+from simgap.embed.store import Embeddings
 from simgap.export import kept as kept_module
 from simgap.export import reshard, subset
 from simgap.export.kept import Kept
@@ -74,21 +76,58 @@ def test_shards_are_what_open_clip_and_webdataset_read(study) -> None:
     assert sorted(path.name for path in study.folder.iterdir()) == ["data", "out", "params.yaml", "pool", "presets"]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_rows_in_shards_of_any_size(tmp_path_factory, data) -> None:
+    """By part of the embeddings, then by shard, then as they lie in it: row order, where no import mixed the rows."""
     samples = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("study")
         patch.chdir(folder)
-        study = write_study(folder, tuple(samples), data.draw(st.integers(1, 3)))
+        study = own = write_study(folder, tuple(samples), data.draw(st.integers(1, 3)))
+        if mixed := data.draw(st.booleans()):
+            study = own.mixed(data.draw(st.permutations(range(sum(samples)))))
         keep = data.draw(st.lists(st.booleans(), min_size=sum(samples), max_size=sum(samples)).filter(any))
         size = data.draw(st.integers(1, 7))
         name = tmp_path_factory.mktemp("out") / "out"
         study.keep("some", keep)
         assert study.export("shards", "some", str(name), "--samples-per-shard", str(size)).exit_code == 0
-        assert read_back(name) == [held for _, _, held in study.kept(keep)]
-        assert max(read_json(name / "sizes.json").values()) <= size
+        kept = study.kept(keep)
+        expected = [row for part in study.parts() for row in sorted(part, key=own.rows.index) if row in kept]
+        assert mixed or expected == kept
+        assert read_back(name) == [held for _, _, held in expected]
+        tables = pa.concat_tables([pq.read_table(path) for path in sorted(name.glob("*.parquet"))])
+        places = zip(*(tables.column(column).to_pylist() for column in ("source_shard", "source_key")), strict=True)
+        assert list(places) == [(shard, key) for shard, key, _ in expected]
+        rows = list(read_json(name / "sizes.json").values())
+        assert rows[:-1] == [size] * (len(rows) - 1)
+        assert sum(rows) == len(kept)
+        assert study.export("datacomp", "some", str(name.with_suffix(".npy"))).exit_code == 0
+        assert np.load(name.with_suffix(".npy")).tolist() == sorted(uid_halves(kept))
+
+
+@pytest.mark.parametrize("form", [["datacomp", "out.npy"], ["shards", "out", "--samples-per-shard", "2"]])
+def test_a_part_reads_each_of_its_shards_once(study, monkeypatch: pytest.MonkeyPatch, form: list[str]) -> None:
+    """Though its rows take turns between shards, and a new shard has few of them; and shards are listed once."""
+    study = study.mixed([0, 9, 5, 1, 10, 6, 2, 11, 7, 3, 12, 8, 4, 13, 14])
+    study.keep("all", [True] * 15)
+    opened, listed = [], []
+    real, real_list = shards_module._members, kept_module.find_shards
+
+    def members(shard, *rest, **options):
+        opened.append(shard.name)
+        return real(shard, *rest, **options)
+
+    def find_shards(folder):
+        listed.append(folder)
+        return real_list(folder)
+
+    monkeypatch.setattr(shards_module, "_members", members)
+    monkeypatch.setattr(kept_module, "find_shards", find_shards)
+    assert study.export(form[0], "all", *form[1:]).exit_code == 0
+    assert opened == [shard for part in study.parts() for shard in sorted({shard for shard, _, _ in part})]
+    assert len(opened) == 6
+    assert listed == [Path("pool")]
 
 
 def test_a_datacomp_subset_finds_exactly_the_kept_samples(study) -> None:
@@ -216,6 +255,59 @@ def test_what_cannot_be_exported(study) -> None:
     split = Path("data", "splits", "few", "split.json")
     split.write_text(split.read_text().replace('"row_order": "', '"row_order": "0'))
     assert "few: is a split of other rows" in study.refused("shards", "few", "out")
+
+
+@pytest.mark.parametrize("split", ["../splits/few", "few/", "./few", "../embeddings", "", ".", "*"])
+def test_a_split_is_a_name_and_no_path(study, split: str) -> None:
+    study.keep("few", KEEP)
+    assert f"SPLIT: {split!r} is not there; choose from few\n" in study.refused("keys", split, "x.txt")
+    absolute = str(Path("data", "splits", "few").resolve())
+    assert f"SPLIT: {absolute!r} is not there; choose from few\n" in study.refused("keys", absolute, "x.txt")
+
+
+@pytest.mark.parametrize("form", [["keys", "out.txt"], ["datacomp", "out.npy"], ["shards", "out"]])
+def test_what_came_to_stand_in_the_place_meanwhile_stays(study, monkeypatch: pytest.MonkeyPatch, form) -> None:
+    study.keep("few", KEEP)
+    real, out = Embeddings.metadata_parts, Path(form[1])
+
+    def put(self, columns):
+        if not out.exists():
+            out.mkdir()
+            (out / "mine").write_text("mine")
+        return real(self, columns)
+
+    monkeypatch.setattr(Embeddings, "metadata_parts", put)
+    result = study.export(form[0], "few", form[1])
+    assert (result.exit_code, result.output) == (1, f"error: {out}: exists; name one that does not exist yet\n")
+    assert bytes_of(out) == {"mine": b"mine"}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_table_is_one_line(study, damage) -> None:
+    study.keep("few", KEEP)
+    beside = Path("pool", "00000.parquet")
+    pq.write_table(pa.table({"key": ["x"], "uid": ["0"]}), beside)
+    damage(beside)
+    assert "pool/00000.parquet: is no Parquet table that can be read (" in study.refused("datacomp", "few", "x.npy")
+    beside.unlink()
+    damage(Path("data", "embeddings", "pool", "metadata", "metadata_0001.parquet"))
+    for form in (["keys", "few", "x.txt"], ["datacomp", "few", "x.npy"], ["shards", "few", "x"]):
+        line = study.refused(*form)
+        assert "data/embeddings/pool/metadata/metadata_0001.parquet: is no Parquet table that can be read (" in line
+        assert line.endswith("; embed or import the set anew\n")
+
+
+def test_a_table_that_lacks_a_column(study) -> None:
+    study.keep("few", KEEP)
+    path = Path("data", "embeddings", "pool", "metadata", "metadata_0000.parquet")
+    pq.write_table(pq.read_table(path).drop_columns(["shard"]), path)
+    assert "metadata_0000.parquet: has no column shard; embed or import" in study.refused("keys", "few", "x.txt")
+
+
+def test_a_split_whose_bits_are_of_another_number(study) -> None:
+    study.keep("few", KEEP)
+    np.save("data/splits/few/keep.npy", np.array([1, 0], np.uint8))
+    assert "few/keep.npy: keeps 1 rows, its sidecar says 10" in study.refused("shards", "few", "out")
 
 
 def test_a_pool_that_is_not_the_one_that_was_embedded(study) -> None:
@@ -357,5 +449,5 @@ def test_a_killed_process_leaves_nothing_half_written(study) -> None:
 def test_memory_is_a_part_and_not_the_pool(study) -> None:
     """The rows are read part by part."""
     study.keep("few", KEEP)
-    kept = Kept(Path("data", "splits", "few"), Path("data", "embeddings", "pool"))
+    kept = Kept(Path("data", "splits", "few"), Path("data", "embeddings", "pool"), Path("pool"))
     assert [table.num_rows for table in kept.tables()] == [sum(KEEP[:9]), sum(KEEP[9:])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,41 @@ def _map(path: Path) -> NDArray[Any]:
         return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
     except (ValueError, EOFError, OSError) as error:
         raise SimgapError(f"{path}: is no array that can be read ({error})") from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise SimgapError(f"{path}: is no Parquet table that can be read ({str(error).splitlines()[0]})") from None
+
+
+def columns_of(path: Path) -> list[str]:
+    """Give the names of a Parquet table's columns.
+
+    Raises:
+        SimgapError: the file is missing or is no such table.
+    """
+    with _opened(path) as file:
+        return list(file.schema_arrow.names)
+
+
+def read_table(path: Path, columns: list[str]) -> pa.Table:
+    """Read columns of a Parquet table.
+
+    Raises:
+        SimgapError: the file is missing or damaged, text in it is not UTF-8, or it lacks a column.
+    """
+    missing = [column for column in columns if column not in columns_of(path)]
+    if missing:
+        raise SimgapError(f"{path}: has no column {missing[0]}")
+    with _opened(path) as file:
+        table = file.read(columns)
+        # Else text that is not UTF-8 would be found out where it is used.
+        table.validate(full=True)
+        return table
 
 
 class Embeddings:
@@ -87,7 +123,8 @@ class Embeddings:
         """Yield (first row, row-aligned metadata columns) of each part.
 
         Raises:
-            SimgapError: a column of shards is asked for and rows do not say theirs, or there are other rows than vectors.
+            SimgapError: a column of shards is asked for and rows do not say theirs, a table is damaged or lacks a column, or
+                there are other rows than vectors.
         """
         for start, table in self._tables(columns):
             if "shard" in columns and table.column("shard").null_count:
@@ -100,7 +137,10 @@ class Embeddings:
     def _tables(self, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
         start = 0
         for path in sorted((self.folder / "metadata").glob("metadata_*.parquet")):
-            table = pq.read_table(path, columns=columns)
+            try:
+                table = read_table(path, columns)
+            except SimgapError as error:
+                raise SimgapError(f"{error}; embed or import the set anew") from None
             first, start = start, start + table.num_rows
             if start > self.rows:
                 break

@@ -24,17 +24,6 @@ def shot_order(labels: NDArray[np.int64], seed: tuple[int, int]) -> NDArray[np.i
     return place
 
 
-def _metadata(embeddings: Path) -> pa.Table:
-    """Read shard, key and label of the reference's readable images."""
-    try:
-        return Embeddings(embeddings).metadata(["shard", "key", "label"])
-    except pa.ArrowInvalid as error:
-        raise SimgapError(
-            f"{embeddings / 'metadata'}: should hold tables of shard, key and label ({str(error).splitlines()[0]}); "
-            "embed the reference anew"
-        ) from None
-
-
 class Shots:
     """The shots of every draw, chosen among the reference images that could be read when they were embedded.
 
@@ -51,7 +40,7 @@ class Shots:
         self, parameters: FewShotParameters, reference: Path, embeddings: Path, classnames: tuple[str, ...]
     ) -> None:
         self.reference = reference
-        self._table = _metadata(embeddings)
+        self._table = Embeddings(embeddings).metadata(["shard", "key", "label"])
         labels = self._table.column("label").to_numpy().astype(np.int64)
         if labels.max(initial=0) >= len(classnames):
             raise SimgapError(

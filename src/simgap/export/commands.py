@@ -19,20 +19,22 @@ SPLITS = Path("data", "splits")
 POOL_EMBEDDINGS = Path("data", "embeddings", "pool")
 
 
-def _export(split: str, out: Path, write: Callable[[Kept, Path], str]) -> None:
-    """Write what a function writes, given the split's samples and the pool, and say what it says."""
+def _export(split: str, out: Path, write: Callable[[Kept], str]) -> None:
+    """Write what a function writes, given the split's samples, and say what it says."""
     from simgap.export.kept import Kept
+    from simgap.export.new import check_new
     from simgap.prune.split import INFO_FILE
 
     pool = Path(load_params(PARAMS_FILE).pool.path)
-    if not (SPLITS / split / INFO_FILE).is_file():
-        known = nearest_first(split, sorted(file.parent.name for file in SPLITS.glob(f"*/{INFO_FILE}")))
-        raise SimgapError(f"SPLIT: {split!r} is not there; " + (f"choose from {known}" if known else "run `dvc repro`"))
-    if out.exists():
-        raise SimgapError(f"{out}: exists; name one that does not exist yet")
-    kept = Kept(SPLITS / split, POOL_EMBEDDINGS)
+    known = sorted(file.parent.name for file in SPLITS.glob(f"*/{INFO_FILE}"))
+    if split not in known:
+        remedy = f"choose from {nearest_first(split, known)}" if known else "run `dvc repro`"
+        raise SimgapError(f"SPLIT: {split!r} is not there; {remedy}")
+    # Before hours of work; what comes to stand there meanwhile is seen to at their end.
+    check_new(out)
+    kept = Kept(SPLITS / split, POOL_EMBEDDINGS, pool)
     try:
-        line = f"{out}: {write(kept, pool)}"
+        line = f"{out}: {write(kept)}"
     except OSError as error:
         raise SimgapError(f"{error.filename or out}: {error.strerror or error}") from None
     if kept.split.reference_rows:
@@ -53,8 +55,8 @@ def datacomp(split: str, out: Path) -> None:
     """Write a DataComp subset, the uids of the samples, to the .npy file OUT."""
     from simgap.export.subset import export_subset
 
-    def write(kept: Kept, pool: Path) -> str:
-        count, derived = export_subset(kept, pool, out)
+    def write(kept: Kept) -> str:
+        count, derived = export_subset(kept, out)
         return f"{count} uids" + (", each the MD5 of SHARD/KEY, since the pool names none" if derived else "")
 
     _export(split, out, write)
@@ -68,7 +70,7 @@ def keys(split: str, out: Path) -> None:
     """Write shard and key of the samples to OUT, a .txt or .parquet file."""
     from simgap.export.key_list import export_keys
 
-    _export(split, out, lambda kept, pool: f"{export_keys(kept, out)} keys")
+    _export(split, out, lambda kept: f"{export_keys(kept, out)} keys")
 
 
 @export.command("shards")
@@ -83,8 +85,8 @@ def shards(split: str, out: Path, samples_per_shard: int) -> None:
     """
     from simgap.export.reshard import export_shards
 
-    def write(kept: Kept, pool: Path) -> str:
-        samples, tars = export_shards(kept, pool, out, samples_per_shard)
+    def write(kept: Kept) -> str:
+        samples, tars = export_shards(kept, out, samples_per_shard)
         return f"{samples} samples in {tars} shards"
 
     _export(split, out, write)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from simgap.errors import SimgapError
 from simgap.export.kept import Kept
-from simgap.files import complete
+from simgap.export.new import complete_new
 from simgap.progress import progress
 
 SUFFIXES = (".txt", ".parquet")
@@ -34,13 +34,14 @@ def export_keys(kept: Kept, out: Path) -> int:
         out: `.txt` for lines of shard, tab and key in UTF-8, `.parquet` for a table of two text columns.
 
     Raises:
-        SimgapError: the suffix is neither, a name does not fit a line, or the rows do not name their shards.
+        SimgapError: the suffix is neither, a name does not fit a line, the rows do not name their shards, or `out` exists
+            when it is complete.
     """
     if out.suffix not in SUFFIXES:
         raise SimgapError(f"{out}: {out.suffix!r} is no kind of list; name a file that ends in {' or '.join(SUFFIXES)}")
     count = 0
     bar: Any = progress(None, kept.split.kept, "export", "sample")
-    with complete(out) as partial, bar:
+    with complete_new(out) as partial, bar:
         if out.suffix == ".txt":
             with partial.open("w", encoding="utf-8", newline="") as stream:
                 for table in kept.tables():

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from simgap.data.shards import Accounting, Shard, read_json_members
+from simgap.embed.store import columns_of, read_table
 from simgap.errors import SimgapError
-from simgap.export.kept import Kept, Run
+from simgap.export.kept import Kept, KeptOfShard
+from simgap.export.new import complete_new
 from simgap.files import complete, unfinished
 from simgap.progress import progress
 
@@ -32,15 +33,15 @@ def _from_parquet(shard: Shard) -> dict[str, object] | None:
     if not isinstance(shard, Path):
         return None
     path = shard.with_suffix(".parquet")
-    if not path.is_file() or not {"key", "uid"} <= set(pq.read_schema(path).names):
+    if not path.is_file() or not {"key", "uid"} <= set(columns_of(path)):
         return None
-    table = pq.read_table(path, columns=["key", "uid"])
+    table = read_table(path, ["key", "uid"])
     return dict(zip(table.column("key").to_pylist(), table.column("uid").to_pylist(), strict=True))
 
 
-def _from_json(run: Run) -> dict[str, object]:
-    wanted, found = set(run.keys), dict[str, object]()
-    for key, text in read_json_members(run.shard, Accounting()):
+def _from_json(of_shard: KeptOfShard) -> dict[str, object]:
+    wanted, found = set(of_shard.keys), dict[str, object]()
+    for key, text in read_json_members(of_shard.shard, Accounting()):
         # Of two samples of one key the first is the pool's row.
         if key in wanted and key not in found:
             try:
@@ -56,25 +57,25 @@ def derived_uid(shard: str, key: str) -> str:
     return hashlib.md5(f"{shard}/{key}".encode(), usedforsecurity=False).hexdigest()
 
 
-def _uids_of(run: Run) -> NDArray[np.void]:
-    found = _from_parquet(run.shard)
-    found = _from_json(run) if found is None else found
-    uids = np.empty(len(run.keys), PART)
-    for place, key in enumerate(run.keys):
+def _uids_of(of_shard: KeptOfShard) -> NDArray[np.void]:
+    found = _from_parquet(of_shard.shard)
+    found = _from_json(of_shard) if found is None else found
+    uids = np.empty(len(of_shard.keys), PART)
+    for place, key in enumerate(of_shard.keys):
         uid = found.get(key)
         unnamed = uid is UNNAMED
         if unnamed:
-            uid = derived_uid(run.shard.name, key)
+            uid = derived_uid(of_shard.shard.name, key)
         if not isinstance(uid, str) or not HEX.fullmatch(uid):
             raise SimgapError(
-                f"{run.shard}: the sample {key!r} has the uid {uid!r}, a DataComp subset needs 32 hexadecimal digits, in its "
-                f"json or in a .parquet of the shard's name; `simgap export keys` needs none"
+                f"{of_shard.shard}: the sample {key!r} has the uid {uid!r}, a DataComp subset needs 32 hexadecimal digits, "
+                "in its json or in a .parquet of the shard's name; `simgap export keys` needs none"
             )
         uids[place] = (*divmod(int(uid, 16), 2**64), unnamed)
     return uids
 
 
-def export_subset(kept: Kept, pool: Path, out: Path) -> tuple[int, bool]:
+def export_subset(kept: Kept, out: Path) -> tuple[int, bool]:
     """Write the uids of the kept samples, sorted, as `.npy` of `u8,u8`; give their number, and whether they were derived.
 
     The format is that of DataComp's `resharder.py --subset-file`: upper and lower 64 bits, in lexicographic order. A uid
@@ -83,23 +84,24 @@ def export_subset(kept: Kept, pool: Path, out: Path) -> tuple[int, bool]:
     `out`, from where an export that was killed goes on. Memory is 60 bytes a kept sample at the end, where all are sorted.
 
     Raises:
-        SimgapError: `out` is no `.npy`, some samples have a uid and others none, two share one, or a shard is missing.
+        SimgapError: `out` is no `.npy`, some samples have a uid and others none, two share one, a shard is missing, or
+            `out` exists when it is complete.
     """
     if out.suffix != ".npy":
         raise SimgapError(f"{out}: {out.suffix!r} is no suffix of an array; name a file that ends in .npy")
-    identity = kept.identity(pool, "subset")
+    identity = kept.identity("subset")
     bar: Any = progress(None, kept.split.kept, "export", "sample")
     with unfinished(out, "exporting") as folder, bar:
         parts = []
-        for number, table in enumerate(kept.tables()):
+        for number, shards in enumerate(kept.parts()):
             part = folder / f"{identity}-{number:05d}.npy"
             if part.is_file():
-                bar.update(table.num_rows)
+                bar.update(sum(len(of_shard.keys) for of_shard in shards))
             else:
                 uids = []
-                for run in kept.runs(pool, table):
-                    uids.append(_uids_of(run))
-                    bar.update(len(run.keys))
+                for of_shard in shards:
+                    uids.append(_uids_of(of_shard))
+                    bar.update(len(of_shard.keys))
                 with complete(part) as partial, partial.open("wb") as stream:
                     np.save(stream, np.concatenate([np.empty(0, PART), *uids]))
             parts.append(part)
@@ -107,8 +109,8 @@ def export_subset(kept: Kept, pool: Path, out: Path) -> tuple[int, bool]:
         derived = int(found["f2"].sum())
         if 0 < derived < len(found):
             raise SimgapError(
-                f"{pool}: {derived} of the split's {len(found)} samples have no uid in their json, the others have one; all "
-                "should, or none; `simgap export keys` needs none"
+                f"{kept.pool}: {derived} of the split's {len(found)} samples have no uid in their json, the others have one; "
+                "all should, or none; `simgap export keys` needs none"
             )
         subset = np.empty(len(found), UID)
         subset["f0"], subset["f1"] = found["f0"], found["f1"]
@@ -118,8 +120,8 @@ def export_subset(kept: Kept, pool: Path, out: Path) -> tuple[int, bool]:
         if len(twice):
             high, low = (int(half) for half in subset[twice[0]])
             raise SimgapError(
-                f"{pool}: the uid {high:016x}{low:016x} names two samples of the split; it should name one"
+                f"{kept.pool}: the uid {high:016x}{low:016x} names two samples of the split; it should name one"
             )
-        with complete(out) as partial, partial.open("wb") as stream:
+        with complete_new(out) as partial, partial.open("wb") as stream:
             np.save(stream, subset)
     return len(subset), derived > 0

@@ -1,0 +1,32 @@
+"""Where an export is written: a path at which nothing stands yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from simgap.errors import SimgapError
+from simgap.files import complete
+
+
+def check_new(out: Path) -> None:
+    """Refuse a path at which something stands.
+
+    Raises:
+        SimgapError: it does.
+    """
+    if out.exists():
+        raise SimgapError(f"{out}: exists; name one that does not exist yet")
+
+
+@contextmanager
+def complete_new(out: Path) -> Iterator[Path]:
+    """Do as `complete`, but let what came to stand at `out` meanwhile stay: an export may take days.
+
+    Raises:
+        SimgapError: something stands there when the block ends.
+    """
+    with complete(out) as partial:
+        yield partial
+        check_new(out)
