@@ -25,8 +25,10 @@ def main(params: Params, kind: str, data: Path, embedder: Path, out: Path, metri
         digits, embedder_hash = params.pool.shard_digits, sha256_of(embedder)
         identity = {"data": state_of(data), "path": data, "embedder": embedder_hash, "shard_digits": digits}
         with scratch(f"embed-{out.name}", identity) as folder:
-            dim, limit = read_dim(embedder), params.embed.drop_limit
-            accounting, rates = import_embeddings(data, embedder_hash, dim, digits, limit, out, folder)
+            dim, limit, pool = read_dim(embedder), params.embed.drop_limit, Path(params.pool.path)
+            # Where there are no shards, pool.path is the folder of embeddings too.
+            shards_at = None if pool.resolve() == data.resolve() else pool
+            accounting, rates = import_embeddings(data, embedder_hash, dim, digits, limit, out, folder, shards_at)
         write_json(metrics, accounting)
         return rates
     classes: int | None = None

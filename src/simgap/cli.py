@@ -132,15 +132,18 @@ def ui(port: int) -> None:
 @click.option("--embedder", type=PATH, required=True, help="open_clip local directory of the model that made them.")
 @click.option("--shard-digits", type=click.IntRange(min=1), help="Leading digits of a key that are its shard's number.")
 @click.option("--drop-limit", type=click.FloatRange(0, 1), default=0.01, show_default=True)
+@click.option("--pool", type=PATH, help="Folder of the shards that rows lie in: it should hold all that they name.")
 @reports_errors
-def import_embeddings(source: Path, out: Path, embedder: Path, shard_digits: int | None, drop_limit: float) -> None:
+def import_embeddings(
+    source: Path, out: Path, embedder: Path, shard_digits: int | None, drop_limit: float, pool: Path | None
+) -> None:
     """Check clip-retrieval's embeddings in SOURCE and write them to the folder OUT as embeddings of a study.
 
     In a study the stage embed@pool does the same, see docs/data.md. An import that was stopped goes on where it stood.
     """
     from simgap.embed.imported import import_into
 
-    click.echo(import_into(source, out, embedder, shard_digits, drop_limit))
+    click.echo(import_into(source, out, embedder, shard_digits, drop_limit, pool))
 
 
 @main.command("contact-sheet")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
-from conftest import MODEL_CONFIG, unit_rows
+from conftest import DAMAGES, MODEL_CONFIG, unit_rows, write_tar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -144,16 +144,144 @@ def test_norms_to_the_tolerance(embedder: Path, tmp_path: Path) -> None:
     assert "500 of 502 rows of 16 numbers; left out: 2 not_unit_norm; they name no shard" in output
 
 
+def write_mapping(source: Path, parts: list[dict[str, list]]) -> None:
+    (source / "shards").mkdir(exist_ok=True)
+    for number, table in enumerate(parts):
+        pq.write_table(pa.table(table), source / "shards" / f"shards_{number}.parquet")
+
+
 def test_a_mapping_names_shards_and_keys(embedder: Path, tmp_path: Path) -> None:
     source = write_source(tmp_path / "source", [unit_rows(3, DIM, 0), unit_rows(2, DIM, 1)])
-    (source / "shards").mkdir()
-    for number, table in enumerate([{"shard": ["b.tar", "a.tar", "b.tar"], "key": ["k", "k", "k"]},
-                                    {"shard": ["b.tar", None], "key": ["l", "m"]}]):  # fmt: skip
-        pq.write_table(pa.table(table), source / "shards" / f"shards_{number}.parquet")
+    tables = [{"shard": ["b.tar", "a.tar", "b.tar"], "key": ["k", "k", "k"]},
+              {"shard": ["b.tar", None], "key": ["l", "m"]}]  # fmt: skip
+    write_mapping(source, tables)
     output = run(source, tmp_path / "out", "--drop-limit", "0.5").output
     assert "3 of 5 rows of 16 numbers; left out: 1 duplicate_key, 1 no_shard\n" in output
     table = Embeddings(tmp_path / "out").metadata(["shard", "key"]).to_pydict()
     assert table == {"shard": ["b.tar", "a.tar", "b.tar"], "key": ["k", "k", "l"]}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("klmn"), st.booleans()), min_size=1, max_size=30),
+    parts=st.integers(1, 4),
+    mapped=st.booleans(),
+    collide=st.booleans(),
+)
+def test_of_rows_of_one_sample_the_first_good_one_stays(tmp_path_factory, rows, parts, mapped, collide) -> None:
+    """In whatever parts they are, and where hashes of other samples are the same."""
+    folder = tmp_path_factory.mktemp("import")
+    rows = [("z", "k", True), *rows]
+    whole = unit_rows(len(rows), DIM, len(rows))
+    whole[[not good for _, _, good in rows]] = 0
+    split = np.array_split(np.arange(len(rows)), parts)
+    digits = {"a": "1", "b": "2", "c": "3", "z": "0"}
+    names = [(f"{digits[shard]}.tar", f"{digits[shard]}{key}") for shard, key, _ in rows]
+    keys = [[names[row][1] for row in part] for part in split]
+    source = write_source(folder / "source", [whole[part] for part in split], image_path=keys)
+    if mapped:
+        write_mapping(source, [{"shard": [names[row][0] for row in part]} for part in split])
+    with pytest.MonkeyPatch.context() as patch:
+        if collide:
+            patch.setattr(imported, "_hashes", lambda rows: np.array([len(key) for _, key in rows], np.uint64))
+        arguments = (source, "e", DIM, None if mapped else 1, 1.0, folder / "out", folder / "scratch")
+        metrics, _ = imported.import_embeddings(*arguments)
+    seen, good, repeated = set(), [], 0
+    for row, (name, (_, _, is_good)) in enumerate(zip(names, rows, strict=True)):
+        if is_good and name in seen:
+            repeated += 1
+        elif is_good:
+            seen.add(name)
+            good.append(row)
+    assert metrics["kept"] == len(good)
+    assert metrics.get("dropped/duplicate_key", 0) == repeated
+    assert metrics.get("dropped/zero_norm", 0) == sum(not is_good for _, _, is_good in rows)
+    found = Embeddings(folder / "out")
+    assert np.array_equal(found.read(), whole[good])
+    table = found.metadata(["shard", "key", "caption"]).to_pydict()
+    assert list(zip(table["shard"], table["key"], strict=True)) == [names[row] for row in good]
+    assert table["caption"] == [f"c{row}" for row in good]
+
+
+def test_parts_that_are_there_twice_are_refused(embedder: Path, tmp_path: Path) -> None:
+    source = write_source(tmp_path / "source", [unit_rows(5, DIM, 0)] * 2, image_path=[[f"{n}" for n in range(5)]] * 2)
+    assert "5 of 10 samples were dropped ({'duplicate_key': 5}), more than embed.drop_limit 0.01 allows" in refused(
+        source, "--shard-digits", "1"
+    )
+
+
+def test_keys_without_shards_may_repeat(embedder: Path, tmp_path: Path) -> None:
+    source = write_source(tmp_path / "source", [unit_rows(5, DIM, 0)] * 2, image_path=[["k"] * 5] * 2)
+    assert "10 of 10 rows" in run(source, tmp_path / "out").output
+
+
+@pytest.mark.parametrize("stopped_at", [1, 2])
+def test_an_import_that_is_killed_among_repeated_rows_goes_on(embedder: Path, tmp_path: Path, stopped_at: int) -> None:
+    keys = [["0a", "0b", "0c"], ["0d", "0a", "0e"], ["0e", "0f", "0c"]]
+    source = write_source(tmp_path / "source", [unit_rows(3, DIM, n) for n in range(3)], image_path=keys)
+    options = ("--shard-digits", "1", "--drop-limit", "0.5")
+    assert "left out: 3 duplicate_key" in run(source, tmp_path / "whole", *options).output
+    real, calls = imported.write_part, []
+
+    def stopped(*rest):
+        # Three parts are written first.
+        calls.append(rest)
+        if len(calls) == 3 + stopped_at:
+            raise KeyboardInterrupt
+        real(*rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(imported, "write_part", stopped)
+        assert run(source, tmp_path / "again", *options).exit_code == 1
+    assert not (tmp_path / "again").exists()
+    assert "6 of 9 rows of 16 numbers; left out: 3 duplicate_key" in run(source, tmp_path / "again", *options).output
+    assert sha256_of(tmp_path / "whole") == sha256_of(tmp_path / "again")
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_shards_that_the_pool_lacks_are_said_before_vectors_are_read(
+    embedder: Path, tmp_path: Path, mapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_source(tmp_path / "source", [unit_rows(8, DIM, 0), unit_rows(9, DIM, 1)])
+    shards = [[f"{row // 4:05d}.tar" for row in rows] for rows in (range(8), range(8, 17))]
+    if mapped:
+        write_mapping(source, [{"shard": names} for names in shards])
+    options = () if mapped else ("--shard-digits", "5")
+    pool = tmp_path / "pool"
+    for name in {*shards[0], *shards[1]} - {"00002.tar", "00004.tar"}:
+        write_tar(pool / name, [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(imported, "_open", lambda *_: pytest.fail("vectors are read"))
+        line = refused(source, *options, "--pool", str(pool))
+    by = source / ("shards/shards_1.parquet" if mapped else "metadata/metadata_1.parquet")
+    assert f"error: {pool}: has no shard '00002.tar' and 1 more, though rows of {by} lie there; it should hold" in line
+    for name in ("00002.tar", "00004.tar", "00005.tar"):
+        write_tar(pool / name, [])
+    assert "17 of 17 rows" in run(source, tmp_path / "out", *options, "--pool", str(pool)).output
+
+
+def test_without_shards_the_pool_is_not_looked_at(embedder: Path, tmp_path: Path) -> None:
+    source = write_source(tmp_path / "source", [unit_rows(2, DIM, 0)])
+    assert "neither trained on nor exported" in run(source, tmp_path / "out", "--pool", str(tmp_path / "none")).output
+
+
+@pytest.mark.parametrize("key", ["1234", "١٢٣٤٥", "12a45", "x1234567", "-12345", " 12345", "12345"])
+def test_which_keys_say_their_shard(embedder: Path, tmp_path: Path, key: str) -> None:
+    source = write_source(tmp_path / "source", [unit_rows(2, DIM, 0)], image_path=[["543210000", key]])
+    output = run(source, tmp_path / "out", "--shard-digits", "5", "--drop-limit", "0.5").output
+    named = key == "12345"
+    assert ("left out: 1 no_shard" in output) != named
+    shards = Embeddings(tmp_path / "out").metadata(["shard"]).column("shard").to_pylist()
+    assert shards == ["54321.tar", *(["12345.tar"] if named else [])]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("table", ["metadata/metadata_1.parquet", "shards/shards_1.parquet"])
+def test_a_damaged_table_is_one_line(embedder: Path, tmp_path: Path, damage, table: str) -> None:
+    source = write_source(tmp_path / "source", [unit_rows(3, DIM, 0), unit_rows(3, DIM, 1)])
+    write_mapping(source, [{"shard": ["a.tar"] * 3}] * 2)
+    damage(source / table)
+    assert f"{table}: is no Parquet table that can be read (" in refused(source)
 
 
 def test_without_shards_they_are_measured_and_nothing_else(embedder: Path, tmp_path: Path) -> None:
@@ -199,7 +327,7 @@ def test_what_is_refused(embedder: Path, tmp_path: Path) -> None:
     assert "img_emb_1.npy: is no array that can be read" in refused(source)
     put(unit_rows(2, DIM, 1))
     metadata.write_bytes(b"no table")
-    assert "metadata_1.parquet: is no table that can be read" in refused(source)
+    assert "metadata_1.parquet: is no Parquet table that can be read" in refused(source)
     pq.write_table(pa.table({"key": [1, 2]}), metadata)
     assert "metadata_1.parquet: key is int64; it should be text" in refused(source)
     pq.write_table(pa.table({"width": [1, 2]}), metadata)

@@ -20,7 +20,7 @@ from simgap.embed.decode import decoded
 from simgap.embed.encode import check_precision, encode
 from simgap.embed.model import Model
 from simgap.embed.parameters import EmbedParameters
-from simgap.embed.parts import join_parts, write_part
+from simgap.embed.parts import VECTORS_FILE, join_parts, write_part
 from simgap.errors import SimgapError
 from simgap.parts import LOCAL, PartsParameters, run_parts
 
@@ -146,7 +146,7 @@ def embed(
     seconds = time.perf_counter() - begun_at
 
     folders = [parts.path(number) for number in range(len(parts.groups))]
-    shapes = [np.load(folder / "embeddings.npy", mmap_mode="r").shape for folder in folders]
+    shapes = [np.load(folder / VECTORS_FILE, mmap_mode="r").shape for folder in folders]
     metrics = join_parts(
         folders, out, embedder=embedder, dim=shapes[0][1], drop_limit=parameters.drop_limit, sources=shards
     )

@@ -17,6 +17,9 @@ from simgap.embed.limits import check_limit
 from simgap.embed.store import INFO_FILE
 from simgap.files import complete, link_or_copy, read_json, write_json
 
+# Of the folder of a part.
+VECTORS_FILE, METADATA_FILE, ACCOUNTING_FILE = "embeddings.npy", "metadata.parquet", "accounting.json"
+
 
 def write_part(part: Path, vectors: NDArray[np.float16], metadata: pa.Table, accounting: Accounting) -> None:
     """Write the folder `part`: vectors fp16 [kept, dim], as many rows of metadata, and what became of the samples.
@@ -27,9 +30,9 @@ def write_part(part: Path, vectors: NDArray[np.float16], metadata: pa.Table, acc
     accounting.metrics(len(vectors))
     with complete(part) as partial:
         partial.mkdir(parents=True)
-        np.save(partial / "embeddings.npy", vectors)
-        pq.write_table(metadata, partial / "metadata.parquet")
-        (partial / "accounting.json").write_text(json.dumps({**vars(accounting), "dropped": dict(accounting.dropped)}))
+        np.save(partial / VECTORS_FILE, vectors)
+        pq.write_table(metadata, partial / METADATA_FILE)
+        (partial / ACCOUNTING_FILE).write_text(json.dumps({**vars(accounting), "dropped": dict(accounting.dropped)}))
 
 
 def join_parts(
@@ -44,21 +47,21 @@ def join_parts(
     Raises:
         SimgapError: no row is left, or more than `drop_limit` of the samples were dropped or of the files are damaged.
     """
-    of_parts = [Accounting(**read_json(part / "accounting.json")) for part in parts]
+    of_parts = [Accounting(**read_json(part / ACCOUNTING_FILE)) for part in parts]
     total = Accounting(
         sum(found.read for found in of_parts),
         sum((Counter(found.dropped) for found in of_parts), Counter()),
         sum(found.damaged_shards for found in of_parts),
     )
-    rows = sum(np.load(part / "embeddings.npy", mmap_mode="r").shape[0] for part in parts)
+    rows = sum(np.load(part / VECTORS_FILE, mmap_mode="r").shape[0] for part in parts)
     metrics = total.metrics(rows)
     check_limit(drop_limit, total, rows, sources)
     with complete(out) as partial:
         (partial / "img_emb").mkdir(parents=True)
         (partial / "metadata").mkdir()
         for number, part in enumerate(parts):
-            link_or_copy(part / "embeddings.npy", partial / "img_emb" / f"img_emb_{number:04d}.npy")
-            link_or_copy(part / "metadata.parquet", partial / "metadata" / f"metadata_{number:04d}.parquet")
+            link_or_copy(part / VECTORS_FILE, partial / "img_emb" / f"img_emb_{number:04d}.npy")
+            link_or_copy(part / METADATA_FILE, partial / "metadata" / f"metadata_{number:04d}.parquet")
         write_json(
             partial / INFO_FILE,
             {
