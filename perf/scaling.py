@@ -1,4 +1,4 @@
-"""Seconds and memory of embedding, similarity, deduplication, pruning and the report as the rows grow, each in its own process."""
+"""Seconds and memory of embedding, similarity, deduplication, pruning and the report as rows grow, each in its own process."""
 
 from __future__ import annotations
 
