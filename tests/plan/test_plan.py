@@ -669,3 +669,10 @@ def test_a_folder_is_not_replaced_by_the_json(tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("kept")
     assert call("toy", "--json", str(tmp_path)) == (1, f"error: --json: {tmp_path} is a folder; name a file\n")
     assert (tmp_path / "kept").read_text() == "kept"
+
+
+def test_json_where_no_folder_can_be_is_a_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "below" / "plan.json"
+    code, printed = call("toy", "--json", str(out))
+    assert (code, printed) == (1, f"error: --json: {out} cannot be written (Not a directory)\n")

@@ -134,5 +134,8 @@ def plan(
     if out is not None:
         if out.is_dir():
             raise SimgapError(f"--json: {out} is a folder; name a file")
-        write_json(out, as_json(needs, inputs, known, machine))
+        try:
+            write_json(out, as_json(needs, inputs, known, machine))
+        except OSError as error:
+            raise SimgapError(f"--json: {out} cannot be written ({error.strerror})") from None
     click.echo(as_table(planner, needs, machine, notes))
