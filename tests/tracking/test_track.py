@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import socket
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -20,7 +21,16 @@ from simgap.files import sha256_of
 from simgap.params import load_params
 from simgap.tracking.rates import write_rates
 from simgap.tracking.records import MODELS, STUDIES, Record, flatten, threshold_of
-from simgap.tracking.track import ARTIFACTS, IDENTITY, REQUEST_LIMIT, _only_run, _write_artifacts, opened, store
+from simgap.tracking.track import (
+    ARTIFACTS,
+    IDENTITY,
+    REQUEST_LIMIT,
+    _only_run,
+    _write_artifacts,
+    opened,
+    store,
+    without_password,
+)
 from simgap.tracking.view import colours
 
 
@@ -411,11 +421,14 @@ def refusal(monkeypatch: pytest.MonkeyPatch, address: str) -> str:
     [
         ("http://user:secret@127.0.0.1:9", "http://127.0.0.1:9: ", "Connection refused"),
         ("http://user:sec/ret@127.0.0.1:9", "http://127.0.0.1:9: ", "%2F"),
-        ("http://user:9/ret@127.0.0.1:9", "http://127.0.0.1:9: ", "%2F"),
+        ("http://user:secret@127.0.0.1:9/a@b", "http://127.0.0.1:9/a@b: ", "Connection refused"),
+        ("http://127.0.0.1:9/a@b?token=secret", "http://127.0.0.1:9/a@b: ", "Connection refused"),
         ("http://[::1", "http://[::1: ", "Invalid IPv6 URL"),
         ("postgresql+psycopg2://user:secret@127.0.0.1:9/runs", "postgresql+psycopg2://127.0.0.1:9/runs: ", "refused"),
         ("postgresql+psycopg2://user:sec/ret@127.0.0.1:9/runs", "postgresql+psycopg2://127.0.0.1:9/runs: ", "%2F"),
         ("postgresql+psycopg2://user:sec@ret@127.0.0.1:9/runs", "postgresql+psycopg2://127.0.0.1:9/runs: ", "%40"),
+        ("postgresql+psycopg2://user:sec?ret@127.0.0.1:9/runs", "postgresql+psycopg2://127.0.0.1:9/runs: ", "%2F"),
+        ("postgresql+psycopg2://127.0.0.1:9/runs?user=user@b&password=secret", "psycopg2://127.0.0.1:9/runs: ", "%40"),
         ("postgresql+psycopg2://127.0.0.1:9/runs?password=secret", "postgresql+psycopg2://127.0.0.1:9/runs: ", "refused"),
         ("postgresql+psycopg2://user:secret@127.0.0.1:port/runs", "127.0.0.1:port/runs: ", "port"),
         ("postgresql:user:secret@127.0.0.1/runs", "postgresql:127.0.0.1/runs: ", "parse"),
@@ -436,6 +449,26 @@ def test_a_store_that_is_none_or_is_down_is_refused_in_a_line_without_its_passwo
     assert reason in line
     assert not [part for part in ("secret", "sec/", "sec@", "ret@", "9/ret", "user") if part in line]
     assert REQUEST_LIMIT <= 10
+
+
+@pytest.mark.parametrize(
+    "address", ["file:///a/u@h/mlruns", "/a/u@h/mlruns", "./u@h/mlruns", "sqlite:///u@h.db", "http://h:9/u@h"]
+)
+def test_a_path_has_no_password(address: str) -> None:
+    assert without_password(address) == address
+
+
+def test_a_database_of_another_version_of_mlflow_is_refused_in_a_line(study: Path, monkeypatch) -> None:
+    with sqlite3.connect(study / "newer.db") as database:
+        database.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        database.execute("INSERT INTO alembic_version VALUES ('deadbeef0000')")
+    assert "deadbeef0000" in refusal(monkeypatch, "sqlite:///newer.db")
+
+
+def test_a_folder_of_runs_that_cannot_be_is_refused_in_a_line(study: Path, monkeypatch) -> None:
+    (study / "file").write_text("")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    assert "Not a directory" in refusal(monkeypatch, f"file://{study}/file/mlruns")
 
 
 @pytest.mark.slow

@@ -292,7 +292,8 @@ class Planner:
             [_Work("import", rows, dim)],
             disk=size,
             read=size,
-            memory=rows / self.parts * (dim * 2 + CAPTIONED_BYTES + IMPORTED_ROW_BYTES),
+            # A hash of each row, by which repeated samples are found, where rows name their shards.
+            memory=rows / self.parts * (dim * 2 + CAPTIONED_BYTES + IMPORTED_ROW_BYTES) + 9.0 * rows,
         )
 
     def _deduplicate(self) -> Need:

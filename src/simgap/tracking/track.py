@@ -63,9 +63,23 @@ def store() -> str:
 
 
 def _secret(address: str) -> str:
-    """Give what stands before an address's last @, which may be a name and a password; SQLite's addresses are paths."""
-    scheme, secret = re.fullmatch(r"((?:[^:/@]*:/*)?)((?:.*@)?).*", address, re.DOTALL).groups()  # type: ignore[union-attr]
-    return "" if scheme.startswith("sqlite") else secret
+    """Give the name and password that an address has before an @, with the @; paths, and what SQLite's addresses are, have none.
+
+    A password that is not percent-encoded may hold anything: where an address could be parted in several ways, what is given is
+    rather too long, but that of an HTTP server, whose path may hold an @, too.
+    """
+    found = re.fullmatch(r"([A-Za-z][\w+.-]*):/*(.*)", address, re.DOTALL)
+    if found is None or found[1].split("+")[0] in ("sqlite", "file"):
+        return ""
+    rest: str = found[2]
+    server = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    is_host = re.fullmatch(r"([^:@]*|\[.*\])(:[0-9]*)?", server) is not None
+    if found[1] in ("http", "https") and (is_host or "@" in server):
+        rest = server
+    elif is_host:
+        # Else a ? may be of the password.
+        rest = rest.partition("?")[0]
+    return rest[: rest.rfind("@") + 1]
 
 
 def without_password(address: str) -> str:
@@ -76,12 +90,15 @@ def without_password(address: str) -> str:
 def _refused(address: str, error: Exception) -> SimgapError:
     # SQLAlchemy's own texts end with a link to its manual.
     reason = " ".join(str(getattr(error, "orig", None) or error).split())
-    if re.search(r"[/@?#\s]", _secret(address)[:-1]):
+    query = address.partition("?")[2]
+    if re.search(r"[/@?#\s]", _secret(address)[:-1]) or "@" in query:
         # Libraries part such an address elsewhere, and show pieces of the password.
-        reason = "a password should be percent-encoded, as / by %2F and @ by %40"
+        reason = "a password and what follows a ? should be percent-encoded, as / by %2F and @ by %40"
     elif isinstance(error, ImportError):
         reason += "; install this driver or name another"
-    reason = reason.replace(address, without_password(address)).replace(_secret(address), "")
+    reason = reason.replace(address, without_password(address))
+    for secret in (_secret(address), query):
+        reason = reason.replace(secret, "")
     where = "MLFLOW_TRACKING_URI: " if os.environ.get("MLFLOW_TRACKING_URI") else ""
     return SimgapError(
         f"{where}MLflow's store {without_password(address)}: {reason}; it should be a server that answers, as http://HOST:PORT, "
@@ -102,7 +119,7 @@ def _check_store(address: str) -> None:
     scheme = urlsplit(address).scheme.split("+")[0]
     if scheme in DATABASES:
         url = sqlalchemy.make_url(address)
-        if scheme == "sqlite" and url.database:
+        if scheme == "sqlite" and url.database and not url.database.startswith("file:"):
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool).connect().close()
     elif _secret(address) and "@" not in urlsplit(address).netloc:
@@ -126,6 +143,7 @@ def opened() -> Iterator[tuple[MlflowClient, dict[str, str]]]:
         ("PGCONNECT_TIMEOUT", str(REQUEST_LIMIT)),
     ):
         os.environ.setdefault(name, value)
+    from alembic.util.exc import CommandError
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
     from sqlalchemy.exc import SQLAlchemyError
@@ -135,15 +153,16 @@ def opened() -> Iterator[tuple[MlflowClient, dict[str, str]]]:
         with FileLock(root() / "mlflow.db.lock", timeout=STAGE_LIMIT):
             try:
                 _check_store(address)
+                client = MlflowClient(tracking_uri=address)
             except (SQLAlchemyError, ImportError, OSError, ValueError) as error:
                 raise _refused(address, error) from None
-            client = MlflowClient(tracking_uri=address)
             yield client, {name: _experiment(client, name, address) for name in (MODELS, STUDIES)}
     except Timeout:
         raise SimgapError(
             f"{root() / 'mlflow.db.lock'}: held for {STAGE_LIMIT} s by another process that logs; try again later"
         ) from None
-    except (MlflowException, SQLAlchemyError) as error:
+    # The last is of a database of another version of MLflow.
+    except (MlflowException, SQLAlchemyError, CommandError) as error:
         raise _refused(address, error) from None
 
 
