@@ -38,8 +38,9 @@ CLUSTER_ROW_BYTES = 17
 # Weights, gradients and AdamW's two moments in fp32; a checkpoint has no gradients.
 TRAINING_PARAMETER_BYTES, CHECKPOINT_PARAMETER_BYTES, PARAMETER_BYTES = 16, 12, 4
 TEMPLATES = 80
-# Of an imported row while its part is read: its names in Python, and a set of them.
-IMPORTED_ROW_BYTES = 400
+# Of an imported row while its part is read: its names in Python, and a set of them; and of every row, its hash, by which
+# repeated samples are found where rows name their shards.
+IMPORTED_ROW_BYTES, HASHED_ROW_BYTES = 400, 9
 # Of a sample's marks in memory; of a shard's line in a manifest, a picture of a gallery and a figure of the report on disk.
 MARK_BYTES, MANIFEST_BYTES, PICTURE_BYTES, FIGURE_BYTES = 400, 120, 8e3, 60e3
 # Figures of the report for a benchmark, about.
@@ -292,8 +293,7 @@ class Planner:
             [_Work("import", rows, dim)],
             disk=size,
             read=size,
-            # A hash of each row, by which repeated samples are found, where rows name their shards.
-            memory=rows / self.parts * (dim * 2 + CAPTIONED_BYTES + IMPORTED_ROW_BYTES) + 9.0 * rows,
+            memory=rows / self.parts * (dim * 2 + CAPTIONED_BYTES + IMPORTED_ROW_BYTES) + rows * HASHED_ROW_BYTES,
         )
 
     def _deduplicate(self) -> Need:
