@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from perf import environment
-from simgap.embed.model import CONFIG_FILE, WEIGHTS_FILE
+from simgap.clip.model import CONFIG_FILE, WEIGHTS_FILE
 
 # It asks for an open_clip below 3, which it brings along; what it imports of pkg_resources went with setuptools 81.
 REQUIREMENTS = ("clip-retrieval==2.45.0", "numpy==1.26.4", "setuptools<81")

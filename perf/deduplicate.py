@@ -17,10 +17,10 @@ from perf.machine import AnonymousMemory, report
 from perf.similarity import draw
 from perf.store import PART_ROWS, part_sizes, write_embeddings
 from simgap.deduplicate.centroids import assign, find_centroids
-from simgap.deduplicate.parameters import DeduplicateParameters
-from simgap.deduplicate.within import near_duplicates
-from simgap.embed.store import Embeddings
-from simgap.similarity.exact import exact_product
+from simgap.deduplicate.within_cluster import near_duplicates
+from simgap.params.deduplicate import DeduplicateParameters
+from simgap.similarity.search.exact import exact_product
+from simgap.store.embeddings import Embeddings
 
 # Of the rows, how many repeat another one.
 PLANTED = 0.05

@@ -20,14 +20,14 @@ from perf import clip_retrieval
 from perf.evaluate import REPOSITORY, make_model
 from perf.machine import report
 from perf.timing import clocked, interleaved
+from simgap.clip.model import Model, load
+from simgap.data.decode import decoded
 from simgap.data.shards import Accounting, read_shard
-from simgap.embed.decode import decoded
 from simgap.embed.embed import embed
-from simgap.embed.model import Model, load
-from simgap.embed.parameters import EmbedParameters
-from simgap.embed.store import Embeddings
-from simgap.stage import reports_errors
-from simgap.toy.parameters import DrawParameters
+from simgap.params.draw import DrawParameters
+from simgap.params.embed import EmbedParameters
+from simgap.stage.command import reports_errors
+from simgap.store.embeddings import Embeddings
 from simgap.toy.world import draw_sample
 
 SHARDS = 4

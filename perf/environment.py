@@ -7,8 +7,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from simgap.errors import SimgapError
-from simgap.files import remove
+from simgap.core.errors import SimgapError
+from simgap.core.files import remove
 
 
 def install(folder: Path, requirements: tuple[str, ...]) -> Path:

@@ -16,11 +16,11 @@ import yaml
 from perf import clip_benchmark
 from perf.machine import report
 from perf.timing import clocked, interleaved
-from simgap.embed.config import read_model_config
-from simgap.embed.model import save
-from simgap.files import read_json
-from simgap.stage import reports_errors
-from simgap.toy.parameters import DrawParameters
+from simgap.clip.config import read_model_config
+from simgap.clip.model import save
+from simgap.core.files import read_json
+from simgap.params.draw import DrawParameters
+from simgap.stage.command import reports_errors
 from simgap.toy.world import draw_world
 from simgap.train.train import build
 
@@ -53,7 +53,7 @@ def write_params(folder: Path, benchmarks: list[Path]) -> None:
     content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
     names = [path.name for path in benchmarks]
     content["benchmarks"]["names"] = names
-    content["compare"]["without_shift"] = names[0]
+    content["compare"]["in_distribution_benchmark"] = names[0]
     content["reference"]["classnames"] = str(benchmarks[0].resolve() / "classnames.txt")
     content["prune"] = {rule: {} for rule in content["prune"]}
     content["runs"] = {"full": {}}

@@ -10,11 +10,11 @@ import click
 import yaml
 
 from perf.machine import report
-from simgap.params import load_params
+from simgap.params.load import load_params
 from simgap.plan.inputs import Given, gather
 from simgap.plan.needs import Need, Planner
 from simgap.plan.rates import assumed, logged, measured, stage_logs
-from simgap.stage import reports_errors
+from simgap.stage.command import reports_errors
 
 Instances = dict[tuple[str, str], float]
 

@@ -19,14 +19,14 @@ from perf.timing import clocked, interleaved
 from simgap.compare import study as compared
 from simgap.compare.compare import compare
 from simgap.compare.metrics import flat_metrics
-from simgap.compare.parameters import CompareParameters
 from simgap.compare.tables import write_tables
-from simgap.files import write_json
+from simgap.core.files import write_json
 from simgap.leaks.leaks import MarkedCopies, find_leaks
-from simgap.leaks.parameters import LeakParameters
-from simgap.prune.split import Split
+from simgap.params.compare import CompareParameters
+from simgap.params.leaks import LeakParameters
 from simgap.report.page import write_report
 from simgap.report.study import Folders, Study
+from simgap.store.split import Split
 
 ROWS, CLASSES, NEIGHBOURS = 10_000, 10, 10
 MARGIN = 0.05

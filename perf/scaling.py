@@ -23,22 +23,22 @@ from perf.prune import map_columns, write_columns
 from perf.report import MARGIN, write_study
 from perf.similarity import draw
 from perf.store import part_sizes, write_embeddings
+from simgap.clip.model import load
+from simgap.core.progress import progress
 from simgap.data.shards import find_shards
 from simgap.deduplicate.deduplicate import deduplicate
-from simgap.deduplicate.parameters import DeduplicateParameters
 from simgap.embed.embed import embed
-from simgap.embed.model import load
-from simgap.embed.parameters import EmbedParameters
-from simgap.embed.store import Embeddings
 from simgap.galleries.choose import most_similar_rows, nearest_lower_rows
 from simgap.galleries.galleries import DUPLICATES, PRUNED
-from simgap.progress import progress
+from simgap.params.deduplicate import DeduplicateParameters
+from simgap.params.draw import DrawParameters
+from simgap.params.embed import EmbedParameters
 from simgap.prune import rules
 from simgap.report.page import write_report
-from simgap.similarity.engines.engine import Questions
-from simgap.similarity.scan import scan
-from simgap.stage import reports_errors
-from simgap.toy.parameters import DrawParameters
+from simgap.similarity.search.engines.engine import SearchRequest
+from simgap.similarity.search.scan import scan
+from simgap.stage.command import reports_errors
+from simgap.store.embeddings import Embeddings
 from simgap.toy.world import draw_sample
 
 # Rows that are embedded, of those that the other steps go through.
@@ -104,7 +104,7 @@ def _embedding(folder: Path, rows: int, sizes: Sizes) -> Work:
 def _similarity(folder: Path, rows: int, sizes: Sizes) -> Work:
     pool, queries = Embeddings(folder / "pool"), draw(sizes.queries, sizes.dim, "clustered", 2)
     reference = (queries.astype(np.float64) * draw(sizes.queries, sizes.dim, "clustered", 3)).sum(axis=1)
-    asked = Questions(queries, NEIGHBOURS, reference, np.ones(sizes.queries, np.bool_))
+    asked = SearchRequest(queries, NEIGHBOURS, reference, np.ones(sizes.queries, np.bool_))
     return lambda: scan(pool, asked, "auto", folder / "scanned", "rows on disk")
 
 

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from perf.machine import AnonymousMemory, report
 from perf.store import part_sizes, write_embeddings
 from perf.timing import clocked, interleaved
-from simgap.progress import progress
-from simgap.similarity.engines.choose import make_engine
-from simgap.similarity.engines.cpu import CpuEngine, processor_has_bf16
-from simgap.similarity.engines.engine import Engine, Questions
-from simgap.similarity.nearest import Nearest
-from simgap.similarity.scan import scan, scan_part
+from simgap.core.progress import progress
+from simgap.similarity.search.engines.choose import make_engine
+from simgap.similarity.search.engines.cpu import CpuEngine, processor_has_bf16
+from simgap.similarity.search.engines.engine import Engine, SearchRequest
+from simgap.similarity.search.nearest import Nearest
+from simgap.similarity.search.scan import scan, scan_part
 
 DATA = ("clustered", "uniform")
 
@@ -106,7 +106,7 @@ def measure_on_disk(
         pool = write_embeddings(Path(place) / "pool", dim, parts)
         with AnonymousMemory() as memory:
             begun = time.perf_counter()
-            asked = Questions(queries, k, reference, np.ones(len(queries), np.bool_))
+            asked = SearchRequest(queries, k, reference, np.ones(len(queries), np.bool_))
             scan(pool, asked, "auto", Path(place) / "scratch", "rows on disk")
             seconds = time.perf_counter() - begun
     return {"rows": rows, "seconds": seconds, "process_mb": memory.peak / 1e6, "scan_mb": memory.grown / 1e6}
@@ -137,7 +137,7 @@ def main(
     pool, asked = draw(rows, dim, data, 1), draw(queries, dim, data, 2)
     reference = (asked.astype(np.float64) * draw(queries, dim, data, 3).astype(np.float64)).sum(axis=1)
     wide_pool, wide_asked = pool.astype(np.float32), asked.astype(np.float32)
-    questions = Questions(asked, neighbours, reference, np.ones(queries, np.bool_))
+    questions = SearchRequest(asked, neighbours, reference, np.ones(queries, np.bool_))
 
     def by(make: Callable[[], Engine]) -> Callable[[], None]:
         def answer() -> None:
@@ -162,7 +162,9 @@ def main(
     faiss_name = "FAISS, three searches"
     ways[faiss_name] = lambda: faiss_answers(wide_pool, wide_asked, reference.astype(np.float32), neighbours)
     # What is compiled is compiled before it is timed.
-    CpuEngine(Questions(asked[:1], 1, reference[:1], np.ones(1, np.bool_))).answer(0, pool[:1], np.zeros(1, np.float32))
+    CpuEngine(SearchRequest(asked[:1], 1, reference[:1], np.ones(1, np.bool_))).answer(
+        0, pool[:1], np.zeros(1, np.float32)
+    )
     seconds = interleaved({name: clocked(way) for name, way in ways.items()}, repeats)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     fastest = {

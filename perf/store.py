@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.embed.store import INFO_FILE, Embeddings
-from simgap.files import write_json
+from simgap.core.files import write_json
+from simgap.store.embeddings import INFO_FILE, Embeddings
 
 PART_ROWS = 100_000
 

@@ -17,14 +17,14 @@ from perf import environment
 from perf.evaluate import make_model
 from perf.machine import report
 from perf.timing import clocked, interleaved
+from simgap.core.errors import SimgapError
 from simgap.data.shards import find_shards
-from simgap.errors import SimgapError
-from simgap.params import load_params
+from simgap.params.load import load_params
+from simgap.params.train import TrainParameters
 from simgap.plan.models import model_size
 from simgap.plan.rates import forward_again_of, training_flop
-from simgap.stage import reports_errors
+from simgap.stage.command import reports_errors
 from simgap.train.data import TrainingShard, readable_shards
-from simgap.train.parameters import TrainParameters
 from simgap.train.train import train
 
 # What open_clip's program runs with; simgap's own is newer.

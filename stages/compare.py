@@ -9,8 +9,9 @@ from simgap.compare.metrics import flat_metrics
 from simgap.compare.report import markdown_report, text_table
 from simgap.compare.study import read_study
 from simgap.compare.tables import write_tables
-from simgap.files import complete, read_json, write_json
-from simgap.stage import PATH, Params, stage
+from simgap.core.files import atomic_output, read_json, write_json
+from simgap.params.load import Params
+from simgap.stage.command import PATH, stage
 from simgap.tracking.track import try_track
 
 
@@ -44,7 +45,7 @@ def main(
         evaluations,
     )
     comparison = compare(params.compare, study)
-    with complete(out) as partial:
+    with atomic_output(out) as partial:
         partial.mkdir()
         (partial / "table.txt").write_text(text_table(study, comparison), encoding="utf-8")
         (partial / "table.md").write_text(markdown_report(params.compare, study, comparison), encoding="utf-8")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from simgap.errors import SimgapError
-from simgap.files import complete, sha256_of
-from simgap.stage import PATH, Params, stage
+from simgap.core.errors import SimgapError
+from simgap.core.files import atomic_output, sha256_of
+from simgap.params.load import Params
+from simgap.stage.command import PATH, stage
 
 
 @stage
@@ -26,7 +27,7 @@ def main(params: Params, name: str, out: Path) -> None:
             raise SimgapError(f"copy.{name}.folders: {wanted.source} has no folder {folder!r}")
     if not wanted.folders:
         raise SimgapError(f"copy.{name}.folders: is empty; name a folder of {wanted.source}")
-    with complete(out) as partial:
+    with atomic_output(out) as partial:
         for folder in wanted.folders:
             shutil.copytree(source / folder, partial / folder)
         found = sha256_of(partial)

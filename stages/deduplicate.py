@@ -4,12 +4,15 @@ from pathlib import Path
 
 import click
 
+from simgap.core.files import write_json
+from simgap.data.fingerprint import fingerprint
 from simgap.deduplicate.arrays import save
 from simgap.deduplicate.deduplicate import deduplicate
-from simgap.embed.store import Embeddings
-from simgap.files import write_json
-from simgap.prune.split import Split, write_split
-from simgap.stage import PATH, Params, scratch, stage, state_of
+from simgap.params.load import Params
+from simgap.stage.command import PATH, stage
+from simgap.stage.scratch import scratch
+from simgap.store.embeddings import Embeddings
+from simgap.store.split import Split, write_split
 
 
 @stage
@@ -19,7 +22,7 @@ from simgap.stage import PATH, Params, scratch, stage, state_of
 @click.option("--metrics", type=PATH, required=True)
 def main(params: Params, pool: Path, centroids: Path, out: Path, metrics: Path) -> None:
     embeddings = Embeddings(pool)
-    identity = {"deduplicate": params.deduplicate, "pool": state_of(pool)}
+    identity = {"deduplicate": params.deduplicate, "pool": fingerprint(pool)}
     with scratch("deduplicate", identity) as folder:
         found, keep = deduplicate(params.deduplicate, embeddings, params.similarity.engine, folder, params.parts)
         save(centroids, found)
@@ -30,7 +33,7 @@ def main(params: Params, pool: Path, centroids: Path, out: Path, metrics: Path) 
             threshold=None,
             kept=int(keep.sum()),
             pool_rows=embeddings.rows,
-            kept_end="all rows that are no near-duplicate of a lower row",
+            kept_description="all rows that are no near-duplicate of a lower row",
             reference_rows=params.reference.add_to_pool,
             row_order=embeddings.row_order,
             controls=None,

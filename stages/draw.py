@@ -4,8 +4,9 @@ from pathlib import Path
 
 import click
 
-from simgap.files import write_json
-from simgap.stage import PATH, Params, stage
+from simgap.core.files import write_json
+from simgap.params.load import Params
+from simgap.stage.command import PATH, stage
 from simgap.toy.world import draw_world
 
 

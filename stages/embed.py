@@ -5,13 +5,16 @@ from pathlib import Path
 
 import click
 
+from simgap.clip.model import load, read_dim
+from simgap.core.files import sha256_of, write_json
 from simgap.data.benchmarks import load_benchmark, read_lines
+from simgap.data.fingerprint import fingerprint
 from simgap.data.shards import Shard, find_shards
 from simgap.embed.embed import embed
 from simgap.embed.imported import VECTORS, import_embeddings
-from simgap.embed.model import load, read_dim
-from simgap.files import sha256_of, write_json
-from simgap.stage import PATH, Params, scratch, stage, state_of
+from simgap.params.load import Params
+from simgap.stage.command import PATH, stage
+from simgap.stage.scratch import scratch
 
 
 @stage
@@ -23,7 +26,7 @@ from simgap.stage import PATH, Params, scratch, stage, state_of
 def main(params: Params, kind: str, data: Path, embedder: Path, out: Path, metrics: Path) -> dict[str, float]:
     if kind == "pool" and (data / VECTORS).is_dir():
         digits, embedder_hash = params.pool.shard_digits, sha256_of(embedder)
-        identity = {"data": state_of(data), "path": data, "embedder": embedder_hash, "shard_digits": digits}
+        identity = {"data": fingerprint(data), "path": data, "embedder": embedder_hash, "shard_digits": digits}
         with scratch(f"embed-{out.name}", identity) as folder:
             dim, limit, pool = read_dim(embedder), params.embed.drop_limit, Path(params.pool.path)
             # Where there are no shards, pool.path is the folder of embeddings too.
@@ -47,7 +50,7 @@ def main(params: Params, kind: str, data: Path, embedder: Path, out: Path, metri
         "precision": params.embed.precision,
         "shards_per_part": params.embed.shards_per_part,
         "embedder": embedder_hash,
-        "data": state_of(data),
+        "data": fingerprint(data),
         "path": data,
         "classes": classes,
     }

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import click
 
-from simgap.embed.config import read_model_config
-from simgap.embed.embedder import make_embedder
-from simgap.files import write_json
-from simgap.stage import PATH, Params, scratch, stage, state_of
+from simgap.clip.config import read_model_config
+from simgap.core.files import write_json
+from simgap.data.fingerprint import fingerprint
+from simgap.params.load import Params
+from simgap.stage.command import PATH, stage
+from simgap.stage.scratch import scratch
+from simgap.train.embedder import make_embedder
 from simgap.train.process import join, launch
 
 
@@ -21,7 +24,7 @@ def main(params: Params, pool: Path, out: Path, metrics: Path) -> None:
         config = read_model_config(training.model, "embedder.train.model")
         if launch(training.processes, "stages.embedder"):
             return
-    identity = {"embedder": params.embedder.identity(), "config": config, "pool": state_of(pool)}
+    identity = {"embedder": params.embedder.identity(), "config": config, "pool": fingerprint(pool)}
     with join() as process, scratch("embedder", identity, owned=process.writes) as folder:
         process.wait()
         content = make_embedder(params.embedder, pool, out, folder, process)

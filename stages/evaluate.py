@@ -4,12 +4,13 @@ from pathlib import Path
 
 import click
 
+from simgap.clip.model import load
+from simgap.core.files import write_json
 from simgap.data.benchmarks import load_benchmark, read_lines
-from simgap.embed.model import load
 from simgap.evaluate.evaluate import evaluate
 from simgap.evaluate.shots import Shots
-from simgap.files import write_json
-from simgap.stage import PATH, Params, stage
+from simgap.params.load import Params
+from simgap.stage.command import PATH, stage
 
 
 @stage

@@ -5,11 +5,12 @@ from pathlib import Path
 import click
 
 from simgap.data.benchmarks import load_benchmark, read_lines
-from simgap.embed.store import Embeddings
 from simgap.galleries.galleries import write_galleries
 from simgap.galleries.pictures import Source
-from simgap.prune.split import read_split
-from simgap.stage import PATH, Params, stage
+from simgap.params.load import Params
+from simgap.stage.command import PATH, stage
+from simgap.store.embeddings import Embeddings
+from simgap.store.split import read_split
 
 
 @stage

@@ -5,12 +5,13 @@ from pathlib import Path
 import click
 import numpy as np
 
-from simgap.embed.store import Embeddings
-from simgap.files import write_json
-from simgap.similarity.columns import Similarity
-from simgap.stage import PATH, Params, stage
-from simgap.truth.marks import read_marks
-from simgap.truth.score import score
+from simgap.core.files import write_json
+from simgap.data.marks import read_annotations
+from simgap.ground_truth.score import score
+from simgap.params.load import Params
+from simgap.stage.command import PATH, stage
+from simgap.store.columns import Similarity
+from simgap.store.embeddings import Embeddings
 
 
 @stage
@@ -39,7 +40,7 @@ def main(
         keys = Embeddings(embeddings / benchmark).metadata(["key"]).column("key")
         rule_queries[benchmark] = set(keys.filter(used).to_pylist())
     content = score(
-        read_marks(pool),
+        read_annotations(pool),
         embeddings,
         rule_queries,
         [splits / split for split in names],

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
-from simgap.files import write_json
+from simgap.core.files import write_json
+from simgap.data.marks import read_annotations
 from simgap.leaks.leaks import find_leaks, marked_copies
-from simgap.similarity.columns import Similarity
-from simgap.stage import PATH, Params, stage
-from simgap.truth.marks import read_marks
+from simgap.params.load import Params
+from simgap.stage.command import PATH, stage
+from simgap.store.columns import Similarity
 
 
 @stage
@@ -18,7 +19,7 @@ from simgap.truth.marks import read_marks
 @click.option("--metrics", type=PATH, required=True)
 def main(params: Params, pool: Path, embeddings: Path, similarity: Path, metrics: Path) -> None:
     names = params.benchmarks.names
-    known = marked_copies(read_marks(pool), embeddings, names) if params.ground_truth else None
+    known = marked_copies(read_annotations(pool), embeddings, names) if params.ground_truth else None
     to_pool = {
         name: Similarity(similarity / name).queries(["pool_similarity"]).column("pool_similarity").to_numpy()
         for name in names

@@ -6,7 +6,8 @@ import click
 
 from simgap.data.manifest import write_manifest
 from simgap.data.remote import list_shards
-from simgap.stage import PATH, Params, stage
+from simgap.params.load import Params
+from simgap.stage.command import PATH, stage
 
 
 @stage

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import click
 
-from simgap.embed.store import Embeddings
-from simgap.files import write_json
+from simgap.core.files import write_json
+from simgap.params.load import Params
 from simgap.profile.profile import profile
-from simgap.prune.split import KEEP_FILE, read_keep, read_split
-from simgap.similarity.columns import Similarity
-from simgap.stage import PATH, Params, stage
+from simgap.stage.command import PATH, stage
+from simgap.store.columns import Similarity
+from simgap.store.embeddings import Embeddings
+from simgap.store.split import KEEP_FILE, read_keep, read_split
 
 
 @stage

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
-from simgap.files import write_json
+from simgap.core.files import write_json
+from simgap.params.load import Params
 from simgap.prune.prune import prune_imagenet_like
-from simgap.stage import PATH, Params, stage
+from simgap.stage.command import PATH, stage
 
 
 @stage

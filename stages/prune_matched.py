@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
-from simgap.embed.store import Embeddings
-from simgap.files import write_json
+from simgap.core.files import write_json
+from simgap.params.load import Params
+from simgap.prune.composition import groups_of_rows
 from simgap.prune.prune import prune_matched
-from simgap.stage import PATH, Params, stage
-from simgap.truth.marks import groups_of_rows
+from simgap.stage.command import PATH, stage
+from simgap.store.embeddings import Embeddings
 
 
 @stage

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
-from simgap.files import write_json
+from simgap.core.files import write_json
+from simgap.params.load import Params
 from simgap.prune.prune import prune_random
-from simgap.prune.split import read_split
-from simgap.stage import PATH, Params, stage
+from simgap.stage.command import PATH, stage
+from simgap.store.split import read_split
 
 
 @stage

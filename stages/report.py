@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
+from simgap.params.load import Params
 from simgap.report.page import write_report
 from simgap.report.study import Folders, Study
-from simgap.stage import PATH, Params, stage
+from simgap.stage.command import PATH, stage
 
 
 @stage
@@ -36,7 +37,7 @@ def main(
         params.benchmarks.names,
         params.repeats.seeds,
         list(params.ground_truth),
-        params.compare.without_shift,
+        params.compare.in_distribution_benchmark,
     )
     write_report(study, params.compare.equivalence_margin, page, figures)
 

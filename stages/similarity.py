@@ -4,10 +4,13 @@ from pathlib import Path
 
 import click
 
-from simgap.embed.store import Embeddings
-from simgap.files import write_json
+from simgap.core.files import write_json
+from simgap.data.fingerprint import fingerprint
+from simgap.params.load import Params
 from simgap.similarity.measure import measure, rule_queries
-from simgap.stage import PATH, Params, scratch, stage, state_of
+from simgap.stage.command import PATH, stage
+from simgap.stage.scratch import scratch
+from simgap.store.embeddings import Embeddings
 
 
 @stage
@@ -22,7 +25,7 @@ def main(params: Params, pool: Path, reference: Path, benchmark: Path, out: Path
     identity = {
         "similarity": params.similarity,
         "used": used.tobytes().hex(),
-        **{folder.name: state_of(folder) for folder in (pool, reference, benchmark)},
+        **{folder.name: fingerprint(folder) for folder in (pool, reference, benchmark)},
     }
     with scratch(f"similarity-{out.name}", identity) as folder:
         sets = (Embeddings(pool), Embeddings(reference), queries)

@@ -5,12 +5,15 @@ from pathlib import Path
 import click
 import numpy as np
 
+from simgap.clip.config import read_model_config
+from simgap.core.files import sha256_of, write_json
 from simgap.data.benchmarks import read_lines
-from simgap.embed.config import read_model_config
-from simgap.embed.store import Embeddings
-from simgap.files import sha256_of, write_json
-from simgap.prune.split import read_keep
-from simgap.stage import PATH, Params, scratch, stage, state_of
+from simgap.data.fingerprint import fingerprint
+from simgap.params.load import Params
+from simgap.stage.command import PATH, stage
+from simgap.stage.scratch import scratch
+from simgap.store.embeddings import Embeddings
+from simgap.store.split import read_keep
 from simgap.train.data import kept_shards
 from simgap.train.process import join, launch
 from simgap.train.train import train
@@ -47,7 +50,7 @@ def main(
     identity |= {
         "rows": sha256_of(embeddings / "pool" / "metadata"),
         "keep": sha256_of(keep_file),
-        "pool": state_of(pool),
+        "pool": fingerprint(pool),
     }
     joining = 0
     # Without pool rows it is the reference alone, whatever joins the other splits.
@@ -57,7 +60,7 @@ def main(
         joining = of_reference.rows
         rows = of_reference.metadata_parts(["shard", "key"])
         shards += kept_shards(reference, rows, np.ones(joining, np.bool_), classnames)
-        identity |= {"reference": state_of(reference), "classnames": classnames}
+        identity |= {"reference": fingerprint(reference), "classnames": classnames}
     kept = int(keep.sum())
     with join() as process, scratch(f"train-{out.name}", identity, owned=process.writes) as folder:
         process.wait()

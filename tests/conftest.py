@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from simgap.embed.store import Embeddings
+from simgap.store.embeddings import Embeddings
 
 # Before anything imports Triton, whose kernels its interpreter runs where there is no card.
 if not any(Path("/dev").glob("nvidia[0-9]*")):
@@ -164,7 +164,7 @@ UNBUILDABLE = [
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A freshly initialised tiny CLIP, as an open_clip local directory."""
-    from simgap.embed.model import save
+    from simgap.clip.model import save
     from simgap.train.train import build
 
     scratch = tmp_path_factory.mktemp("model")

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 import yaml
 from conftest import MODEL_CONFIG, REPOSITORY
 
-from simgap.embed.store import Embeddings
-from simgap.prune.split import read_keep, read_split
+from simgap.store.embeddings import Embeddings
+from simgap.store.split import read_keep, read_split
 
 ENVIRONMENT = {
     **{key: value for key, value in os.environ.items() if not key.startswith("DVC_")},

@@ -13,12 +13,12 @@ from simgap.compare.by_similarity import (
     fifths,
     steps,
 )
-from simgap.compare.parameters import CompareParameters
 from simgap.compare.resamples import ALL, HELD_OUT, RULE_QUERIES, Resamples
 from simgap.compare.study import Study
-from simgap.prune.split import Split
+from simgap.params.compare import CompareParameters
+from simgap.store.split import Split
 
-PARAMETERS = CompareParameters(resamples=300, seed=0, equivalence_margin=0.05, without_shift="val")
+PARAMETERS = CompareParameters(resamples=300, seed=0, equivalence_margin=0.05, in_distribution_benchmark="val")
 IMAGES = 400
 SIMILARITIES = st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=60)
 

@@ -30,15 +30,15 @@ from simgap.compare.bootstrap import (
 from simgap.compare.compare import compare
 from simgap.compare.leaks import Leaks
 from simgap.compare.metrics import flat_metrics
-from simgap.compare.parameters import CompareParameters
 from simgap.compare.report import markdown_report, text_table
 from simgap.compare.resamples import ALL, HELD_OUT, RULE_QUERIES, Resamples
 from simgap.compare.study import Study, read_study
 from simgap.compare.tables import write_tables
-from simgap.errors import SimgapError
-from simgap.prune.split import Split, write_split
+from simgap.core.errors import SimgapError
+from simgap.params.compare import CompareParameters
+from simgap.store.split import Split, write_split
 
-PARAMETERS = CompareParameters(resamples=500, seed=0, equivalence_margin=0.05, without_shift="val")
+PARAMETERS = CompareParameters(resamples=500, seed=0, equivalence_margin=0.05, in_distribution_benchmark="val")
 ONE_SEED = np.ones((401, 1))
 
 
@@ -106,7 +106,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 
 
 def test_intervals_of_three_seeds_cover_a_difference_of_models_that_vary() -> None:
-    """Drawing three of three seeds covers under 88% of these."""
+    """FigureSpec three of three seeds covers under 88% of these."""
     random, hits = np.random.default_rng(0), 0
     for trial in range(300):
         easy = random.beta(2, 1, 500)

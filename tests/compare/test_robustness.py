@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simgap.compare.parameters import CompareParameters
 from simgap.compare.resamples import Resamples
 from simgap.compare.robustness import clipped_logit, fit_line, fitted_lines, random_splits, robustness
 from simgap.compare.study import Study
-from simgap.prune.split import Split
+from simgap.params.compare import CompareParameters
+from simgap.store.split import Split
 
-PARAMETERS = CompareParameters(resamples=200, seed=0, equivalence_margin=0.05, without_shift="val")
+PARAMETERS = CompareParameters(resamples=200, seed=0, equivalence_margin=0.05, in_distribution_benchmark="val")
 IMAGES = 1000
 RULES = {"full": ("full", 80), "half": ("random", 40), "quarter": ("random", 20), "alone": ("random", 0)}
 

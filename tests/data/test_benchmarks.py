@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from conftest import write_benchmark
 
+from simgap.cli.contact_sheet import draw_contact_sheet
+from simgap.core.errors import SimgapError
 from simgap.data.benchmarks import load_benchmark
-from simgap.data.contact_sheet import draw_contact_sheet
-from simgap.errors import SimgapError
 
 
 def test_a_benchmark_is_what_its_files_say(tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simgap.core.errors import SimgapError
 from simgap.data import remote
-from simgap.data.manifest import MANIFEST, RemoteShard, read_manifest, write_manifest
-from simgap.data.remote import list_shards, stream
+from simgap.data.fingerprint import fingerprint
+from simgap.data.manifest import MANIFEST, read_manifest, write_manifest
+from simgap.data.remote import RemoteShard, list_shards, stream
 from simgap.data.shards import Accounting, find_shards, read_json_members, read_samples, read_shard
-from simgap.errors import SimgapError
-from simgap.stage import state_of
 
 
 class Flaky(MemoryFileSystem):
@@ -201,11 +201,11 @@ def test_a_folder_of_shards_and_of_a_manifest(tmp_path: Path) -> None:
 
 def test_the_state_of_a_manifest_is_its_content(tmp_path: Path) -> None:
     write_manifest([RemoteShard("s3://b/a.tar", 1, "e")], tmp_path / "listed")
-    before = state_of(tmp_path / "listed")
+    before = fingerprint(tmp_path / "listed")
     os.utime(tmp_path / "listed" / MANIFEST, (1, 1))
-    assert state_of(tmp_path / "listed") == before
+    assert fingerprint(tmp_path / "listed") == before
     write_manifest([RemoteShard("s3://b/a.tar", 1, "f")], tmp_path / "listed")
-    assert state_of(tmp_path / "listed") != before
+    assert fingerprint(tmp_path / "listed") != before
 
 
 def everything(folder: Path) -> tuple[list, list, list, Accounting]:

@@ -7,10 +7,10 @@ import pytest
 from conftest import jpeg, write_tar
 from PIL import Image
 
+from simgap.core.errors import SimgapError
 from simgap.data import shards as module
 from simgap.data.images import BrokenImage, decode
 from simgap.data.shards import Accounting, find_shards, read_json_members, read_samples, read_shard
-from simgap.errors import SimgapError
 
 
 def test_samples_in_tar_order_and_the_rest_counted_by_reason(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ from conftest import unit_rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from simgap.core.errors import SimgapError
+from simgap.core.files import atomic_output
 from simgap.deduplicate import arrays, within
 from simgap.deduplicate.centroids import assign, find_centroids, unit_centroids
 from simgap.deduplicate.deduplicate import deduplicate
-from simgap.deduplicate.parameters import DeduplicateParameters
-from simgap.errors import SimgapError
-from simgap.files import complete
-from simgap.similarity import scan
-from simgap.similarity.engines.cpu import CpuEngine
+from simgap.params.deduplicate import DeduplicateParameters
+from simgap.similarity.search import scan
+from simgap.similarity.search.engines.cpu import CpuEngine
 
 
 def parameters(**changes) -> DeduplicateParameters:
@@ -48,7 +48,7 @@ def near_duplicates(vectors: np.ndarray, cluster: np.ndarray, clusters: int, eps
 
 
 def naive(vectors: np.ndarray, cluster: np.ndarray, eps: float) -> list[bool]:
-    """Look at all pairs, one at a time."""
+    """Style at all pairs, one at a time."""
     wide = vectors.astype(np.float64)
     return [
         any(wide[row] @ wide[lower] > 1 - eps for lower in range(row) if cluster[lower] == cluster[row])
@@ -221,14 +221,14 @@ def test_a_killed_run_goes_on_and_ends_with_the_same(
 
     @contextmanager
     def killed(path: Path) -> Iterator[Path]:
-        with complete(path) as partial:
+        with atomic_output(path) as partial:
             yield partial
             if len(written) == writes:
                 raise Killed
         written.append(path.name)
 
     for module in (arrays, scan):
-        monkeypatch.setattr(module, "complete", killed)
+        monkeypatch.setattr(module, "atomic_output", killed)
     with pytest.raises(Killed):
         deduplicate(chosen, pool, "cpu", tmp_path / "scratch")
     before = list(written)

@@ -13,13 +13,13 @@ import pytest
 import torch
 from conftest import UNBUILDABLE, jpeg, write_pool, write_tar
 
+from simgap.clip.model import CONFIG_FILE, WEIGHTS_FILE, load
+from simgap.core.errors import SimgapError
+from simgap.core.files import read_json
 from simgap.embed import embed as module
 from simgap.embed.embed import embed, unit_norm
-from simgap.embed.model import CONFIG_FILE, WEIGHTS_FILE, load
-from simgap.embed.parameters import EmbedParameters
-from simgap.embed.store import Embeddings
-from simgap.errors import SimgapError
-from simgap.files import read_json
+from simgap.params.embed import EmbedParameters
+from simgap.store.embeddings import Embeddings
 
 PARAMETERS = EmbedParameters(batch_size=8, precision="fp32", decoders=2, shards_per_part=2, drop_limit=0.5)
 

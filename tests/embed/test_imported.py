@@ -15,12 +15,12 @@ from conftest import DAMAGES, MODEL_CONFIG, unit_rows, write_tar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simgap.cli import main
+from simgap.cli.main import main
+from simgap.clip.model import CONFIG_FILE
+from simgap.core.errors import SimgapError
+from simgap.core.files import read_json, sha256_of
 from simgap.embed import imported
-from simgap.embed.model import CONFIG_FILE
-from simgap.embed.store import Embeddings
-from simgap.errors import SimgapError
-from simgap.files import read_json, sha256_of
+from simgap.store.embeddings import Embeddings
 from simgap.train.data import kept_shards
 
 DIM = 16

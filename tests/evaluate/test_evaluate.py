@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from sklearn.metrics import balanced_accuracy_score, classification_report
 
+from simgap.clip.model import load
+from simgap.core.errors import SimgapError
 from simgap.data.benchmarks import Benchmark, load_benchmark
 from simgap.data.images import BrokenImage, decode
 from simgap.data.shards import Accounting, find_shards, read_shard
-from simgap.embed.model import load
-from simgap.errors import SimgapError
 from simgap.evaluate.accuracy import class_table, mean_per_class_recall, ranking
 from simgap.evaluate.evaluate import evaluate
 from simgap.evaluate.few_shot import benchmark_scores, fit_probe, map_classes
-from simgap.evaluate.parameters import EvaluateParameters, FewShotParameters
 from simgap.evaluate.shots import Shots, shot_order
+from simgap.params.evaluate import EvaluateParameters, FewShotParameters
 
 FEW_SHOT = FewShotParameters(shots=[1, 3], draws=2, ridge=0.5, seed=0)
 PARAMETERS = EvaluateParameters(batch_size=8, few_shot=FEW_SHOT)

@@ -13,13 +13,13 @@ import pytest
 from conftest import MODEL_CONFIG, REPOSITORY
 
 from perf import clip_benchmark
+from simgap.clip.model import load
+from simgap.core.errors import SimgapError
 from simgap.data.benchmarks import load_benchmark
-from simgap.embed.model import load
-from simgap.errors import SimgapError
 from simgap.evaluate.evaluate import evaluate
-from simgap.evaluate.parameters import EvaluateParameters, FewShotParameters
-from simgap.params import load_params
-from simgap.toy.parameters import DrawParameters
+from simgap.params.draw import DrawParameters
+from simgap.params.evaluate import EvaluateParameters, FewShotParameters
+from simgap.params.load import load_params
 from simgap.toy.world import draw_world
 from simgap.train.data import readable_shards
 from simgap.train.train import train

@@ -15,9 +15,9 @@ import yaml
 from click.testing import CliRunner, Result
 from conftest import REPOSITORY, write_tar
 
-from simgap.cli import main
-from simgap.embed.store import Embeddings
-from simgap.prune.split import Split, write_split
+from simgap.cli.main import main
+from simgap.store.embeddings import Embeddings
+from simgap.store.split import Split, write_split
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Study:
     def keep(self, name: str, keep: list[bool], reference_rows: bool = False) -> None:
         embeddings = Embeddings(self.folder / "data" / "embeddings" / "pool")
         counts = {"kept": sum(keep), "pool_rows": len(keep)}
-        split = Split("random", {}, [], None, **counts, kept_end="x", reference_rows=reference_rows,
+        split = Split("random", {}, [], None, **counts, kept_description="x", reference_rows=reference_rows,
                       row_order=embeddings.row_order, controls=None)  # fmt: skip
         write_split(split, np.array(keep), self.folder / "data" / "splits" / name)
 

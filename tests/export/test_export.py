@@ -24,12 +24,12 @@ from hypothesis import strategies as st
 from open_clip_train.data import get_dataset_size
 from pools import Study, write_study
 
+from simgap.core.files import read_json
 from simgap.data import shards as shards_module
-from simgap.embed.store import Embeddings
 from simgap.export import kept as kept_module
 from simgap.export import reshard, subset
 from simgap.export.kept import Kept
-from simgap.files import read_json
+from simgap.store.embeddings import Embeddings
 
 KEEP = [True, True, False, True, False, False, True, True, False, True, True, True, False, True, True]
 
@@ -421,7 +421,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(study, monkeypatch) -> None:
 KILLED = """
 import os, signal, sys
 from simgap.export import reshard
-from simgap.cli import main
+from simgap.cli.main import main
 real, calls = reshard.add_member, []
 def add(*rest):
     calls.append(0)

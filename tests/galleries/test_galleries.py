@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from simgap.embed.store import Embeddings
-from simgap.errors import SimgapError
+from simgap.core.errors import SimgapError
 from simgap.galleries import choose
 from simgap.galleries.choose import LOST, RANDOM, SIMILAR, choose_queries, most_similar_rows, nearest_lower_rows
 from simgap.galleries.galleries import DUPLICATES, PRUNED, QUERIES, split_shown, write_galleries
 from simgap.galleries.pictures import THUMBNAIL, Source, cut_pictures, described
-from simgap.prune.split import Split, write_split
+from simgap.params.similarity import SimilarityParameters
 from simgap.similarity.measure import measure
-from simgap.similarity.parameters import SimilarityParameters
+from simgap.store.embeddings import Embeddings
+from simgap.store.split import Split, write_split
 
 HOSTILE = "../../<b>&\"'"
 

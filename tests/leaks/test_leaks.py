@@ -8,10 +8,10 @@ from conftest import unit_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simgap.errors import SimgapError
+from simgap.core.errors import SimgapError
+from simgap.data.marks import Annotation
 from simgap.leaks.leaks import MarkedCopies, calibrated, find_leaks, marked_copies
-from simgap.leaks.parameters import LeakParameters
-from simgap.truth.marks import Mark
+from simgap.params.leaks import LeakParameters
 
 
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=60), st.floats(0, 0.99))
@@ -25,8 +25,8 @@ def test_the_lowest_threshold_that_few_enough_exceed(values: list[int], share: f
         assert (similarity > max(lower)).sum() > int(share * len(values))
 
 
-def _mark(planted: str | None = None, source: str | None = None, key: str | None = None) -> Mark:
-    return Mark(None, None, planted, source, key)
+def _mark(planted: str | None = None, source: str | None = None, key: str | None = None) -> Annotation:
+    return Annotation(None, None, planted, source, key)
 
 
 def test_marked_copies_are_measured_wherever_their_original_is(store, tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ from conftest import REPOSITORY, write_tar
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simgap.cli import main
-from simgap.data.manifest import RemoteShard, write_manifest
-from simgap.errors import SimgapError
-from simgap.files import sha256_of
-from simgap.params import Params, load_params
+from simgap.cli.main import main
+from simgap.core.errors import SimgapError
+from simgap.core.files import sha256_of
+from simgap.data.manifest import write_manifest
+from simgap.data.remote import RemoteShard
+from simgap.params.load import Params, load_params
 from simgap.plan import rates
 from simgap.plan.inputs import Given, gather
 from simgap.plan.models import model_size
@@ -221,7 +222,7 @@ def test_every_stage_of_the_graph_has_a_need(params: Path, tmp_path: Path) -> No
     assert all(need.disk_bytes or need.read_bytes for need in needs.values())
 
 
-def test_stages_that_bring_data_show_them_and_read_marks(tmp_path: Path) -> None:
+def test_stages_that_bring_data_show_them_and_read_annotations(tmp_path: Path) -> None:
     known = rates.assumed(1)
     pacs = load_params(REPOSITORY / "presets" / "pacs.yaml")
     needs = plan_of(pacs, tmp_path, known, samples=1000, sample_bytes=500.0, reference=10)

@@ -12,17 +12,17 @@ from conftest import unit_rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simgap.errors import SimgapError
+from simgap.core.errors import SimgapError
+from simgap.params.similarity import SimilarityParameters
 from simgap.profile import certificate
 from simgap.profile import profile as profiles
 from simgap.profile.certificate import certify, check_bound, queries_to_check
 from simgap.profile.profile import known_nearest, profile, rows_by_class, threshold_curve
 from simgap.prune.prune import prune_imagenet_like, prune_random
-from simgap.prune.split import Split, read_keep, read_split, write_split
-from simgap.similarity.columns import QUERIES_FILE, Similarity
 from simgap.similarity.measure import measure
-from simgap.similarity.nearest import Nearest
-from simgap.similarity.parameters import SimilarityParameters
+from simgap.similarity.search.nearest import Nearest
+from simgap.store.columns import QUERIES_FILE, Similarity
+from simgap.store.split import Split, read_keep, read_split, write_split
 
 ROWS, QUERIES = 120, 9
 

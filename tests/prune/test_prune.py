@@ -12,12 +12,12 @@ from conftest import unit_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simgap.errors import SimgapError
+from simgap.core.errors import SimgapError
+from simgap.params.similarity import SimilarityParameters
 from simgap.prune import rules
 from simgap.prune.prune import prune_by_similarity, prune_imagenet_like, prune_matched, prune_random
-from simgap.prune.split import Split, read_keep, read_split, write_split
 from simgap.similarity.measure import measure
-from simgap.similarity.parameters import SimilarityParameters
+from simgap.store.split import Split, read_keep, read_split, write_split
 
 
 @contextmanager
@@ -261,7 +261,7 @@ def test_splits_on_disk(study) -> None:
         gone = best[~read_keep(out / "keep.npy", 203)]
         assert len(kept) == content["kept"] == 50
         assert kept.min() >= gone.max() if most else kept.max() <= gone.min()
-        assert ("most" if most else "least") in content["kept_end"]
+        assert ("most" if most else "least") in content["kept_description"]
 
     control = prune_random(study / "full", "like", split.kept, 1.0, 0, True, study / "control")
     assert control["kept"] == split.kept
@@ -303,7 +303,7 @@ def test_a_matched_control_on_disk(study) -> None:
     assert split.parameters == {"size_of": "like", "match": "class", "seed": 0}
     assert content["kept"] == split.kept == like["kept"]
     assert content["read"] == content["kept"] + content["dropped/pruned"]
-    assert content["kept_end"] == f"{like['kept']} rows drawn at random, of each class as many as like keeps"
+    assert content["kept_description"] == f"{like['kept']} rows drawn at random, of each class as many as like keeps"
     of_like, of_control = (read_keep(study / name / "keep.npy", 203) for name in ("like", "matched"))
     assert Counter(groups[of_control]) == Counter(groups[of_like])
     assert not np.array_equal(of_control, of_like)

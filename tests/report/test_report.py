@@ -22,14 +22,14 @@ from simgap.report import sentences
 from simgap.report.figures import (
     CLASSES,
     POINTS,
-    Drawing,
+    FigureSpec,
     _apart,
     _cumulative,
     _list_matrix,
     class_shares,
     drawings_of,
-    looks,
     marked_shares,
+    split_styles,
 )
 from simgap.report.page import accuracy_table, render, write_report
 from simgap.report.study import Study
@@ -93,7 +93,7 @@ def study(folder: Path) -> Study:
 
 
 def _splits(study: Study) -> dict[str, Any]:
-    from simgap.prune.split import Split
+    from simgap.store.split import Split
 
     fields = Split.__dataclass_fields__
     return {name: Split(**{key: content[key] for key in fields}) for name, content in study.splits.items()}
@@ -105,7 +105,7 @@ def page(folder: Path, study: Study) -> Page:
 
 
 def at(content: Any, key: str) -> Any:
-    """Look a key up: a metric of that name, or step by step."""
+    """Style a key up: a metric of that name, or step by step."""
     if isinstance(content, dict) and key in content:
         return content[key]
     for part in key.split("/"):
@@ -268,7 +268,7 @@ def test_controls_of_a_split_are_told_apart(tmp_path: Path) -> None:
     (row,) = [row for row in accuracy_table(study) if row["split"] == "pruned-0"]
     assert row["controls"] == ["pruned-0-control", "pruned-0-matched"]
     assert [what for what, _, _ in row["cells"][0].differences] == ["control", "same by class", "full"]
-    found = looks(study)
+    found = split_styles(study)
     assert len({found[name] for name in ("pruned-0", "pruned-0-control", "pruned-0-matched")}) == 3
     assert found["pruned-0-matched"].colour == found["pruned-0"].colour
 
@@ -383,7 +383,7 @@ def test_a_study_that_lacks_something_has_a_page(tmp_path: Path, kept: tuple[str
 
 def test_every_split_has_a_look_of_its_own(tmp_path: Path) -> None:
     study = write_study(tmp_path, splits=22, benchmarks=3, seeds=1, queries=20)
-    found = looks(study)
+    found = split_styles(study)
     assert set(found) == set(study.runs)
     assert len(set(found.values())) == len(found)
     for name in study.pruned:
@@ -427,7 +427,7 @@ def test_names_that_figures_cannot_draw_are_numbers_there_and_stand_in_the_capti
     study.truths, study.metrics = ["toy"], SimpleNamespace(read=lambda _: shares)
     of_style, of_class = marked_shares(study)
 
-    def drawn(drawing: Drawing) -> set[str]:
+    def drawn(drawing: FigureSpec) -> set[str]:
         figure = Figure(figsize=drawing.size)
         drawing.draw(figure)
         with warnings.catch_warnings():
@@ -453,7 +453,7 @@ def test_a_second_random_control_has_a_look_of_its_own(tmp_path: Path) -> None:
     study = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=20)
     study.splits["another"] = {**study.splits["pruned-0-control"]}
     study.runs.append("another")
-    found = looks(study)
+    found = split_styles(study)
     assert len(set(found.values())) == len(found)
     assert found["another"].colour == found["pruned-0"].colour
 

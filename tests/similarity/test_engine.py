@@ -11,29 +11,29 @@ from conftest import unit_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simgap.errors import SimgapError
-from simgap.similarity.engines import cpu
-from simgap.similarity.engines.bf16 import Bf16Queries
-from simgap.similarity.engines.choose import make_engine
-from simgap.similarity.engines.cpu import CpuEngine, Faster
-from simgap.similarity.engines.engine import Engine, Questions
-from simgap.similarity.engines.second_opinion import FaissEngine
-from simgap.similarity.exact import exact_product
-from simgap.similarity.nearest import DECIDED, Nearest, NearestCandidates
-from simgap.similarity.scan import scan_part
+from simgap.core.errors import SimgapError
+from simgap.similarity.search.engines import cpu
+from simgap.similarity.search.engines.bf16 import Bf16Queries
+from simgap.similarity.search.engines.choose import make_engine
+from simgap.similarity.search.engines.cpu import CpuEngine, PrecisionTuner
+from simgap.similarity.search.engines.engine import Engine, SearchRequest
+from simgap.similarity.search.engines.faiss_engine import FaissEngine
+from simgap.similarity.search.exact import exact_product
+from simgap.similarity.search.nearest import DECIDED, Nearest, NearestCandidates
+from simgap.similarity.search.scan import scan_part
 
 
 class Bf16Engine(CpuEngine):
     """Screens in bf16 whatever the processor has."""
 
-    def __init__(self, asked: Questions) -> None:
+    def __init__(self, asked: SearchRequest) -> None:
         super().__init__(asked, precisions=["bf16"])
 
 
 class MixedEngine(CpuEngine):
     """Goes from one precision to the other with every tile."""
 
-    def __init__(self, asked: Questions) -> None:
+    def __init__(self, asked: SearchRequest) -> None:
         super().__init__(asked, precisions=["fp32", "bf16"])
         precisions = cycle(["bf16", "fp32"])
         self._precision.choose = lambda: next(precisions)  # type: ignore[method-assign]
@@ -114,7 +114,7 @@ def test_bits_are_those_of_naive_float64(kind, seed, rows, queries, dim, k, tile
     s_reference = (reference.astype(float) @ b.astype(float).T).max(axis=0)
     size, cpu.BLOCK_QUERIES = cpu.BLOCK_QUERIES, block
     try:
-        found = answers(kind(Questions(b, k, s_reference, used)), a, tile, parts)
+        found = answers(kind(SearchRequest(b, k, s_reference, used)), a, tile, parts)
     finally:
         cpu.BLOCK_QUERIES = size
     assert_equal(found, naive(a, b, s_reference, used, k))
@@ -141,7 +141,7 @@ def test_extremes(kind, rows: np.ndarray, queries: np.ndarray) -> None:
     s_reference = (rows[:1].astype(float) @ queries.astype(float).T)[0]
     expected = naive(rows, queries, s_reference, used, 3)
     for tile in (1, 64, 1000):
-        assert_equal(answers(kind(Questions(queries, 3, s_reference, used)), rows, tile), expected)
+        assert_equal(answers(kind(SearchRequest(queries, 3, s_reference, used)), rows, tile), expected)
 
 
 @pytest.mark.parametrize("kind", ENGINES)
@@ -156,7 +156,7 @@ def test_rows_that_fp32_cannot_tell_apart(kind) -> None:
     queries = np.concatenate([rows[:5], dense(5, 640, 4)])
     used = np.ones(10, bool)
     s_reference = (base[None].astype(float) @ queries.astype(float).T)[0]
-    found = answers(kind(Questions(queries, 8, s_reference, used)), rows, 150)
+    found = answers(kind(SearchRequest(queries, 8, s_reference, used)), rows, 150)
     assert_equal(found, naive(rows, queries, s_reference, used, 8))
 
 
@@ -164,7 +164,7 @@ def test_rows_that_fp32_cannot_tell_apart(kind) -> None:
 def test_equal_bytes_in_pool_and_reference_have_margin_zero(kind) -> None:
     rows, queries = dense(300, 64, 5), dense(20, 64, 6)
     s_reference = (rows.astype(float) @ queries.astype(float).T).max(axis=0)
-    assert answers(kind(Questions(queries, 1, s_reference, np.ones(20, bool))), rows, 128)["margin"].max() == 0
+    assert answers(kind(SearchRequest(queries, 1, s_reference, np.ones(20, bool))), rows, 128)["margin"].max() == 0
 
 
 @pytest.mark.parametrize("kind", ENGINES)
@@ -172,7 +172,7 @@ def test_thousands_of_violators_of_one_query_are_all_found(kind) -> None:
     query = np.array([[1.0, 0.0]], np.float16)
     angle = np.linspace(0.01, 1.5, 5000)
     rows = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float16)
-    found = answers(kind(Questions(query, 2, np.array([-1.0]), np.ones(1, bool))), rows, 700)
+    found = answers(kind(SearchRequest(query, 2, np.array([-1.0]), np.ones(1, bool))), rows, 700)
     assert (found["margin"] > 0).all()
 
 
@@ -182,7 +182,7 @@ def test_neighbours_of_parts_merge_to_those_of_the_whole(kind) -> None:
     expected = naive(rows, queries, np.zeros(6), np.ones(6, bool), 5)
     merged = Nearest.none(6, 5)
     for start, stop in ((0, 1), (1, 50), (50, 50), (50, 120)):
-        of_rows, found = scan_part(kind(Questions(queries, 5)), start, rows[start:stop], merged, silent)
+        of_rows, found = scan_part(kind(SearchRequest(queries, 5)), start, rows[start:stop], merged, silent)
         assert of_rows == []
         merged = merged.merged(found)
     assert merged.row.tolist() == expected["row"]
@@ -192,10 +192,10 @@ def test_neighbours_of_parts_merge_to_those_of_the_whole(kind) -> None:
 @pytest.mark.parametrize("name", ["auto", "cpu", "faiss"])
 def test_vectors_that_are_no_directions_are_refused(name: str) -> None:
     with pytest.raises(SimgapError, match="unit norm"):
-        make_engine(name, Questions(np.zeros((1, 2), np.float16), 1))
+        make_engine(name, SearchRequest(np.zeros((1, 2), np.float16), 1))
     for bad in ([np.nan, 1], [np.inf, 0], [0, 0], [2, 0]):
         with pytest.raises(SimgapError, match="unit norm"):
-            make_engine(name, Questions(np.eye(2, dtype=np.float16), 1)).answer(
+            make_engine(name, SearchRequest(np.eye(2, dtype=np.float16), 1)).answer(
                 0, np.array([bad], np.float16), np.zeros(2, np.float32)
             )
 
@@ -204,7 +204,7 @@ def test_threads_do_not_change_the_answers() -> None:
     rows, queries = dense(3000, 32, 0), dense(70, 32, 1)
     found = []
     for threads in (1, 2, 7):
-        engine = CpuEngine(Questions(queries, 6, np.zeros(70), np.arange(70) % 3 > 0))
+        engine = CpuEngine(SearchRequest(queries, 6, np.zeros(70), np.arange(70) % 3 > 0))
         engine.threads = threads
         found.append(answers(engine, rows, 100))
     assert_equal(found[1], found[0])
@@ -212,7 +212,7 @@ def test_threads_do_not_change_the_answers() -> None:
 
 
 def test_the_faster_precision_is_taken_and_the_slower_one_tried_again() -> None:
-    choice, taken = Faster(["fp32", "bf16"]), []
+    choice, taken = PrecisionTuner(["fp32", "bf16"]), []
     for tile in range(200):
         taken.append(choice.choose())
         # It pays at first and no longer from tile 100 on.
@@ -246,11 +246,11 @@ def test_rows_that_are_alike_do_not_pile_up(monkeypatch) -> None:
         most.append(sum(len(candidates.row) for candidates in self._kept))
 
     monkeypatch.setattr(NearestCandidates, "update", watched)
-    found = answers(CpuEngine(Questions(queries, 3, np.zeros(30), np.ones(30, bool))), rows, 100)
+    found = answers(CpuEngine(SearchRequest(queries, 3, np.zeros(30), np.ones(30, bool))), rows, 100)
     assert max(most) <= 100 * 30 + DECIDED * 3 * 30
     assert found["row"] == [[0, 1, 2]] * 30
 
 
 def test_a_name_of_no_engine() -> None:
     with pytest.raises(ValueError, match="no engine"):
-        make_engine("gpus", Questions(dense(2, 4, 0), 1))
+        make_engine("gpus", SearchRequest(dense(2, 4, 0), 1))

@@ -10,8 +10,8 @@ from conftest import unit_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simgap.errors import SimgapError
-from simgap.similarity.exact import exact_pairs, exact_product, screening_error
+from simgap.core.errors import SimgapError
+from simgap.similarity.search.exact import exact_pairs, exact_product, screening_error
 
 
 def naive_similarity(a: np.ndarray, b: np.ndarray) -> Fraction:

@@ -7,15 +7,15 @@ import pytest
 import torch
 from test_engine import answers, assert_equal, dense, naive, unit_rows
 
-from simgap.errors import SimgapError
-from simgap.similarity.engines.engine import Questions
-from simgap.similarity.engines.gpu import GpuEngine
+from simgap.core.errors import SimgapError
+from simgap.similarity.search.engines.engine import SearchRequest
+from simgap.similarity.search.engines.gpu import GpuEngine
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def engine(*arguments) -> GpuEngine:
-    return GpuEngine(Questions(*arguments), device=DEVICE)
+    return GpuEngine(SearchRequest(*arguments), device=DEVICE)
 
 
 @pytest.mark.parametrize("draw", [dense, unit_rows])
@@ -75,11 +75,11 @@ def test_vectors_that_are_no_directions_are_refused() -> None:
 @pytest.mark.skipif(DEVICE == "cpu", reason="no card is at hand")
 def test_bits_on_a_card_are_those_of_the_processor() -> None:
     """As many rows and queries as fill a card; the card's rounding of sums has to keep within its bound."""
-    from simgap.similarity.engines.cpu import CpuEngine
+    from simgap.similarity.search.engines.cpu import CpuEngine
 
     rows, queries = dense(50_000, 640, 0), dense(3_000, 640, 1)
     arguments = (queries, 8, np.zeros(3_000), np.arange(3_000) % 2 == 0)
-    assert_equal(answers(engine(*arguments), rows, 20_000), answers(CpuEngine(Questions(*arguments)), rows, 1024))
+    assert_equal(answers(engine(*arguments), rows, 20_000), answers(CpuEngine(SearchRequest(*arguments)), rows, 1024))
 
 
 @pytest.mark.gpu

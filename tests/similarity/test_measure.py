@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 from conftest import unit_rows
 
-from simgap.errors import SimgapError
-from simgap.similarity.columns import Similarity
-from simgap.similarity.engines.choose import make_engine
-from simgap.similarity.engines.cpu import CpuEngine
-from simgap.similarity.engines.engine import Questions
+from simgap.core.errors import SimgapError
+from simgap.params.similarity import SimilarityParameters
 from simgap.similarity.measure import measure, rule_queries
-from simgap.similarity.parameters import SimilarityParameters
+from simgap.similarity.search.engines.choose import make_engine
+from simgap.similarity.search.engines.cpu import CpuEngine
+from simgap.similarity.search.engines.engine import SearchRequest
+from simgap.store.columns import Similarity
 
 
 @pytest.mark.parametrize(
     ("engine", "tile_rows"), [("cpu", 1), ("cpu", 7), ("cpu", 64), ("auto", 1024), ("faiss", 7), ("faiss", 1024)]
 )
 def test_columns_do_not_depend_on_engine_tiles_and_parts(store, tmp_path, monkeypatch, engine, tile_rows: int) -> None:
-    monkeypatch.setattr(type(make_engine(engine, Questions(unit_rows(1, 2, 0), 1))), "tile_rows", tile_rows)
+    monkeypatch.setattr(type(make_engine(engine, SearchRequest(unit_rows(1, 2, 0), 1))), "tile_rows", tile_rows)
     pool, reference, queries = unit_rows(150, 16, 0), unit_rows(20, 16, 1), unit_rows(12, 16, 2)
     used = rule_queries(12, 0.5, 0)
     labels = np.arange(12) % 3

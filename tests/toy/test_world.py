@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from simgap.core.files import sha256_of
 from simgap.data.benchmarks import load_benchmark
 from simgap.data.images import BrokenImage, decode
 from simgap.data.shards import Accounting, find_shards, read_json_members, read_shard
-from simgap.files import sha256_of
+from simgap.params.draw import DrawParameters
 from simgap.toy.objects import KINDS
-from simgap.toy.parameters import DrawParameters
 from simgap.toy.world import BENCHMARKS, draw_sample, draw_world, key_of, plan_planted
 
 PARAMETERS = DrawParameters(seed=3, pool=520, reference=40, queries=24, image_size=24, planted=3, broken=4)

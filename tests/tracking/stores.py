@@ -23,7 +23,7 @@ import yaml
 from conftest import REPOSITORY
 from mlflow.tracking import MlflowClient
 
-from simgap.params import load_params
+from simgap.params.load import load_params
 from simgap.tracking.records import MODELS
 from simgap.tracking.track import Tracked, track
 
@@ -84,7 +84,7 @@ def write_study(
         about = {
             "rule": "random" if controls else "imagenet-like" if pruned else "full", "kept": 10,
             "benchmarks": ["val"] if pruned else [], "threshold": threshold if pruned else None,
-            "controls": controls, "kept_end": "rows", "reference_rows": True,
+            "controls": controls, "kept_description": "rows", "reference_rows": True,
             "parameters": {"keep": 1.0, "seed": 0, "size_of": controls} if controls else parameters,
         }  # fmt: skip
         write(f"prune/{split}.json", about)

@@ -16,10 +16,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from stores import REPOSITORY, SPLITS, begin_study, runs_in, track_at_once, track_here, write_report, write_study
 
-from simgap.errors import SimgapError
-from simgap.files import sha256_of
-from simgap.params import load_params
-from simgap.tracking.rates import write_rates
+from simgap.core.errors import SimgapError
+from simgap.core.files import sha256_of
+from simgap.params.load import load_params
+from simgap.stage.rates import write_rates
 from simgap.tracking.records import MODELS, STUDIES, Record, flatten, threshold_of
 from simgap.tracking.track import (
     ARTIFACTS,

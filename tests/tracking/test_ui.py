@@ -18,7 +18,7 @@ from simgap.tracking.track import store
 
 pytestmark = pytest.mark.slow
 
-SIMGAP = [sys.executable, "-m", "simgap.cli"]
+SIMGAP = [sys.executable, "-m", "simgap.cli.main"]
 METRIC = "zero_shot/val/top1"
 # Accuracies by split at two thresholds, all different; of full, which does not depend on it, one.
 ACCURACIES = {

@@ -19,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from simgap.embed.config import read_model_config
-from simgap.embed.model import WEIGHTS_FILE, load
-from simgap.errors import SimgapError
+from simgap.clip.config import read_model_config
+from simgap.clip.model import WEIGHTS_FILE, load
+from simgap.core.errors import SimgapError
+from simgap.params.train import TrainParameters
 from simgap.train import train as module
 from simgap.train.checkpoint import State
-from simgap.train.data import MicroBatches, Reader, TrainingShard, deal, kept_shards, readable_shards
-from simgap.train.parameters import TrainParameters
+from simgap.train.data import MicroBatches, Reader, TrainingShard, balance_shards, kept_shards, readable_shards
 from simgap.train.process import Process
 from simgap.train.step import ContrastiveStep
 from simgap.train.train import build, count_steps, learning_rate, train
@@ -226,7 +226,7 @@ TOGETHER = """
 import json, sys
 from pathlib import Path
 from simgap.train.data import readable_shards
-from simgap.train.parameters import TrainParameters
+from simgap.params.train import TrainParameters
 from simgap.train.process import join
 from simgap.train.train import train
 
@@ -470,13 +470,15 @@ class Drawn(TrainingShard):
 @given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=20), readers=st.integers(1, 8))
 def test_shards_are_dealt_in_about_equal_shares(sizes: list[int], readers: int) -> None:
     shards = [Drawn(Path(f"{number:05d}.tar"), pa.array(["x"] * size), None) for number, size in enumerate(sizes)]
-    hands = deal(shards, readers)
-    assert sorted(shard.shard for hand in hands for shard in hand) == [shard.shard for shard in shards]
-    assert all([shard.shard for shard in hand] == sorted(shard.shard for shard in hand) for hand in hands)
-    assert len(hands) == min(readers, len(shards))
-    held = [sum(len(shard.keys) for shard in hand) for hand in hands]
+    balanced = balance_shards(shards, readers)
+    assert sorted(shard.shard for hand in balanced for shard in hand) == [shard.shard for shard in shards]
+    assert all([shard.shard for shard in hand] == sorted(shard.shard for shard in hand) for hand in balanced)
+    assert len(balanced) == min(readers, len(shards))
+    held = [sum(len(shard.keys) for shard in hand) for hand in balanced]
     # No better than the mean or the largest shard can be, and two where there are more shards than readers.
-    assert max(held) <= 4 / 3 * max(sum(sizes) / len(hands), max(sizes), sum(sorted(sizes)[-len(hands) - 1 :][:2]))
+    assert max(held) <= 4 / 3 * max(
+        sum(sizes) / len(balanced), max(sizes), sum(sorted(sizes)[-len(balanced) - 1 :][:2])
+    )
 
 
 def test_every_reader_sees_its_own_shards_once_an_epoch(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def seed_weights(count: int, resamples: int, seed: tuple[int, ...]) -> Figures:
     return np.concatenate([np.ones((1, count)), drawn * (count / (count - 1))])
 
 
-def estimate(figures: Figures, images: float, possible: tuple[float, float] = DIFFERENCE) -> Estimate:
+def estimate(figures: Figures, images: float, bounds: tuple[float, float] = DIFFERENCE) -> Estimate:
     """Give a figure, [1 + resamples], with its 95% interval; resamples in which it is not defined (NaN) are left out.
 
     Percentiles of the resamples. Where no resample changes the figure, since all outcomes are alike or no image changed, they
@@ -57,20 +57,20 @@ def estimate(figures: Figures, images: float, possible: tuple[float, float] = DI
 
     Args:
         images: how many count: one of them moves the figure by 1 / images.
-        possible: the smallest and the largest value that the figure can have; no interval goes beyond.
+        bounds: the smallest and the largest value that the figure can have; no interval goes beyond.
     """
     low, high = np.nanquantile(figures[1:], (0.025, 0.975))
     if high - low <= ROUNDING:
         low, high = low - 3 / images, high + 3 / images
-    return Estimate(float(figures[0]), max(float(low), possible[0]), min(float(high), possible[1]))
+    return Estimate(float(figures[0]), max(float(low), bounds[0]), min(float(high), bounds[1]))
 
 
 def estimate_where_defined(
-    figures: Figures, images: float, possible: tuple[float, float] = DIFFERENCE
+    figures: Figures, images: float, bounds: tuple[float, float] = DIFFERENCE
 ) -> Estimate | None:
     """Give a figure with its interval, see `estimate`; None where it is not finite as measured, or in no resample."""
     figures = np.where(np.isfinite(figures), figures, np.nan)
-    return None if np.isnan(figures[0]) or np.isnan(figures[1:]).all() else estimate(figures, images, possible)
+    return None if np.isnan(figures[0]) or np.isnan(figures[1:]).all() else estimate(figures, images, bounds)
 
 
 def model_accuracies(correct: NDArray[np.bool_], images: Figures) -> Figures:

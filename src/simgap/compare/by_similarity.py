@@ -75,12 +75,12 @@ def _bins(
     values: NDArray[np.float64],
     groups: NDArray[np.int64],
     figures: Figures,
-    possible: tuple[float, float],
+    bounds: tuple[float, float],
 ) -> list[Bin]:
     found = []
     for group in np.unique(groups):
         inside = values[groups == group]
-        figure = estimate_where_defined(figures[:, group], len(inside), possible)
+        figure = estimate_where_defined(figures[:, group], len(inside), bounds)
         low, high = float(inside.min()), float(inside.max())
         if kind == WIDTH:
             step = np.floor(low * BINS_PER_UNIT)

@@ -8,11 +8,11 @@ from typing import TypeVar
 from simgap.compare.bootstrap import RATE, Estimate, accuracy, estimate, gap_explained, mean_per_class_recall, verdict
 from simgap.compare.by_similarity import Bin, Change, accuracy_by_similarity, change_by_similarity
 from simgap.compare.leaks import Leaks, leaks
-from simgap.compare.parameters import CompareParameters
 from simgap.compare.resamples import ALL, HELD_OUT, QUERIES, RULE_QUERIES, Resamples
 from simgap.compare.robustness import Line, Robustness, fitted_lines, robustness
 from simgap.compare.study import Study
-from simgap.progress import progress
+from simgap.core.progress import progress
+from simgap.params.compare import CompareParameters
 
 Found = TypeVar("Found")
 
@@ -193,6 +193,6 @@ def compare(parameters: CompareParameters, study: Study) -> Comparison:
         _by_split(study, by_similarity),
         _by_split(study, changes),
         _by_split(study, leaked),
-        _by_split(study, robustness(study, resamples, parameters.without_shift)),
-        fitted_lines(study, parameters.without_shift),
+        _by_split(study, robustness(study, resamples, parameters.in_distribution_benchmark)),
+        fitted_lines(study, parameters.in_distribution_benchmark),
     )

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from simgap.compare.bootstrap import Estimate
 from simgap.compare.by_similarity import FIFTHS
 from simgap.compare.compare import Cell, Comparison
-from simgap.compare.parameters import CompareParameters
 from simgap.compare.resamples import QUERIES, RULE_QUERIES
 from simgap.compare.study import Study, spread
-from simgap.prune.split import is_degenerate
+from simgap.params.compare import CompareParameters
+from simgap.store.split import is_degenerate
 
 Cells = dict[tuple[str, str], Cell]
 SIZE_RULES = {"dissimilar": "dissimilar-pruned", "similar": "similar-pruned", "random": "random", "full": "full"}
@@ -287,9 +287,9 @@ def markdown_report(parameters: CompareParameters, study: Study, comparison: Com
         *_section(
             "## Robustness\n",
             "Relative: accuracy minus full's. Effective: minus what a line predicts from the accuracy on "
-            f"{parameters.without_shift}, fitted on logits of full and the random splits (Taori et al. 2020); undefined where "
-            "they are of fewer than two sizes. "
-            f"Beyond the line: the split's accuracy on {parameters.without_shift} lies outside theirs.\n",
+            f"{parameters.in_distribution_benchmark}, fitted on logits of full and the random splits (Taori et al. 2020); "
+            "undefined where they are of fewer than two sizes. "
+            f"Beyond the line: the split's accuracy on {parameters.in_distribution_benchmark} lies outside theirs.\n",
             _robustness_section(comparison),
         ),
         *_section(

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simgap.compare.bootstrap import Figures, resample_counts, seed_weights
-from simgap.compare.parameters import CompareParameters
 from simgap.compare.study import Study
+from simgap.params.compare import CompareParameters
 
 ALL, RULE_QUERIES, HELD_OUT = "all", "used by the rule", "held out"
 QUERIES = (ALL, RULE_QUERIES, HELD_OUT)

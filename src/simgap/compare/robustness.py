@@ -17,7 +17,7 @@ from simgap.compare.bootstrap import (
 )
 from simgap.compare.resamples import Resamples
 from simgap.compare.study import Study
-from simgap.progress import progress
+from simgap.core.progress import progress
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def random_splits(study: Study) -> list[str]:
     return names if len({study.splits[name].kept for name in names}) > 1 else []
 
 
-def fitted_lines(study: Study, without_shift: str) -> dict[str, Line]:
+def fitted_lines(study: Study, in_distribution_benchmark: str) -> dict[str, Line]:
     """Give the line as measured, by benchmark with a shift; none where there are too few random splits or x does not vary."""
     baselines = random_splits(study)
     if not baselines:
@@ -90,17 +90,17 @@ def fitted_lines(study: Study, without_shift: str) -> dict[str, Line]:
     def logits(benchmark: str) -> Figures:
         return clipped_logit(of_models(benchmark), len(study.labels[benchmark]))
 
-    plain, x = of_models(without_shift), logits(without_shift)
+    plain, x = of_models(in_distribution_benchmark), logits(in_distribution_benchmark)
     lines = {}
     for benchmark in study.benchmarks:
-        if benchmark != without_shift:
+        if benchmark != in_distribution_benchmark:
             slopes, intercepts = fit_line(x, logits(benchmark), np.ones_like(x))
             if np.isfinite(slopes[0]):
                 lines[benchmark] = Line(float(slopes[0]), float(intercepts[0]), float(plain.min()), float(plain.max()))
     return lines
 
 
-def robustness(study: Study, resamples: Resamples, without_shift: str) -> dict[str, dict[str, Robustness]]:
+def robustness(study: Study, resamples: Resamples, in_distribution_benchmark: str) -> dict[str, dict[str, Robustness]]:
     """Give the robustness, by benchmark and split, of every split that the line is not fitted on, to every shift.
 
     The line predicts a model's accuracy under the shift from its accuracy without, both as logits, by least squares over
@@ -108,7 +108,7 @@ def robustness(study: Study, resamples: Resamples, without_shift: str) -> dict[s
     as a difference of accuracies.
 
     Args:
-        without_shift: the benchmark without distribution shift.
+        in_distribution_benchmark: the benchmark without distribution shift.
     """
     baselines, full = random_splits(study), study.full()
     seeds = {split: resamples.seeds(split) for split in study.splits}
@@ -123,15 +123,15 @@ def robustness(study: Study, resamples: Resamples, without_shift: str) -> dict[s
     def joined(accuracies: dict[str, Figures]) -> Figures:
         return np.concatenate([accuracies[split] for split in baselines], axis=1)
 
-    plain = of_models(without_shift)
+    plain = of_models(in_distribution_benchmark)
     result: dict[str, dict[str, Robustness]] = {}
-    shifts = [benchmark for benchmark in study.benchmarks if benchmark != without_shift]
+    shifts = [benchmark for benchmark in study.benchmarks if benchmark != in_distribution_benchmark]
     for benchmark in progress(shifts, len(shifts), "robustness", "benchmark"):
         of_splits = result[benchmark] = {}
         shifted, count = of_models(benchmark), len(study.labels[benchmark])
         if baselines:
             slopes, intercepts = fit_line(
-                logits(joined(plain), without_shift), logits(joined(shifted), benchmark), joined(seeds)
+                logits(joined(plain), in_distribution_benchmark), logits(joined(shifted), benchmark), joined(seeds)
             )
             fitted = joined(plain)[0]
         for split in study.splits:
@@ -143,7 +143,9 @@ def robustness(study: Study, resamples: Resamples, without_shift: str) -> dict[s
                     over_seeds(shifted[split], seeds[split]) - over_seeds(shifted[full], seeds[full]), count
                 )
             if baselines:
-                predicted = expit(slopes[:, None] * logits(plain[split], without_shift) + intercepts[:, None])
+                predicted = expit(
+                    slopes[:, None] * logits(plain[split], in_distribution_benchmark) + intercepts[:, None]
+                )
                 effective = estimate_where_defined(over_seeds(shifted[split] - predicted, seeds[split]), count)
                 beyond = not fitted.min() <= plain[split][0].mean() <= fitted.max()
             of_splits[split] = Robustness(relative, effective, beyond)

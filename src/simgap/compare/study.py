@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from simgap.errors import SimgapError
-from simgap.prune.split import Split, read_split
+from simgap.core.errors import SimgapError
+from simgap.store.split import Split, read_split
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from simgap.errors import SimgapError
-from simgap.files import read_json
+from simgap.core.errors import SimgapError
+from simgap.core.files import read_json
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,12 @@ import itertools
 import re
 import reprlib
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
-from io import BufferedReader
+from dataclasses import astuple
 from pathlib import Path
-from typing import Literal
 
-from simgap.errors import SimgapError
-from simgap.files import complete
+from simgap.core.errors import SimgapError
+from simgap.core.files import atomic_output
+from simgap.data.remote import RemoteShard
 
 MANIFEST = "manifest.csv"
 FIELDS = ["address", "size", "etag"]
@@ -21,49 +20,9 @@ FIELDS = ["address", "size", "etag"]
 PATTERNS = [re.compile(r"[^:/]+://.*\.tar", re.DOTALL), re.compile(r"[0-9]{1,18}"), re.compile(r".+", re.DOTALL)]
 
 
-@dataclass(frozen=True, order=True)
-class RemoteShard:
-    """A shard as its manifest has it; where shards are read it is taken as a Path is.
-
-    Attributes:
-        address: any of fsspec's, as s3://BUCKET/KEY.
-        size: bytes.
-        etag: the store's, or, of a file system that has none, the time of the last change.
-    """
-
-    address: str
-    size: int
-    etag: str
-
-    @property
-    def name(self) -> str:
-        """The file's name, which the shard's samples have as theirs."""
-        return self.address.rpartition("/")[2]
-
-    @property
-    def parent(self) -> str:
-        """The address without the name."""
-        return self.address.rpartition("/")[0]
-
-    def __str__(self) -> str:
-        return self.address
-
-    def open(self, mode: Literal["rb"] = "rb") -> BufferedReader:
-        """Give the shard's bytes as `simgap.data.remote.stream` does."""
-        from simgap.data.remote import stream
-
-        return stream(self)
-
-    def check(self) -> None:
-        """Look whether the shard is still the one of its manifest, as `simgap.data.remote.check` does."""
-        from simgap.data.remote import check
-
-        check(self)
-
-
 def write_manifest(shards: Iterable[RemoteShard], out: Path) -> None:
     """Write the folder `out` with the manifest in it: CSV, a line a shard in the order given; equal shards give equal bytes."""
-    with complete(out) as partial:
+    with atomic_output(out) as partial:
         partial.mkdir()
         with (partial / MANIFEST).open("w", encoding="utf-8", newline="") as stream:
             lines = csv.writer(stream, lineterminator="\n")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import random
 import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-import fsspec
-from botocore.exceptions import NoCredentialsError, ParamValidationError, PartialCredentialsError, ProfileNotFound
-
-from simgap.data.manifest import RemoteShard
-from simgap.errors import SimgapError
+from simgap.core.errors import SimgapError
 
 Result = TypeVar("Result")
 
@@ -28,10 +26,6 @@ BUFFER = 2**20
 TRIES = 6
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
-# What no further try can mend.
-FINAL = (
-    FileNotFoundError, PermissionError, NoCredentialsError, PartialCredentialsError, ProfileNotFound, ParamValidationError,
-)  # fmt: skip
 # Where fsspec's file systems tell one content from another; a time is the last resort, of local files and of memory.
 VERSIONS = ("ETag", "etag", "mtime", "LastModified", "created")
 # A protocol, and something behind it.
@@ -41,10 +35,51 @@ AS_IT_SHOULD_BE = "it should be as s3://BUCKET/FOLDER"
 _random = random.SystemRandom()
 
 
+@dataclass(frozen=True, order=True)
+class RemoteShard:
+    """A shard as its manifest has it; where shards are read it is taken as a Path is.
+
+    Attributes:
+        address: any of fsspec's, as s3://BUCKET/KEY.
+        size: bytes.
+        etag: the store's, or, of a file system that has none, the time of the last change.
+    """
+
+    address: str
+    size: int
+    etag: str
+
+    @property
+    def name(self) -> str:
+        """The file's name, which the shard's samples have as theirs."""
+        return self.address.rpartition("/")[2]
+
+    @property
+    def parent(self) -> str:
+        """The address without the name."""
+        return self.address.rpartition("/")[0]
+
+    def __str__(self) -> str:
+        return self.address
+
+    def open(self, mode: Literal["rb"] = "rb") -> io.BufferedReader:
+        """Open the shard as one stream of bytes, see `stream`."""
+        return stream(self)
+
+    def check(self) -> None:
+        """Style whether the shard is still the one of its manifest, as `simgap.data.remote.check` does."""
+        from simgap.data.remote import check
+
+        check(self)
+
+
 def _file_system(address: str) -> tuple[Any, str]:
     """Give the file system of an address and the path in it. Credentials and endpoint are what the environment says."""
     if not ADDRESS.fullmatch(address):
         raise SimgapError(f"{address!r}: is no address; {AS_IT_SHOULD_BE}")
+    # Only studies with remote shards pay for the import.
+    import fsspec
+
     try:
         system, path = fsspec.url_to_fs(address, use_listings_cache=False)
     except ImportError as error:
@@ -59,6 +94,15 @@ def _file_system(address: str) -> tuple[Any, str]:
         # did so five times: half an hour where a server does not answer. What is left to retry is done here, once.
         system.retries = 1
     return system, path
+
+
+@functools.cache
+def _final_errors() -> tuple[type[Exception], ...]:
+    """Return the errors that no further try can mend."""
+    from botocore import exceptions
+
+    credentials = (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.ProfileNotFound)
+    return (FileNotFoundError, PermissionError, exceptions.ParamValidationError, *credentials)
 
 
 def _reason(error: Exception) -> str:
@@ -79,7 +123,7 @@ def _persistently(address: str, work: Callable[[], Result]) -> Result:
             return work()
         except SimgapError:
             raise
-        except FINAL as error:
+        except _final_errors() as error:
             raise SimgapError(f"{address}: cannot be read ({_reason(error)})") from None
         except Exception as error:
             # File systems raise OSError and what the libraries below them do: aiohttp's, botocore's own.

@@ -12,8 +12,9 @@ from typing import Any, BinaryIO
 
 import webdataset
 
-from simgap.data.manifest import MANIFEST, RemoteShard, read_manifest
-from simgap.errors import SimgapError
+from simgap.core.errors import SimgapError
+from simgap.data.manifest import MANIFEST, read_manifest
+from simgap.data.remote import RemoteShard
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 MAXIMUM_MEMBER_BYTES = 64_000_000

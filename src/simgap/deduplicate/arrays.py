@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.files import complete
+from simgap.core.files import atomic_output
 
 
 def save(path: Path, values: NDArray[Any]) -> None:
     """Write an array to an npy file that is either complete or absent."""
-    with complete(path) as partial, partial.open("wb") as stream:
+    with atomic_output(path) as partial, partial.open("wb") as stream:
         np.save(stream, values)

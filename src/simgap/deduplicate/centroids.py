@@ -8,13 +8,13 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.deduplicate.parameters import DeduplicateParameters
-from simgap.embed.store import Embeddings
-from simgap.errors import SimgapError
-from simgap.parts import LOCAL, PartsParameters
-from simgap.similarity.engines.engine import Questions
-from simgap.similarity.exact import check_unit_norm
-from simgap.similarity.scan import scan, scanned_column
+from simgap.core.errors import SimgapError
+from simgap.core.executor import LOCAL, PartsParameters
+from simgap.params.deduplicate import DeduplicateParameters
+from simgap.similarity.search.engines.engine import SearchRequest
+from simgap.similarity.search.exact import check_unit_norm
+from simgap.similarity.search.scan import scan, scanned_column
+from simgap.store.embeddings import Embeddings
 
 
 def find_centroids(parameters: DeduplicateParameters, pool: Embeddings) -> NDArray[np.float16]:
@@ -83,7 +83,7 @@ def assign(
     if len(centroids) == 1:
         return cluster
     # Nearest centroids are answers for rows; they come with margins, here against nothing.
-    asked = Questions(centroids, 1, np.zeros(len(centroids)), np.ones(len(centroids), np.bool_))
+    asked = SearchRequest(centroids, 1, np.zeros(len(centroids)), np.ones(len(centroids), np.bool_))
     scan(pool, asked, engine, scratch, "deduplicate: nearest centroid", by)
     for first_row, nearest in scanned_column(scratch, pool, "nearest_query"):
         cluster[first_row : first_row + len(nearest)] = nearest

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from simgap.core.executor import LOCAL, PartsParameters
 from simgap.deduplicate.arrays import save
 from simgap.deduplicate.centroids import assign, find_centroids
-from simgap.deduplicate.parameters import DeduplicateParameters
-from simgap.deduplicate.within import near_duplicates
-from simgap.embed.store import Embeddings
-from simgap.parts import LOCAL, PartsParameters
+from simgap.deduplicate.within_cluster import near_duplicates
+from simgap.params.deduplicate import DeduplicateParameters
+from simgap.store.embeddings import Embeddings
 
 
 def deduplicate(

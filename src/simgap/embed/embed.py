@@ -14,15 +14,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from simgap.batches import batched
+from simgap.clip.encode import check_precision, encode
+from simgap.clip.model import Model
+from simgap.core.batches import batched
+from simgap.core.errors import SimgapError
+from simgap.core.executor import LOCAL, PartsParameters, run_parts
+from simgap.data.decode import decoded
 from simgap.data.shards import Accounting, Sample, Shard, check_label, read_shard
-from simgap.embed.decode import decoded
-from simgap.embed.encode import check_precision, encode
-from simgap.embed.model import Model
-from simgap.embed.parameters import EmbedParameters
-from simgap.embed.parts import VECTORS_FILE, join_parts, write_part
-from simgap.errors import SimgapError
-from simgap.parts import LOCAL, PartsParameters, run_parts
+from simgap.params.embed import EmbedParameters
+from simgap.store.embedding_parts import VECTORS_FILE, join_parts, write_part
 
 
 def unit_norm(vectors: NDArray[np.float32], dropped: Counter[str]) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:

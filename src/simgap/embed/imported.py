@@ -16,15 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from simgap.clip.model import read_dim
+from simgap.core.errors import SimgapError
+from simgap.core.files import read_json, resumable_output, sha256_of
+from simgap.core.progress import progress
+from simgap.data.fingerprint import fingerprint
+from simgap.data.limits import check_limit
 from simgap.data.shards import Accounting, find_shards
-from simgap.embed.limits import check_limit
-from simgap.embed.model import read_dim
-from simgap.embed.parts import ACCOUNTING_FILE, METADATA_FILE, VECTORS_FILE, join_parts, write_part
-from simgap.embed.store import columns_of, read_table
-from simgap.errors import SimgapError
-from simgap.files import read_json, sha256_of, unfinished
-from simgap.progress import progress
-from simgap.stage import state_of
+from simgap.store.embedding_parts import ACCOUNTING_FILE, METADATA_FILE, VECTORS_FILE, join_parts, write_part
+from simgap.store.embeddings import columns_of, read_table
 
 SOURCE = Path(__file__).parents[1]
 VECTORS = "img_emb"
@@ -306,9 +306,9 @@ def import_into(
     if out.exists():
         raise SimgapError(f"{out}: exists; name a folder that does not exist yet")
     dim, model = read_dim(embedder), sha256_of(embedder)
-    identity = json.dumps([sha256_of(SOURCE, "*.py"), str(source.resolve()), state_of(source), model, shard_digits])
+    identity = json.dumps([sha256_of(SOURCE, "*.py"), str(source.resolve()), fingerprint(source), model, shard_digits])
     try:
-        with unfinished(out, "importing") as folder:
+        with resumable_output(out, "importing") as folder:
             parts = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
             metrics, _ = import_embeddings(source, model, dim, shard_digits, drop_limit, out, parts, pool)
     except OSError as error:

@@ -11,18 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from simgap.clip.model import Model
+from simgap.core.errors import SimgapError
+from simgap.core.files import atomic_output
+from simgap.core.progress import progress
 from simgap.data.benchmarks import Benchmark
+from simgap.data.limits import check_limit
 from simgap.data.shards import Accounting, Sample, check_label, read_shard
-from simgap.embed.limits import check_limit
-from simgap.embed.model import Model
-from simgap.errors import SimgapError
 from simgap.evaluate.accuracy import TOP, class_table, mean_per_class_recall, ranking
 from simgap.evaluate.features import LabelledFeatures, class_features, image_features
 from simgap.evaluate.few_shot import Probe, benchmark_scores, fit_probe, map_classes
-from simgap.evaluate.parameters import EvaluateParameters, FewShotParameters
 from simgap.evaluate.shots import Shots
-from simgap.files import complete
-from simgap.progress import progress
+from simgap.params.evaluate import EvaluateParameters, FewShotParameters
 
 
 class FewShot:
@@ -179,7 +179,7 @@ def evaluate(
         few_shot = FewShot(parameters.few_shot, model, benchmarks, shots, classnames, parameters.batch_size, decoders)
     metrics: dict[str, Any] = {}
     prompts: dict[tuple[tuple[str, ...], tuple[str, ...]], NDArray[np.float32]] = {}
-    with complete(out) as partial:
+    with atomic_output(out) as partial:
         (partial / "classes").mkdir(parents=True)
         for benchmark in progress(benchmarks, len(benchmarks), f"evaluate {out.name}", "benchmark"):
             # Benchmarks often share classes and templates.

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from simgap.batches import batched
+from simgap.clip.encode import encode
+from simgap.clip.model import Model
+from simgap.core.batches import batched
+from simgap.core.errors import SimgapError
+from simgap.data.decode import decoded
 from simgap.data.shards import Accounting, Sample
-from simgap.embed.decode import decoded
-from simgap.embed.encode import encode
-from simgap.embed.model import Model
-from simgap.errors import SimgapError
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from simgap.core.errors import SimgapError
 from simgap.data.benchmarks import Benchmark
-from simgap.errors import SimgapError
 
 
 @dataclass(frozen=True)

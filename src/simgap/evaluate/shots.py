@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from simgap.core.errors import SimgapError
 from simgap.data.shards import Accounting, Sample, find_shards, read_shard
-from simgap.embed.store import Embeddings
-from simgap.errors import SimgapError
-from simgap.evaluate.parameters import FewShotParameters
+from simgap.params.evaluate import FewShotParameters
+from simgap.store.embeddings import Embeddings
 
 
 def shot_order(labels: NDArray[np.int64], seed: tuple[int, int]) -> NDArray[np.int64]:

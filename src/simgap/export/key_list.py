@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from simgap.errors import SimgapError
+from simgap.core.errors import SimgapError
+from simgap.core.progress import progress
 from simgap.export.kept import Kept
-from simgap.export.new import complete_new
-from simgap.progress import progress
+from simgap.export.new import new_output
 
 SUFFIXES = (".txt", ".parquet")
 SCHEMA = pa.schema({"shard": pa.string(), "key": pa.string()})
@@ -41,7 +41,7 @@ def export_keys(kept: Kept, out: Path) -> int:
         raise SimgapError(f"{out}: {out.suffix!r} is no kind of list; name a file that ends in {' or '.join(SUFFIXES)}")
     count = 0
     bar: Any = progress(None, kept.split.kept, "export", "sample")
-    with complete_new(out) as partial, bar:
+    with new_output(out) as partial, bar:
         if out.suffix == ".txt":
             with partial.open("w", encoding="utf-8", newline="") as stream:
                 for table in kept.tables():

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from simgap.errors import SimgapError
-from simgap.files import complete
+from simgap.core.errors import SimgapError
+from simgap.core.files import atomic_output
 
 
 def check_new(out: Path) -> None:
@@ -21,12 +21,12 @@ def check_new(out: Path) -> None:
 
 
 @contextmanager
-def complete_new(out: Path) -> Iterator[Path]:
+def new_output(out: Path) -> Iterator[Path]:
     """Do as `complete`, but let what came to stand at `out` meanwhile stay: an export may take days.
 
     Raises:
         SimgapError: something stands there when the block ends.
     """
-    with complete(out) as partial:
+    with atomic_output(out) as partial:
         yield partial
         check_new(out)

@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from simgap.core.errors import SimgapError
+from simgap.core.files import atomic_output, link_or_copy, resumable_output, write_json
+from simgap.core.progress import progress
 from simgap.data.shards import add_member
-from simgap.errors import SimgapError
 from simgap.export.kept import Kept
-from simgap.export.new import complete_new
-from simgap.files import complete, link_or_copy, unfinished, write_json
-from simgap.progress import progress
+from simgap.export.new import new_output
 
 # Name of its shard, its key there, and its members by suffix.
 Sample = tuple[str, str, dict[str, bytes]]
@@ -35,7 +35,7 @@ def _samples(kept: Kept, start: int) -> Iterator[Sample]:
 def _write_shard(samples: Iterator[Sample], number: int, width: int, out: Path, seen: Callable[[int], object]) -> None:
     """Write one shard's tar and the table of where its samples lay into a folder; `width` is of a place in the key."""
     columns: dict[str, list[str]] = {"key": [], "source_shard": [], "source_key": []}
-    with complete(out) as partial:
+    with atomic_output(out) as partial:
         partial.mkdir()
         with tarfile.open(partial / f"{number:05d}.tar", "w") as tar:
             for place, (source_shard, source_key, members) in enumerate(samples):
@@ -71,7 +71,7 @@ def export_shards(kept: Kept, out: Path, samples_per_shard: int) -> tuple[int, i
     total = kept.split.kept
     sizes: dict[str, int] = {}
     bar: Any = progress(None, total, "export", "sample")
-    with unfinished(out, "exporting") as folder, bar:
+    with resumable_output(out, "exporting") as folder, bar:
         finished = []
         samples: Iterator[Sample] | None = None
         for number, start in enumerate(range(0, total, samples_per_shard)):
@@ -84,7 +84,7 @@ def export_shards(kept: Kept, out: Path, samples_per_shard: int) -> tuple[int, i
                 _write_shard(itertools.islice(samples, size), number, width, shard, bar.update)
             finished.append(shard)
             sizes[f"{number:05d}.tar"] = size
-        with complete_new(out) as partial:
+        with new_output(out) as partial:
             partial.mkdir()
             for shard in finished:
                 for file in shard.iterdir():

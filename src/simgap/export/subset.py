@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simgap.core.errors import SimgapError
+from simgap.core.files import atomic_output, resumable_output
+from simgap.core.progress import progress
 from simgap.data.shards import Accounting, Shard, read_json_members
-from simgap.embed.store import columns_of, read_table
-from simgap.errors import SimgapError
 from simgap.export.kept import Kept, KeptOfShard
-from simgap.export.new import complete_new
-from simgap.files import complete, unfinished
-from simgap.progress import progress
+from simgap.export.new import new_output
+from simgap.store.embeddings import columns_of, read_table
 
 # Upper and lower half, as DataComp's filters write it and its resharder searches it.
 UID = np.dtype("u8,u8")
@@ -91,7 +91,7 @@ def export_subset(kept: Kept, out: Path) -> tuple[int, bool]:
         raise SimgapError(f"{out}: {out.suffix!r} is no suffix of an array; name a file that ends in .npy")
     identity = kept.identity("subset")
     bar: Any = progress(None, kept.split.kept, "export", "sample")
-    with unfinished(out, "exporting") as folder, bar:
+    with resumable_output(out, "exporting") as folder, bar:
         parts = []
         for number, shards in enumerate(kept.parts()):
             part = folder / f"{identity}-{number:05d}.npy"
@@ -102,7 +102,7 @@ def export_subset(kept: Kept, out: Path) -> tuple[int, bool]:
                 for of_shard in shards:
                     uids.append(_uids_of(of_shard))
                     bar.update(len(of_shard.keys))
-                with complete(part) as partial, partial.open("wb") as stream:
+                with atomic_output(part) as partial, partial.open("wb") as stream:
                     np.save(stream, np.concatenate([np.empty(0, PART), *uids]))
             parts.append(part)
         found = np.concatenate([np.load(part, mmap_mode="r") for part in parts])
@@ -122,6 +122,6 @@ def export_subset(kept: Kept, out: Path) -> tuple[int, bool]:
             raise SimgapError(
                 f"{kept.pool}: the uid {high:016x}{low:016x} names two samples of the split; it should name one"
             )
-        with complete_new(out) as partial, partial.open("wb") as stream:
+        with new_output(out) as partial, partial.open("wb") as stream:
             np.save(stream, subset)
     return len(subset), derived > 0

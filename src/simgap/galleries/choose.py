@@ -7,7 +7,7 @@ import heapq
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.embed.store import Embeddings
+from simgap.store.embeddings import Embeddings
 
 # Rows of a column that are looked at together.
 BLOCK_ROWS = 4_194_304

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from simgap.files import complete, write_json
+from simgap.core.files import atomic_output, write_json
 from simgap.galleries.choose import choose_queries, most_similar_rows, nearest_lower_rows
 from simgap.galleries.pictures import Source, cut_pictures, described, picture_name
-from simgap.prune.split import KEEP_FILE, Split, read_keep
-from simgap.similarity.columns import Similarity
+from simgap.store.columns import Similarity
+from simgap.store.split import KEEP_FILE, Split, read_keep
 
 # Of each kind of query of a benchmark; of pruned rows of a benchmark; of duplicates.
 QUERIES, PRUNED, DUPLICATES = 4, 8, 8
@@ -143,7 +143,7 @@ def write_galleries(
             of_benchmark |= {"split": split, "pruned": pruned_gallery(galleries, name, measured, pruned)}
         content["benchmarks"][name] = of_benchmark
     content["duplicates"] = duplicate_gallery(galleries, full)
-    with complete(out) as partial:
+    with atomic_output(out) as partial:
         partial.mkdir(parents=True)
         galleries.write_pictures(partial)
         write_json(partial / FILE, content)

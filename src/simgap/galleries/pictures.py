@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
+from simgap.core.errors import SimgapError
+from simgap.core.progress import progress
 from simgap.data.images import BrokenImage, decode
 from simgap.data.shards import Accounting, Shard, find_shards, read_shard
-from simgap.embed.store import Embeddings
-from simgap.errors import SimgapError
-from simgap.progress import progress
+from simgap.store.embeddings import Embeddings
 
 # Longer side of a thumbnail, pixels; smaller images stay as they are.
 THUMBNAIL = 160

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.embed.store import Embeddings
-from simgap.errors import SimgapError
-from simgap.leaks.parameters import LeakParameters
-from simgap.truth.marks import Mark
+from simgap.core.errors import SimgapError
+from simgap.data.marks import Annotation
+from simgap.params.leaks import LeakParameters
+from simgap.store.embeddings import Embeddings
 
 COPIES = ("exact", "near")
 
@@ -32,7 +32,9 @@ class MarkedCopies:
     marked: dict[str, NDArray[np.bool_]]
 
 
-def marked_copies(marks: Mapping[tuple[str, str], Mark], embeddings: Path, benchmarks: Sequence[str]) -> MarkedCopies:
+def marked_copies(
+    marks: Mapping[tuple[str, str], Annotation], embeddings: Path, benchmarks: Sequence[str]
+) -> MarkedCopies:
     """Measure the marked copies of pool, reference and benchmark images; one whose original was dropped is left out.
 
     Raises:
@@ -40,7 +42,7 @@ def marked_copies(marks: Mapping[tuple[str, str], Mark], embeddings: Path, bench
     """
     pool = Embeddings(embeddings / "pool")
     table = pool.metadata(["shard", "key"])
-    copies: dict[str, list[tuple[int, Mark]]] = defaultdict(list)
+    copies: dict[str, list[tuple[int, Annotation]]] = defaultdict(list)
     for row, place in enumerate(zip(table.column("shard").to_pylist(), table.column("key").to_pylist(), strict=True)):
         if place not in marks:
             raise SimgapError(

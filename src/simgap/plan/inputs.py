@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from simgap.core.errors import SimgapError
 from simgap.data.manifest import MANIFEST, read_manifest
 from simgap.embed.imported import VECTORS
-from simgap.errors import SimgapError
-from simgap.params import Params
+from simgap.params.load import Params
 from simgap.plan.numbers import LARGEST, Numbers
 
 # LAION-400M as the study had it, in shards of 256-pixel images: ten terabytes.

@@ -11,9 +11,9 @@ import open_clip
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from simgap.embed.config import read_model_config
-from simgap.embed.model import CONFIG_FILE
-from simgap.embed.parameters import EmbedderParameters
+from simgap.clip.config import read_model_config
+from simgap.clip.model import CONFIG_FILE
+from simgap.params.embed import EmbedderParameters
 
 
 @dataclass(frozen=True)

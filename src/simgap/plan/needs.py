@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from simgap.galleries.galleries import DUPLICATES, PRUNED, QUERIES
-from simgap.params import Params
+from simgap.params.load import Params
+from simgap.params.train import TrainParameters
 from simgap.plan.inputs import Inputs
 from simgap.plan.models import ModelSize, embedder_size, model_size
 from simgap.plan.rates import Rates, forward_again_of, training_flop, within_clusters_flop
 from simgap.profile.certificate import BLOCK_ROWS as CERTIFICATE_ROWS
 from simgap.profile.certificate import PAIRS
-from simgap.similarity.scan import COLUMNS
-from simgap.train.parameters import TrainParameters
+from simgap.similarity.search.scan import COLUMNS
 from simgap.train.train import count_steps
 
 # A process that has imported torch and open_clip.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from simgap.errors import SimgapError
-from simgap.files import read_json
+from simgap.core.errors import SimgapError
+from simgap.core.files import read_json
 
 # More of anything than a study has: what is larger is a slip or damage.
 LARGEST = 10**15

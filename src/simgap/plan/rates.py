@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from simgap.errors import SimgapError
-from simgap.files import sha256_of
-from simgap.params import Params, load_params
+from simgap.core.errors import SimgapError
+from simgap.core.files import sha256_of
+from simgap.params.load import Params, load_params
+from simgap.params.train import TrainParameters
 from simgap.plan.models import embedder_size, model_size
 from simgap.plan.numbers import LARGEST, Numbers
-from simgap.train.parameters import TrainParameters
 
 # What one core did where docs/results.md was measured, for what was not measured on the machine that is asked about.
 CORE = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from simgap.errors import SimgapError
+from simgap.core.errors import SimgapError
 from simgap.plan.inputs import Inputs
 from simgap.plan.needs import Need, Planner
 from simgap.plan.rates import Rates

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.embed.store import Embeddings
-from simgap.errors import SimgapError
-from simgap.similarity.columns import Similarity
+from simgap.core.errors import SimgapError
+from simgap.store.columns import Similarity
+from simgap.store.embeddings import Embeddings
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Pairs of a kept row and a query up to which every query is checked.

@@ -12,18 +12,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from simgap.embed.store import Embeddings, check_same_embedder
-from simgap.errors import SimgapError
-from simgap.files import complete
+from simgap.core.errors import SimgapError
+from simgap.core.files import atomic_output
+from simgap.core.progress import progress
 from simgap.profile.certificate import certify, summary
-from simgap.progress import progress
 from simgap.prune import rules
-from simgap.prune.split import Split
-from simgap.similarity.columns import Similarity
-from simgap.similarity.engines.choose import make_engine
-from simgap.similarity.engines.engine import Questions
-from simgap.similarity.nearest import Nearest
-from simgap.similarity.scan import scan_part
+from simgap.similarity.search.engines.choose import make_engine
+from simgap.similarity.search.engines.engine import SearchRequest
+from simgap.similarity.search.nearest import Nearest
+from simgap.similarity.search.scan import scan_part
+from simgap.store.columns import Similarity
+from simgap.store.embeddings import Embeddings, check_same_embedder
+from simgap.store.split import Split
 
 # Rows whose kept ones are taken to memory together.
 BLOCK_ROWS = 65_536
@@ -49,7 +49,7 @@ def rescanned_nearest(
 
     Memory: the queries, a block of rows, what the engine takes, and 8 bytes a kept row.
     """
-    engine = make_engine(engine_name, Questions(queries, neighbours))
+    engine = make_engine(engine_name, SearchRequest(queries, neighbours))
     nearest = Nearest.none(len(queries), neighbours)
     rows = np.flatnonzero(keep)
     scanned = 0
@@ -210,7 +210,7 @@ def profile(
     if split.row_order != pool.row_order:
         raise SimgapError(f"{out.name}: the split was made from other pool rows or another embedder; prune again")
     metrics: dict[str, Any] = {}
-    with complete(out) as partial:
+    with atomic_output(out) as partial:
         partial.mkdir(parents=True)
         for name, (benchmark, similarity) in progress(
             benchmarks.items(), len(benchmarks), f"profile {out.name}", "benchmark"

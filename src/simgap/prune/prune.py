@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.errors import SimgapError
+from simgap.core.errors import SimgapError
 from simgap.prune import rules
-from simgap.prune.split import KEEP_FILE, Split, is_degenerate, read_keep, read_split, write_split
-from simgap.similarity.columns import Similarity
+from simgap.store.columns import Similarity
+from simgap.store.split import KEEP_FILE, Split, is_degenerate, read_keep, read_split, write_split
 
 
 def _read_full(folder: Path) -> tuple[Split, NDArray[np.bool_]]:
@@ -31,7 +31,7 @@ def _finish(
     *,
     rule: str,
     parameters: dict[str, Any],
-    kept_end: str,
+    kept_description: str,
     reference_rows: bool,
     benchmarks: Sequence[str] = (),
     threshold: float | None = None,
@@ -44,7 +44,7 @@ def _finish(
         threshold=threshold,
         kept=int(keep.sum()),
         pool_rows=full.pool_rows,
-        kept_end=kept_end,
+        kept_description=kept_description,
         # Without pool rows training is on the reference alone, whatever joins the other splits.
         reference_rows=reference_rows or not keep.any(),
         row_order=full.row_order,
@@ -75,7 +75,7 @@ def prune_imagenet_like(
         out,
         rule="imagenet-like",
         parameters={"benchmarks": benchmarks, "threshold": threshold},
-        kept_end="rows no closer to any query than the reference is, plus the threshold",
+        kept_description="rows no closer to any query than the reference is, plus the threshold",
         reference_rows=reference_rows,
         benchmarks=benchmarks,
         threshold=threshold,
@@ -109,7 +109,7 @@ def prune_by_similarity(
         out,
         rule=rule,
         parameters={"benchmarks": benchmarks, "join": join, "keep": keep_rows},
-        kept_end=f"the {count} rows {'most' if most_similar else 'least'} similar to the benchmarks",
+        kept_description=f"the {count} rows {'most' if most_similar else 'least'} similar to the benchmarks",
         reference_rows=reference_rows,
         benchmarks=benchmarks,
     )
@@ -132,7 +132,7 @@ def prune_random(
         out,
         rule="random",
         parameters={"size_of": size_of, "keep": keep_rows, "seed": seed},
-        kept_end=f"{count} rows drawn at random" if count else "no pool rows: the reference alone",
+        kept_description=f"{count} rows drawn at random" if count else "no pool rows: the reference alone",
         reference_rows=reference_rows,
         controls=size_of if count == size and size_of != "full" else None,
     )
@@ -169,7 +169,7 @@ def prune_matched(
         out,
         rule="matched",
         parameters={"size_of": size_of, "match": match, "seed": seed},
-        kept_end=f"{int(keep.sum())} rows drawn at random, of each {match} as many as {size_of} keeps",
+        kept_description=f"{int(keep.sum())} rows drawn at random, of each {match} as many as {size_of} keeps",
         reference_rows=reference_rows,
         controls=size_of,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.errors import SimgapError
+from simgap.core.errors import SimgapError
 
 JOINS = ("max", "mean")
 # What a matched control may have the same composition of, as the pool's marks name it.

@@ -24,7 +24,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from simgap.progress import progress
+from simgap.core.progress import progress
 from simgap.report.numbers import FORMATS
 from simgap.report.study import BY_SIZE, IMAGENET_LIKE, Study
 
@@ -74,7 +74,7 @@ SMOOTHED = 0.05
 
 
 @dataclass(frozen=True)
-class Look:
+class Style:
     """How a split is drawn."""
 
     colour: str
@@ -92,19 +92,19 @@ class Look:
         return {"color": self.colour, "marker": self.marker, "markerfacecolor": face, "markeredgecolor": self.colour}
 
 
-def look_of_control(controlled: Look, rule: str, taken: Collection[Look]) -> Look:
+def style_of_control(controlled: Style, rule: str, taken: Collection[Style]) -> Style:
     """Give a control the colour of its split, hollow, and where others of it are `taken`, a marker of its own."""
     line: Line = DOTTED if rule == "matched" else "--"
     markers = MATCHED_MARKERS if rule == "matched" else (controlled.marker, *MATCHED_MARKERS)
-    looks = [Look(controlled.colour, line, marker, False) for marker in markers]
+    looks = [Style(controlled.colour, line, marker, False) for marker in markers]
     return next((look for look in looks if look not in taken), looks[-1])
 
 
-def looks(study: Study) -> dict[str, Look]:
+def split_styles(study: Study) -> dict[str, Style]:
     """Give every split a look of its own, the trained ones first."""
     # Where colours come again, lines and markers are others: of a control only the marker says which.
     free = cycle(
-        Look(colour, line, MARKERS[(place + turn) % len(MARKERS)], True)
+        Style(colour, line, MARKERS[(place + turn) % len(MARKERS)], True)
         for turn, line in enumerate(LINES)
         for place, colour in enumerate(COLOURS)
     )
@@ -112,19 +112,19 @@ def looks(study: Study) -> dict[str, Look]:
     for name in study.trained("full", "random", "matched"):
         controls = study.splits[name]["controls"]
         if name == study.full():
-            found[name] = Look(BLACK, "-", "o", True)
+            found[name] = Style(BLACK, "-", "o", True)
         elif name == study.reference_alone():
-            found[name] = Look(GREY, ":", "X", True)
+            found[name] = Style(GREY, ":", "X", True)
         elif controls in found:
-            found[name] = look_of_control(found[controls], study.splits[name]["rule"], found.values())
+            found[name] = style_of_control(found[controls], study.splits[name]["rule"], found.values())
         else:
             alike = next(free)
-            found[name] = Look(alike.colour, "--", alike.marker, False)
+            found[name] = Style(alike.colour, "--", alike.marker, False)
     return found
 
 
 @dataclass(frozen=True)
-class Drawing:
+class FigureSpec:
     """One figure of the page.
 
     Attributes:
@@ -163,7 +163,7 @@ def _settings() -> Iterator[None]:
         yield
 
 
-def write_figures(drawings: list[Drawing], folder: Path) -> None:
+def write_figures(drawings: list[FigureSpec], folder: Path) -> None:
     """Draw every figure into a folder."""
     with _settings():
         for drawing in progress(drawings, len(drawings), "figures", "figure"):
@@ -237,7 +237,7 @@ def _marks(study: Study, split: str, benchmark: str) -> str:
 
 def _rows_of_intervals(
     figure: Figure,
-    rows: list[tuple[str, list[tuple[tuple[float, float, float], Look, str]]]],
+    rows: list[tuple[str, list[tuple[tuple[float, float, float], Style, str]]]],
     label: str,
     guides: list[float],
 ) -> Axes:
@@ -261,7 +261,7 @@ def _rows_of_intervals(
     return axes
 
 
-def claim_a(study: Study, styles: dict[str, Look]) -> list[Drawing]:
+def claim_a(study: Study, styles: dict[str, Style]) -> list[FigureSpec]:
     """The gap between full and the reference alone, and the share of it that pruning explains where it is above 0."""
     full, alone = study.full(), study.reference_alone()
     if full is None or alone is None:
@@ -276,7 +276,7 @@ def claim_a(study: Study, styles: dict[str, Look]) -> list[Drawing]:
         in_percent(axes, "x")
 
     drawings = [
-        Drawing(
+        FigureSpec(
             "claim-a-gap", "claim-a",
             f"The gap: accuracy of {full} minus {alone}, with its interval. Only where it is wholly above zero is there a gap "
             "of which pruning could explain a share.",
@@ -309,7 +309,7 @@ def claim_a(study: Study, styles: dict[str, Look]) -> list[Drawing]:
         shown = {split: 1 + len(study.controls_of(split)) for split, _ in defined}
         entries = sum(shown.values())
         drawings.append(
-            Drawing(
+            FigureSpec(
                 "claim-a", "claim-a",
                 "Claim A: the share of the gap that pruning explains, filled, and the same of its controls, hollow. Intervals "
                 "that leave the axes go on beyond them.",
@@ -334,7 +334,7 @@ def _apart(places: dict[str, int]) -> dict[str, float]:
     return moved
 
 
-def claim_b(study: Study, styles: dict[str, Look], margin: float) -> list[Drawing]:
+def claim_b(study: Study, styles: dict[str, Style], margin: float) -> list[FigureSpec]:
     """Splits by size against full, and accuracy against size."""
     drawings = []
     splits, full = study.trained(*BY_SIZE), study.full()
@@ -354,7 +354,7 @@ def claim_b(study: Study, styles: dict[str, Look], margin: float) -> list[Drawin
             legend(figure, axes, 1)
 
         drawings.append(
-            Drawing(
+            FigureSpec(
                 "claim-b", "claim-b",
                 f"Claim B: accuracy minus that of {full}. An interval wholly inside the grey band is equivalent.",
                 f"Dots with intervals: accuracy of every split by size minus that of {full}, a line for each benchmark.",
@@ -380,7 +380,7 @@ def claim_b(study: Study, styles: dict[str, Look], margin: float) -> list[Drawin
 
         if len(by_size) > 1:
             drawings.append(
-                Drawing(
+                FigureSpec(
                     f"size-{benchmark}", "claim-b",
                     f"Accuracy on {benchmark} by pool rows; splits of nearly the same size stand side by side.",
                     f"Accuracy on {benchmark} against split size, a dot with its interval for each split.",
@@ -390,7 +390,7 @@ def claim_b(study: Study, styles: dict[str, Look], margin: float) -> list[Drawin
     return drawings
 
 
-def similarity(study: Study, styles: dict[str, Look]) -> list[Drawing]:
+def similarity(study: Study, styles: dict[str, Style]) -> list[FigureSpec]:
     """Similarity profiles of reference, pool and splits, one figure a benchmark."""
     drawings = []
     kept = [split for split in study.runs if study.splits[split]["kept"] and split != study.full()]
@@ -414,7 +414,7 @@ def similarity(study: Study, styles: dict[str, Look]) -> list[Drawing]:
             legend(figure, axes)
 
         drawings.append(
-            Drawing(
+            FigureSpec(
                 f"profile-{benchmark}", "similarity",
                 f"Similarity profiles of {benchmark}: further right is more similar. Splits are shown by their pool rows alone.",
                 f"Cumulative shares of {benchmark} queries by similarity to pool, reference and every split.",
@@ -424,7 +424,7 @@ def similarity(study: Study, styles: dict[str, Look]) -> list[Drawing]:
     return drawings
 
 
-def thresholds(study: Study, styles: dict[str, Look]) -> list[Drawing]:
+def thresholds(study: Study, styles: dict[str, Style]) -> list[FigureSpec]:
     """Rows that each imagenet-like rule would prune, against its threshold."""
     curves = {}
     for split in study.pruned:
@@ -452,7 +452,7 @@ def thresholds(study: Study, styles: dict[str, Look]) -> list[Drawing]:
         legend(figure, axes)
 
     return [
-        Drawing(
+        FigureSpec(
             "thresholds", "thresholds",
             "What another threshold would prune, without training anything. The marks are at the threshold of this study.",
             "Share of rows pruned against the threshold, a falling curve for every imagenet-like split.",
@@ -474,7 +474,7 @@ def _shares(figure: Figure, shares: NDArray[np.float64], rows: list[str], column
     axes.set_title(title, loc="left")
 
 
-def marked_shares(study: Study) -> list[Drawing]:
+def marked_shares(study: Study) -> list[FigureSpec]:
     """Share pruned by style and by class, where the pool's marks name them."""
     drawings = []
     splits = [split for split in study.splits if study.splits[split]["rule"] != "full" and study.splits[split]["kept"]]
@@ -506,7 +506,7 @@ def marked_shares(study: Study) -> list[Drawing]:
                 _shares(figure, shares, splits, labels, f"rows pruned by {kind}, per cent")
 
             drawings.append(
-                Drawing(
+                FigureSpec(
                     f"pruned-by-{kind}-{truth}", "pruned", f"{caption}{numbered}.",
                     f"Table of shades: share of rows pruned, a line for each split and a column for each {kind}.",
                     (2.4 + 0.42 * len(names), 1.4 + 0.24 * len(splits)), shades,
@@ -515,7 +515,7 @@ def marked_shares(study: Study) -> list[Drawing]:
     return drawings
 
 
-def class_shares(study: Study) -> list[Drawing]:
+def class_shares(study: Study) -> list[FigureSpec]:
     """Share pruned by the class of the nearest query, which every pool has."""
     drawings = []
     for benchmark in study.benchmarks:
@@ -541,7 +541,7 @@ def class_shares(study: Study) -> list[Drawing]:
             in_percent(axes, "x")
 
         drawings.append(
-            Drawing(
+            FigureSpec(
                 f"pruned-by-nearest-class-{benchmark}", "pruned",
                 f"Share of rows that {split} is without, by the class of the nearest {benchmark} query"
                 + (": the classes of which most is pruned" if len(present) > CLASSES else "") + f"{numbered}.",
@@ -552,7 +552,7 @@ def class_shares(study: Study) -> list[Drawing]:
     return drawings
 
 
-def neighbourhoods(study: Study, styles: dict[str, Look]) -> list[Drawing]:
+def neighbourhoods(study: Study, styles: dict[str, Style]) -> list[FigureSpec]:
     """The k nearest rows of every query, before and after pruning."""
     drawings = []
     for benchmark in study.benchmarks:
@@ -563,7 +563,7 @@ def neighbourhoods(study: Study, styles: dict[str, Look]) -> list[Drawing]:
         def ranks(figure: Figure, benchmark: str = benchmark, shown: list[str] = shown) -> None:
             axes = figure.add_subplot()
             before = _list_matrix(study.queries[benchmark].column("nearest_similarities"))
-            sets = [("pool, before pruning", before, Look(BLACK, "-", "o", True))]
+            sets = [("pool, before pruning", before, Style(BLACK, "-", "o", True))]
             for name in shown:
                 nearest = _list_matrix(study.profile(name, benchmark).column("nearest_similarities"))
                 sets.append((name, nearest, styles[name]))
@@ -582,7 +582,7 @@ def neighbourhoods(study: Study, styles: dict[str, Look]) -> list[Drawing]:
             legend(figure, axes, 1)
 
         drawings.append(
-            Drawing(
+            FigureSpec(
                 f"neighbours-{benchmark}", "neighbourhoods",
                 f"The nearest rows of {benchmark} queries by rank: median over queries, and the middle half of them as a band.",
                 f"Similarity of {benchmark} queries to their nearest rows by rank, before and after pruning.",
@@ -592,7 +592,7 @@ def neighbourhoods(study: Study, styles: dict[str, Look]) -> list[Drawing]:
     return drawings
 
 
-def leaks(study: Study, styles: dict[str, Look], threshold: float) -> list[Drawing]:
+def leaks(study: Study, styles: dict[str, Style], threshold: float) -> list[FigureSpec]:
     """How similar queries are to the pool, and accuracy with and without those that have a copy in it."""
 
     def tails(figure: Figure) -> None:
@@ -615,7 +615,7 @@ def leaks(study: Study, styles: dict[str, Look], threshold: float) -> list[Drawi
         legend(figure, axes)
 
     drawings = [
-        Drawing(
+        FigureSpec(
             "leaks-similarity", "leaks",
             "The most similar half of each benchmark's queries: right of the threshold a query counts as copied.",
             "Share of queries at or above a similarity to the pool, a falling curve for each benchmark.",
@@ -627,7 +627,7 @@ def leaks(study: Study, styles: dict[str, Look], threshold: float) -> list[Drawi
 
     def with_and_without(figure: Figure) -> None:
         places = zip(figures.items(), (BLACK, COLOURS[0], COLOURS[1]), MARKERS, strict=False)
-        kinds = [(name, key, Look(colour, "-", marker, True)) for (name, key), colour, marker in places]
+        kinds = [(name, key, Style(colour, "-", marker, True)) for (name, key), colour, marker in places]
         rows = [
             (
                 benchmark,
@@ -644,7 +644,7 @@ def leaks(study: Study, styles: dict[str, Look], threshold: float) -> list[Drawi
         legend(figure, axes, 1)
 
     drawings.append(
-        Drawing(
+        FigureSpec(
             "leaks-accuracy", "leaks", f"Accuracy of {split} with and without the images that have a copy in the pool.",
             f"Dots with intervals: accuracy of {split} on all images, on those without a copy and on copied ones.",
             (WIDTH, 1.2 + 0.55 * len(study.benchmarks) + 3 * LEGEND_LINE), with_and_without,
@@ -653,7 +653,7 @@ def leaks(study: Study, styles: dict[str, Look], threshold: float) -> list[Drawi
     return drawings
 
 
-def by_similarity(study: Study, styles: dict[str, Look]) -> list[Drawing]:
+def by_similarity(study: Study, styles: dict[str, Style]) -> list[FigureSpec]:
     """Accuracy in the fifths of a benchmark's images by similarity."""
     rows = [row for row in study.table("by_similarity") if row["bins"] == "fifth"]
     shown = [
@@ -684,7 +684,7 @@ def by_similarity(study: Study, styles: dict[str, Look]) -> list[Drawing]:
 
         if rows:
             drawings.append(
-                Drawing(
+                FigureSpec(
                     f"by-similarity-{benchmark}", "by-similarity",
                     f"Accuracy on {benchmark} by fifths of its images, at the middle of each fifth's similarities; the interval "
                     "is that of the full pool's split. Controls are in by_similarity.csv.",
@@ -695,20 +695,22 @@ def by_similarity(study: Study, styles: dict[str, Look]) -> list[Drawing]:
     return drawings
 
 
-def robustness(study: Study, styles: dict[str, Look]) -> list[Drawing]:
+def robustness(study: Study, styles: dict[str, Style]) -> list[FigureSpec]:
     """Accuracy under a shift against accuracy without, with the fitted line."""
     fitted = {
         row["benchmark"]: {key: float(row[key]) for key in row if key != "benchmark"} for row in study.table("lines")
     }
     drawings = []
     for benchmark in study.benchmarks:
-        if benchmark == study.without_shift:
+        if benchmark == study.in_distribution_benchmark:
             continue
 
         def points(figure: Figure, benchmark: str = benchmark) -> None:
             axes = figure.add_subplot()
             for split in study.runs:
-                x, y = (_value(study, f"{split}/{name}/accuracy") for name in (study.without_shift, benchmark))
+                x, y = (
+                    _value(study, f"{split}/{name}/accuracy") for name in (study.in_distribution_benchmark, benchmark)
+                )
                 axes.errorbar(
                     x[0], y[0], xerr=_error(x), yerr=_error(y), linestyle="none", label=split, elinewidth=0.7,
                     **styles[split].of_points(),
@@ -722,7 +724,7 @@ def robustness(study: Study, styles: dict[str, Look]) -> list[Drawing]:
                     axes.plot(x_line, y_line, color=GREY, linestyle=dash, linewidth=1.2, label=label, zorder=0)
                 axes.set_xlim(low, high)
             axes.set(
-                xlabel=f"top-1 accuracy on {study.without_shift}, per cent",
+                xlabel=f"top-1 accuracy on {study.in_distribution_benchmark}, per cent",
                 ylabel=f"on {benchmark}, per cent",
                 title=benchmark,
             )
@@ -731,22 +733,23 @@ def robustness(study: Study, styles: dict[str, Look]) -> list[Drawing]:
             legend(figure, axes)
 
         drawings.append(
-            Drawing(
+            FigureSpec(
                 f"robustness-{benchmark}", "robustness",
-                f"Accuracy on {benchmark} against {study.without_shift}"
+                f"Accuracy on {benchmark} against {study.in_distribution_benchmark}"
                 + (
                     "; the line is fitted on the full pool's and the random splits' logits, dotted beyond them."
                     if benchmark in fitted
                     else ": the random splits are too few for a line."
                 ),
-                f"Accuracy on {benchmark} against accuracy on {study.without_shift}, a dot with intervals for each split.",
+                f"Accuracy on {benchmark} against accuracy on {study.in_distribution_benchmark}, a dot with intervals for "
+                "each split.",
                 _size(len(study.runs) + 1), points,
             )
         )  # fmt: skip
     return drawings
 
 
-def few_shot(study: Study, styles: dict[str, Look]) -> list[Drawing]:
+def few_shot(study: Study, styles: dict[str, Style]) -> list[FigureSpec]:
     """Few-shot accuracy against the number of shots."""
     rows = study.table("few_shot")
     drawings = []
@@ -771,7 +774,7 @@ def few_shot(study: Study, styles: dict[str, Look]) -> list[Drawing]:
 
         if of_benchmark:
             drawings.append(
-                Drawing(
+                FigureSpec(
                     f"few-shot-{benchmark}", "few-shot",
                     f"Few-shot accuracy on {benchmark}: mean and standard deviation over seeds and draws of the shots.",
                     f"Few-shot accuracy on {benchmark} against the number of shots, a line for each split.",
@@ -781,7 +784,7 @@ def few_shot(study: Study, styles: dict[str, Look]) -> list[Drawing]:
     return drawings
 
 
-def training(study: Study, styles: dict[str, Look]) -> list[Drawing]:
+def training(study: Study, styles: dict[str, Style]) -> list[FigureSpec]:
     """The loss of every run."""
 
     def losses(figure: Figure) -> None:
@@ -798,7 +801,7 @@ def training(study: Study, styles: dict[str, Look]) -> list[Drawing]:
         legend(figure, axes)
 
     return [
-        Drawing(
+        FigureSpec(
             "training", "training", "Training loss, a running mean; a line for each split and seed.",
             "Contrastive loss against training step, a falling line for each split and seed.",
             _size(len(study.runs), 3.6), losses,
@@ -806,14 +809,14 @@ def training(study: Study, styles: dict[str, Look]) -> list[Drawing]:
     ]  # fmt: skip
 
 
-def drawings_of(study: Study, margin: float, threshold: float) -> list[Drawing]:
+def drawings_of(study: Study, margin: float, threshold: float) -> list[FigureSpec]:
     """Give all figures of a study.
 
     Args:
         margin: of equivalence.
         threshold: above which an image counts as copied.
     """
-    styles = looks(study)
+    styles = split_styles(study)
     return [
         *claim_a(study, styles),
         *claim_b(study, styles, margin),

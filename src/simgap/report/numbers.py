@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from simgap.files import read_json
+from simgap.core.files import read_json
 
 
 def _signed(text: str) -> str:
@@ -30,7 +30,7 @@ NUMBER = Markup(
 )
 
 
-def traced(value: float, file: Path | str, key: str, form: str) -> Markup:
+def cited(value: float, file: Path | str, key: str, form: str) -> Markup:
     """Write a number as HTML's `data` element: text for the reader, the exact value and where it stands.
 
     Args:
@@ -60,7 +60,7 @@ class Metrics:
 
     def number(self, name: str, key: str, form: str) -> Markup:
         """Write a metric."""
-        return traced(self.read(name)[key], self._path(name), key, form)
+        return cited(self.read(name)[key], self._path(name), key, form)
 
     def interval(self, name: str, key: str, form: str) -> Markup:
         """Write a metric with its interval."""

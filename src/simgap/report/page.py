@@ -11,10 +11,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from simgap.files import complete
+from simgap.core.files import atomic_output
 from simgap.report import sentences
-from simgap.report.figures import Drawing, drawings_of, write_figures
-from simgap.report.numbers import traced
+from simgap.report.figures import FigureSpec, drawings_of, write_figures
+from simgap.report.numbers import cited
 from simgap.report.study import COMPARE, LEAKS, Study
 
 FIGURES, GALLERIES, TABLES = "figures", "galleries", "tables"
@@ -149,14 +149,14 @@ class _Pictures:
         self._file = study.folders.galleries / "galleries.json"
 
     def similarity(self, entry: dict[str, Any], key: str, *, figure: str = "similarity") -> Markup:
-        return traced(entry[figure], self._file, f"{key}/{figure}", "similarity")
+        return cited(entry[figure], self._file, f"{key}/{figure}", "similarity")
 
 
 def _script_hash(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def render(study: Study, drawings: list[Drawing], margin: float) -> str:
+def render(study: Study, drawings: list[FigureSpec], margin: float) -> str:
     """Write the page.
 
     Everything that comes from the study is escaped, and the page runs no script but its own, which its policy names by hash.
@@ -169,7 +169,7 @@ def render(study: Study, drawings: list[Drawing], margin: float) -> str:
         lstrip_blocks=True,
     )
     script = environment.get_template("page.js").render()
-    of_section: dict[str, list[Drawing]] = {}
+    of_section: dict[str, list[FigureSpec]] = {}
     for drawing in drawings:
         of_section.setdefault(drawing.section, []).append(drawing)
     return environment.get_template("page.html").render(
@@ -201,8 +201,8 @@ def write_report(study: Study, margin: float, page: Path, figures: Path) -> None
         margin: of equivalence, in accuracy.
     """
     drawings = drawings_of(study, margin, study.metrics.read(LEAKS)["threshold"])
-    with complete(figures) as partial:
+    with atomic_output(figures) as partial:
         partial.mkdir(parents=True)
         write_figures(drawings, partial)
-    with complete(page) as partial:
+    with atomic_output(page) as partial:
         partial.write_text(render(study, drawings, margin), encoding="utf-8")

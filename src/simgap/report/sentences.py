@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from simgap.report.numbers import traced
+from simgap.report.numbers import cited
 from simgap.report.study import BY_SIZE, COMPARE, IMAGENET_LIKE, LEAKS, Study
 
 PARAMS_FILE = "params.yaml"
@@ -142,7 +142,7 @@ def claim_b(study: Study, margin: float) -> list[Markup]:
             answer = "Whether it matches full is inconclusive."
         size = study.metrics.number(f"prune/{split}", "kept", "count")
         of_full = study.metrics.number("prune/full", "kept", "count")
-        within = traced(margin, PARAMS_FILE, "compare/equivalence_margin", "percent")
+        within = cited(margin, PARAMS_FILE, "compare/equivalence_margin", "percent")
         sentences.append(
             Markup("{} keeps {} of {} rows. With a margin of {} points, against {} it is {}. {}").format(
                 named(split), size, of_full, within, named(full), _by_verdict(study, split, "verdict_full"), answer

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from simgap.core.files import read_json
 from simgap.data.benchmarks import read_lines
-from simgap.files import read_json
 from simgap.report.numbers import Metrics
 
 COMPARE, LEAKS = "compare/compare", "leaks/leaks"
@@ -39,7 +39,7 @@ class Study:
         pruned: the imagenet-like splits, trained or not.
         seeds: training seeds.
         truths: names of the metrics of `ground-truth`.
-        without_shift: the benchmark without distribution shift.
+        in_distribution_benchmark: the benchmark without distribution shift.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class Study:
         benchmarks: list[str],
         seeds: list[int],
         truths: list[str],
-        without_shift: str,
+        in_distribution_benchmark: str,
     ) -> None:
         self.folders, self.metrics = folders, Metrics(folders.metrics)
         self.runs, self.pruned, self.benchmarks, self.seeds = runs, pruned, benchmarks, seeds
-        self.truths, self.without_shift = truths, without_shift
+        self.truths, self.in_distribution_benchmark = truths, in_distribution_benchmark
         self.compared = self.metrics.read(COMPARE)
         self.splits = {name: self.metrics.read(f"prune/{name}") for name in dict.fromkeys(["full", *runs, *pruned])}
         self.galleries: dict[str, Any] = read_json(folders.galleries / "galleries.json")

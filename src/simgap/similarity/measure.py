@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from simgap.embed.store import Embeddings, check_same_embedder
-from simgap.errors import SimgapError
-from simgap.files import complete, write_json
-from simgap.parts import LOCAL, PartsParameters
-from simgap.similarity.columns import INFO_FILE, QUERIES_FILE
-from simgap.similarity.engines.choose import make_engine
-from simgap.similarity.engines.engine import Questions
-from simgap.similarity.parameters import SimilarityParameters
-from simgap.similarity.scan import COLUMNS, nearest_rows, scan, scanned_column
+from simgap.core.errors import SimgapError
+from simgap.core.executor import LOCAL, PartsParameters
+from simgap.core.files import atomic_output, write_json
+from simgap.params.similarity import SimilarityParameters
+from simgap.similarity.search.engines.choose import make_engine
+from simgap.similarity.search.engines.engine import SearchRequest
+from simgap.similarity.search.scan import COLUMNS, nearest_rows, scan, scanned_column
+from simgap.store.columns import INFO_FILE, QUERIES_FILE
+from simgap.store.embeddings import Embeddings, check_same_embedder
 
 
 def rule_queries(queries: int, fraction: float, seed: int) -> NDArray[np.bool_]:
@@ -57,11 +57,11 @@ def measure(
         if not embeddings.rows:
             raise SimgapError(f"{embeddings.folder}: holds no rows; there is nothing to measure")
     queries = benchmark.read()
-    in_reference = nearest_rows(reference, make_engine(parameters.engine, Questions(queries, 1)))
+    in_reference = nearest_rows(reference, make_engine(parameters.engine, SearchRequest(queries, 1)))
     reference_similarity = in_reference.similarity[:, 0]
-    asked = Questions(queries, parameters.neighbours, reference_similarity, used_by_rule)
+    asked = SearchRequest(queries, parameters.neighbours, reference_similarity, used_by_rule)
     in_pool = scan(pool, asked, parameters.engine, scratch, f"similarity {pool.folder.name}", by)
-    with complete(out) as partial:
+    with atomic_output(out) as partial:
         partial.mkdir(parents=True)
         for name, dtype in COLUMNS.items():
             column = open_memmap(partial / f"{name}.npy", mode="w+", dtype=dtype, shape=(pool.rows,))

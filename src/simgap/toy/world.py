@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from simgap.files import complete
-from simgap.progress import progress
+from simgap.core.files import atomic_output
+from simgap.core.progress import progress
+from simgap.params.draw import DrawParameters
 from simgap.toy.objects import KINDS
-from simgap.toy.parameters import DrawParameters
 from simgap.toy.render import render, render_off_topic
 from simgap.toy.scene import OFF_TOPIC, STYLES, describe, draw_scene, web_caption
 
@@ -188,7 +188,7 @@ def draw_world(parameters: DrawParameters, out: Path) -> dict[str, Any]:
         **dict.fromkeys(BENCHMARKS, parameters.queries),
     }
     metrics: dict[str, Any] = {}
-    with complete(out) as partial, ProcessPoolExecutor() as processes:
+    with atomic_output(out) as partial, ProcessPoolExecutor() as processes:
         (partial / "pool").mkdir(parents=True)
         (partial / "reference").mkdir()
         (partial / "reference" / "classnames.txt").write_text("\n".join(KINDS) + "\n")

@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from simgap.errors import SimgapError
-from simgap.files import read_json
-from simgap.params import Params
-from simgap.tracking.rates import read_rates
+from simgap.core.errors import SimgapError
+from simgap.core.files import read_json
+from simgap.params.load import Params
+from simgap.stage.rates import read_rates
 from simgap.tracking.view import COLOUR_TAG, colours
 
 MODELS = "simgap"

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import click
 from filelock import FileLock, Timeout
 
-from simgap.errors import SimgapError
+from simgap.core.errors import SimgapError
 from simgap.tracking.records import MODELS, STUDIES, Record, records
 from simgap.tracking.view import COLOUR_TAG, VIEW_TAG, accuracy_view
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-    from simgap.params import Params
+    from simgap.params.load import Params
 
 IDENTITY = "simgap.identity"
 ARTIFACTS = "simgap.artifacts"
@@ -354,7 +354,7 @@ def track(params: Params, metrics: Path, report: Path, lock_file: Path) -> Track
 
 def try_track() -> None:
     """Do `simgap track` for a stage: in a process of its own, which is stopped after a minute. It never ends the stage."""
-    command = [sys.executable, "-m", "simgap.cli", "track"]
+    command = [sys.executable, "-m", "simgap.cli.main", "track"]
     # An experiment's own code, as stages/__init__.py has it.
     paths = [str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from simgap.errors import SimgapError
-from simgap.files import complete
+from simgap.core.errors import SimgapError
+from simgap.core.files import atomic_output
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -57,7 +57,7 @@ class State:
             "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         }
         try:
-            with complete(folder / CHECKPOINT) as partial:
+            with atomic_output(folder / CHECKPOINT) as partial:
                 torch.save(stored, partial)
         except (RuntimeError, OSError) as error:
             # torch's writer has a RuntimeError for a full disk.

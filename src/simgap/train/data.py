@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from simgap.core.errors import SimgapError
 from simgap.data.images import BrokenImage, decode
 from simgap.data.shards import Accounting, Sample, Shard, check_label, find_shards, read_shard
-from simgap.errors import SimgapError
 from simgap.train.step import Batch
 
 
@@ -148,19 +148,19 @@ class Reader:
             yield held[chosen]
 
 
-def deal(shards: list[TrainingShard], readers: int) -> list[list[TrainingShard]]:
+def balance_shards(shards: list[TrainingShard], readers: int) -> list[list[TrainingShard]]:
     """Deal shards to readers, no more than there are shards, so that each has about as many samples.
 
     The largest goes first, to the reader that has least, the lower one of equals (the LPT rule: the most that one has is less
     than 4/3 of the best there is; Graham 1969). A reader keeps the order of the shards.
     """
-    hands: list[list[int]] = [[] for _ in range(min(readers, len(shards)))]
-    held = [0] * len(hands)
+    balanced: list[list[int]] = [[] for _ in range(min(readers, len(shards)))]
+    held = [0] * len(balanced)
     for index in sorted(range(len(shards)), key=lambda index: -len(shards[index].keys)):
         least = held.index(min(held))
-        hands[least].append(index)
+        balanced[least].append(index)
         held[least] += len(shards[index].keys)
-    return [[shards[index] for index in sorted(hand)] for hand in hands]
+    return [[shards[index] for index in sorted(hand)] for hand in balanced]
 
 
 class MicroBatches(torch.utils.data.IterableDataset[Batch | SimgapError]):
@@ -200,7 +200,9 @@ class MicroBatches(torch.utils.data.IterableDataset[Batch | SimgapError]):
     ) -> None:
         self.preprocess, self.tokenizer, self.seed = preprocess, tokenizer, seed
         self.micro_batch, self.block = micro_batch, block
-        self.readers = [Reader(hand, number, seed, buffer) for number, hand in enumerate(deal(shards, readers))]
+        self.readers = [
+            Reader(hand, number, seed, buffer) for number, hand in enumerate(balance_shards(shards, readers))
+        ]
         self.rank, self.world_size, self.done = rank, world_size, done
 
     def __iter__(self) -> Iterator[Batch | SimgapError]:

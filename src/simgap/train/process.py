@@ -18,7 +18,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from simgap.errors import SimgapError
+from simgap.core.errors import SimgapError
 
 PR_SET_PDEATHSIG = 1
 

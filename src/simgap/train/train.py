@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from open_clip.transform import AugmentationCfg, PreprocessCfg, image_transform_v2
 
-from simgap.embed.config import read_model_config
-from simgap.embed.model import CONFIG_FILE, create, save
-from simgap.errors import SimgapError
-from simgap.files import complete
-from simgap.progress import progress
+from simgap.clip.config import read_model_config
+from simgap.clip.model import CONFIG_FILE, create, save
+from simgap.core.errors import SimgapError
+from simgap.core.files import atomic_output
+from simgap.core.progress import progress
+from simgap.params.train import TrainParameters
 from simgap.train.checkpoint import State
 from simgap.train.data import MicroBatches, TrainingShard
-from simgap.train.parameters import TrainParameters
 from simgap.train.process import Process
 from simgap.train.step import Batch, ContrastiveStep
 
@@ -34,7 +34,7 @@ def build(config: dict[str, Any], seed: int, scratch: Path, where: str = "config
         SimgapError: open_clip cannot build such a model.
     """
     folder = scratch / "config"
-    with complete(folder) as partial:
+    with atomic_output(folder) as partial:
         partial.mkdir(parents=True)
         (partial / CONFIG_FILE).write_text(json.dumps(config))
     torch.manual_seed(seed)

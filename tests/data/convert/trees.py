@@ -6,7 +6,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from simgap.cli import main
+from simgap.cli.main import main
 from simgap.data.benchmarks import load_benchmark
 from simgap.data.shards import Accounting, read_shard
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from simgap.core.errors import SimgapError
+from simgap.core.progress import progress
 from simgap.data.shards import IMAGE_SUFFIXES
-from simgap.errors import SimgapError
-from simgap.progress import progress
 
 
 @dataclass(frozen=True)

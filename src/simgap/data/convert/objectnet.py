@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from simgap.core.errors import SimgapError
+from simgap.core.files import read_json
 from simgap.data.benchmarks import read_lines
 from simgap.data.convert.image_set import ImageSet
 from simgap.data.convert.imagenet import templates
 from simgap.data.convert.public import known_images
-from simgap.errors import SimgapError
-from simgap.files import read_json
 
 SHARED_CLASSES = 113
 SHARED_IMAGES = 18_574

@@ -6,10 +6,10 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+from simgap.core.errors import SimgapError
 from simgap.data.benchmarks import read_lines
 from simgap.data.convert.image_set import ImageSet, class_folders, images_in, is_image, natural_order
 from simgap.data.shards import IMAGE_SUFFIXES
-from simgap.errors import SimgapError
 
 
 def _check_names(where: Path, names: tuple[str, ...]) -> None:

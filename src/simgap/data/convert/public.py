@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from simgap.core.errors import SimgapError
 from simgap.data.convert.image_set import ImageSet, class_folders, images_in, is_image
 from simgap.data.convert.imagenet import PublicSet, classnames, templates
-from simgap.errors import SimgapError
 
 
 def known_images(

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from simgap.batches import batched
+from simgap.core.batches import batched
+from simgap.core.errors import SimgapError
+from simgap.core.files import atomic_output, link_or_copy, read_json, resumable_output, sha256_of
+from simgap.core.progress import progress
 from simgap.data.convert.image_set import ImageSet
 from simgap.data.images import BrokenImage, decode
 from simgap.data.shards import MAXIMUM_MEMBER_BYTES, Accounting, add_member
-from simgap.errors import SimgapError
-from simgap.files import complete, link_or_copy, read_json, sha256_of, unfinished
-from simgap.progress import progress
 
 SHARD_IMAGES = 1000
 # Images in memory at a time.
@@ -98,7 +98,7 @@ class _Shard:
     def write(self, out: Path, threads: ThreadPoolExecutor, seen: Callable[[int], None]) -> None:
         """Write the tar, and a list of the images that were left out of it, into a folder; `seen` gets numbers of images."""
         left_out: list[tuple[str, str]] = []
-        with complete(out) as partial:
+        with atomic_output(out) as partial:
             partial.mkdir()
             with tarfile.open(partial / TAR, "w") as tar:
                 for group in batched(self.images(), GROUP):
@@ -155,7 +155,7 @@ def _shards(
     found: ImageSet, beside: Beside, out: Path, allow_incomplete: bool
 ) -> Iterator[tuple[list[Path], Accounting]]:
     """Give the shards' tars, and remove them when the block ends well; until then they outlive the process."""
-    with unfinished(out, "converting") as folder:
+    with resumable_output(out, "converting") as folder:
         folders = _write_shards(found, beside, folder)
         accounting = _account(found, folders, allow_incomplete)
         yield [shard / TAR for shard in folders], accounting
@@ -175,7 +175,7 @@ def write_benchmark(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Ac
         SimgapError: an image cannot be used and `allow_incomplete` is not set, none can, or another process writes `out`.
         OSError: a file cannot be read or written.
     """
-    with _shards(found, _beside_query, out, allow_incomplete) as (shards, accounting), complete(out) as partial:
+    with _shards(found, _beside_query, out, allow_incomplete) as (shards, accounting), atomic_output(out) as partial:
         (partial / "test").mkdir(parents=True)
         for number, shard in enumerate(shards):
             link_or_copy(shard, partial / "test" / f"{number}.tar")
@@ -198,7 +198,10 @@ def write_reference(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Ac
     """
     mixed = sorted(found.images, key=lambda image: hashlib.sha256(image[0].encode("utf-8", "surrogateescape")).digest())
     found = replace(found, images=mixed)
-    with _shards(found, _beside_reference, out, allow_incomplete) as (shards, accounting), complete(out) as partial:
+    with (
+        _shards(found, _beside_reference, out, allow_incomplete) as (shards, accounting),
+        atomic_output(out) as partial,
+    ):
         partial.mkdir()
         for number, shard in enumerate(shards):
             link_or_copy(shard, partial / f"{number:05d}.tar")

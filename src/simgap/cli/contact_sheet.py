@@ -1,0 +1,60 @@
+"""Benchmarks at a glance."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from simgap.core.errors import SimgapError
+from simgap.core.files import atomic_output
+from simgap.data.benchmarks import Benchmark, load_benchmark
+from simgap.data.images import BrokenImage, decode
+from simgap.data.shards import Accounting, read_shard
+
+TILE = 96
+MARGIN = 100
+
+
+def _first_of_each_class(benchmark: Benchmark) -> dict[str, Image.Image]:
+    found: dict[str, Image.Image] = {}
+    for shard in benchmark.shards:
+        for sample in read_shard(shard, Accounting(), caption=False, label=True):
+            label = sample.label or 0
+            if label >= len(benchmark.classnames):
+                raise SimgapError(
+                    f"{shard}: label {label} is outside the class list of {len(benchmark.classnames)} names"
+                )
+            if benchmark.classnames[label] not in found:
+                with suppress(BrokenImage):
+                    found[benchmark.classnames[label]] = decode(sample.image)
+    return found
+
+
+def draw_contact_sheet(benchmarks: Path, out: Path) -> None:
+    """Write a PNG with a row for each benchmark and a column for each class.
+
+    Raises:
+        SimgapError: there is no benchmark, one is incomplete or has a label outside its classes, or `out` is a folder.
+    """
+    if out.is_dir():
+        raise SimgapError(f"{out}: is a folder; name a PNG file")
+    entries = benchmarks.iterdir() if benchmarks.is_dir() else ()
+    # A hidden folder is a conversion under way.
+    folders = sorted(path for path in entries if path.is_dir() and not path.name.startswith("."))
+    if not folders:
+        raise SimgapError(f"{benchmarks}: holds no benchmark folder")
+    loaded = [load_benchmark(folder) for folder in folders]
+    names = sorted({name for benchmark in loaded for name in benchmark.classnames})
+    sheet = Image.new("RGB", (MARGIN + len(names) * TILE, 20 + len(loaded) * TILE), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, name in enumerate(names):
+        draw.text((MARGIN + column * TILE + 4, 4), name, fill="black")
+    for row, benchmark in enumerate(loaded):
+        draw.text((4, 20 + row * TILE + TILE // 2), benchmark.name, fill="black")
+        for name, image in _first_of_each_class(benchmark).items():
+            tile = image.resize((TILE - 4, TILE - 4), Image.Resampling.LANCZOS)
+            sheet.paste(tile, (MARGIN + names.index(name) * TILE + 2, 20 + row * TILE + 2))
+    with atomic_output(out) as partial, partial.open("wb") as stream:
+        sheet.save(stream, "PNG")

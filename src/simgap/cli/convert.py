@@ -1,0 +1,139 @@
+"""`simgap convert`: a command for each public data set, and two for one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from simgap.core.errors import SimgapError
+from simgap.data.benchmarks import read_templates
+from simgap.data.convert.imagenet import PUBLIC
+from simgap.params.load import NEEDS_LICENCE
+from simgap.stage.command import PATH, reports_errors
+
+if TYPE_CHECKING:
+    from simgap.data.convert.image_set import ImageSet
+
+REFERENCE = "imagenet-train"
+ALLOW_INCOMPLETE = click.option(
+    "--allow-incomplete", is_flag=True, help="Take fewer images than there should be, and leave unreadable ones out."
+)
+TEMPLATES = click.option("--templates", type=PATH, help="Prompts with {c}, one a line.  [default: a photo of a {c}]")
+
+
+def _prompts(templates: Path | None) -> tuple[str, ...]:
+    return read_templates(templates) if templates else ("a photo of a {c}",)
+
+
+def _convert(
+    source: Path, out: Path, find: Callable[[], ImageSet], allow_incomplete: bool, reference: bool = False
+) -> None:
+    """Find images, write them, and say what became of them."""
+    from simgap.data.convert.write import check_out, write_benchmark, write_reference
+
+    check_out(source, out)
+    write = write_reference if reference else write_benchmark
+    try:
+        found = find()
+        accounting = write(found, out, allow_incomplete=allow_incomplete)
+    except OSError as error:
+        raise SimgapError(f"{error.filename or out}: {error.strerror}") from None
+    left_out = accounting.dropped.total()
+    line = f"{out}: {accounting.read - left_out} images of {len(found.classnames)} classes"
+    if left_out:
+        line += f"; {left_out} left out ({', '.join(sorted(accounting.dropped))})"
+    if found.ignored:
+        line += f"; {found.ignored} other files or folders ignored"
+    click.echo(line)
+
+
+@click.group()
+def convert() -> None:
+    """Turn data sets as they are downloaded, or one's own, into what a study reads; see docs/data.md.
+
+    A conversion that was stopped goes on where it stood when it is started again.
+    """
+
+
+def _add_public(name: str) -> None:
+    title = f"{PUBLIC[name].title}, {PUBLIC[name].images:,} images"
+    what = "the reference" if name == REFERENCE else "a benchmark"
+
+    @convert.command(name, short_help=title, help=f"Convert {title} in a folder a class, to {what}.")
+    @click.argument("source", type=PATH)
+    @click.argument("out", type=PATH)
+    @ALLOW_INCOMPLETE
+    @reports_errors
+    def command(source: Path, out: Path, allow_incomplete: bool) -> None:
+        from simgap.data.convert.public import find_imagenet
+
+        def find() -> ImageSet:
+            return find_imagenet(PUBLIC[name], source, allow_incomplete=allow_incomplete)
+
+        _convert(source, out, find, allow_incomplete, reference=name == REFERENCE)
+
+
+for _name in PUBLIC:
+    _add_public(_name)
+
+
+@convert.command(short_help="ObjectNet, the images of the classes it shares with ImageNet")
+@click.argument("source", type=PATH)
+@click.argument("out", type=PATH)
+@click.option("--accept-licence", is_flag=True, help="You have read ObjectNet's licence and keep to it.")
+@ALLOW_INCOMPLETE
+@reports_errors
+def objectnet(source: Path, out: Path, accept_licence: bool, allow_incomplete: bool) -> None:
+    """Convert the images of the classes that ObjectNet shares with ImageNet; SOURCE holds its images and mappings.
+
+    ObjectNet's licence forbids using it to tune a model, and posting its images without their red border, which is cut
+    off here.
+    """
+    from simgap.data.convert.objectnet import find_objectnet
+
+    if not accept_licence:
+        raise SimgapError(
+            f"--accept-licence: is not given; {NEEDS_LICENCE['objectnet']}, and posting its images without the red "
+            "border, which is cut off here; give it if you keep to that"
+        )
+    if out.name not in NEEDS_LICENCE:
+        raise SimgapError(f"{out}: should be called objectnet, the name under which a params file asks for its licence")
+    _convert(source, out, lambda: find_objectnet(source, allow_incomplete=allow_incomplete), allow_incomplete)
+
+
+@convert.command("image-folder", short_help="your own images, a folder a class")
+@click.argument("source", type=PATH)
+@click.argument("out", type=PATH)
+@TEMPLATES
+@ALLOW_INCOMPLETE
+@reports_errors
+def image_folder(source: Path, out: Path, templates: Path | None, allow_incomplete: bool) -> None:
+    """Convert a tree with a folder a class to a benchmark; underscores in the folders' names become spaces.
+
+    Images in folders within a class folder are the class's too.
+    """
+    from simgap.data.convert.own import find_in_folders
+
+    prompts = _prompts(templates)
+    _convert(source, out, lambda: find_in_folders(source, prompts), allow_incomplete)
+
+
+@convert.command("csv", short_help="your own images, listed in a CSV file")
+@click.argument("source", type=PATH)
+@click.argument("out", type=PATH)
+@click.option("--classnames", type=PATH, help="Class names in the order of the labels, one a line.")
+@TEMPLATES
+@ALLOW_INCOMPLETE
+@reports_errors
+def from_csv(source: Path, out: Path, classnames: Path | None, templates: Path | None, allow_incomplete: bool) -> None:
+    """Convert a CSV file with the columns path and label, or path and classname, to a benchmark.
+
+    Paths are relative to the file's folder; labels count from 0 and need --classnames.
+    """
+    from simgap.data.convert.own import find_in_csv
+
+    prompts = _prompts(templates)
+    _convert(source, out, lambda: find_in_csv(source, classnames, prompts), allow_incomplete)

@@ -1,0 +1,1 @@
+"""CLIP models: their configs, loading and saving, and encoding images."""

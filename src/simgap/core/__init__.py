@@ -1,0 +1,1 @@
+"""Files, errors, progress and execution: what every other package builds on."""

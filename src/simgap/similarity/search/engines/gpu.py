@@ -1,0 +1,194 @@
+"""The engine for GPUs: products in fp16 with fp32 sums, of which only the maxima of blocks are ever written to memory.
+
+A Triton kernel multiplies a block of rows by a block of queries and writes, of its products, the largest of each row and of
+each query. Blocks whose largest product reaches what is wanted are multiplied once more, pair by pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+from numpy.typing import NDArray
+
+from simgap.core.errors import SimgapError
+from simgap.similarity.search.engines.engine import Engine, RowResults, SearchRequest
+from simgap.similarity.search.engines.triton_kernels import write_maxima, write_products
+from simgap.similarity.search.exact import screening_error, slack
+from simgap.similarity.search.nearest import Candidates
+
+BLOCK_ROWS = 128
+BLOCK_QUERIES = 128
+BLOCK_DIM = 64
+# Pairs whose exact products are held in float64.
+PAIRS = 16384
+# Tiles are not made smaller for good than this.
+SMALLEST_TILE = 8192
+
+
+def _first_largest(row: torch.Tensor, value: torch.Tensor, rows: int) -> torch.Tensor:
+    """Give for each row the position of its largest value, the first of equals; `row` ascends and has each of them."""
+    largest = torch.full((rows,), -torch.inf, dtype=value.dtype, device=value.device)
+    largest.scatter_reduce_(0, row, value, "amax")
+    attained = (value == largest[row]).nonzero()[:, 0]
+    first = torch.searchsorted(row[attained], torch.arange(rows, device=row.device))
+    return attained[first]
+
+
+class GpuEngine(Engine):
+    """Screens on a GPU, and decides there.
+
+    A tile that does not fit on the device is halved. Memory on the device: the queries and a tile in fp16, and for each
+    row and 128 queries, for each query and 128 rows a number or two.
+    """
+
+    tile_rows = 131_072
+    threads = 1
+
+    def __init__(self, asked: SearchRequest, *, device: str = "cuda") -> None:
+        super().__init__(asked)
+        # Tensor cores round their sums less carefully than IEEE's fp32 does.
+        self.error = 4 * screening_error(self.queries.shape[1])
+        self.device = torch.device(device)
+        self._queries = torch.from_numpy(asked.queries[self.order]).to(self.device)
+        reference = self.reference_similarity if self.rule_queries else np.zeros(1)
+        self._reference = torch.from_numpy(reference).to(self.device)
+        self._shift = self._reference.float()
+
+    def answer(
+        self, first_row: int, rows: NDArray[np.float16], bound: NDArray[np.float32]
+    ) -> tuple[RowResults | None, Candidates]:
+        """Answer for a tile of rows [rows, dim] that starts at `first_row`; see `Engine.answer`."""
+        try:
+            return self._answer(first_row, rows, bound)
+        except torch.cuda.OutOfMemoryError:
+            if len(rows) == 1:
+                raise SimgapError(
+                    f"similarity.engine: {len(self.order)} queries do not fit on the GPU; cpu has room for them"
+                ) from None
+        torch.cuda.empty_cache()
+        half = len(rows) // 2
+        # A tile of rows that are alike may need more than others do.
+        self.tile_rows = max(min(self.tile_rows, half), SMALLEST_TILE)
+        first, second = self.answer(first_row, rows[:half], bound), self.answer(first_row + half, rows[half:], bound)
+        return _joined(first, second)
+
+    def _answer(
+        self, first_row: int, rows: NDArray[np.float16], bound: NDArray[np.float32]
+    ) -> tuple[RowResults | None, Candidates]:
+        tile = torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
+        norms = tile.float().square().sum(dim=1)
+        if not bool(((norms - 1).abs() < 0.01).all()):
+            raise SimgapError("embeddings: a row is not of unit norm; embed or import the set anew")
+        largest, largest_shifted, of_query = self._maxima(tile)
+        lowest = torch.from_numpy(bound[self.order]).to(self.device)
+        query, row, screened = self._near(tile, of_query, lowest)
+        near = Candidates(self.order[query.cpu().numpy()], row.cpu().numpy() + first_row, screened.cpu().numpy())
+        if not self.rule_queries:
+            return None, near
+        row, query = self._largest(tile, largest, None, self.error)
+        similarity = self._exact(tile, row, query)
+        best = _first_largest(row, similarity, len(tile))
+        # Two more roundings, of the reference similarity and of the difference.
+        of_margin_row, of_margin_query = self._largest(tile, largest_shifted, self._shift, self.error + 4 * 2.0**-24)
+        above = self._exact(tile, of_margin_row, of_margin_query) - self._reference[of_margin_query]
+        margin = above[_first_largest(of_margin_row, above, len(tile))]
+        answers = RowResults(
+            best=similarity[best].float().cpu().numpy(),
+            nearest_query=self.order[query[best].cpu().numpy()].astype(np.int32),
+            margin=margin.float().cpu().numpy(),
+        )
+        return answers, near
+
+    def _maxima(self, tile: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Give the largest products of each row in each block of queries, shifted too, and of each query in each of rows."""
+        row_blocks = triton.cdiv(len(tile), BLOCK_ROWS)
+        query_blocks = triton.cdiv(len(self._queries), BLOCK_QUERIES)
+        largest = torch.empty((len(tile), query_blocks), device=self.device)
+        shifted = torch.empty_like(largest)
+        of_query = torch.empty((row_blocks, len(self._queries)), device=self.device)
+        write_maxima[(row_blocks, query_blocks)](
+            tile,
+            self._queries,
+            self._shift,
+            largest,
+            shifted,
+            of_query,
+            len(tile),
+            len(self._queries),
+            self.rule_queries,
+            tile.shape[1],
+            ROWS=BLOCK_ROWS,
+            QUERIES=BLOCK_QUERIES,
+            DIM=BLOCK_DIM,
+        )
+        return largest, shifted, of_query
+
+    def _pairs(
+        self, vectors: torch.Tensor, others: torch.Tensor, hit: torch.Tensor, block: int, keep: Callable[..., Any]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Multiply the vectors of `hit` [hits, 2] by their block of others, and give (vector, other, product) to keep."""
+        vector, of_block = hit[:, 0].contiguous(), hit[:, 1].contiguous()
+        product = torch.empty((len(hit), block), device=self.device)
+        if len(hit):
+            write_products[(len(hit),)](
+                vectors, others, vector, of_block, product, len(others), vectors.shape[1], OTHERS=block, DIM=BLOCK_DIM
+            )
+        other = of_block[:, None] * block + torch.arange(block, device=self.device)
+        kept = (other < len(others)) & keep(vector, other.clamp(max=len(others) - 1), product)
+        pair, place = kept.nonzero(as_tuple=True)
+        return vector[pair], other[pair, place], product[pair, place]
+
+    def _near(
+        self, tile: torch.Tensor, of_query: torch.Tensor, bound: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Give the pairs (query, row, product) that reach the bound of their query."""
+        if len(of_query) >= self.neighbours:
+            # Without a bound every row would be a candidate. The largest products of blocks are of different rows.
+            kth = of_query.topk(self.neighbours, dim=0).values[-1] - float(slack(self.error))
+            bound = torch.where(bound == -torch.inf, kth, bound)
+        hit = (of_query >= bound).nonzero().flip(1)
+        return self._pairs(
+            self._queries, tile, hit, BLOCK_ROWS, lambda query, row, product: product >= bound[query, None]
+        )
+
+    def _largest(
+        self, tile: torch.Tensor, largest: torch.Tensor, shift: torch.Tensor | None, error: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give the pairs (row, query) that may be the largest of their row, ordered by row, then query."""
+        bound = largest.max(dim=1).values - float(slack(error))
+        hit = (largest >= bound[:, None]).nonzero()
+
+        def reaches(row: torch.Tensor, query: torch.Tensor, product: torch.Tensor) -> torch.Tensor:
+            shifted = product if shift is None else product - shift[query.clamp(max=self.rule_queries - 1)]
+            return (query < self.rule_queries) & (shifted >= bound[row, None])
+
+        row, query, _ = self._pairs(tile, self._queries, hit, BLOCK_QUERIES, reaches)
+        return row, query
+
+    def _exact(self, tile: torch.Tensor, row: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+        """Give the canonical similarity of the pairs, float64."""
+        turns = [
+            (tile[r].double() * self._queries[q].double()).sum(dim=1)
+            for r, q in zip(torch.split(row, PAIRS), torch.split(query, PAIRS), strict=True)
+        ]
+        return torch.cat(turns)
+
+
+def _joined(
+    first: tuple[RowResults | None, Candidates], second: tuple[RowResults | None, Candidates]
+) -> tuple[RowResults | None, Candidates]:
+    """Join the answers for two tiles that follow each other."""
+    near = Candidates(
+        *(
+            np.concatenate([getattr(found, name) for found in (first[1], second[1])])
+            for name in ("query", "row", "screened")
+        )
+    )
+    if first[0] is None or second[0] is None:
+        return None, near
+    columns = ("best", "nearest_query", "margin")
+    return RowResults(*(np.concatenate([getattr(first[0], c), getattr(second[0], c)]) for c in columns)), near

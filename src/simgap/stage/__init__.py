@@ -1,0 +1,1 @@
+"""What every stage command does around its one library call."""

@@ -1,0 +1,1 @@
+"""The formats that a study writes and reads."""

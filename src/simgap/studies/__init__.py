@@ -1,0 +1,1 @@
+"""Several studies: run one of another preset, compare revisions."""

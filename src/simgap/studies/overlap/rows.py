@@ -1,0 +1,158 @@
+"""How much the splits of two revisions have in common."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from simgap.core.errors import SimgapError
+from simgap.params.load import Params
+from simgap.studies.revisions import Revision
+
+METADATA = "data/embeddings/pool/metadata"
+KEPT, PRUNED = "kept", "pruned"
+# Rows of metadata, and bytes of bits, that are looked at together.
+BATCH_ROWS, BLOCK_BYTES = 65536, 1 << 20
+
+Bits = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """The rows of one kind, kept or pruned, that two splits have in common.
+
+    Attributes:
+        split: the name of both.
+        rows: `kept`, or `pruned`: those of full that a split is without.
+        first, second: how many there are.
+        both: how many of them are the same.
+        expected: how many that would be, were they drawn at random, each from its own revision's full (of full: from the
+            pool), so many of each.
+    """
+
+    split: str
+    rows: str
+    first: int
+    second: int
+    both: int
+    expected: float
+
+    def _index(self, both: float) -> float | None:
+        union = self.first + self.second - both
+        return both / union if union else None
+
+    @property
+    def jaccard(self) -> float | None:
+        """The Jaccard index: rows in both over rows in either; None where there is no row."""
+        return self._index(self.both)
+
+    @property
+    def by_chance(self) -> float | None:
+        """The Jaccard index of the expected number of rows in both."""
+        return self._index(self.expected)
+
+
+def count(*bits: Bits) -> int:
+    """Count the bits that are set in all of some arrays, uint8 [bytes]. Memory: a block."""
+    total = 0
+    for start in range(0, len(bits[0]), BLOCK_BYTES):
+        block = bits[0][start : start + BLOCK_BYTES]
+        for other in bits[1:]:
+            block = block & other[start : start + BLOCK_BYTES]
+        total += int(np.bitwise_count(block).sum(dtype=np.int64))
+    return total
+
+
+def overlaps(split: str, pair: tuple[Bits, Bits], fulls: tuple[Bits, Bits], pool_rows: int) -> list[Overlap]:
+    """Compare the rows that two splits keep, and those that they prune.
+
+    Args:
+        pair: the bits of the splits, as in `keep.npy`, uint8 [bytes].
+        fulls: the bits of full in the same revisions.
+        pool_rows: how many rows there are.
+    """
+
+    def expected(first: int, second: int) -> float:
+        if split == "full":
+            return first * second / pool_rows if pool_rows else 0.0
+        sizes = count(fulls[0]) * count(fulls[1])
+        return first * second * count(*fulls) / sizes if sizes else 0.0
+
+    found = []
+    pruned = tuple(full & ~bits for full, bits in zip(fulls, pair, strict=True))
+    for rows, (ours, theirs) in ((KEPT, pair), (PRUNED, pruned)):
+        if split != "full" or rows == KEPT:
+            first, second = count(ours), count(theirs)
+            found.append(Overlap(split, rows, first, second, count(ours, theirs), expected(first, second)))
+    return found
+
+
+def _keys(revision: Revision) -> str:
+    """Hash shard and key of every pool row, in the order of rows: what a row order is, whatever the embedder."""
+    digest = hashlib.sha256()
+    for path in revision.files(METADATA):
+        with revision.open(path) as stream:
+            for batch in pq.ParquetFile(stream).iter_batches(BATCH_ROWS, columns=["shard", "key"]):
+                shards, keys = batch.column("shard").to_pylist(), batch.column("key").to_pylist()
+                digest.update("".join(f"{shard}\0{key}\n" for shard, key in zip(shards, keys, strict=True)).encode())
+    return digest.hexdigest()
+
+
+def _info(revision: Revision, split: str) -> dict[str, Any]:
+    return revision.read(f"data/splits/{split}/split.json")
+
+
+def _bits(revision: Revision, split: str, pool_rows: int) -> Bits:
+    path = f"data/splits/{split}/keep.npy"
+    with revision.open(path) as stream:
+        try:
+            bits: Bits = np.load(stream, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise SimgapError(f"{revision.where(path)}: is no array that can be read ({error})") from None
+    if bits.dtype != np.uint8 or len(bits) != (pool_rows + 7) // 8:
+        raise SimgapError(f"{revision.where(path)}: is not of {pool_rows} pool rows; run the experiment anew")
+    return bits
+
+
+def _check_rows(first: Revision, second: Revision) -> None:
+    """Refuse revisions whose splits are of other pool rows, or of the same in another order.
+
+    The hash that a split records tells embedders apart: where it differs, shards and keys decide.
+    """
+    ours, theirs = _info(first, "full"), _info(second, "full")
+    if ours["row_order"] == theirs["row_order"]:
+        return
+    if ours["pool_rows"] != theirs["pool_rows"] or _keys(first) != _keys(second):
+        raise SimgapError(
+            f"{second.name}: its pool has other rows than that of {first.name} ({theirs['pool_rows']} and "
+            f"{ours['pool_rows']}), or another order of them; compare revisions of one pool of which the same images were "
+            "embedded"
+        )
+
+
+def names_of(params: Params) -> list[str]:
+    """Name all splits of a study, trained or not."""
+    return ["full", *(split for rule in params.prune.rules().values() for split in rule)]
+
+
+def compare_rows(first: Revision, second: Revision) -> Iterator[Overlap]:
+    """Compare the splits that two revisions both have, those of one name with each other. Memory: six bits a pool row.
+
+    Raises:
+        SimgapError: they are of other pool rows, or a file is neither in DVC's cache nor in a remote.
+    """
+    _check_rows(first, second)
+    pool_rows = int(_info(first, "full")["pool_rows"])
+    theirs = names_of(second.params())
+    fulls = (_bits(first, "full", pool_rows), _bits(second, "full", pool_rows))
+    for split in names_of(first.params()):
+        if split in theirs:
+            yield from overlaps(
+                split, (_bits(first, split, pool_rows), _bits(second, split, pool_rows)), fulls, pool_rows
+            )

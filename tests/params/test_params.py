@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from simgap.core.errors import SimgapError
+from simgap.params.load import load_params
+
+PRESETS = sorted((REPOSITORY / "presets").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("preset", [REPOSITORY / "params.yaml", *PRESETS], ids=lambda path: path.name)
+def test_every_preset_follows_the_schema(preset: Path) -> None:
+    load_params(preset)
+
+
+def test_the_default_study_is_the_toy_preset() -> None:
+    assert (REPOSITORY / "params.yaml").read_text() == (REPOSITORY / "presets" / "toy.yaml").read_text()
+
+
+@pytest.mark.parametrize("preset", [REPOSITORY / "params.yaml", *PRESETS], ids=lambda path: path.name)
+def test_a_trained_split_has_a_trained_control_of_the_same_size(preset: Path) -> None:
+    params = load_params(preset)
+    prune = params.prune
+    ranked = {**prune.dissimilar, **prune.similar}
+    sized = [control.size_of for name, control in prune.random.items() if name in params.runs and control.keep == 1.0]
+    counts = [ranked[name].keep for name in sized if name in ranked]
+    without = [run for run in params.runs if run in prune.imagenet_like and run not in sized]
+    without += [run for run in params.runs if run in ranked and ranked[run].keep not in counts]
+    assert without == []
+
+
+BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
+    "threshold": (lambda c: c.update(threshold="abc"), ("threshold", "'abc'", "number")),
+    "bool threshold": (lambda c: c.update(threshold=True), ("threshold", "True")),
+    "nan threshold": (lambda c: c.update(threshold=float("nan")), ("threshold", "nan")),
+    "threshold of too many digits": (lambda c: c.update(threshold=0.01234567891), ("threshold", "nine significant")),
+    "engine": (lambda c: c["similarity"].update(engine="cuda"), ("similarity.engine", "'cuda'", "gpu")),
+    "no digits of a shard": (lambda c: c["pool"].update(shard_digits=0), ("pool.shard_digits", "0", "at least 1")),
+    "who works": (lambda c: c["parts"].update(run_by="dask"), ("parts.run_by", "'dask'", "local, ray")),
+    "where they work": (lambda c: c["parts"].update(address="head"), ("parts.address", "'head'", "HOST:PORT")),
+    "a world of two kinds": (
+        lambda c: c.update(manifest={"toy": {"address": "s3://b/x"}}),
+        ("manifest.toy", "draw", "data/worlds/toy"),
+    ),
+    "no address": (
+        lambda c: c.update(manifest={"laion": {"address": "/data/pool"}}),
+        ("manifest.laion.address", "'/data/pool'", "s3://"),
+    ),
+    "credentials in an address": (
+        lambda c: c.update(manifest={"laion": {"address": "s3://key:secret@b/pool"}}),
+        ("manifest.laion.address", "without credentials"),
+    ),
+    "misspelt": (lambda c: c.update(treshold=0.1), ("treshold", "'threshold'")),
+    "misspelt below": (lambda c: c["train"].update(bach_size=1), ("train.bach_size", "'batch_size'")),
+    "text for a number": (lambda c: c["train"].update(batch_size="64"), ("train.batch_size", "'64'")),
+    "out of range": (lambda c: c["train"].update(batch_size=0), ("train.batch_size", "0", "at least 1")),
+    "nothing to calibrate on": (lambda c: c.update(ground_truth={}), ("leaks.threshold", "null", "ground_truth")),
+    "leaks out of range": (lambda c: c["leaks"].update(threshold=2.0), ("leaks.threshold", "2.0")),
+    "unknown rule": (lambda c: c["prune"].update(imagenet_lik={}), ("prune.imagenet_lik",)),
+    "misspelt in a split": (
+        lambda c: c["prune"]["imagenet-like"].update(x={"benchmark": ["val"]}),
+        ("prune.imagenet-like.x.benchmark", "'benchmarks'"),
+    ),
+    "unknown benchmark": (
+        lambda c: c["prune"]["imagenet-like"].update(x={"benchmarks": ["vla"]}),
+        ("prune.imagenet-like.x.benchmarks", "'vla'", "val, sketch"),
+    ),
+    "no benchmark": (lambda c: c["prune"]["imagenet-like"].update(x={"benchmarks": []}), ("x.benchmarks", "empty")),
+    "name in two rules": (
+        lambda c: c["prune"]["random"].update(combined={"size_of": "full", "keep": 0.5, "seed": 0}),
+        ("prune.random.combined", "prune.imagenet-like"),
+    ),
+    "name in no rule": (lambda c: c["runs"].update(nosuch={}), ("runs.nosuch", "combined")),
+    "name of full": (
+        lambda c: c["prune"]["random"].update(full={"size_of": "combined", "keep": 0.5, "seed": 0}),
+        ("prune.random.full",),
+    ),
+    "bad split name": (lambda c: c["prune"]["imagenet-like"].update({"100m": {"benchmarks": ["val"]}}), ("100m",)),
+    "keep above 1": (
+        lambda c: c["prune"]["dissimilar"]["dissimilar-quarter"].update(keep=1.5),
+        ("prune.dissimilar.dissimilar-quarter.keep", "1.5"),
+    ),
+    "unknown join": (
+        lambda c: c["prune"]["dissimilar"]["dissimilar-quarter"].update(join="median"),
+        ("join", "'median'", "max, mean"),
+    ),
+    "size of nothing": (lambda c: c["prune"]["random"]["quarter-control"].update(size_of="x"), ("size_of", "'x'")),
+    "a matched control of nothing": (
+        lambda c: c["prune"]["matched"]["sketch-pruned-matched"].update(size_of="full"),
+        ("prune.matched.sketch-pruned-matched.size_of", "'full'", "choose from a-pruned, combined, dissimilar"),
+    ),
+    "a control of a matched control": (
+        lambda c: c["prune"]["random"]["quarter-control"].update(size_of="sketch-pruned-matched"),
+        ("prune.random.quarter-control.size_of", "'sketch-pruned-matched'"),
+    ),
+    "matched on what is not marked": (
+        lambda c: c["prune"]["matched"]["sketch-pruned-matched"].update(match="colour"),
+        ("prune.matched.sketch-pruned-matched.match", "'colour'", "class, style"),
+    ),
+    "seed of a matched control": (
+        lambda c: c["prune"]["matched"]["sketch-pruned-matched"].update(seed=-1),
+        ("prune.matched.sketch-pruned-matched.seed", "-1"),
+    ),
+    "bad override": (lambda c: c["runs"].update(full={"lr": 1}), ("runs.full", "lr", "learning_rate")),
+    "missing block": (lambda c: c.pop("repeats"), ("repeats", "missing")),
+    "same seed twice": (lambda c: c["repeats"].update(seeds=[1, 1]), ("repeats.seeds", "[1, 1]")),
+    "negative seed": (lambda c: c["repeats"].update(seeds=[-1]), ("repeats.seeds", "-1")),
+    "licence": (lambda c: c["benchmarks"].update(accepted_licences=[]), ("objectnet", "accepted_licences")),
+    "query fraction": (lambda c: c["benchmarks"].update(query_fraction=0.0), ("benchmarks.query_fraction", "0.0")),
+    "two embedders": (
+        lambda c: c["embedder"].update(directory="x"),
+        ("embedder", "train and directory", "exactly one"),
+    ),
+    "embedder's training": (lambda c: c["embedder"]["train"].update(batch_size=0), ("train.batch_size", "0")),
+    "draw": (lambda c: c["draw"]["toy"].update(planted=500), ("planted", "500")),
+    "infinite learning rate": (lambda c: c["train"].update(learning_rate=float("inf")), ("train.learning_rate", "inf")),
+    "beta of 1": (lambda c: c["train"].update(beta1=1.5), ("train.beta1", "1.5")),
+    "seed of a draw": (lambda c: c["draw"]["toy"].update(seed=-1), ("draw.toy.seed", "-1")),
+    "seed of a control": (
+        lambda c: c["prune"]["random"]["quarter-control"].update(seed=-2),
+        ("quarter-control.seed", "-2"),
+    ),
+    "pool too small to plant in": (lambda c: c["draw"]["toy"].update(pool=100, broken=0), ("planted", "100")),
+    "more broken than there are": (lambda c: c["draw"]["toy"].update(broken=30_000), ("broken", "30000")),
+    "nothing to train": (lambda c: c.update(runs={}), ("runs", "empty")),
+    "benchmark of a set's name": (lambda c: c["benchmarks"].update(names=["pool"]), ("benchmarks.names", "'pool'")),
+    "benchmark that leaves its folder": (lambda c: c["benchmarks"].update(names=["../x"]), ("'../x'",)),
+    "one world twice": (
+        lambda c: c.update(copy={"toy": {"source": "x", "folders": ["x"], "sha256": "x"}}),
+        ("copy.toy", "draw"),
+    ),
+    "a benchmark twice": (
+        lambda c: c["prune"]["imagenet-like"].update(x={"benchmarks": ["val", "val"]}),
+        ("prune.imagenet-like.x.benchmarks", "once"),
+    ),
+    "no such model": (lambda c: c["train"].update(model="presets/models/no.json"), ("train.model", "no.json")),
+    "a model's name misspelt": (
+        lambda c: c["train"].update(model="ViT-B-23"),
+        ("train.model", "'ViT-B-23'", "choose from ViT-B-32, ", " more"),
+    ),
+    "the embedder's model": (
+        lambda c: c["embedder"]["train"].update(model="coca_ViT-B-32"),
+        ("embedder.train.model: coca_ViT-B-32", "CoCa"),
+    ),
+    "a run's model": (
+        lambda c: c["runs"].update(full={"model": "ViT-B-16-SigLIP"}),
+        ("runs.full.model: ViT-B-16-SigLIP", "hf_tokenizer_name"),
+    ),
+    "a run's model that is a number": (lambda c: c["runs"].update(full={"model": 3}), ("runs.full.model", "'3'")),
+    "a pretrained model's name misspelt": (
+        lambda c: c["embedder"].update(train=None, pretrained={"model": "ViT-B-23", "tag": "openai"}),
+        ("embedder.pretrained.model", "'ViT-B-23'", "choose from ViT-B-32, "),
+    ),
+    "a pretrained model with a tokenizer to fetch": (
+        lambda c: c["embedder"].update(train=None, pretrained={"model": "ViT-B-16-SigLIP", "tag": "webli"}),
+        ("embedder.pretrained.model: ViT-B-16-SigLIP", "hf_tokenizer_name"),
+    ),
+    "a folder of a model's name": (lambda c: c["train"].update(model="presets/models"), ("train.model", "unknown")),
+    "no such benchmark without shift": (
+        lambda c: c["compare"].update(in_distribution_benchmark="vla"),
+        ("compare.in_distribution_benchmark", "'vla'", "val, sketch"),
+    ),
+    "unknown precision": (
+        lambda c: c["embed"].update(precision="fp8"),
+        ("embed.precision", "'fp8'", "fp32, bf16, fp16"),
+    ),
+    "no draw of the shots": (
+        lambda c: c["evaluate"]["few_shot"].update(draws=0),
+        ("few_shot.draws", "0", "at least 1"),
+    ),
+    "shots twice": (lambda c: c["evaluate"]["few_shot"].update(shots=[1, 1]), ("few_shot.shots", "[1, 1]")),
+    "eps of the truth": (lambda c: c["ground_truth"]["toy"].update(eps=[3.0]), ("eps", "3.0")),
+    "not a mapping": (lambda c: c.update(prune=3), ("prune", "3")),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_params_give_one_line_that_names_parameter_and_value(case: str, tmp_path: Path) -> None:
+    change, words = BAD[case]
+    content = copy.deepcopy(yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text()))
+    change(content)
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    with pytest.raises(SimgapError) as raised:
+        load_params(path)
+    message = str(raised.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_broken_yaml(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("threshold: [")
+    with pytest.raises(SimgapError, match="not YAML"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "holds None"),
+        (b"[1]", "holds [1]"),
+        (b"caf\xe9: 1", "not YAML"),
+        (b"threshold: 0.0\nthreshold: 0.1\n", "'threshold' stands twice"),
+        (b"train: {2020-01-01: 1}", "should be text"),
+    ],
+)
+def test_a_file_that_is_no_params_file(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "params.yaml").write_bytes(content)
+    with pytest.raises(SimgapError) as raised:
+        load_params(tmp_path / "params.yaml")
+    assert words in str(raised.value)
+    with pytest.raises(SimgapError, match="cannot be read"):
+        load_params(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("1e-3", 1e-3), ("1E-12", 1e-12), ("-2e-1", -0.2), ("0.05", 0.05), ("1", 1)]
+)
+def test_a_threshold_as_dvc_writes_it(tmp_path: Path, text: str, number: float) -> None:
+    content = (REPOSITORY / "presets" / "toy.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(content.replace("threshold: 0.0", f"threshold: {text}"))
+    assert load_params(tmp_path / "params.yaml").threshold == number
+
+
+def test_a_range_error_names_file_and_place(tmp_path: Path) -> None:
+    content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
+    content["embedder"]["train"]["batch_size"] = 0
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(SimgapError, match=r"params\.yaml: embedder\.train\.batch_size: 0 is out of range"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_a_run_overrides_training() -> None:
+    params = load_params(REPOSITORY / "presets" / "toy.yaml")
+    changed = params.train_parameters({"batch_size": 32}, "here")
+    assert changed.batch_size == 32
+    assert changed.learning_rate == params.train.learning_rate
