@@ -6,11 +6,11 @@ import click
 
 from simgap.core.files import write_json
 from simgap.data.fingerprint import fingerprint
-from simgap.deduplicate.arrays import save
 from simgap.deduplicate.deduplicate import deduplicate
 from simgap.params.load import Params
 from simgap.stage.command import PATH, stage
 from simgap.stage.scratch import scratch
+from simgap.store.arrays import write_array
 from simgap.store.embeddings import Embeddings
 from simgap.store.split import Split, write_split
 
@@ -25,7 +25,7 @@ def main(params: Params, pool: Path, centroids: Path, out: Path, metrics: Path) 
     identity = {"deduplicate": params.deduplicate, "pool": fingerprint(pool)}
     with scratch("deduplicate", identity) as folder:
         found, keep = deduplicate(params.deduplicate, embeddings, params.similarity.engine, folder, params.parts)
-        save(centroids, found)
+        write_array(centroids, found)
         split = Split(
             rule="full",
             parameters={"eps": params.deduplicate.eps, "clusters": params.deduplicate.clusters},

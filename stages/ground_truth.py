@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import click
-import numpy as np
 
 from simgap.core.files import write_json
 from simgap.data.marks import read_annotations
 from simgap.ground_truth.score import score
 from simgap.params.load import Params
 from simgap.stage.command import PATH, stage
+from simgap.store.arrays import read_array
 from simgap.store.columns import Similarity
 from simgap.store.embeddings import Embeddings
 
@@ -33,7 +33,7 @@ def main(
     metrics: Path,
 ) -> None:
     names = ["full", *(split for rule in params.prune.rules().values() for split in rule)]
-    found = np.load(centroids, allow_pickle=False)
+    found = read_array(centroids)
     rule_queries = {}
     for benchmark in params.benchmarks.names:
         used = Similarity(similarity / benchmark).queries(["used_by_rule"]).column("used_by_rule")

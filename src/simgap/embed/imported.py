@@ -23,8 +23,8 @@ from simgap.core.progress import progress
 from simgap.data.fingerprint import fingerprint
 from simgap.data.limits import check_limit
 from simgap.data.shards import Accounting, find_shards
+from simgap.store.arrays import read_array, read_table, table_columns
 from simgap.store.embedding_parts import ACCOUNTING_FILE, METADATA_FILE, VECTORS_FILE, join_parts, write_part
-from simgap.store.embeddings import columns_of, read_table
 
 SOURCE = Path(__file__).parents[1]
 VECTORS = "img_emb"
@@ -78,7 +78,7 @@ def _parts(source: Path) -> list[_Part]:
 
 def _text(path: Path, choices: tuple[str, ...]) -> tuple[str, pa.StringArray] | None:
     """Read the first of some columns that a table has; None where it has none of them."""
-    name = next((name for name in choices if name in columns_of(path)), None)
+    name = next((name for name in choices if name in table_columns(path)), None)
     if name is None:
         return None
     column = read_table(path, [name]).column(name).combine_chunks()
@@ -94,12 +94,7 @@ def _check_rows(path: Path, rows: int, vectors: Path, expected: int) -> None:
 
 
 def _open(path: Path, dim: int) -> NDArray[Any]:
-    try:
-        found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise SimgapError(f"{path}: is no array that can be read ({error})") from None
-    if found.dtype not in (np.float16, np.float32) or found.ndim != 2:
-        raise SimgapError(f"{path}: is {found.dtype} {found.shape}; it should be float16 [rows, {dim}]")
+    found = read_array(path, np.float16, np.float32, shape=(None, None), mapped=True)
     if found.shape[1] != dim:
         raise SimgapError(f"{path}: its vectors have {found.shape[1]} numbers, the embedder's have {dim}")
     return found
@@ -211,7 +206,7 @@ def _drop_repeated(parts: list[Path], drop_limit: float, sources: tuple[Path, ..
     Raises:
         SimgapError: more than `drop_limit` of the rows are repeated.
     """
-    bounds = np.cumsum([0, *(len(np.load(part / VECTORS_FILE, mmap_mode="r")) for part in parts)])
+    bounds = np.cumsum([0, *(len(read_array(part / VECTORS_FILE, mapped=True)) for part in parts)])
     hashes = np.empty(bounds[-1], np.uint64)
     for part, low, high in zip(parts, bounds[:-1], bounds[1:], strict=True):
         hashes[low:high] = _hashes(_rows_of(part))
@@ -234,7 +229,7 @@ def _drop_repeated(parts: list[Path], drop_limit: float, sources: tuple[Path, ..
         if not good.all():
             accounting = Accounting(**read_json(part / ACCOUNTING_FILE))
             accounting.dropped = Counter(accounting.dropped) + Counter(duplicate_key=int((~good).sum()))
-            vectors = np.load(part / VECTORS_FILE, mmap_mode="r")[good]
+            vectors = read_array(part / VECTORS_FILE, mapped=True)[good]
             table = read_table(part / METADATA_FILE, ["shard", "key", "caption"]).filter(pa.array(good))
             write_part(part, vectors, table, accounting)
 

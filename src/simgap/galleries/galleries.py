@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from simgap.core.files import atomic_output, write_json
 from simgap.galleries.choose import choose_queries, most_similar_rows, nearest_lower_rows
 from simgap.galleries.pictures import Source, cut_pictures, described, picture_name
+from simgap.store.arrays import read_table
 from simgap.store.columns import Similarity
 from simgap.store.split import KEEP_FILE, Split, read_keep
 
@@ -22,6 +22,7 @@ from simgap.store.split import KEEP_FILE, Split, read_keep
 QUERIES, PRUNED, DUPLICATES = 4, 8, 8
 SEED = 0
 FILE = "galleries.json"
+PROFILE_COLUMNS = ["similarity", "nearest_rows", "nearest_similarities"]
 Entry = dict[str, Any]
 
 
@@ -136,7 +137,7 @@ def write_galleries(
     for name in benchmarks:
         measured = Similarity(similarity / name, splits["full"].row_order)
         split = split_shown(name, splits)
-        after = pq.read_table(profiles / split / f"{name}.parquet") if split else None
+        after = read_table(profiles / split / f"{name}.parquet", PROFILE_COLUMNS) if split else None
         of_benchmark: Entry = {"queries": benchmark_gallery(galleries, name, measured, after)}
         if split:
             pruned = full & ~read_keep(splits_folder / split / KEEP_FILE, rows)
