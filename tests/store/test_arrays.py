@@ -10,7 +10,7 @@ import pytest
 from conftest import DAMAGES
 
 from simgap.core.errors import SimgapError
-from simgap.store.arrays import read_array, read_table, table_columns, write_array
+from simgap.store.arrays import parquet_columns, read_array, read_parquet, write_array
 from simgap.store.split import read_keep
 
 
@@ -72,14 +72,14 @@ def test_the_bits_of_a_split_have_one_shape(tmp_path: Path) -> None:
 def test_columns_of_a_table(tmp_path: Path) -> None:
     path = tmp_path / "table.parquet"
     pq.write_table(pa.table({"a": ["x"], "b": [1], "c": [[1, 2]]}), path)
-    assert table_columns(path) == ["a", "b", "c"]
-    assert read_table(path, ["c", "a"]).select(["c", "a"]).to_pylist() == [{"c": [1, 2], "a": "x"}]
-    assert read_table(path, ["a"], others=True).column_names == ["a", "b", "c"]
-    assert read_table(path, []).num_rows == 1
+    assert parquet_columns(path) == ["a", "b", "c"]
+    assert read_parquet(path, ["c", "a"]).select(["c", "a"]).to_pylist() == [{"c": [1, 2], "a": "x"}]
+    assert read_parquet(path, ["a"], others=True).column_names == ["a", "b", "c"]
+    assert read_parquet(path, []).num_rows == 1
     with pytest.raises(SimgapError, match=r"table\.parquet: has no column d; write it again$"):
-        read_table(path, ["a", "d"], "write it again")
+        read_parquet(path, ["a", "d"], "write it again")
     with pytest.raises(SimgapError, match=r"none\.parquet: no such file; write it again$"):
-        read_table(tmp_path / "none.parquet", [], "write it again")
+        read_parquet(tmp_path / "none.parquet", [], "write it again")
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -90,4 +90,4 @@ def test_a_damaged_table_is_refused_in_a_line(tmp_path: Path, damage) -> None:
     with pytest.raises(
         SimgapError, match=r"^[^\n]*table\.parquet: cannot be read as a Parquet table \([^\n]*; embed again$"
     ):
-        read_table(path, ["key"], "embed again")
+        read_parquet(path, ["key"], "embed again")

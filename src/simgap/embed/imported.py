@@ -23,7 +23,7 @@ from simgap.core.progress import progress
 from simgap.data.fingerprint import fingerprint
 from simgap.data.limits import check_limit
 from simgap.data.shards import Accounting, find_shards
-from simgap.store.arrays import read_array, read_table, table_columns
+from simgap.store.arrays import parquet_columns, read_array, read_parquet
 from simgap.store.embedding_parts import ACCOUNTING_FILE, METADATA_FILE, VECTORS_FILE, join_parts, write_part
 
 SOURCE = Path(__file__).parents[1]
@@ -78,10 +78,10 @@ def _parts(source: Path) -> list[_Part]:
 
 def _text(path: Path, choices: tuple[str, ...]) -> tuple[str, pa.StringArray] | None:
     """Read the first of some columns that a table has; None where it has none of them."""
-    name = next((name for name in choices if name in table_columns(path)), None)
+    name = next((name for name in choices if name in parquet_columns(path)), None)
     if name is None:
         return None
-    column = read_table(path, [name]).column(name).combine_chunks()
+    column = read_parquet(path, [name]).column(name).combine_chunks()
     # A column without a single value has no type of its own.
     if column.type not in (pa.string(), pa.large_string(), pa.null()):
         raise SimgapError(f"{path}: {name} is {column.type}; it should be text")
@@ -163,9 +163,9 @@ def _lacking(names: pa.StringArray) -> NDArray[np.bool_]:
 
 def _import_part(part: _Part, dim: int, shard_digits: int | None) -> tuple[NDArray[np.float16], pa.Table, Accounting]:
     found = _open(part.vectors, dim)
-    _check_rows(part.metadata, read_table(part.metadata, []).num_rows, part.vectors, len(found))
+    _check_rows(part.metadata, read_parquet(part.metadata, []).num_rows, part.vectors, len(found))
     if part.shards is not None:
-        _check_rows(part.shards, read_table(part.shards, []).num_rows, part.vectors, len(found))
+        _check_rows(part.shards, read_parquet(part.shards, []).num_rows, part.vectors, len(found))
     keys, shards = _names(part, shard_digits)
     caption = _text(part.metadata, ("caption",))
     reasons = np.full(len(found), "", "U16")
@@ -188,7 +188,7 @@ def _import_part(part: _Part, dim: int, shard_digits: int | None) -> tuple[NDArr
 
 def _rows_of(part: Path) -> list[tuple[str, str]]:
     """Read the shard and key of every row of a finished part."""
-    table = read_table(part / METADATA_FILE, ["shard", "key"])
+    table = read_parquet(part / METADATA_FILE, ["shard", "key"])
     return list(zip(table.column("shard").to_pylist(), table.column("key").to_pylist(), strict=True))
 
 
@@ -230,7 +230,7 @@ def _drop_repeated(parts: list[Path], drop_limit: float, sources: tuple[Path, ..
             accounting = Accounting(**read_json(part / ACCOUNTING_FILE))
             accounting.dropped = Counter(accounting.dropped) + Counter(duplicate_key=int((~good).sum()))
             vectors = read_array(part / VECTORS_FILE, mapped=True)[good]
-            table = read_table(part / METADATA_FILE, ["shard", "key", "caption"]).filter(pa.array(good))
+            table = read_parquet(part / METADATA_FILE, ["shard", "key", "caption"]).filter(pa.array(good))
             write_part(part, vectors, table, accounting)
 
 

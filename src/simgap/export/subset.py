@@ -17,7 +17,7 @@ from simgap.core.progress import progress
 from simgap.data.shards import Accounting, Shard, read_json_members
 from simgap.export.kept import Kept, KeptOfShard
 from simgap.export.new import new_output
-from simgap.store.arrays import read_array, read_table, table_columns, write_array
+from simgap.store.arrays import parquet_columns, read_array, read_parquet, write_array
 
 # Upper and lower half, as DataComp's filters write it and its resharder searches it.
 UID = np.dtype("u8,u8")
@@ -33,9 +33,9 @@ def _from_parquet(shard: Shard) -> dict[str, object] | None:
     if not isinstance(shard, Path):
         return None
     path = shard.with_suffix(".parquet")
-    if not path.is_file() or not {"key", "uid"} <= set(table_columns(path)):
+    if not path.is_file() or not {"key", "uid"} <= set(parquet_columns(path)):
         return None
-    table = read_table(path, ["key", "uid"])
+    table = read_parquet(path, ["key", "uid"])
     return dict(zip(table.column("key").to_pylist(), table.column("uid").to_pylist(), strict=True))
 
 

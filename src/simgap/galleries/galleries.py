@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from simgap.core.files import atomic_output, write_json
 from simgap.galleries.choose import choose_queries, most_similar_rows, nearest_lower_rows
 from simgap.galleries.pictures import Source, cut_pictures, described, picture_name
-from simgap.store.arrays import read_table
+from simgap.store.arrays import read_parquet
 from simgap.store.columns import Similarity
 from simgap.store.split import KEEP_FILE, Split, read_keep
 
@@ -137,7 +137,7 @@ def write_galleries(
     for name in benchmarks:
         measured = Similarity(similarity / name, splits["full"].row_order)
         split = split_shown(name, splits)
-        after = read_table(profiles / split / f"{name}.parquet", PROFILE_COLUMNS) if split else None
+        after = read_parquet(profiles / split / f"{name}.parquet", PROFILE_COLUMNS) if split else None
         of_benchmark: Entry = {"queries": benchmark_gallery(galleries, name, measured, after)}
         if split:
             pruned = full & ~read_keep(splits_folder / split / KEEP_FILE, rows)

@@ -15,7 +15,7 @@ from simgap.core.errors import SimgapError
 from simgap.core.progress import progress
 from simgap.data.images import BrokenImage, decode
 from simgap.data.shards import Accounting, Shard, find_shards, read_shard
-from simgap.store.arrays import read_table
+from simgap.store.arrays import read_parquet
 from simgap.store.embeddings import Embeddings
 
 # Longer side of a thumbnail, pixels; smaller images stay as they are.
@@ -41,7 +41,7 @@ def described(source: Source, rows: Iterable[int]) -> dict[int, dict[str, Any]]:
     for path, (start, part) in zip(paths, source.embeddings.parts(), strict=True):
         inside = wanted[(wanted >= start) & (wanted < start + len(part))]
         if len(inside):
-            table = read_table(path, ["shard", "key", field]).take(inside - start)
+            table = read_parquet(path, ["shard", "key", field]).take(inside - start)
             for row, entry in zip(inside.tolist(), table.to_pylist(), strict=True):
                 text = source.classnames[entry[field]] if source.classnames else entry[field] or "no caption"
                 found[row] = {"shard": entry["shard"], "key": entry["key"], "caption": text}

@@ -68,7 +68,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 @contextmanager
-def _open_table(path: Path, remedy: str) -> Iterator[pq.ParquetFile]:
+def _open_parquet(path: Path, remedy: str) -> Iterator[pq.ParquetFile]:
     ending = f"; {remedy}" if remedy else ""
     try:
         with pq.ParquetFile(path) as file:
@@ -80,28 +80,28 @@ def _open_table(path: Path, remedy: str) -> Iterator[pq.ParquetFile]:
         raise SimgapError(f"{path}: cannot be read as a Parquet table ({reason}){ending}") from None
 
 
-def table_columns(path: Path) -> list[str]:
+def parquet_columns(path: Path) -> list[str]:
     """Return the names of a Parquet table's columns.
 
     Raises:
         SimgapError: the file is missing or is not a Parquet table.
     """
-    with _open_table(path, "") as file:
+    with _open_parquet(path, "") as file:
         return list(file.schema_arrow.names)
 
 
-def read_table(path: Path, columns: list[str], remedy: str = "", *, others: bool = False) -> pa.Table:
+def read_parquet(path: Path, columns: list[str], remedy: str = "", *, others: bool = False) -> pa.Table:
     """Read columns of a Parquet table.
 
     Args:
         columns: the columns that the table must have.
         remedy: what to do about a file that is refused.
-        others: read the table's other columns too.
+        others: read the other columns of the table too.
 
     Raises:
         SimgapError: the file is missing or damaged, it has text that is not UTF-8, or it lacks a column.
     """
-    with _open_table(path, remedy) as file:
+    with _open_parquet(path, remedy) as file:
         missing = [column for column in columns if column not in file.schema_arrow.names]
         if missing:
             raise SimgapError(f"{path}: has no column {missing[0]}{f'; {remedy}' if remedy else ''}")

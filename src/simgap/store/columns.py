@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
 from simgap.core.files import read_json
-from simgap.store.arrays import read_array, read_table
+from simgap.store.arrays import read_array, read_parquet
 
 QUERIES_FILE = "queries.parquet"
 INFO_FILE = "similarity.json"
@@ -40,4 +40,4 @@ class Similarity:
 
     def queries(self, columns: list[str]) -> pa.Table:
         """Read columns of the table of queries."""
-        return read_table(self.folder / QUERIES_FILE, columns, REMEDY)
+        return read_parquet(self.folder / QUERIES_FILE, columns, REMEDY)

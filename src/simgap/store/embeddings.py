@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
 from simgap.core.files import read_json
-from simgap.store.arrays import read_array, read_table
+from simgap.store.arrays import read_array, read_parquet
 
 INFO_FILE = "embeddings.json"
 REMEDY = "embed or import the set again"
@@ -94,7 +94,7 @@ class Embeddings:
     def _tables(self, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
         start = 0
         for path in sorted((self.folder / "metadata").glob("metadata_*.parquet")):
-            table = read_table(path, columns, REMEDY)
+            table = read_parquet(path, columns, REMEDY)
             first, start = start, start + table.num_rows
             if start > self.rows:
                 break
