@@ -94,6 +94,7 @@ def read_parquet(path: Path, columns: list[str], remedy: str = "", *, others: bo
     """Read columns of a Parquet table.
 
     Args:
+        path: the file.
         columns: the columns that the table must have.
         remedy: what to do about a file that is refused.
         others: read the other columns of the table too.

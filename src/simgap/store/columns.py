@@ -18,17 +18,18 @@ REMEDY = "measure the similarity again"
 
 
 class Similarity:
-    """The stored similarity of a pool to one benchmark.
-
-    Args:
-        folder: the folder of the benchmark.
-        row_order: the hash of the pool rows that the columns must belong to (`Embeddings.row_order`); None for any.
-
-    Raises:
-        SimgapError: the columns belong to other pool rows.
-    """
+    """The stored similarity of a pool to one benchmark."""
 
     def __init__(self, folder: Path, row_order: str | None = None) -> None:
+        """Open the folder of a benchmark.
+
+        Args:
+            folder: the folder.
+            row_order: the hash of the pool rows that the columns must belong to (`Embeddings.row_order`); None for any.
+
+        Raises:
+            SimgapError: the columns belong to other pool rows.
+        """
         self.folder = folder
         self.info = read_json(folder / INFO_FILE)
         if row_order is not None and self.info["row_order"] != row_order:

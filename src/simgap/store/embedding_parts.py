@@ -23,9 +23,10 @@ VECTORS_FILE, METADATA_FILE, ACCOUNTING_FILE = "embeddings.npy", "metadata.parqu
 
 
 def write_part(part: Path, vectors: NDArray[np.float16], metadata: pa.Table, accounting: Accounting) -> None:
-    """Write a part to the folder `part`.
+    """Write a part of the embeddings of a set.
 
     Args:
+        part: the folder to write.
         vectors: fp16 [kept samples, dim].
         metadata: one row for each vector.
         accounting: the number of samples that were read, and dropped for each reason.
@@ -44,12 +45,15 @@ def write_part(part: Path, vectors: NDArray[np.float16], metadata: pa.Table, acc
 def join_parts(
     parts: list[Path], out: Path, *, embedder: str, dim: int, drop_limit: float, sources: tuple[Shard, ...]
 ) -> dict[str, Any]:
-    """Join finished parts into the folder `out`, in clip-retrieval's layout, and return the metrics.
+    """Join finished parts into a set in clip-retrieval's layout, and return the metrics.
 
     Files are linked, not copied, if the file system allows it.
 
     Args:
+        parts: the folders of the parts, in row order.
+        out: the folder to write.
         embedder: the hash of the embedder's files; it is recorded with the embeddings.
+        dim: the number of dimensions, which is recorded too.
         drop_limit: the largest share of samples that may be dropped, and of files that may be damaged.
         sources: the files that the parts come from, for error messages.
 

@@ -25,12 +25,14 @@ class Embeddings:
 
     Rows are numbered in the order of the parts. Vectors are mapped into memory, not read: only what the caller uses takes
     memory.
-
-    Raises:
-        SimgapError: a part is missing, or the rows, dimensions or dtype of a part are not those in `embeddings.json`.
     """
 
     def __init__(self, folder: Path) -> None:
+        """Open the folder of a set.
+
+        Raises:
+            SimgapError: a part is missing, or the rows, dimensions or dtype of a part are not those in `embeddings.json`.
+        """
         self.folder = folder
         self.info: dict[str, Any] = read_json(folder / INFO_FILE)
         for field, kind in (("embedder", str), ("rows", int), ("dim", int)):
@@ -47,7 +49,7 @@ class Embeddings:
             raise SimgapError(f"{folder}: holds {stored} rows, but {INFO_FILE} says {self.rows}; {REMEDY}")
 
     def __reduce__(self) -> tuple[type[Embeddings], tuple[Path]]:
-        # Another process maps the files itself; the vectors are not sent to it.
+        """Pickle the folder alone: another process maps the files itself instead of receiving the vectors."""
         return Embeddings, (self.folder,)
 
     def parts(self) -> Iterator[tuple[int, NDArray[np.float16]]]:

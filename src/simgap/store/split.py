@@ -55,10 +55,12 @@ def is_degenerate(split: Split, full_rows: int) -> bool:
 
 
 def write_split(split: Split, keep: NDArray[np.bool_], out: Path) -> dict[str, Any]:
-    """Write a split to the folder `out` and return its metrics.
+    """Write a split and return its metrics.
 
     Args:
+        split: the description of the split.
         keep: which rows are kept, bool [pool rows].
+        out: the folder to write.
 
     Raises:
         ValueError: the counts in `split` do not agree with `keep`.
@@ -92,6 +94,7 @@ def read_bits(source: Path | IO[bytes], pool_rows: int, name: object = None) -> 
 
     Args:
         source: a `keep.npy`, or a stream of its bytes.
+        pool_rows: the number of rows that the split must have.
         name: the name of the source in errors; the path by default.
 
     Raises:
