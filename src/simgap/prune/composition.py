@@ -36,7 +36,7 @@ def groups_of_rows(pool: Path, embeddings: Embeddings, match: str) -> NDArray[np
         for name, of_shard in itertools.groupby(rows, key=lambda row: row[1]):
             if name not in shards:
                 raise SimgapError(
-                    f"{pool}: has no shard {name!r}, but the embeddings have rows of it; embed the pool again"
+                    f"{pool}: has no shard {name!r}, though rows of the embeddings lie in it"
                 )
             annotations = dict(shard_annotations(shards[name]))
             for row, _, key in of_shard:

@@ -112,6 +112,10 @@ class Embeddings:
         """
         return pa.concat_tables([table for _, table in self.metadata_parts(columns)])
 
+    def rows_by_key(self) -> dict[str, int]:
+        """Return the row of each key. Of two rows with one key, the later row counts."""
+        return {key: row for row, key in enumerate(self.metadata(["key"]).column("key").to_pylist())}
+
     @cached_property
     def row_order(self) -> str:
         """The SHA-256 of the embedder, the dimensions, and the shard and key of every row.
