@@ -128,7 +128,7 @@ def write_galleries(
 ) -> None:
     """Write the thumbnails, and `galleries.json` with the entries that show them.
 
-    Memory: two bytes for each pool row, and a block of a column.
+    Memory: a few bytes for each pool row, and a block of a column.
 
     Args:
         sources: the sets `pool`, `reference` and each benchmark.
