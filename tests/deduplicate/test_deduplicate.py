@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from simgap.core.errors import SimgapError
 from simgap.core.files import atomic_output
-from simgap.deduplicate import arrays
 from simgap.deduplicate import within_cluster as within
 from simgap.deduplicate.centroids import assign, find_centroids, unit_centroids
 from simgap.deduplicate.deduplicate import deduplicate
 from simgap.params.deduplicate import DeduplicateParameters
 from simgap.similarity.search import scan
 from simgap.similarity.search.engines.cpu import CpuEngine
+from simgap.store import arrays
 
 
 def parameters(**changes) -> DeduplicateParameters:

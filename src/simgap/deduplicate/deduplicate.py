@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simgap.core.executor import LOCAL, Executor
-from simgap.deduplicate.arrays import save
 from simgap.deduplicate.centroids import assign, find_centroids
 from simgap.deduplicate.within_cluster import near_duplicates
 from simgap.params.deduplicate import DeduplicateParameters
+from simgap.store.arrays import read_array, write_array
 from simgap.store.embeddings import Embeddings
 
 
@@ -39,8 +39,8 @@ def deduplicate(
     """
     path = scratch / "centroids.npy"
     if not path.exists():
-        save(path, find_centroids(parameters, pool))
-    centroids: NDArray[np.float16] = np.load(path)
+        write_array(path, find_centroids(parameters, pool))
+    centroids: NDArray[np.float16] = read_array(path)
     if parameters.eps is None:
         return centroids, np.ones(pool.rows, np.bool_)
     cluster = assign(pool, centroids, engine, scratch, executor)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from simgap.core.executor import LOCAL, Executor, run_parts
-from simgap.deduplicate.arrays import save
 from simgap.similarity.search.exact import check_unit_norm, exact_pairs, screening_error
 from simgap.similarity.search.kernels import to_single
+from simgap.store.arrays import read_array, write_array
 from simgap.store.embeddings import Embeddings
 
 # Rows of a product: with blocks of a few thousand rows it stays in the cache.
@@ -158,7 +158,7 @@ class _Sections:
             for of_rows in executor.map(of_block, range(start, start + self.sizes[number], self.block_rows)):
                 found.append(of_rows)
                 advance(len(of_rows))
-        save(out, np.concatenate(found))
+        write_array(out, np.concatenate(found))
 
 
 def near_duplicates(
@@ -189,5 +189,5 @@ def near_duplicates(
     duplicate = np.zeros(pool.rows, np.bool_)
     for number in range(len(parts.sizes)):
         start = number * parts.section
-        duplicate[order.rows[start : start + parts.section]] = np.load(parts.path(number))
+        duplicate[order.rows[start : start + parts.section]] = read_array(parts.path(number))
     return duplicate

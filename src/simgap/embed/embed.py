@@ -22,6 +22,7 @@ from simgap.core.executor import LOCAL, Executor, run_parts
 from simgap.data.decode import decoded
 from simgap.data.shards import Accounting, Sample, Shard, check_label, read_shard
 from simgap.params.embed import EmbedParameters
+from simgap.store.arrays import read_array
 from simgap.store.embedding_parts import VECTORS_FILE, join_parts, write_part
 
 
@@ -156,7 +157,7 @@ def embed(
     seconds = time.perf_counter() - begun_at
 
     folders = [parts.path(number) for number in range(len(parts.groups))]
-    shapes = [np.load(folder / VECTORS_FILE, mmap_mode="r").shape for folder in folders]
+    shapes = [read_array(folder / VECTORS_FILE, mapped=True).shape for folder in folders]
     metrics = join_parts(folders, out, embedder=embedder, dim=shapes[0][1], drop_limit=drop_limit, sources=shards)
     # Of the parts that this run did: those that were there took it no time.
     return metrics, {"images_per_second": sum(shapes[number][0] for number in embedded) / seconds, "seconds": seconds}

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
-from simgap.core.files import atomic_output, resumable_output
+from simgap.core.files import resumable_output
 from simgap.core.progress import progress
 from simgap.data.shards import Accounting, Shard, read_json_members
 from simgap.export.kept import Kept, KeptOfShard
 from simgap.export.new import new_output
-from simgap.store.embeddings import columns_of, read_table
+from simgap.store.arrays import parquet_columns, read_array, read_parquet, write_array
 
 # Upper and lower half, as DataComp's filters write it and its resharder searches it.
 UID = np.dtype("u8,u8")
@@ -33,9 +33,9 @@ def _from_parquet(shard: Shard) -> dict[str, object] | None:
     if not isinstance(shard, Path):
         return None
     path = shard.with_suffix(".parquet")
-    if not path.is_file() or not {"key", "uid"} <= set(columns_of(path)):
+    if not path.is_file() or not {"key", "uid"} <= set(parquet_columns(path)):
         return None
-    table = read_table(path, ["key", "uid"])
+    table = read_parquet(path, ["key", "uid"])
     return dict(zip(table.column("key").to_pylist(), table.column("uid").to_pylist(), strict=True))
 
 
@@ -102,10 +102,9 @@ def export_subset(kept: Kept, out: Path) -> tuple[int, bool]:
                 for of_shard in shards:
                     uids.append(_uids_of(of_shard))
                     bar.update(len(of_shard.keys))
-                with atomic_output(part) as partial, partial.open("wb") as stream:
-                    np.save(stream, np.concatenate([np.empty(0, PART), *uids]))
+                write_array(part, np.concatenate([np.empty(0, PART), *uids]))
             parts.append(part)
-        found = np.concatenate([np.load(part, mmap_mode="r") for part in parts])
+        found = np.concatenate([read_array(part, mapped=True) for part in parts])
         derived = int(found["f2"].sum())
         if 0 < derived < len(found):
             raise SimgapError(

@@ -18,6 +18,7 @@ from simgap.params.similarity import SimilarityParameters
 from simgap.similarity.search.engines.choose import make_engine
 from simgap.similarity.search.engines.engine import SearchRequest
 from simgap.similarity.search.scan import COLUMNS, nearest_rows, scan, scanned_column
+from simgap.store.arrays import read_array
 from simgap.store.columns import INFO_FILE, QUERIES_FILE
 from simgap.store.embeddings import Embeddings, check_same_embedder
 
@@ -69,7 +70,7 @@ def measure(
             for first_row, part in scanned_column(scratch, pool, name):
                 column[first_row : first_row + len(part)] = part
             column.flush()
-        positive = int((np.load(partial / "margin.npy", mmap_mode="r") > 0).sum())
+        positive = int((read_array(partial / "margin.npy", mapped=True) > 0).sum())
         pq.write_table(
             pa.table(
                 {

@@ -22,6 +22,7 @@ from simgap.core.progress import progress
 from simgap.similarity.search.engines.choose import make_engine
 from simgap.similarity.search.engines.engine import Engine, RowResults, SearchRequest
 from simgap.similarity.search.nearest import Candidates, Nearest, NearestCandidates
+from simgap.store.arrays import read_array
 from simgap.store.embeddings import Embeddings
 
 COLUMNS = {"best": np.float32, "nearest_query": np.int32, "margin": np.float32}
@@ -134,11 +135,11 @@ def scan(
     run_parts(executor, parts, description, "row")
     for number in range(len(parts.sizes)):
         folder = parts.path(number)
-        nearest = nearest.merged(Nearest(np.load(folder / "similarity.npy"), np.load(folder / "row.npy")))
+        nearest = nearest.merged(Nearest(read_array(folder / "similarity.npy"), read_array(folder / "row.npy")))
     return nearest
 
 
 def scanned_column(scratch: Path, rows: Embeddings, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
     """Yield (first row, values) of each part that `scan` left in `scratch`, of one of COLUMNS."""
     for number, (first_row, _) in enumerate(rows.parts()):
-        yield first_row, np.load(_part_folder(scratch, number) / f"{name}.npy")
+        yield first_row, read_array(_part_folder(scratch, number) / f"{name}.npy")
