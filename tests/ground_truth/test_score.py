@@ -105,7 +105,7 @@ def test_marks_of_both_dialects(tmp_path: Path) -> None:
     assert found["0.tar", "c"] == Annotation("photo", "dog", "near", "pool", "b")
     assert found["0.tar", "d"] == Annotation("off_topic", None, None, None, None)
     write_tar(tmp_path / "1.tar", [("e.json", b"{}")])
-    with pytest.raises(SimgapError, match="has no marks"):
+    with pytest.raises(SimgapError, match="holds no readable annotation"):
         read_annotations(tmp_path)
 
 
@@ -139,7 +139,7 @@ def test_a_mark_that_is_no_text_is_named_in_a_line(tmp_path: Path, marks: dict, 
 
 def test_marks_nested_without_end_are_none(tmp_path: Path) -> None:
     write_tar(tmp_path / "00000.tar", [("a.json", b'{"planted": ' + b"[" * 100_000)])
-    with pytest.raises(SimgapError, match="has no marks"):
+    with pytest.raises(SimgapError, match="holds no readable annotation"):
         read_annotations(tmp_path)
 
 
@@ -187,5 +187,5 @@ def test_pools_that_cannot_be_matched_end_in_a_line(store, tmp_path: Path) -> No
     write_tar(
         tmp_path / "laion" / "00000.tar", [("000000000.json", b'{"caption": "a cat", "url": "https://x.example"}')]
     )
-    with pytest.raises(SimgapError, match=r"000000000\.json has no marks that can be read; .*prune\.matched empty"):
+    with pytest.raises(SimgapError, match=r"000000000\.json holds no readable annotation; .*prune\.matched empty"):
         groups_of_rows(tmp_path / "laion", pool, "class")

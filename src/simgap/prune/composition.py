@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
 from simgap.data.marks import shard_annotations
-from simgap.data.shards import find_shards
+from simgap.data.shards import ShardsByName
 from simgap.store.embeddings import Embeddings
 
 
@@ -25,15 +25,13 @@ def groups_of_rows(pool: Path, embeddings: Embeddings, match: str) -> NDArray[np
     Raises:
         SimgapError: a row lies in no shard of the pool or has no marks, or the marks name it of no row.
     """
-    shards = {shard.name: shard for shard in find_shards(pool)}
+    shards = ShardsByName(pool)
     numbers: dict[str | None, int] = {}
     groups = np.empty(embeddings.rows, np.int32)
     remedy = "leave prune.matched empty for pools without them"
     for start, table in embeddings.metadata_parts(["shard", "key"]):
         rows = zip(itertools.count(start), table.column("shard").to_pylist(), table.column("key").to_pylist())
         for name, of_shard in itertools.groupby(rows, key=lambda row: row[1]):
-            if name not in shards:
-                raise SimgapError(f"{pool}: has no shard {name!r}, though rows of the embeddings lie in it")
             marks = dict(shard_annotations(shards[name]))
             for row, _, key in of_shard:
                 if key not in marks:
