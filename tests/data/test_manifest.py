@@ -21,7 +21,7 @@ from simgap.data import remote
 from simgap.data.fingerprint import fingerprint
 from simgap.data.manifest import MANIFEST, read_manifest, write_manifest
 from simgap.data.remote import RemoteShard, list_shards, stream
-from simgap.data.shards import Accounting, find_shards, read_json_members, read_samples, read_shard
+from simgap.data.shards import Accounting, find_shards, read_json_members, read_samples, read_shard, select_samples
 
 
 class Flaky(MemoryFileSystem):
@@ -374,6 +374,19 @@ def test_an_object_replaced_while_it_is_read(memory, tmp_path: Path, content: by
             with pytest.raises(SimgapError, match=rf"^{shard}: has \d+ bytes and the etag .*, but its manifest says "):
                 list(samples)
         assert accounting.damaged_shards == 0
+
+
+def test_an_object_replaced_while_selected_samples_are_read(memory, tmp_path: Path) -> None:
+    """The shard is checked after the last selected sample, though it is not read to its end."""
+    local, listed = put_pool(memory, tmp_path)
+    key = next(read_samples(local / "00000.tar")).key
+    shard = find_shards(listed)[0]
+    assert [sample.key for sample in select_samples(read_samples(shard), [key], shard)] == [key]
+    selected = select_samples(read_samples(shard), [key], shard)
+    next(selected)
+    memory("/pool/00000.tar", b"another")
+    with pytest.raises(SimgapError, match=r"^flaky://pool/00000\.tar: has 7 bytes and the etag "):
+        next(selected)
 
 
 def test_an_object_that_goes_while_it_is_read(memory, tmp_path: Path) -> None:

@@ -457,4 +457,4 @@ def test_memory_is_a_part_and_not_the_pool(study) -> None:
     """Rows are read part by part."""
     study.keep("few", KEEP)
     kept = KeptSamples(Path("data", "splits", "few"), Path("data", "embeddings", "pool"), Path("pool"))
-    assert [table.num_rows for table in kept.tables()] == [sum(KEEP[:9]), sum(KEEP[9:])]
+    assert [table.num_rows for table in kept.tables("shard", "key")] == [sum(KEEP[:9]), sum(KEEP[9:])]

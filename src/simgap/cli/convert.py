@@ -22,9 +22,7 @@ ALLOW_INCOMPLETE = click.option(
     "--allow-incomplete", is_flag=True, help="Accept missing images, and leave out unreadable ones."
 )
 TEMPLATES = click.option(
-    "--templates",
-    type=PATH,
-    help="File with prompts, one a line; {c} stands for the class name.  [default: a photo of a {c}]",
+    "--templates", type=PATH, help="File of prompts with {c}, one a line.  [default: a photo of a {c}]"
 )
 
 
@@ -87,9 +85,7 @@ for _name in PUBLIC:
 @convert.command(short_help="ObjectNet, its images of ImageNet's classes")
 @click.argument("source", type=PATH)
 @click.argument("out", type=PATH)
-@click.option(
-    "--accept-licence", is_flag=True, help="Confirm that you have read ObjectNet's licence and comply with it."
-)
+@click.option("--accept-licence", is_flag=True, help="Confirm that you read ObjectNet's licence and comply with it.")
 @ALLOW_INCOMPLETE
 @reports_errors
 def objectnet(source: Path, out: Path, accept_licence: bool, allow_incomplete: bool) -> None:

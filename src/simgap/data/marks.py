@@ -44,13 +44,13 @@ def _text(content: dict[str, Any], field: str) -> str | None:
     return value
 
 
-def _toy(content: dict[str, Any]) -> Annotation:
+def _toy_annotation(content: dict[str, Any]) -> Annotation:
     source, _, key = (_text(content, "copy_of") or "/").partition("/")
     style, kind, planted = (_text(content, field) for field in ("style", "class", "planted"))
     return Annotation(style, kind, planted, source or None, key or None)
 
 
-def _pacs(content: dict[str, Any]) -> Annotation:
+def _pacs_annotation(content: dict[str, Any]) -> Annotation:
     source = _text(content, "source")
     if source is None:
         raise KeyError("source")
@@ -71,7 +71,7 @@ def shard_annotations(shard: Shard) -> Iterator[tuple[str, Annotation]]:
     for key, text in read_json_members(shard, Accounting()):
         try:
             content = json.loads(text)
-            yield key, _toy(content) if "planted" in content else _pacs(content)
+            yield key, _toy_annotation(content) if "planted" in content else _pacs_annotation(content)
         except SimgapError as error:
             raise SimgapError(f"{shard}: {key}.json: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -23,7 +23,7 @@ SOURCE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
-class KeptOfShard:
+class ShardSelection:
     """The kept samples that lie in one shard and in one part of the embeddings.
 
     Attributes:
@@ -79,23 +79,16 @@ class KeptSamples:
                 "prune again"
             )
 
-    def tables(self) -> Iterator[pa.Table]:
-        """Yield the columns `shard` and `key` of the kept rows, in row order, as one table for each part of the embeddings.
+    def tables(self, *columns: str) -> Iterator[pa.Table]:
+        """Yield metadata columns of the kept rows, in row order, as one table for each part of the embeddings.
 
         Raises:
-            SimgapError: If the rows do not name their shards.
+            SimgapError: If `shard` is one of the columns, and the rows do not name their shards.
         """
-        yield from self._tables(["shard", "key"])
-
-    def _tables(self, columns: list[str]) -> Iterator[pa.Table]:
-        for start, table in self._embeddings.metadata_parts(columns):
+        for start, table in self._embeddings.metadata_parts(list(columns)):
             yield table.filter(pa.array(self._keep[start : start + table.num_rows]))
 
-    def _shard_names(self) -> Iterator[str]:
-        for table in self._tables(["shard"]):
-            yield from table.column("shard").unique().to_pylist()
-
-    def parts(self) -> Iterator[list[KeptOfShard]]:
+    def parts(self) -> Iterator[list[ShardSelection]]:
         """Yield the kept samples of each part of the embeddings, grouped by shard and sorted by the name of the shard.
 
         Each part needs each of its shards only once, even if the rows of several shards alternate, as they may in imported
@@ -106,17 +99,18 @@ class KeptSamples:
                 before the first part is yielded.
         """
         available = ShardsByName(self.pool)
-        shards = {name: available[name] for name in self._shard_names()}
-        for table in self.tables():
+        names = (name for table in self.tables("shard") for name in table.column("shard").unique().to_pylist())
+        shards = {name: available[name] for name in names}
+        for table in self.tables("shard", "key"):
             grouped = table.group_by("shard", use_threads=False).aggregate([("key", "list")]).sort_by("shard")
             part = []
-            for name, of_shard in zip(grouped.column("shard").to_pylist(), grouped.column("key_list"), strict=True):
-                keys = of_shard.as_py()
+            for name, selection in zip(grouped.column("shard").to_pylist(), grouped.column("key_list"), strict=True):
+                keys = selection.as_py()
                 if len(set(keys)) < len(keys):
                     raise SimgapError(
                         f"{self.pool}: the split names a sample of {name} twice; embed or import the pool again"
                     )
-                part.append(KeptOfShard(shards[name], keys))
+                part.append(ShardSelection(shards[name], keys))
             yield part
 
     def cache_key(self, *settings: object) -> str:

@@ -53,13 +53,13 @@ def export_keys(kept: KeptSamples, out: Path) -> int:
     with new_output(out) as partial, bar:
         if out.suffix == ".txt":
             with partial.open("w", encoding="utf-8", newline="") as stream:
-                for table in kept.tables():
+                for table in kept.tables("shard", "key"):
                     stream.write(_lines(table, out))
                     count += table.num_rows
                     bar.update(table.num_rows)
         else:
             with pq.ParquetWriter(partial, SCHEMA) as writer:
-                for table in kept.tables():
+                for table in kept.tables("shard", "key"):
                     writer.write_table(table.cast(SCHEMA))
                     count += table.num_rows
                     bar.update(table.num_rows)

@@ -24,11 +24,11 @@ Located = tuple[str, RawSample]
 def _samples(kept: KeptSamples, start: int) -> Iterator[Located]:
     """Stream the kept samples from position `start`. Shards before that position are not opened."""
     for part in kept.parts():
-        for of_shard in part:
-            before, start = start, max(0, start - len(of_shard.keys))
-            if before < len(of_shard.keys):
-                for sample in itertools.islice(of_shard.samples(), before, None):
-                    yield of_shard.shard.name, sample
+        for selection in part:
+            before, start = start, max(0, start - len(selection.keys))
+            if before < len(selection.keys):
+                for sample in itertools.islice(selection.samples(), before, None):
+                    yield selection.shard.name, sample
 
 
 def _write_shard(

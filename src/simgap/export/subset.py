@@ -15,7 +15,7 @@ from simgap.core.errors import SimgapError
 from simgap.core.files import atomic_output, resumable_output
 from simgap.core.progress import progress
 from simgap.data.shards import Accounting, Shard, read_json_members
-from simgap.export.kept import KeptOfShard, KeptSamples
+from simgap.export.kept import KeptSamples, ShardSelection
 from simgap.export.new import new_output
 from simgap.store.embeddings import columns_of, read_table
 
@@ -39,9 +39,9 @@ def _from_parquet(shard: Shard) -> dict[str, object] | None:
     return dict(zip(table.column("key").to_pylist(), table.column("uid").to_pylist(), strict=True))
 
 
-def _from_json(of_shard: KeptOfShard) -> dict[str, object]:
-    wanted, found = set(of_shard.keys), dict[str, object]()
-    for key, text in read_json_members(of_shard.shard, Accounting()):
+def _from_json(selection: ShardSelection) -> dict[str, object]:
+    wanted, found = set(selection.keys), dict[str, object]()
+    for key, text in read_json_members(selection.shard, Accounting()):
         # If two samples have one key, the first was embedded.
         if key in wanted and key not in found:
             try:
@@ -57,18 +57,18 @@ def derived_uid(shard: str, key: str) -> str:
     return hashlib.md5(f"{shard}/{key}".encode(), usedforsecurity=False).hexdigest()
 
 
-def _uids_of(of_shard: KeptOfShard) -> NDArray[np.void]:
-    found = _from_parquet(of_shard.shard)
-    found = _from_json(of_shard) if found is None else found
-    uids = np.empty(len(of_shard.keys), PART)
-    for place, key in enumerate(of_shard.keys):
+def _uids_of(selection: ShardSelection) -> NDArray[np.void]:
+    found = _from_parquet(selection.shard)
+    found = _from_json(selection) if found is None else found
+    uids = np.empty(len(selection.keys), PART)
+    for place, key in enumerate(selection.keys):
         uid = found.get(key)
         unnamed = uid is UNNAMED
         if unnamed:
-            uid = derived_uid(of_shard.shard.name, key)
+            uid = derived_uid(selection.shard.name, key)
         if not isinstance(uid, str) or not HEX.fullmatch(uid):
             raise SimgapError(
-                f"{of_shard.shard}: the sample {key!r} has the uid {uid!r}; a DataComp subset needs 32 hexadecimal digits, in "
+                f"{selection.shard}: the sample {key!r} has the uid {uid!r}; a DataComp subset needs 32 hexadecimal digits, in "
                 "the JSON of the sample or in a .parquet beside the shard; `simgap export keys` needs no uids"
             )
         uids[place] = (*divmod(int(uid, 16), 2**64), unnamed)
@@ -105,12 +105,12 @@ def export_subset(kept: KeptSamples, out: Path) -> tuple[int, bool]:
         for number, shards in enumerate(kept.parts()):
             part = folder / f"{cache_key}-{number:05d}.npy"
             if part.is_file():
-                bar.update(sum(len(of_shard.keys) for of_shard in shards))
+                bar.update(sum(len(selection.keys) for selection in shards))
             else:
                 uids = []
-                for of_shard in shards:
-                    uids.append(_uids_of(of_shard))
-                    bar.update(len(of_shard.keys))
+                for selection in shards:
+                    uids.append(_uids_of(selection))
+                    bar.update(len(selection.keys))
                 with atomic_output(part) as partial, partial.open("wb") as stream:
                     np.save(stream, np.concatenate([np.empty(0, PART), *uids]))
             parts.append(part)
