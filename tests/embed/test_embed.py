@@ -152,7 +152,7 @@ def test_limits(model, tmp_path: Path) -> None:
         run(model, [tmp_path / "0.tar"], tmp_path / "out", tmp_path / "s2", classes=2, captioned=False)
     whole = write_pool(tmp_path / "pool", 1, 6) / "00000.tar"
     whole.write_bytes(whole.read_bytes()[:8192])
-    with pytest.raises(SimgapError, match="1 of 1 shards end too soon or are corrupt"):
+    with pytest.raises(SimgapError, match="1 of 1 shards are truncated or corrupt"):
         run(model, [whole], tmp_path / "out", tmp_path / "s4", parameters=strict, drop_limit=0.1)
     write_tar(tmp_path / "1.tar", [("a.jpg", b"x"), ("a.txt", b"t")])
     with pytest.raises(SimgapError, match="none of its 1 samples"):

@@ -205,7 +205,7 @@ def test_of_rows_of_one_sample_the_first_good_one_stays(tmp_path_factory, rows, 
 
 def test_parts_that_are_there_twice_are_refused(embedder: Path, tmp_path: Path) -> None:
     source = write_source(tmp_path / "source", [unit_rows(5, DIM, 0)] * 2, image_path=[[f"{n}" for n in range(5)]] * 2)
-    assert "5 of 10 samples were dropped ({'duplicate_key': 5}), more than embed.drop_limit 0.01 allows" in refused(
+    assert "5 of 10 samples were dropped ({'duplicate_key': 5}), more than limits.drop_limit 0.01 allows" in refused(
         source, "--shard-digits", "1"
     )
 
@@ -344,7 +344,7 @@ def test_too_many_broken_rows_end_the_import(embedder: Path, tmp_path: Path) -> 
     vectors = unit_rows(20, DIM, 0)
     vectors[3] = 0
     source = write_source(tmp_path / "source", [vectors])
-    assert "1 of 20 samples were dropped ({'zero_norm': 1}), more than embed.drop_limit 0.01 allows" in refused(source)
+    assert "1 of 20 samples were dropped ({'zero_norm': 1}), more than limits.drop_limit 0.01 allows" in refused(source)
     assert run(source, tmp_path / "out", "--drop-limit", "0.05").exit_code == 0
 
 

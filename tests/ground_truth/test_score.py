@@ -105,7 +105,7 @@ def test_annotations_of_both_formats(tmp_path: Path) -> None:
     assert found["0.tar", "c"] == Annotation("photo", "dog", "near", "pool", "b")
     assert found["0.tar", "d"] == Annotation("off_topic", None, None, None, None)
     write_tar(tmp_path / "1.tar", [("e.json", b"{}")])
-    with pytest.raises(SimgapError, match="has no marks"):
+    with pytest.raises(SimgapError, match="holds no readable annotation"):
         read_annotations(tmp_path)
 
 
@@ -141,7 +141,7 @@ def test_an_annotation_that_is_not_text_is_refused_in_a_line(
 
 def test_an_annotation_nested_without_end_is_refused(tmp_path: Path) -> None:
     write_tar(tmp_path / "00000.tar", [("a.json", b'{"planted": ' + b"[" * 100_000)])
-    with pytest.raises(SimgapError, match="has no marks"):
+    with pytest.raises(SimgapError, match="holds no readable annotation"):
         read_annotations(tmp_path)
 
 
@@ -191,5 +191,5 @@ def test_pools_that_cannot_be_matched_are_refused_in_a_line(store, tmp_path: Pat
     write_tar(
         tmp_path / "laion" / "00000.tar", [("000000000.json", b'{"caption": "a cat", "url": "https://x.example"}')]
     )
-    with pytest.raises(SimgapError, match=r"000000000\.json has no marks that can be read; .*prune\.matched empty"):
+    with pytest.raises(SimgapError, match=r"000000000\.json holds no readable annotation; .*prune\.matched empty"):
         groups_of_rows(tmp_path / "laion", pool, "class")

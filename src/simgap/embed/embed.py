@@ -19,7 +19,7 @@ from simgap.clip.model import Model
 from simgap.core.batches import batched
 from simgap.core.errors import SimgapError
 from simgap.core.executor import LOCAL, Executor, run_parts
-from simgap.data.decode import decoded
+from simgap.data.decode import decode_samples
 from simgap.data.shards import Accounting, Sample, Shard, check_label, read_shard
 from simgap.params.embed import EmbedParameters
 from simgap.store.arrays import read_array
@@ -61,7 +61,8 @@ def _embed_part(
                 yield sample
 
     batch_size = parameters.batch_size
-    for group in batched(decoded(samples(), model, decoders, batch_size, accounting), batch_size):
+    images = decode_samples(samples(), model.preprocess, decoders, batch_size, accounting)
+    for group in batched(images, batch_size):
         raw = encode(model, [image for _, image in group], batch_size, parameters.precision)
         unit, good = unit_norm(raw, accounting.dropped)
         vectors.append(unit)

@@ -14,7 +14,7 @@ from PIL import Image
 from simgap.core.errors import SimgapError
 from simgap.core.progress import progress
 from simgap.data.images import BrokenImage, decode
-from simgap.data.shards import Accounting, Shard, find_shards, read_shard
+from simgap.data.shards import Accounting, Shard, ShardsByName, read_shard, select_samples
 from simgap.store.arrays import read_parquet
 from simgap.store.embeddings import Embeddings
 
@@ -76,22 +76,13 @@ def cut_pictures(
     """
     wanted: dict[Shard, dict[str, Path]] = defaultdict(dict)
     for name, described_rows in rows.items():
-        shards = {shard.name: shard for shard in find_shards(sources[name].shards)}
+        shards = ShardsByName(sources[name].shards)
         for row, entry in described_rows.items():
-            if entry["shard"] not in shards:
-                raise SimgapError(
-                    f"{sources[name].shards}: has no {entry['shard']}, which was embedded; embed the set anew"
-                )
             wanted[shards[entry["shard"]]][entry["key"]] = folder / picture_name(name, row)
     for shard in progress(sorted(wanted, key=str), len(wanted), "galleries", "shard"):
-        missing = dict(wanted[shard])
-        for sample in read_shard(shard, Accounting(), caption=False, label=False):
-            if sample.key in missing:
-                _write_thumbnail(sample.image, missing.pop(sample.key), f"{shard}: {sample.key}")
-            if not missing:
-                break
-        if missing:
-            raise SimgapError(f"{shard}: has no sample {next(iter(missing))}, which was embedded; embed the set anew")
+        samples = read_shard(shard, Accounting(), caption=False, label=False)
+        for sample in select_samples(samples, wanted[shard], shard):
+            _write_thumbnail(sample.image, wanted[shard][sample.key], f"{shard}: {sample.key}")
 
 
 def _write_thumbnail(image: bytes, out: Path, where: str) -> None:

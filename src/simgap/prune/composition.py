@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
 from simgap.data.marks import shard_annotations
-from simgap.data.shards import find_shards
+from simgap.data.shards import ShardsByName
 from simgap.store.embeddings import Embeddings
 
 
@@ -27,15 +27,13 @@ def groups_of_rows(pool: Path, embeddings: Embeddings, match: str) -> NDArray[np
     Raises:
         SimgapError: a row's shard is not in the pool, a row has no annotation, or no annotation has a class or style.
     """
-    shards = {shard.name: shard for shard in find_shards(pool)}
+    shards = ShardsByName(pool)
     numbers: dict[str | None, int] = {}
     groups = np.empty(embeddings.rows, np.int32)
     remedy = "leave prune.matched empty for a pool without annotations"
     for start, table in embeddings.metadata_parts(["shard", "key"]):
         rows = zip(itertools.count(start), table.column("shard").to_pylist(), table.column("key").to_pylist())
         for name, of_shard in itertools.groupby(rows, key=lambda row: row[1]):
-            if name not in shards:
-                raise SimgapError(f"{pool}: has no shard {name!r}, though rows of the embeddings lie in it")
             annotations = dict(shard_annotations(shards[name]))
             for row, _, key in of_shard:
                 if key not in annotations:
