@@ -1,4 +1,4 @@
-"""Arrays that wait in a scratch folder."""
+"""Store arrays in a scratch folder."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from simgap.core.files import atomic_output
 
 
 def save(path: Path, values: NDArray[Any]) -> None:
-    """Write an array to an npy file that is either complete or absent."""
+    """Write an array to an npy file; the file is either complete or absent."""
     with atomic_output(path) as partial, partial.open("wb") as stream:
         np.save(stream, values)
