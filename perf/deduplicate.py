@@ -25,7 +25,7 @@ from simgap.params.deduplicate import DeduplicateParameters
 from simgap.similarity.search.exact import exact_product
 from simgap.store.embeddings import Embeddings
 
-# Fraction of the rows that are near-duplicates of another row.
+# This fraction of the rows is planted as near-duplicates of other rows.
 PLANTED = 0.05
 SAMPLED_PER_CLUSTER = 64
 ITERATIONS = 10
@@ -40,7 +40,7 @@ def draw_planted(
         rows: Number of rows.
         dim: Number of components.
         decay: Component i is scaled by i ** -decay. With 0, all directions are equal; embeddings decay.
-        eps: Largest distance of a planted similarity from 1.
+        eps: Planted similarities are at least 1 - eps.
         seed: Seed of the draw.
 
     Returns:

@@ -51,7 +51,7 @@ class AnonymousMemory:
 
     @property
     def grown(self) -> int:
-        """The peak memory minus the memory at the start, in bytes."""
+        """Return the peak memory minus the memory at the start, in bytes."""
         return self.peak - self.begin
 
     @staticmethod

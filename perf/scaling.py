@@ -44,12 +44,12 @@ from simgap.stage.command import reports_errors
 from simgap.store.embeddings import Embeddings
 from simgap.toy.world import draw_sample
 
-# Fraction of the rows that the embedding step processes; the other steps process all rows.
+# Embedding is much slower than the other steps, so it processes only this fraction of the rows.
 EMBEDDED = 0.02
 SHARD_SAMPLES = 100
 DISTINCT_IMAGES = 64
 BENCHMARKS, SPLITS = 5, 4
-# Number of rows that a process handles before it is measured, and their folder.
+# A process first handles this many rows, in this folder, so that compilation and imports are not measured.
 FEW_ROWS, FEW = 2000, "few"
 NEIGHBOURS = 10
 
@@ -224,8 +224,8 @@ def main(
     """Measure each step at each number of rows, and fit a slope on logarithmic axes.
 
     The embedding step processes a fiftieth of the rows, as images of 40 pixels. The numbers of queries, clusters, benchmarks
-    and splits stay the same. The report step includes the search for the rows of the galleries, but does not draw their images,
-    whose number does not depend on the rows.
+    and splits stay the same. The report step searches the rows of the galleries, but does not draw their images: the
+    number of images is fixed.
     """
     sizes = Sizes(dim, queries, clusters)
     found: dict[str, dict[str, list[float]]] = {step: {"rows": [], "seconds": [], "memory_mb": []} for step in STEPS}

@@ -132,7 +132,7 @@ def test_bits_are_those_of_naive_float64(kind, seed, rows, queries, dim, k, tile
         (-np.abs(dense(200, 16, 0)), np.abs(dense(5, 16, 1))),
         (np.eye(64, dtype=np.float16)[::-1], np.eye(64, dtype=np.float16)),
         (
-            # The smallest subnormal number next to the largest component.
+            # The smallest subnormal number stands next to the largest component.
             np.array([[1, 6e-8, 0], [1, 0, 6e-8], [1, 0, 0], [6e-8, 1, 0]], np.float16),
             np.array([[6e-8, 1, 0], [6e-8, 6e-8, 1], [1, 6e-8, 6e-8]], np.float16),
         ),

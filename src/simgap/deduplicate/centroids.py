@@ -49,7 +49,7 @@ def find_centroids(parameters: DeduplicateParameters, pool: Embeddings) -> NDArr
         spherical=True,
         min_points_per_centroid=1,
         max_points_per_centroid=size,
-        # FAISS without GPU support counts no GPU.
+        # faiss-cpu reports no GPU, and so does faiss-gpu on a machine without one.
         gpu=faiss.get_num_gpus() > 0,
     )
     kmeans.train(sample)
@@ -84,7 +84,7 @@ def assign(
 
     Args:
         pool: Embeddings of the pool.
-        centroids: fp16 [clusters, dim], unit norm. A single centroid is the nearest of every row, whatever its value.
+        centroids: fp16 [clusters, dim], unit norm. If there is only one, its values are not used.
         engine: Name of the similarity engine; it changes no result.
         scratch: Folder of the finished parts, from which a killed stage continues.
         by: Where the parts are processed; it changes no result.

@@ -22,11 +22,11 @@ from simgap.similarity.search.exact import check_unit_norm, exact_pairs, screeni
 from simgap.similarity.search.kernels import to_single
 from simgap.store.embeddings import Embeddings
 
-# Number of rows in a tile; its products with a block of a few thousand rows stay in the cache.
+# The products of this many rows with a block of a few thousand rows stay in the cache.
 TILE_ROWS = 512
-# Number of blocks in a section, the unit of finished work that is stored.
+# The result of this many blocks is stored at a time, so that a killed stage continues after them.
 SECTION_BLOCKS = 128
-# True for the pairs of a tile whose second row is not lower than the first.
+# An entry is true if the second row of a pair is not lower than the first one. Such pairs do not count.
 NOT_LOWER = np.triu(np.ones((TILE_ROWS, TILE_ROWS), np.bool_))
 
 

@@ -17,7 +17,7 @@ from simgap.store.embeddings import Embeddings
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # With more pairs of a kept row and a query than this, only a sample of the queries is checked.
 PAIRS = 10**10
-# Number of rows whose products with all queries are computed in float64 at a time.
+# Products with all queries are computed for this many rows at a time, because float64 needs much memory.
 BLOCK_ROWS = 1024
 SAMPLE_SEED = 0
 

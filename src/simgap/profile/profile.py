@@ -25,9 +25,9 @@ from simgap.store.columns import Similarity
 from simgap.store.embeddings import Embeddings, check_same_embedder
 from simgap.store.split import Split
 
-# Number of pool rows that are read at a time.
+# The pool is read in blocks of this many rows, which limits the memory.
 BLOCK_ROWS = 65_536
-# Thresholds of the curve of pruned rows; the split's own threshold is added.
+# The curve of pruned rows has these thresholds and the split's own threshold.
 THRESHOLDS = (-0.1, -0.05, -0.02, 0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
 
 

@@ -65,9 +65,9 @@ def exact_pairs(
 def screening_error(dim: int) -> float:
     """Return an upper bound of |fp32 product - canonical similarity| for two vectors of about unit norm.
 
-    The bound holds for any order of additions. Each of `dim` products and sums rounds by at most u = 2^-24. Together the
-    error is at most n u / (1 - n u) times the sum of |x_i q_i|, and the norms bound this sum (Higham, Accuracy and
-    Stability of Numerical Algorithms, section 3.1). Underflow adds at most n 2^-126.
+    The bound holds for any order of additions. Each of n = `dim` products and sums rounds by at most u = 2^-24. Together they
+    add at most n u / (1 - n u) times the sum of |x_i q_i|, and the norms bound this sum. Underflow adds at most n 2^-126. The
+    source is Higham, Accuracy and Stability of Numerical Algorithms, section 3.1.
     """
     rounding = dim * 2.0**-24
     return 1.02 * rounding / (1 - rounding) + dim * 2.0**-126

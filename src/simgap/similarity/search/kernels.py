@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-# The loop checks this many products together and looks at single ones only if one of the chunk may matter.
+# The loop first checks this many products together. It checks single products only if one of the chunk may matter.
 CHUNK = 64
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -25,7 +25,7 @@ from simgap.similarity.search.nearest import Candidates, Nearest, NearestCandida
 from simgap.store.embeddings import Embeddings
 
 COLUMNS = {"best": np.float32, "nearest_query": np.int32, "margin": np.float32}
-# Number of pairs that a thread computes exactly at a time.
+# A thread computes this many pairs at a time, so that all threads share the work.
 PAIRS_PER_TASK = 16384
 
 

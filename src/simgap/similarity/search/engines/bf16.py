@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from simgap.similarity.search.exact import screening_error
 
-# The largest norm that `check_unit_norm` accepts, plus an allowance for its own rounding.
+# This is the largest norm that `check_unit_norm` accepts, plus an allowance for the rounding of the check.
 NORM = 1.006
 
 
@@ -44,8 +44,8 @@ class Bf16Products:
     """The products of a tile with blocks of queries.
 
     Attributes:
-        error: Largest error of a product. It covers the residuals, the fp32 sums (which may flush underflows to zero), and
-            the rounding of the product to bf16, which has eight bits.
+        error: Largest error of a product. It covers the residuals, the fp32 sums, and the rounding of the product to bf16.
+            The sums may flush underflows to zero, and bf16 has eight bits.
     """
 
     def __init__(self, rows: NDArray[np.float32], queries: torch.Tensor, residual: float) -> None:

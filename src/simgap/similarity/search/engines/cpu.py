@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # The products of a tile with this many queries fit in the cache of a core.
 BLOCK_QUERIES = 1024
-# Number of groups of rows for each wanted neighbour; the largest products of the groups set a query's first bound.
+# Each wanted neighbour has this many groups of rows. The largest products of the groups set a query's first bound.
 GROUPS = 4
 # After this many tiles, the slower precision is tried again.
 RETRY = 64
@@ -165,7 +165,7 @@ class CpuEngine(HostEngine):
 
         Args:
             request: Queries and wanted results.
-            precisions: `fp32`, `bf16` or both; None: both if the CPU has bf16 instructions, else fp32.
+            precisions: `fp32`, `bf16` or both. If None, both are used on a CPU with bf16 instructions, else `fp32`.
         """
         super().__init__(request)
         self.threads = len(os.sched_getaffinity(0))
@@ -185,13 +185,13 @@ class CpuEngine(HostEngine):
         self, first_row: int, rows: NDArray[np.float16], bound: NDArray[np.float32]
     ) -> tuple[RowResults | None, Candidates]:
         """Search one tile in the precision that is currently faster; see `Engine.search`."""
-        begun = time.perf_counter()
+        started = time.perf_counter()
         precision = self._precision.choose()
         screen = self.screen if precision == "fp32" else self._screen_in_bf16
         results = self.search_by(screen, first_row, rows, bound)
         # A tile without bounds leaves more pairs undecided than later tiles, so its time says nothing about them.
         if not np.isneginf(bound).any():
-            self._precision.seconds[precision] = (time.perf_counter() - begun) / len(rows)
+            self._precision.seconds[precision] = (time.perf_counter() - started) / len(rows)
         return results
 
     def screen(self, rows: NDArray[np.float32], bound: NDArray[np.float32]) -> Screened:

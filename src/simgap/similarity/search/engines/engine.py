@@ -96,7 +96,8 @@ class Engine(ABC):
     """Search tiles of rows with a fixed set of queries.
 
     Inside the engine, the queries of the rule come first and each of the two groups keeps its order. The results for rows
-    then concern one contiguous range of queries. Arguments and return values number the queries as the request does.
+    then concern one contiguous range of queries. Arguments and return values use the query numbers of the
+    request.
 
     Attributes:
         tile_rows: Best number of rows in a tile; it changes speed and memory, not results.

@@ -23,7 +23,7 @@ from simgap.similarity.search.nearest import Candidates
 BLOCK_ROWS = 128
 BLOCK_QUERIES = 128
 BLOCK_DIM = 64
-# Number of pairs whose exact products are computed in float64 at a time.
+# Exact products are computed for this many pairs at a time, because float64 vectors need much memory.
 PAIRS = 16384
 # An out-of-memory error never makes all later tiles smaller than this.
 SMALLEST_TILE = 8192
@@ -80,7 +80,7 @@ class GpuEngine(Engine):
                 ) from None
         torch.cuda.empty_cache()
         half = len(rows) // 2
-        # Only this tile may need so much memory, because its rows are almost equal, so later tiles stay reasonably large.
+        # This tile may need unusual memory because its rows are almost equal, so later tiles are not made too small.
         self.tile_rows = max(min(self.tile_rows, half), SMALLEST_TILE)
         first, second = self.search(first_row, rows[:half], bound), self.search(first_row + half, rows[half:], bound)
         return _joined(first, second)
@@ -116,8 +116,8 @@ class GpuEngine(Engine):
         """Compute the maxima of all blocks.
 
         Returns:
-            The largest product and the largest shifted product of each row in each block of queries, both
-            [rows, blocks of queries], and the largest product of each query in each block of rows, [blocks of rows, queries].
+            Three arrays: the largest product of each row in each block of queries, [rows, blocks of queries]; the same for
+            shifted products; and the largest product of each query in each block of rows, [blocks of rows, queries].
         """
         row_blocks = triton.cdiv(len(tile), BLOCK_ROWS)
         query_blocks = triton.cdiv(len(self._queries), BLOCK_QUERIES)

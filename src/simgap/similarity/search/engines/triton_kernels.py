@@ -24,8 +24,8 @@ def write_maxima(
 ):
     """Write the maxima of a block of products.
 
-    These are the largest product and the largest shifted product of each row over the queries of the rule, and the largest
-    product of each query.
+    For each row, these are the largest product and the largest shifted product over the queries of the rule. For each query,
+    it is the largest product.
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     query = tl.program_id(1) * QUERIES + tl.arange(0, QUERIES)
