@@ -158,7 +158,7 @@ def main(
 
     def fitted(pool: Embeddings, cluster_count: int) -> NDArray[np.float16]:
         parameters = DeduplicateParameters(
-            eps, cluster_count, ITERATIONS, SAMPLED_PER_CLUSTER * cluster_count, 0, block_rows
+            eps, cluster_count, ITERATIONS, SAMPLED_PER_CLUSTER * cluster_count, 0
         )
         return measured("k-means", pool.rows, cluster_count, lambda: find_centroids(parameters, pool))
 

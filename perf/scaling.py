@@ -96,11 +96,12 @@ def write_inputs(folder: Path, rows: int, sizes: Sizes) -> None:
 
 def _embedding(folder: Path, rows: int, sizes: Sizes) -> Work:
     shards = tuple(find_shards(folder / "shards"))
-    parameters = EmbedParameters(batch_size=100, precision="fp32", decoders=1, shards_per_part=2, drop_limit=0.0)
+    parameters = EmbedParameters(batch_size=100, precision="fp32", shards_per_part=2)
     (folder / "embedded").mkdir()
     out, scratch = folder / "embedded" / "out", folder / "embedded" / "scratch"
     return lambda: embed(
-        parameters, partial(load, folder / "model"), "", shards, out, scratch, classes=None, captioned=True
+        parameters, partial(load, folder / "model"), "", shards, out, scratch,
+        classes=None, captioned=True, decoders=1, drop_limit=0.0,
     )
 
 
@@ -114,8 +115,8 @@ def _similarity(folder: Path, rows: int, sizes: Sizes) -> Work:
 def _deduplication(folder: Path, rows: int, sizes: Sizes) -> Work:
     pool = Embeddings(folder / "pool")
     # The sample has a fixed size, so that the time of k-means does not grow.
-    parameters = DeduplicateParameters(0.124, sizes.clusters, 10, 2 * sizes.clusters, 0, 4096)
-    return lambda: deduplicate(parameters, pool, "auto", folder / "deduplicated")
+    parameters = DeduplicateParameters(0.124, sizes.clusters, 10, 2 * sizes.clusters, 0)
+    return lambda: deduplicate(parameters, pool, "auto", 4096, folder / "deduplicated")
 
 
 def _pruning(folder: Path, rows: int, sizes: Sizes) -> Work:
