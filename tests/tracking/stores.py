@@ -24,7 +24,7 @@ from conftest import REPOSITORY
 from mlflow.tracking import MlflowClient
 
 from simgap.params.load import load_params
-from simgap.tracking.records import MODELS
+from simgap.tracking.store import MODELS
 from simgap.tracking.track import Tracked, track
 
 SPLITS = ("full", "combined", "combined-control")

@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from stores import SPLITS, begin_study, free_port, runs_in, server_before, track_at_once, track_here, write_study
 
 from simgap.tracking import track
-from simgap.tracking.records import STUDIES
+from simgap.tracking.store import STUDIES
 from simgap.tracking.track import try_track
 
 pytestmark = pytest.mark.slow

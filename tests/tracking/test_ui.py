@@ -14,11 +14,11 @@ import pytest
 from browser import Chart, browser_page, compared_runs, listed_runs, saved_view
 from stores import answers, begin_study, free_port, running, runs_in, track_here, write_study
 
-from simgap.tracking.track import store
+from simgap.tracking.store import store_address
 
 pytestmark = pytest.mark.slow
 
-SIMGAP = [sys.executable, "-m", "simgap.cli.main"]
+SIMGAP = [sys.executable, "-m", "simgap.cli"]
 METRIC = "zero_shot/val/top1"
 # Accuracies by split at two thresholds, all different; of full, which does not depend on it, one.
 ACCURACIES = {
@@ -45,7 +45,7 @@ def said(study: Path) -> Iterator[dict[str, str]]:
 
 
 def stored() -> dict[str, Any]:
-    found = {run.info.run_name: run for run in runs_in(store())}
+    found = {run.info.run_name: run for run in runs_in(store_address())}
     assert len(found) == 9
     return found
 

@@ -64,10 +64,10 @@ def plan(
     queries: tuple[tuple[str, int], ...],
     out: Path | None,
 ) -> None:
-    """Predict what a study needs: rows, disk, reading, memory, hours and cost.
+    """Predict what a study needs before it runs.
 
-    PRESET is the name of a preset or a params file; the default is params.yaml. The plan covers embedding, similarity,
-    training and evaluation.
+    The plan lists rows, disk, reading, memory, hours and cost of embedding, similarity, training and evaluation. PRESET is
+    the name of a preset, or a params file; the default is params.yaml.
 
     Sizes are counted in the data and metrics if these exist. Rates come from --study, --rates and --card-tflops; if several
     know a rate, the last of them counts.

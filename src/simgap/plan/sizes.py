@@ -14,7 +14,7 @@ from simgap.data.manifest import MANIFEST, read_manifest
 from simgap.embed.imported import VECTORS
 from simgap.params.load import Params
 from simgap.plan.numbers import Numbers
-from simgap.tracking.records import Lock
+from simgap.tracking.provenance import Lock
 
 # LAION-400M as in the paper's study: 10 TB in shards of 256-pixel images.
 LAION_SAMPLES = 407_000_000
