@@ -1,4 +1,4 @@
-"""What is logged, and that it is logged once."""
+"""Check what is logged, and that it is logged once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_one_run_for_each_model_of_each_threshold_and_each_once(study: Path) -> 
     assert track_here() == (4, 0, 0, [])
     assert track_here() == (0, 4, 0, [])
     write_study(study, threshold=0.1)
-    # Full does not depend on the threshold; its run is the same.
+    # The model of full does not depend on the threshold, so its run is the same.
     assert track_here() == (3, 1, 0, [])
     assert set(by_name()) == {
         "full seed=0", "combined threshold=0.0 seed=0", "combined threshold=0.1 seed=0",
@@ -75,7 +75,7 @@ def test_a_threshold_that_keeps_the_same_rows_is_a_setting_with_a_run_of_its_own
 def test_profiles_by_another_embedder_are_of_other_runs(study: Path) -> None:
     assert track_here() == (4, 0, 0, [])
     write_study(study, embedder=1)
-    # Of the study as a whole nothing is another's.
+    # The run of the study does not depend on the embedder's hash.
     assert track_here() == (3, 1, 0, [])
     runs = runs_in(store_address())
     found = sorted((run.info.run_name, run.data.metrics["profile/val/similarity/mean"]) for run in runs)
@@ -133,7 +133,7 @@ def test_what_is_logged_of_an_applied_experiment_names_it(study: Path) -> None:
     git("add", ".")
     git("commit", "-qm", "baseline")
     baseline = git("rev-parse", "HEAD")
-    # As DVC keeps experiments, also those that were pulled.
+    # DVC stores experiments like this, also those that were pulled.
     for name, threshold in (("slack", 0.1), ("more-slack", 0.2)):
         write_study(study, threshold=threshold)
         git("commit", "-qam", name)
@@ -145,17 +145,17 @@ def test_what_is_logged_of_an_applied_experiment_names_it(study: Path) -> None:
         tags = by_name()[run].data.tags
         return tags.get("dvc.experiment"), tags.get("dvc.baseline"), tags["git.commit"]
 
-    # The baseline itself is of no experiment.
+    # The baseline belongs to no experiment.
     track_here()
     assert provenance("combined threshold=0.0 seed=0") == (None, None, baseline)
     write_study(study, threshold=0.1)
     track_here()
     assert provenance("combined threshold=0.1 seed=0") == ("slack", baseline, baseline)
-    # No experiment left this.
+    # No experiment has this dvc.lock.
     write_study(study, threshold=0.3)
     track_here()
     assert provenance("combined threshold=0.3 seed=0") == (None, None, baseline)
-    # Two left the same: which of them is meant nobody can say.
+    # Two experiments have this dvc.lock, so it is unknown which one is applied.
     write_study(study, threshold=0.2)
     git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/again", git("rev-parse", "refs/exps/exec/EXEC_APPLY"))
     track_here()
@@ -251,7 +251,7 @@ def test_rates_are_logged_and_make_no_other_run(study: Path) -> None:
 def test_results_that_changed_are_brought_up_to_date_in_the_same_run(study: Path) -> None:
     track_here()
     write_study(study, accuracy=0.25)
-    # The comparison is another one; a lower figure must win over the higher one that it replaces.
+    # The comparison is new. The lower value must replace the higher one.
     assert track_here() == (1, 3, 3, [])
     assert {run.data.metrics["zero_shot/val/top1"] for run in by_name().values()} == {0.25}
     assert track_here() == (0, 4, 0, [])
@@ -290,20 +290,20 @@ def test_a_study_s_run_holds_the_figures_of_its_report_and_of_no_other(study: Pa
         files = MlflowClient(tracking_uri=store_address()).list_artifacts(by_name(STUDIES)[run].info.run_id, "figures")
         return [file.path for file in files]
 
-    # While a stage compares there is no report of it yet.
+    # The stage compare logs before there is a report.
     track_here()
     assert figures("study threshold=0.0 seeds=0") == []
     write_report(study)
     assert track_here() == (0, 4, 1, [])
     assert figures("study threshold=0.0 seeds=0") == ["figures/claim-a.png", "figures/profile-val.png"]
-    # The report of threshold 0 still lies there, and dvc.lock says so.
+    # The report of threshold 0 is still there, and dvc.lock names it.
     report = yaml.safe_load((study / "dvc.lock").read_text())["stages"]["report"]
     write_study(study, threshold=0.1)
     lock = yaml.safe_load((study / "dvc.lock").read_text())
     (study / "dvc.lock").write_text(yaml.safe_dump({**lock, "stages": {**lock["stages"], "report": report}}))
     track_here()
     assert figures("study threshold=0.1 seeds=0") == []
-    # Nor are they logged where the lock file is still that of threshold 0, as in the stage that compares.
+    # In the stage compare, dvc.lock is still that of the previous threshold; no figures are logged then either.
     write_study(study, accuracy=0.25, threshold=0.2)
     compare = lock["stages"] | {"report": report}
     (study / "dvc.lock").write_text(yaml.safe_dump({**lock, "stages": compare}))
@@ -313,11 +313,11 @@ def test_a_study_s_run_holds_the_figures_of_its_report_and_of_no_other(study: Pa
 
 @pytest.mark.parametrize("first", ["0" * 32, "f" * 32])
 def test_of_two_that_create_a_run_at_once_the_same_one_stays_for_both(study: Path, monkeypatch, first: str) -> None:
-    """Two clones share no lock: here the other creates its run between our look and our creation."""
+    """Two clones share no lock: the other creates its run after we searched and before we create ours."""
     track_here()
     known = by_name()["full seed=0"]
     client = MlflowClient(tracking_uri=store_address())
-    # SQLite takes another id for the run that is there: once before, once after all that can be drawn.
+    # Give the existing run an id that sorts before, or after, every random id.
     import sqlite3
 
     with sqlite3.connect(study / "mlflow.db") as database:
@@ -397,7 +397,7 @@ def test_an_evaluation_of_another_model_is_not_logged(study: Path) -> None:
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, address: str) -> str:
-    """Give the line with which an address is refused."""
+    """Return the error line for an address."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     began = time.monotonic()
     with pytest.raises(SimgapError) as raised:

@@ -182,6 +182,8 @@ def gather(params: Params, given: Mapping[str, float], root: Path = Path()) -> S
     samples = size(SAMPLES, LAION_SAMPLES, "LAION-400M")
     if SAMPLES not in given and (tars := _tars(root / params.pool.path)):
         counted |= {SHARDS: len(tars), SAMPLE_BYTES: sum(tars) / samples}
+    shards = size(SHARDS, max(1, round(samples / LAION_SAMPLES * LAION_SHARDS)), "LAION-400M")
+    sample_bytes = size(SAMPLE_BYTES, LAION_SAMPLE_BYTES, "LAION-400M")
     rows = size(ROWS, samples, "all samples")
     without_rule = params.deduplicate.eps is None
     share = size(SHARE_OF_FULL, *((1.0, "no deduplication") if without_rule else (FULL_SHARE, "LAION-400M")))
@@ -190,20 +192,21 @@ def gather(params: Params, given: Mapping[str, float], root: Path = Path()) -> S
     imports = imported or (params.pool.embed != params.pool.path and not _tars(root / params.pool.embed))
     parts = len(imported) if imported and SAMPLES not in given else math.ceil(rows / IMPORTED_PART_ROWS)
     reference = size(REFERENCE, REFERENCE_SAMPLES, "ImageNet-Train")
+    classes = size(CLASSES, REFERENCE_CLASSES, "ImageNet")
     queries = {
         name: size(queries_of(name), QUERIES.get(name, OTHER_QUERIES), "the public dataset")
         for name in params.benchmarks.names
     }
     return Sizes(
         samples=samples,
-        shards=size(SHARDS, max(1, round(samples / LAION_SAMPLES * LAION_SHARDS)), "LAION-400M"),
-        sample_bytes=size(SAMPLE_BYTES, LAION_SAMPLE_BYTES, "LAION-400M"),
+        shards=shards,
+        sample_bytes=sample_bytes,
         rows=rows,
         full=round(share * rows),
         imported_parts=parts if imports else 0,
         reference=reference,
         reference_bytes=sum(_tars(root / params.reference.path)) or reference * LABELLED_SAMPLE_BYTES,
-        classes=size(CLASSES, REFERENCE_CLASSES, "ImageNet"),
+        classes=classes,
         queries=queries,
         query_bytes=sum(_tars(root / params.benchmarks.path)) or sum(queries.values()) * LABELLED_SAMPLE_BYTES,
         kept=kept,
