@@ -22,7 +22,7 @@ from simgap.data.shards import find_shards
 from simgap.params.load import load_params
 from simgap.params.train import TrainParameters
 from simgap.plan.models import model_size
-from simgap.plan.rates import forward_again_of, training_flop
+from simgap.plan.rates import extra_forward_passes, training_flop
 from simgap.stage.command import reports_errors
 from simgap.train.data import TrainingShard, readable_shards
 from simgap.train.train import train
@@ -166,7 +166,7 @@ def main(
     size = model_size(of.model)
     content: dict[str, Any] = {
         "model": json.loads(Path(of.model).read_text())["model_cfg"] if Path(of.model).is_file() else of.model,
-        "flop_per_sample": training_flop(size.image_flop, size.text_flop, forward_again_of(of)),
+        "flop_per_sample": training_flop(size.image_flop, size.text_flop, extra_forward_passes(of, of.processes)),
         "samples": samples,
         "batch_size": of.batch_size,
         "workers": of.workers,

@@ -67,10 +67,11 @@ def test_a_slope_is_the_exponent() -> None:
 def test_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     study = tmp_path / "study"
-    for folder in ("metrics/embed", "metrics/prune", "logs"):
+    for folder in ("metrics/embed", "metrics/similarity", "metrics/prune", "logs"):
         (study / folder).mkdir(parents=True)
     (study / "params.yaml").write_text((REPOSITORY / "presets" / "toy.yaml").read_text())
-    for time, name in enumerate(("embed/pool", "embed/reference", "prune/full", "prune/combined", "prune/r-pruned")):
+    names = ("embed/pool", "embed/reference", "prune/full", "similarity/val", "similarity/r", "similarity/a")
+    for time, name in enumerate(names):
         metrics = study / "metrics" / f"{name}.json"
         metrics.write_text(json.dumps({"kept": 100, "read": 100, "of": name}))
         os.utime(metrics, (1000 + 5 * time, 1000 + 5 * time))
@@ -81,18 +82,22 @@ def test_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "deps": [{"path": "data/worlds/toy/pool"}],
             "outs": [{"path": "data/embeddings/pool", "size": 777}, {"path": "metrics/embed/pool.json", "size": 1}],
         },
-        "deduplicate": {"outs": [{"path": "data/splits/full", "size": 10}, {"path": "data/centroids.npy", "size": 20}]},
+        "similarity@val": {"outs": [{"path": "data/similarity/val", "size": 30}]},
     }
     (study / "dvc.lock").write_text(json.dumps({"stages": lock}))
-    printed = run(plan, str(study), "--rates-of", str(study), "--json", str(tmp_path / "out.json"))
+    timing = {"rows": 10, "queries": 10, "dim": 10, "neighbours": 1, "medians": {"engine cpu, fp32": 1.0}}
+    (study / "similarity.json").write_text(json.dumps(timing))
+    rates = ("--rates", str(study / "similarity.json"))
+    printed = run(plan, str(study), *rates, "--rates-of", str(study), "--json", str(tmp_path / "out.json"))
     assert "predicted / was" in printed
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["seconds of work (logs)"] == {"embed": {"instances": 1, "predicted": 4.0, "was": 4.0}}
     of_stages = found["seconds in all (file times)"]
     # The first metrics of a stage's folder say nothing of how long they took.
     assert of_stages["embed"] == {"instances": 1, "predicted": 8 + 4, "was": 5}
-    assert of_stages["prune-imagenet-like"]["instances"] == 2
-    assert of_stages["prune-imagenet-like"]["was"] == 10
+    assert of_stages["similarity"]["instances"] == 2
+    assert of_stages["similarity"]["predicted"] == pytest.approx(2 * (8 + 2 * 200 * 400 * 128 / 2000))
+    assert of_stages["similarity"]["was"] == 10
     printed = run(plan, str(study), "--from", "pool", "--json", str(tmp_path / "other.json"))
     assert "rate of embed: logs of 1 stage" in printed
     other = json.loads((tmp_path / "other.json").read_text())
@@ -101,7 +106,7 @@ def test_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert other["seconds in all (file times)"]["embed"]["predicted"] == pytest.approx(8 + 100 / 25)
     bytes_left = found["bytes left (dvc.lock)"]
     assert bytes_left["embed"]["was"] == 777
-    assert bytes_left["deduplicate"] == {"instances": 1, "predicted": 100 / 8 + 20 * 128 * 2, "was": 30}
+    assert bytes_left["similarity"] == {"instances": 1, "predicted": 100 * 12 + 400 * (10 * 12 + 25), "was": 30}
 
 
 @pytest.mark.slow
