@@ -1,4 +1,4 @@
-"""CLIP_benchmark gives the same figures for the same model directory and the same benchmark folders."""
+"""CLIP_benchmark gives the same metrics for the same model and the same benchmarks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def command() -> Path:
 
 
 def train_briefly(folder: Path, images: Path) -> Path:
-    """Train a tiny model until it tells classes apart: one that does not calls all images the same."""
+    """Train a tiny model until it predicts several classes; an untrained one predicts the same class for all images."""
     (folder / "scratch").mkdir()
     (folder / "model.json").write_text(json.dumps(MODEL_CONFIG))
     toy = load_params(REPOSITORY / "presets" / "toy.yaml").train
@@ -54,12 +54,12 @@ def check(command: Path, model: Path, benchmarks: list[Path], folder: Path) -> N
         PARAMETERS, load(model), [load_benchmark(path) for path in benchmarks], None, (), 2, 0.01, folder / "ours"
     )
     theirs = clip_benchmark.evaluate(command, model, benchmarks, folder / "theirs")
-    for benchmark, figures in theirs.items():
+    for benchmark, metrics in theirs.items():
         predictions = pq.read_table(folder / "ours" / f"{benchmark}.parquet").column("prediction").to_numpy()
         assert len(np.unique(predictions)) > 2
         for name, our_name in NAMES.items():
-            our_figure = ours.get(f"zero_shot/{benchmark}/{our_name}", math.nan)
-            assert figures[name] == pytest.approx(our_figure, abs=1e-4, nan_ok=True), (benchmark, name)
+            our_metric = ours.get(f"zero_shot/{benchmark}/{our_name}", math.nan)
+            assert metrics[name] == pytest.approx(our_metric, abs=1e-4, nan_ok=True), (benchmark, name)
 
 
 def test_on_a_toy_world(command: Path, tmp_path: Path) -> None:
