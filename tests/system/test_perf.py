@@ -124,7 +124,7 @@ def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """CLIP_benchmark is stood in for; `tests/evaluate/test_parity.py` runs it."""
     drawn: list[Path] = []
 
-    def stand_in(command: Path, model: Path, benchmarks: list[Path], out: Path) -> evaluate.Figures:
+    def stand_in(command: Path, model: Path, benchmarks: list[Path], out: Path) -> evaluate.Metrics:
         assert command == tmp_path / "environment"
         assert (model / "open_clip_config.json").is_file()
         drawn.extend(benchmarks)
@@ -134,10 +134,10 @@ def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate.clip_benchmark, "evaluate", stand_in)
     options = ("--images", "8", "--repeats", "1", "--environment", str(tmp_path / "environment"))
     printed = run(evaluate, *options, "--json", str(tmp_path / "out.json"))
-    assert "CLIP_benchmark takes" in printed
+    assert "speedup over CLIP_benchmark" in printed
     content = json.loads((tmp_path / "out.json").read_text())
     assert [path.name for path in drawn] == ["val", "sketch", "r", "a"]
-    assert set(content["figures"]["simgap"]) == {path.name for path in drawn}
+    assert set(content["metrics"]["simgap"]) == {path.name for path in drawn}
     assert all(len(seconds) == 1 for seconds in content["seconds"].values())
     assert 0 < content["largest_difference"] <= 0.5
 
@@ -259,4 +259,4 @@ def test_train_of_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert rate.flop == 4 * (size.image_flop + size.text_flop)
     assert (rate.per_second, seen) == (100.0, [320])
     refused = CliRunner().invoke(perf_train.main, [*options[:2], "--samples", "21"])
-    assert refused.output == "error: --samples: 21 should be a multiple of the batch, 8\n"
+    assert refused.output == "error: --samples is 21; it must be a multiple of the batch size, 8\n"
