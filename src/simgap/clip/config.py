@@ -130,8 +130,8 @@ def check_config(config: Any, where: Path | str) -> None:
         where: The source of the config, for error messages.
 
     Raises:
-        SimgapError: `quick_gelu` or `preprocess_cfg` is missing, open_clip does not know the preprocessing, the images would
-            have another size than the model's, or a tokenizer, text model or weights would be downloaded.
+        SimgapError: `quick_gelu` or `preprocess_cfg` is missing, or open_clip does not know the preprocessing. The
+            preprocessed images would not have the model's image size. A tokenizer, text model or weights would be downloaded.
     """
     model = config.get("model_cfg") if isinstance(config, dict) else None
     _check_towers(model, where)

@@ -148,8 +148,8 @@ def embed(
         The metrics (number of samples read, kept and dropped by reason), and the rates of this run.
 
     Raises:
-        SimgapError: The machine does not support the precision, a shard is missing, no row is left, more than `drop_limit` of
-            the samples were dropped or of the shards are damaged, or a label is outside the class list.
+        SimgapError: The machine does not support the precision, a shard is missing, or a label is outside the class list.
+            No row is left, or more than `drop_limit` of the samples were dropped or of the shards are damaged.
     """
     parts = _Parts(
         parameters, load_model, list(batched(shards, parameters.shards_per_part)), classes, captioned, scratch

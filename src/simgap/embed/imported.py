@@ -100,7 +100,7 @@ def _open_vectors(path: Path, dim: int) -> NDArray[Any]:
     except (ValueError, EOFError, OSError) as error:
         raise SimgapError(f"{path}: cannot be read as a NumPy array ({error})") from None
     if found.dtype not in (np.float16, np.float32) or found.ndim != 2:
-        raise SimgapError(f"{path}: is {found.dtype} {found.shape}; it must be float16 [rows, {dim}]")
+        raise SimgapError(f"{path}: is {found.dtype} {found.shape}; it must be float16 or float32 [rows, {dim}]")
     if found.shape[1] != dim:
         raise SimgapError(
             f"{path}: the embeddings have {found.shape[1]} components but those of the embedder have {dim}; name the embedder "
@@ -266,9 +266,9 @@ def import_embeddings(
     1 by more than 0.004) and `no_key`. If shards are named, the reasons are also `no_shard` and `duplicate_key` (an earlier
     row of any part has the same sample and was kept).
 
-    Shards are named in one of two ways: by row-aligned `shards/shards_{n}.parquet` with a column `shard` (the file name of a
-    tar) and optionally `key`, or by `shard_digits`. If neither is given, rows have no shard: their similarity can be measured,
-    but they cannot be trained on or exported.
+    Shards are named by row-aligned `shards/shards_{n}.parquet` or by `shard_digits`. The former has a column `shard`, the file
+    name of a tar, and optionally `key`. If neither is given, rows have no shard: their similarity can be measured, but they
+    cannot be trained on or exported.
 
     Finished parts stay in `scratch`, so that a killed import resumes there. Memory is that of one part, plus 9 bytes a row if
     shards are named: 3.7 GB for LAION-400M.
@@ -287,8 +287,8 @@ def import_embeddings(
         The metrics (number of rows read, kept and dropped by reason), and the rates of this run.
 
     Raises:
-        SimgapError: A file is missing, cannot be read, or has a wrong number of rows or components; the pool does not have the
-            shard of a row; no row is left; or more than `drop_limit` of the rows were dropped.
+        SimgapError: A file is missing, cannot be read, or has a wrong number of rows or components. The pool does not have
+            the shard of a row. No row is left, or more than `drop_limit` of the rows were dropped.
     """
     sources = _find_parts(source)
     if pool is not None:
@@ -333,10 +333,10 @@ def import_into(
     if out.exists():
         raise SimgapError(f"{out}: already exists; name a new folder")
     dim, model = read_dim(embedder), sha256_of(embedder)
-    identity = json.dumps([sha256_of(SOURCE, "*.py"), str(source.resolve()), fingerprint(source), model, shard_digits])
+    cache_key = json.dumps([sha256_of(SOURCE, "*.py"), str(source.resolve()), fingerprint(source), model, shard_digits])
     try:
         with resumable_output(out, "importing") as folder:
-            parts = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
+            parts = folder / hashlib.sha256(cache_key.encode()).hexdigest()[:16]
             metrics, _ = import_embeddings(source, model, dim, shard_digits, drop_limit, out, parts, pool)
     except OSError as error:
         raise SimgapError(f"{error.filename or out}: {error.strerror or error}") from None

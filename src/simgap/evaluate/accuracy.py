@@ -46,10 +46,16 @@ def class_table(
         classnames: The name of each class.
 
     Returns:
-        Columns with one row for each class. `class` is its name and `label` its index. `images` is the number of images of the
-        class, and `predicted` the number of images predicted as the class. `top1` is the recall, `precision` the share of
-        correct predictions among `predicted`, and `top5` the share of images with the class among their best five. A share of
-        zero images is None. `top5` is missing if there are fewer than five classes.
+        Columns with one row for each class:
+
+        - `class` and `label`: the name and the index of the class.
+        - `images`: the number of images of the class.
+        - `predicted`: the number of images that are predicted as the class.
+        - `top1`: the recall, in [0, 1].
+        - `precision`: the share of correct predictions among `predicted`.
+        - `top5`: the share of images with the class among their best five. It is missing if there are fewer than five classes.
+
+        A share of zero images is None.
     """
     count = len(classnames)
     images, predicted = (np.bincount(values, minlength=count) for values in (labels, best[:, 0]))

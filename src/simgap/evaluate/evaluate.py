@@ -187,14 +187,13 @@ def evaluate(
 
     Returns:
         Accuracies in [0, 1] and numbers of samples. `top1`, `top5` and `mean_per_class_recall` are CLIP_benchmark's acc1, acc5
-        and mean_per_class_recall; `top5` is missing if there are fewer than five classes. Few-shot accuracies are means over
+        and mean_per_class_recall. `top5` is missing if there are fewer than five classes. Few-shot accuracies are means over
         draws, and `spread` is their standard deviation.
 
     Raises:
-        SimgapError: A benchmark has a damaged shard, no readable image, more than `drop_limit` broken samples, a label outside
-            its class list, or a class that the reference does not have; a shot is no longer in the reference; or the features
-            of an image or a class are not finite or zero. Such images are not dropped, because a model must be able to score
-            every image.
+        SimgapError: A benchmark has a damaged shard, no readable image, or more than `drop_limit` broken samples. A label is
+            outside the class list. A benchmark names a class that the reference does not have. A shot is no longer in the
+            reference. The features of an image or a class are not finite or zero; such an image is not dropped.
     """
     few_shot = None
     if shots is not None:

@@ -82,8 +82,8 @@ def map_classes(benchmark: Benchmark, reference: tuple[str, ...]) -> tuple[tuple
         reference: The class names of the reference.
 
     Returns:
-        The reference class indices of each benchmark class, or None if few-shot classification is not possible: a class has
-        no reference class, or a name that is matched occurs twice in the benchmark or in the reference.
+        The reference class indices of each benchmark class. None if few-shot classification is not possible, because a class
+        has no reference class, or because a matched name occurs twice in the benchmark or in the reference.
 
     Raises:
         SimgapError: The benchmark names a class index that the reference does not have.

@@ -48,7 +48,7 @@ class Shots:
             classnames: The class names of the reference.
 
         Raises:
-            SimgapError: The embeddings have no metadata or labels, a label is outside the class list, or a class has fewer
+            SimgapError: The embeddings have no metadata or labels, or a label is outside the class list. A class has fewer
                 images than the largest number of shots.
         """
         self.reference = reference

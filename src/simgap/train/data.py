@@ -164,8 +164,8 @@ class Reader:
 def balance_shards(shards: list[TrainingShard], readers: int) -> list[list[TrainingShard]]:
     """Distribute shards over readers, so that all readers have about the same number of samples.
 
-    Shards are assigned from the largest to the smallest, each to the reader with the fewest samples so far; of equal readers the
-    lower one is chosen. By this LPT rule the largest load is less than 4/3 of the optimum (Graham 1969).
+    Shards are assigned from the largest to the smallest, each to the reader with the fewest samples so far. Of equal readers
+    the lower one is chosen. By this LPT rule the largest load is less than 4/3 of the optimum (Graham 1969).
 
     Args:
         shards: The shards.

@@ -18,12 +18,12 @@ class ContrastiveStep:
     """Computes the gradient of the contrastive loss over a global batch.
 
     With several micro-batches, the features of all are first computed without gradient. Then the features of each micro-batch
-    are computed again with gradient and combined with the cached features of the others, so that the loss sees the whole batch
-    (open_clip's `accum_freq`, GradCache).
+    are computed again with gradient and combined with the cached features of the others. The loss therefore sees the whole
+    batch (open_clip's `accum_freq`, GradCache).
 
     With several processes, each process computes the loss of its own images and texts against those of all processes
-    (`local_loss`), and gradients flow back through the gathering (`gather_with_grad`). The mean gradient over the processes is
-    the gradient of the global batch.
+    (`local_loss`). Gradients flow back through the gathering (`gather_with_grad`). The mean gradient over the processes is the
+    gradient of the global batch.
     """
 
     def __init__(self, clip: torch.nn.Module, process: Process, precision: str) -> None:

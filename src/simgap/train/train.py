@@ -169,8 +169,8 @@ def train(
         The metrics and loss curve of the training, and the rates of this run.
 
     Raises:
-        SimgapError: There are no samples, the model is unknown or cannot be built, the batch cannot be divided among the
-            processes, a shard changed since it was embedded, or a loss, gradient or weight is not finite.
+        SimgapError: There are no samples, the model is unknown or cannot be built, or the batch cannot be divided among the
+            processes. A shard changed since it was embedded. A loss, gradient or weight is not finite.
     """
     if not shards or samples == 0:
         raise SimgapError(
