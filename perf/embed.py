@@ -26,7 +26,7 @@ from simgap.data.shards import Accounting, read_shard
 from simgap.embed.embed import embed
 from simgap.params.draw import DrawParameters
 from simgap.params.embed import EmbedParameters
-from simgap.stage.command import reports_errors
+from simgap.stage.command import PATH, reports_errors
 from simgap.store.embeddings import Embeddings
 from simgap.toy.world import draw_sample
 
@@ -166,12 +166,9 @@ def measure(
 
 
 @click.command()
-@click.option("--images", default=128, show_default=True, help="Number of images of 256 pixels for a ViT-B-32.")
+@click.option("--images", default=128, show_default=True, help="Number of 256-pixel images for a ViT-B-32.")
 @click.option(
-    "--small-images",
-    default=2048,
-    show_default=True,
-    help="Number of images of 40 pixels for the model of the toy study.",
+    "--small-images", default=2048, show_default=True, help="Number of 40-pixel images for the toy study's model."
 )
 @click.option(
     "--decoders", default=len(os.sched_getaffinity(0)), show_default="the number of cores",
@@ -179,10 +176,10 @@ def measure(
 )  # fmt: skip
 @click.option("--repeats", default=3, show_default=True, help="Number of repeats; medians are reported.")
 @click.option(
-    "--environment", type=click.Path(path_type=Path), default="scratch/clip_retrieval", show_default=True,
+    "--environment", type=PATH, default="scratch/clip_retrieval", show_default=True,
     help="Virtual environment of clip-retrieval; it is created if it does not exist.",
 )  # fmt: skip
-@click.option("--json", "out", type=click.Path(path_type=Path), help="JSON file to write the results to.")
+@click.option("--json", "out", type=PATH, help="JSON file to write the results to.")
 @reports_errors
 def main(images: int, small_images: int, decoders: int, repeats: int, environment: Path, out: Path | None) -> None:
     """Measure the images per second from shards on disk to embeddings, with the model already loaded."""
@@ -191,9 +188,7 @@ def main(images: int, small_images: int, decoders: int, repeats: int, environmen
         "ViT-B-32": Case("ViT-B-32", 256, images, 32),
         "toy": Case(str(REPOSITORY / "presets" / "models" / "toy.json"), 40, small_images, 256),
     }
-    table: list[tuple[str, ...]] = [
-        ("model", "method", "images per second", "share of the limit", "ratio to clip-retrieval")
-    ]
+    table: list[tuple[str, ...]] = [("model", "method", "images/s", "share of the limit", "ratio to clip-retrieval")]
     content: dict[str, Any] = {"decoders": decoders, "models": {}}
     with tempfile.TemporaryDirectory() as place:
         for name, case in cases.items():

@@ -20,7 +20,7 @@ from simgap.clip.config import read_model_config
 from simgap.clip.model import save
 from simgap.core.files import read_json
 from simgap.params.draw import DrawParameters
-from simgap.stage.command import reports_errors
+from simgap.stage.command import PATH, reports_errors
 from simgap.toy.world import draw_world
 from simgap.train.train import build
 
@@ -93,21 +93,15 @@ def largest_difference(ours: Metrics, theirs: Metrics) -> float:
 
 
 @click.command()
-@click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    help="An open_clip local directory.  [default: initial weights]",
-)
-@click.option(
-    "--benchmarks", type=click.Path(path_type=Path), help="Folder of the benchmarks.  [default: four synthetic ones]"
-)
+@click.option("--model", type=PATH, help="An open_clip local directory.  [default: initial weights]")
+@click.option("--benchmarks", type=PATH, help="Folder of the benchmarks.  [default: four synthetic ones]")
 @click.option("--images", default=500, show_default=True, help="Number of images of each synthetic benchmark.")
 @click.option("--repeats", default=3, show_default=True, help="Number of repeats; medians are reported.")
 @click.option(
-    "--environment", type=click.Path(path_type=Path), default="scratch/clip_benchmark", show_default=True,
+    "--environment", type=PATH, default="scratch/clip_benchmark", show_default=True,
     help="Virtual environment of CLIP_benchmark; it is created if it does not exist.",
 )  # fmt: skip
-@click.option("--json", "out", type=click.Path(path_type=Path), help="JSON file to write the results to.")
+@click.option("--json", "out", type=PATH, help="JSON file to write the results to.")
 @reports_errors
 def main(
     model: Path | None, benchmarks: Path | None, images: int, repeats: int, environment: Path, out: Path | None

@@ -26,7 +26,7 @@ from simgap.params.load import load_params
 from simgap.params.train import TrainParameters
 from simgap.plan.models import model_size
 from simgap.plan.rates import forward_again_of, training_flop
-from simgap.stage.command import reports_errors
+from simgap.stage.command import PATH, reports_errors
 from simgap.train.data import TrainingShard, readable_shards
 from simgap.train.train import train
 
@@ -102,30 +102,21 @@ def one_process(parameters: TrainParameters) -> TrainParameters:
 
 @click.command()
 @click.option(
-    "--params", "study", type=click.Path(path_type=Path),
+    "--params", "study", type=PATH,
     help="Params file of a study: measure only simgap, with the training and the pool of that file.",
 )  # fmt: skip
-@click.option(
-    "--pool",
-    type=click.Path(path_type=Path),
-    help="Folder of the shards.  [default: that of --params, else data/worlds/toy/pool]",
-)
-@click.option(
-    "--model", type=click.Path(path_type=Path), default=Path("presets/models/pacs.json"), show_default=True,
-    help="open_clip config of the model.",
-)  # fmt: skip
+@click.option("--pool", type=PATH, help="Folder of shards.  [default: that of --params, else data/worlds/toy/pool]")
+@click.option("--model", type=PATH, default="presets/models/pacs.json", show_default=True, help="open_clip config.")
 @click.option("--samples", default=2560, show_default=True, help="Number of samples in the shorter of two trainings.")
 @click.option("--batch-size", default=128, show_default=True, help="Number of samples in a training step.")
 @click.option("--workers", default=1, show_default=True, help="Number of processes that decode images.")
-@click.option(
-    "--threads", default=1, show_default=True, help="Threads of simgap's training process; open_clip uses all cores."
-)
+@click.option("--threads", default=1, show_default=True, help="Threads of simgap's process; open_clip uses all cores.")
 @click.option("--repeats", default=1, show_default=True, help="Number of repeats; medians are reported.")
 @click.option(
-    "--environment", "folder", type=click.Path(path_type=Path), default="scratch/open_clip_train", show_default=True,
+    "--environment", "folder", type=PATH, default="scratch/open_clip_train", show_default=True,
     help="Virtual environment of open_clip's program; it is created if it does not exist.",
 )  # fmt: skip
-@click.option("--json", "out", type=click.Path(path_type=Path), help="JSON file to write the results to.")
+@click.option("--json", "out", type=PATH, help="JSON file to write the results to.")
 @reports_errors
 def main(
     study: Path | None,

@@ -328,7 +328,7 @@ def test_inconsistent_files_are_refused(embedder: Path, tmp_path: Path) -> None:
     put(unit_rows(3, DIM, 1))
     assert "metadata_1.parquet: has 2 rows but img_emb_1.npy has 3" in refused(source)
     put(unit_rows(2, DIM + 1, 1))
-    assert "img_emb_1.npy: the embeddings have 17 components but those of the embedder have 16" in refused(source)
+    assert "img_emb_1.npy: the vectors have 17 components; the embedder's vectors have 16" in refused(source)
     put(unit_rows(2, DIM, 1).astype(np.float64))
     assert "img_emb_1.npy: is float64 (2, 16); it must be float16" in refused(source)
     put(np.array([["object"]], object))
@@ -339,10 +339,7 @@ def test_inconsistent_files_are_refused(embedder: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table({"key": [1, 2]}), metadata)
     assert "metadata_1.parquet: the type of column key is int64; it must be text" in refused(source)
     pq.write_table(pa.table({"width": [1, 2]}), metadata)
-    assert (
-        "metadata_1.parquet: does not name the samples; it must have one of the columns key, image_path, url"
-        in refused(source)
-    )
+    assert "metadata_1.parquet: has none of the columns key, image_path, url; add one of them" in refused(source)
     metadata.rename(metadata.with_name("metadata_2.parquet"))
     assert "part 1 is in only one of img_emb and metadata" in refused(source)
     metadata.with_name("metadata_2.parquet").rename(metadata.with_name("metadata_01b.parquet"))

@@ -52,7 +52,7 @@ def _check_towers(model: Any, where: Path | str) -> None:
     if not isinstance(model, dict) or "embed_dim" not in model:
         raise SimgapError(f"{where}: model_cfg.embed_dim is missing; the file must be an open_clip config")
     if not _is_count(model["embed_dim"]):
-        raise SimgapError(f"{where}: model_cfg.embed_dim is {model['embed_dim']!r}; it must be an integer above 0")
+        raise SimgapError(f"{where}: model_cfg.embed_dim is {model['embed_dim']!r}; it must be a positive integer")
     for tower in ("vision_cfg", "text_cfg"):
         if not isinstance(model.get(tower), dict):
             raise SimgapError(f"{where}: model_cfg.{tower} is missing; the file must be an open_clip config")
@@ -65,9 +65,7 @@ def _check_preprocessing(preprocess: Any, where: Path | str) -> None:
         preprocess = {}
     for key in ("mean", "std", "interpolation", "resize_mode"):
         if key not in preprocess:
-            raise SimgapError(
-                f"{where}: preprocess_cfg.{key} is missing; the config must say how images are preprocessed"
-            )
+            raise SimgapError(f"{where}: preprocess_cfg.{key} is missing; it must say how images are preprocessed")
     for key, choices in CHOICES.items():
         if preprocess.get(key, choices[0]) not in choices:
             raise SimgapError(
@@ -77,17 +75,15 @@ def _check_preprocessing(preprocess: Any, where: Path | str) -> None:
         values = preprocess[key]
         numbers = isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values)
         if not numbers or len(values) != 3 or not all(lower < value < math.inf for value in values):
-            kind = "finite numbers" if key == "mean" else "finite numbers above 0"
-            raise SimgapError(
-                f"{where}: preprocess_cfg.{key} is {values!r}; it must be three {kind}, one for each colour channel"
-            )
+            kind = "finite numbers" if key == "mean" else "positive numbers"
+            raise SimgapError(f"{where}: preprocess_cfg.{key} is {values!r}; it must be three {kind} (R, G, B)")
 
 
 def _check_image_size(model: dict[str, Any], preprocess: dict[str, Any], where: Path | str) -> None:
     size = model["vision_cfg"].get("image_size", IMAGE_SIZE)
     if not all(_is_count(side) for side in _pair(size)):
         raise SimgapError(
-            f"{where}: model_cfg.vision_cfg.image_size is {size!r}; it must be one or two integers above 0"
+            f"{where}: model_cfg.vision_cfg.image_size is {size!r}; it must be one or two positive integers"
         )
     # If a config has no preprocessing size, open_clip uses the image size of the model.
     if _pair(preprocess.get("size", size)) != _pair(size):
@@ -98,11 +94,10 @@ def _check_image_size(model: dict[str, Any], preprocess: dict[str, Any], where: 
 
 def _check_local(model: dict[str, Any], where: Path | str) -> None:
     """Refuse a config that downloads a part of the model, or whose tokenizer is not deterministic."""
-    for key in ("hf_tokenizer_name", "hf_model_name", "hf_model_pretrained"):
-        if model["text_cfg"].get(key):
-            raise SimgapError(
-                f"{where}: model_cfg.text_cfg.{key} names a part to download; remove it, only local parts are loaded"
-            )
+    downloads = [("text_cfg", key) for key in ("hf_tokenizer_name", "hf_model_name", "hf_model_pretrained")]
+    for tower, key in [*downloads, ("vision_cfg", "timm_model_pretrained")]:
+        if model[tower].get(key):
+            raise SimgapError(f"{where}: model_cfg.{tower}.{key} would download a part of the model; remove it")
     reduction = (model["text_cfg"].get("tokenizer_kwargs") or {}).get("reduction_mask", "simple")
     if reduction != "simple":
         # open_clip's other reductions draw at random, or need nltk and its data.
@@ -110,15 +105,10 @@ def _check_local(model: dict[str, Any], where: Path | str) -> None:
             f"{where}: model_cfg.text_cfg.tokenizer_kwargs.reduction_mask is {reduction!r}; it must be 'simple', so that a "
             "caption always has the same tokens"
         )
-    timm_name = model["vision_cfg"].get("timm_model_name")
-    if ":" in str(timm_name):
+    name = str(model["vision_cfg"].get("timm_model_name"))
+    if ":" in name:
         raise SimgapError(
-            f"{where}: model_cfg.vision_cfg.timm_model_name is {timm_name!r}, which names a part to download; it must be a "
-            "plain timm model name"
-        )
-    if model["vision_cfg"].get("timm_model_pretrained"):
-        raise SimgapError(
-            f"{where}: model_cfg.vision_cfg.timm_model_pretrained would download weights; it must be false"
+            f"{where}: model_cfg.vision_cfg.timm_model_name is {name!r} and would be downloaded; it must be a plain timm name"
         )
 
 

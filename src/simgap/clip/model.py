@@ -67,9 +67,7 @@ def create(folder: Path, where: Path | str) -> tuple[Any, Any]:
         return clip, tokenizer
     except BUILD_ERRORS as error:
         reason = " ".join(str(error).split())
-        raise SimgapError(
-            f"{where}: open_clip cannot build this model ({type(error).__name__}: {reason}); correct the config"
-        ) from None
+        raise SimgapError(f"{where}: open_clip cannot build this model ({type(error).__name__}: {reason})") from None
     finally:
         logging.disable(before)
 

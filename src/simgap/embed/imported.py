@@ -102,10 +102,7 @@ def _open_vectors(path: Path, dim: int) -> NDArray[Any]:
     if found.dtype not in (np.float16, np.float32) or found.ndim != 2:
         raise SimgapError(f"{path}: is {found.dtype} {found.shape}; it must be float16 or float32 [rows, {dim}]")
     if found.shape[1] != dim:
-        raise SimgapError(
-            f"{path}: the embeddings have {found.shape[1]} components but those of the embedder have {dim}; name the embedder "
-            "that computed them"
-        )
+        raise SimgapError(f"{path}: the vectors have {found.shape[1]} components; the embedder's vectors have {dim}")
     return found
 
 
@@ -131,9 +128,7 @@ def _read_names(part: _Part, shard_digits: int | None) -> tuple[pa.StringArray, 
     named = _read_text_column(part.shards, ("key",)) if part.shards else None
     named = named or _read_text_column(part.metadata, KEY_COLUMNS)
     if named is None:
-        raise SimgapError(
-            f"{part.metadata}: does not name the samples; it must have one of the columns {', '.join(KEY_COLUMNS)}"
-        )
+        raise SimgapError(f"{part.metadata}: has none of the columns {', '.join(KEY_COLUMNS)}; add one of them")
     column, keys = named
     if part.shards is not None:
         shard = _read_text_column(part.shards, ("shard",))

@@ -74,9 +74,7 @@ class TrainingState:
         """
         for name, tensor in self.clip.state_dict().items():
             if not torch.isfinite(tensor).all():
-                raise SimgapError(
-                    f"weight {name} is not finite after step {len(self.losses) - 1}; lower train.learning_rate"
-                )
+                raise SimgapError(f"{name} is not finite after step {len(self.losses) - 1}; lower train.learning_rate")
 
     def restore(self, folder: Path) -> None:
         """Load the checkpoint, if there is one.

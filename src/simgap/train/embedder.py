@@ -14,19 +14,9 @@ from simgap.clip.model import load, save
 from simgap.core.errors import SimgapError, nearest_first
 from simgap.core.files import atomic_output
 from simgap.params.embed import EmbedderParameters, PretrainedParameters
-from simgap.params.train import TrainParameters
 from simgap.train.data import readable_shards
 from simgap.train.process import Process
 from simgap.train.train import train
-
-
-def _train(
-    parameters: TrainParameters, seed: int, pool: Path, out: Path, scratch: Path, process: Process | None
-) -> dict[str, Any]:
-    shards = readable_shards(pool)
-    samples = sum(len(shard.keys) for shard in shards)
-    metrics, _ = train(parameters, seed, shards, samples, out, scratch, process)
-    return metrics
 
 
 def _download(wanted: PretrainedParameters, out: Path) -> None:
@@ -71,7 +61,10 @@ def make_embedder(
             training fails.
     """
     if parameters.train is not None:
-        return {"source": "train", **_train(parameters.train, parameters.seed, pool, out, scratch, process)}
+        shards = readable_shards(pool)
+        samples = sum(len(shard.keys) for shard in shards)
+        metrics, _ = train(parameters.train, parameters.seed, shards, samples, out, scratch, process)
+        return {"source": "train", **metrics}
     if parameters.pretrained is not None:
         _download(parameters.pretrained, out)
         return {"source": "pretrained"}

@@ -105,9 +105,7 @@ def join() -> Iterator[Process]:
     except RuntimeError as error:
         # Gloo raises plain RuntimeErrors, so they are recognised by their text.
         if isinstance(error, distributed.DistError) or "gloo" in str(error):
-            raise SimgapError(
-                f"process {rank}: another process of the training ended or did not answer; see the messages of the others"
-            ) from None
+            raise SimgapError(f"process {rank}: another process of the training ended or did not answer") from None
         raise
     finally:
         distributed.destroy_process_group()
