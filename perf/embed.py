@@ -73,14 +73,14 @@ def draw_shards(case: Case, folder: Path) -> list[Path]:
 
 def by_simgap(model: Model, shards: list[Path], batch_size: int, decoders: int, folder: Path) -> Vectors:
     """Embed as the stage does, including all writing, and return the embedding of each key."""
-    parameters = EmbedParameters(
-        batch_size=batch_size, precision="fp32", decoders=decoders, shards_per_part=len(shards), drop_limit=0.0
-    )
-    (folder / "scratch").mkdir(parents=True)
+    parameters = EmbedParameters(batch_size=batch_size, precision="fp32", shards_per_part=len(shards))
+    out, scratch = folder / "out", folder / "scratch"
+    scratch.mkdir(parents=True)
     embed(
-        parameters, lambda: model, "", tuple(shards), folder / "out", folder / "scratch", classes=None, captioned=True
-    )
-    found = Embeddings(folder / "out")
+        parameters, lambda: model, "", tuple(shards), out, scratch,
+        classes=None, captioned=True, decoders=decoders, drop_limit=0.0,
+    )  # fmt: skip
+    found = Embeddings(out)
     return dict(zip(found.metadata(["key"]).column("key").to_pylist(), found.read(), strict=True))
 
 

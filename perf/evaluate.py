@@ -60,7 +60,7 @@ def write_params(folder: Path, benchmarks: list[Path]) -> None:
     content["runs"] = {"full": {}}
     for training in (content["train"], content["embedder"]["train"]):
         training["model"] = str(REPOSITORY / training["model"])
-    content["embed"]["decoders"] = len(os.sched_getaffinity(0))
+    content["resources"]["decoders"] = len(os.sched_getaffinity(0))
     content["evaluate"]["batch_size"] = BATCH_SIZE
     content["evaluate"]["few_shot"]["shots"] = []
     folder.mkdir()

@@ -23,6 +23,7 @@ from perf.timing import clocked, interleaved
 from simgap.core.errors import SimgapError
 from simgap.data.shards import find_shards
 from simgap.params.load import load_params
+from simgap.params.resources import TrainResources
 from simgap.params.train import TrainParameters
 from simgap.plan.models import model_size
 from simgap.plan.rates import forward_again_of, training_flop
@@ -34,7 +35,7 @@ from simgap.train.train import train
 WEBDATASET = "webdataset==0.2.86"
 
 
-def parameters_of(model: Path, samples: int, batch_size: int, workers: int, threads: int) -> TrainParameters:
+def parameters_of(model: Path, samples: int, batch_size: int, threads: int) -> TrainParameters:
     """Return training parameters for a number of samples, with the defaults of open_clip's program."""
     return TrainParameters(
         model=str(model),
@@ -51,14 +52,12 @@ def parameters_of(model: Path, samples: int, batch_size: int, workers: int, thre
         warmup_fraction=0.5,
         crop_scale=0.9,
         precision="fp32",
-        workers=workers,
         threads=threads,
         processes=1,
         readers=1,
         grad_checkpointing=False,
         compile=False,
         shuffle_buffer=5000,
-        checkpoint_steps=10**9,
     )
 
 
@@ -96,7 +95,6 @@ def one_process(parameters: TrainParameters) -> TrainParameters:
         batch_size=parameters.batch_size // processes,
         readers=max(1, parameters.readers // processes),
         processes=1,
-        checkpoint_steps=10**9,
     )
 
 
@@ -132,23 +130,25 @@ def main(
 ) -> None:
     """Measure the samples per second of both programs, interleaved."""
     if study is None:
-        parameters = parameters_of(model, samples, batch_size, workers, threads)
+        parameters = parameters_of(model, samples, batch_size, threads)
         pool = pool or Path("data/worlds/toy/pool")
     else:
         # The params file replaces --model, --batch-size, --workers and --threads.
         params = load_params(study)
-        parameters = one_process(params.train)
+        parameters, workers = one_process(params.train), params.resources.train.workers
         pool = pool or Path(params.pool.path)
     if samples < parameters.batch_size or samples % parameters.batch_size:
         raise SimgapError(f"--samples is {samples}; it must be a multiple of the batch size, {parameters.batch_size}")
     shards: list[TrainingShard] = readable_shards(pool)
     count = sum(len(shard.keys) for shard in shards)
+    # The measurement does not include checkpoints.
+    resources = TrainResources(workers, checkpoint_steps=10**9)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
 
         def by_simgap(seen: int) -> None:
             scratch = Path(tempfile.mkdtemp(dir=place))
-            train(replace(parameters, samples_seen=seen), 0, shards, count, scratch / "model", scratch)
+            train(replace(parameters, samples_seen=seen), resources, 0, shards, count, scratch / "model", scratch)
 
         # The first steps of a process include set-up time, so one step runs before the measurement.
         by_simgap(parameters.batch_size)
@@ -174,7 +174,7 @@ def main(
         "flop_per_sample": training_flop(size.image_flop, size.text_flop, forward_again_of(parameters)),
         "samples": samples,
         "batch_size": parameters.batch_size,
-        "workers": parameters.workers,
+        "workers": workers,
         "threads": parameters.threads,
         "rates": rates,
         "medians": medians,

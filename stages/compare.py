@@ -10,7 +10,7 @@ from simgap.compare.report import markdown_report, text_table
 from simgap.compare.study import read_study
 from simgap.compare.tables import write_tables
 from simgap.core.files import atomic_output, read_json, write_json
-from simgap.params.load import Params
+from simgap.params.schema import Params
 from simgap.stage.command import PATH, stage
 from simgap.tracking.track import try_track
 

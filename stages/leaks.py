@@ -7,7 +7,7 @@ import click
 from simgap.core.files import write_json
 from simgap.data.marks import read_annotations
 from simgap.leaks.leaks import find_leaks, marked_copies
-from simgap.params.load import Params
+from simgap.params.schema import Params
 from simgap.stage.command import PATH, stage
 from simgap.store.columns import Similarity
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY
 
+TESTS = Path(__file__).parent
+
 
 @contextmanager
 def ray_cluster() -> Iterator[Any]:
@@ -21,7 +23,7 @@ def ray_cluster() -> Iterator[Any]:
     # Machines may come and go; the driver's stays. Their processes import what a test defines.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(REPOSITORY)]))
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (TESTS, TESTS / "core", REPOSITORY))))
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80_000_000}
         made = Cluster(initialize_head=True, head_node_args=head)
         try:

@@ -71,7 +71,11 @@ def repository(folder: Path, preset: str, change: Callable[[dict[str, Any]], Non
     """Put the working tree's files, without results, into a git repository with changed params."""
     files = run(REPOSITORY, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
     for name in files:
-        if (REPOSITORY / name).is_file() and not name.startswith(("metrics/", "tests/")) and name != "dvc.lock":
+        if (
+            (REPOSITORY / name).is_file()
+            and not name.startswith(("code/", "metrics/", "tests/"))
+            and name != "dvc.lock"
+        ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes((REPOSITORY / name).read_bytes())
     (folder / "presets" / "models" / "tiny.json").write_text(json.dumps(MODEL_CONFIG))
@@ -95,14 +99,14 @@ def miniature(content: dict[str, Any]) -> None:
     content["benchmarks"]["query_fraction"] = 0.5
     rules = content["prune"]
     rules["imagenet-like"] = {"val-pruned": {"benchmarks": ["val"]}, "sketch-pruned": {"benchmarks": ["sketch"]}}
-    rules["dissimilar"] = {"dissimilar-quarter": {"benchmarks": ["val", "sketch"], "join": "max", "keep": 0.25}}
+    rules["dissimilar"] = {"nearest-quarter": {"benchmarks": ["val", "sketch"], "join": "max", "keep": 0.25}}
     rules["similar"] = {"similar-quarter": {"benchmarks": ["val"], "join": "mean", "keep": 0.25}}
     rules["random"] = {
         "sketch-pruned-control": {"size_of": "sketch-pruned", "keep": 1.0, "seed": 0},
-        "imagenet": {"size_of": "full", "keep": 0, "seed": 0},
+        "reference-only": {"size_of": "full", "keep": 0, "seed": 0},
     }
     rules["matched"] = {"sketch-pruned-matched": {"size_of": "sketch-pruned", "match": "class", "seed": 0}}
-    content["runs"] = {"full": {}, "imagenet": {}, "sketch-pruned": {}, "sketch-pruned-control": {}}
+    content["runs"] = {"full": {}, "reference-only": {}, "sketch-pruned": {}, "sketch-pruned-control": {}}
     for training in (content["train"], content["embedder"]["train"]):
         training.update(model="presets/models/tiny.json", samples_seen=256, batch_size=32)
     content["deduplicate"].update(clusters=3)

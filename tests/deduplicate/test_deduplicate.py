@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from simgap.core.errors import SimgapError
 from simgap.core.files import atomic_output
-from simgap.deduplicate import arrays, within
+from simgap.deduplicate import arrays
+from simgap.deduplicate import within_cluster as within
 from simgap.deduplicate.centroids import assign, find_centroids, unit_centroids
 from simgap.deduplicate.deduplicate import deduplicate
 from simgap.params.deduplicate import DeduplicateParameters
@@ -23,7 +24,7 @@ from simgap.similarity.search.engines.cpu import CpuEngine
 
 
 def parameters(**changes) -> DeduplicateParameters:
-    values = {"eps": 0.1, "clusters": 1, "iterations": 5, "sample": 1000, "seed": 0, "block_rows": 16}
+    values = {"eps": 0.1, "clusters": 1, "iterations": 5, "sample": 1000, "seed": 0}
     return DeduplicateParameters(**{**values, **changes})
 
 
@@ -149,13 +150,13 @@ def test_a_row_s_cluster_is_that_of_the_most_similar_centroid(seed: int, rows: i
 
 def test_without_eps_all_rows_stay(tmp_path: Path) -> None:
     vectors = np.repeat(unit_rows(1, 4, 0), 5, axis=0)
-    assert deduplicate(parameters(eps=None), Rows(vectors), "cpu", tmp_path)[1].all()
+    assert deduplicate(parameters(eps=None), Rows(vectors), "cpu", 16, tmp_path)[1].all()
 
 
 def test_the_rows_that_stay_follow_from_the_centroids(store, tmp_path: Path) -> None:
     vectors = unit_rows(200, 8, 4)
     pool = store("pool", vectors, parts=3)
-    centroids, keep = deduplicate(parameters(eps=0.2, clusters=6), pool, "cpu", tmp_path / "scratch")
+    centroids, keep = deduplicate(parameters(eps=0.2, clusters=6), pool, "cpu", 16, tmp_path / "scratch")
     assert centroids.shape == (6, 8)
     assert centroids.dtype == np.float16
     assert np.allclose(np.linalg.norm(centroids.astype(np.float64), axis=1), 1, atol=2e-3)
@@ -202,7 +203,7 @@ def test_a_row_that_is_not_of_unit_norm_is_refused(clusters: int, tmp_path: Path
     np.save(tmp_path / "centroids.npy", centroids)
     vectors[17] = np.nan
     with pytest.raises(SimgapError, match="unit norm"):
-        deduplicate(parameters(clusters=clusters), Rows(vectors), "cpu", tmp_path)
+        deduplicate(parameters(clusters=clusters), Rows(vectors), "cpu", 16, tmp_path)
 
 
 class Killed(Exception):
@@ -216,7 +217,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same(
     pool = store("pool", unit_rows(200, 8, 4), parts=3)
     chosen = parameters(eps=0.2, clusters=4)
     monkeypatch.setattr(within, "SECTION_BLOCKS", 4)
-    expected = deduplicate(chosen, pool, "cpu", tmp_path / "undisturbed")
+    expected = deduplicate(chosen, pool, "cpu", 16, tmp_path / "undisturbed")
     written: list[str] = []
 
     @contextmanager
@@ -230,10 +231,10 @@ def test_a_killed_run_goes_on_and_ends_with_the_same(
     for module in (arrays, scan):
         monkeypatch.setattr(module, "atomic_output", killed)
     with pytest.raises(Killed):
-        deduplicate(chosen, pool, "cpu", tmp_path / "scratch")
+        deduplicate(chosen, pool, "cpu", 16, tmp_path / "scratch")
     before = list(written)
     writes = 100
-    centroids, keep = deduplicate(chosen, pool, "cpu", tmp_path / "scratch")
+    centroids, keep = deduplicate(chosen, pool, "cpu", 16, tmp_path / "scratch")
     assert np.array_equal(centroids, expected[0])
     assert np.array_equal(keep, expected[1])
     assert len(written) == len(set(written)) == 8
@@ -248,7 +249,7 @@ def test_planted_near_duplicates_are_found(store, tmp_path: Path) -> None:
     vectors[copies[1]] = vectors[copies[0]] + 0.1 * random.standard_normal((300, 48))
     unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
     _, keep = deduplicate(
-        parameters(eps=0.05, clusters=8, sample=3000, block_rows=512), store("pool", unit), "cpu", tmp_path / "scratch"
+        parameters(eps=0.05, clusters=8, sample=3000), store("pool", unit), "cpu", 512, tmp_path / "scratch"
     )
     assert (~keep[copies.max(axis=0)]).mean() >= 0.99
     wide = unit.astype(np.float64)

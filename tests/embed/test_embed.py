@@ -21,7 +21,7 @@ from simgap.embed.embed import embed, unit_norm
 from simgap.params.embed import EmbedParameters
 from simgap.store.embeddings import Embeddings
 
-PARAMETERS = EmbedParameters(batch_size=8, precision="fp32", decoders=2, shards_per_part=2, drop_limit=0.5)
+PARAMETERS = EmbedParameters(batch_size=8, precision="fp32", shards_per_part=2)
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +29,19 @@ def model(model_folder: Path):
     return load(model_folder)
 
 
-def run(model, shards, out: Path, scratch: Path, classes=None, captioned=True, parameters=PARAMETERS):
+def run(model, shards, out: Path, scratch: Path, classes=None, captioned=True, parameters=PARAMETERS, drop_limit=0.5):
     scratch.mkdir(exist_ok=True)
     accounting, rates = embed(
-        parameters, lambda: model, "hash", tuple(shards), out, scratch, classes=classes, captioned=captioned
+        parameters,
+        lambda: model,
+        "hash",
+        tuple(shards),
+        out,
+        scratch,
+        classes=classes,
+        captioned=captioned,
+        decoders=2,
+        drop_limit=drop_limit,
     )
     assert rates["seconds"] > 0
     return accounting
@@ -127,7 +136,7 @@ def test_vectors_that_are_not_finite_or_zero_are_counted() -> None:
 
 def test_limits(model, tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", [("a.jpg", b"x"), ("a.cls", b"0"), ("b.jpg", jpeg(1)), ("b.cls", b"2")])
-    strict = replace(PARAMETERS, shards_per_part=1, drop_limit=0.1)
+    strict = replace(PARAMETERS, shards_per_part=1)
     with pytest.raises(SimgapError, match=r"1 of 2 samples were dropped .*drop_limit 0\.1"):
         run(
             model,
@@ -136,6 +145,7 @@ def test_limits(model, tmp_path: Path) -> None:
             tmp_path / "s1",
             classes=3,
             parameters=strict,
+            drop_limit=0.1,
             captioned=False,
         )
     with pytest.raises(SimgapError, match="label 2 is outside the class list of 2"):
@@ -143,7 +153,7 @@ def test_limits(model, tmp_path: Path) -> None:
     whole = write_pool(tmp_path / "pool", 1, 6) / "00000.tar"
     whole.write_bytes(whole.read_bytes()[:8192])
     with pytest.raises(SimgapError, match="1 of 1 shards end too soon or are corrupt"):
-        run(model, [whole], tmp_path / "out", tmp_path / "s4", parameters=strict)
+        run(model, [whole], tmp_path / "out", tmp_path / "s4", parameters=strict, drop_limit=0.1)
     write_tar(tmp_path / "1.tar", [("a.jpg", b"x"), ("a.txt", b"t")])
     with pytest.raises(SimgapError, match="none of its 1 samples"):
         run(model, [tmp_path / "1.tar"], tmp_path / "out", tmp_path / "s3")

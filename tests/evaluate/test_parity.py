@@ -20,6 +20,7 @@ from simgap.evaluate.evaluate import evaluate
 from simgap.params.draw import DrawParameters
 from simgap.params.evaluate import EvaluateParameters, FewShotParameters
 from simgap.params.load import load_params
+from simgap.params.resources import TrainResources
 from simgap.toy.world import draw_world
 from simgap.train.data import readable_shards
 from simgap.train.train import train
@@ -43,9 +44,10 @@ def train_briefly(folder: Path, images: Path) -> Path:
     (folder / "scratch").mkdir()
     (folder / "model.json").write_text(json.dumps(MODEL_CONFIG))
     toy = load_params(REPOSITORY / "presets" / "toy.yaml").train
-    parameters = replace(toy, model=str(folder / "model.json"), samples_seen=6400, learning_rate=2e-3, workers=0)
+    parameters = replace(toy, model=str(folder / "model.json"), samples_seen=6400, learning_rate=2e-3)
     shards = readable_shards(images)
-    train(parameters, 0, shards, sum(len(shard.keys) for shard in shards), folder / "model", folder / "scratch")
+    samples, resources = sum(len(shard.keys) for shard in shards), TrainResources(workers=0, checkpoint_steps=500)
+    train(parameters, resources, 0, shards, samples, folder / "model", folder / "scratch")
     return folder / "model"
 
 

@@ -138,7 +138,7 @@ def test_galleries(store, tmp_path: Path) -> None:
     embeddings = {name: source.embeddings for name, source in sources.items()}
     order = embeddings["pool"].row_order
     measure(
-        SimilarityParameters(3, "cpu"), *embeddings.values(), np.arange(queries) < 20, tmp_path / "similarity" / "val",
+        SimilarityParameters(3), *embeddings.values(), np.arange(queries) < 20, tmp_path / "similarity" / "val",
         tmp_path / "scratch",
     )  # fmt: skip
     full, keep = np.arange(rows) % 5 != 4, np.arange(rows) % 5 < 2
@@ -204,7 +204,7 @@ def test_without_an_imagenet_like_split_nothing_is_shown_after_pruning(store, tm
     }
     embeddings = [source.embeddings for source in sources.values()]
     folder = tmp_path / "similarity" / "val"
-    measure(SimilarityParameters(3, "cpu"), *embeddings, np.ones(5, bool), folder, tmp_path / "scratch")
+    measure(SimilarityParameters(3), *embeddings, np.ones(5, bool), folder, tmp_path / "scratch")
     splits = {"full": Split("full", {}, [], None, 20, 20, "", True, embeddings[0].row_order, None)}
     write_split(splits["full"], np.ones(20, bool), tmp_path / "splits" / "full")
     out = tmp_path / "galleries"

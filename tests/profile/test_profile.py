@@ -36,7 +36,7 @@ class Study:
         self.reference = store("reference", unit_rows(15, 6, 1))
         self.benchmark = store("val", unit_rows(QUERIES, 6, 2), labels=[0] * QUERIES)
         measure(
-            SimilarityParameters(neighbours, "cpu"),
+            SimilarityParameters(neighbours),
             self.pool,
             self.reference,
             self.benchmark,

@@ -227,7 +227,7 @@ def study(store, tmp_path):
     pool = store("pool", unit_rows(203, 8, 0), parts=2)
     queries = store("val", unit_rows(10, 8, 2), labels=[0] * 10)
     measure(
-        SimilarityParameters(3, "cpu"),
+        SimilarityParameters(3),
         pool,
         store("reference", unit_rows(30, 8, 1)),
         queries,

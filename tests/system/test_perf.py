@@ -20,6 +20,7 @@ from perf import train as perf_train
 from simgap.clip.model import load
 from simgap.core.errors import SimgapError
 from simgap.core.files import sha256_of
+from simgap.params.resources import TrainResources
 from simgap.plan.models import model_size
 from simgap.plan.rates import measured
 from simgap.train.data import readable_shards
@@ -210,10 +211,10 @@ def test_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         commands.append(list(command))
         seen = int(command[command.index("--train-num-samples") + 1])
         shards = readable_shards(pool)
-        chosen = perf_train.parameters_of(tmp_path / "model.json", seen, 8, 0, 1)
+        chosen = perf_train.parameters_of(tmp_path / "model.json", seen, 8, 1)
         folder = tmp_path / f"stand-in-{len(commands)}"
         folder.mkdir()
-        train(chosen, 0, shards, 32, folder / "model", folder)
+        train(chosen, TrainResources(0, 10**9), 0, shards, 32, folder / "model", folder)
 
     monkeypatch.setattr(environment, "install", lambda folder, packages: folder)
     monkeypatch.setattr(environment, "call", stand_in)
@@ -246,7 +247,8 @@ def test_train_of_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
     content["pool"]["path"] = content["pool"]["embed"] = str(write_pool(tmp_path / "pool", 2, 16))
     content["train"].update(model=str(tmp_path / "model.json"), batch_size=16, processes=2, grad_checkpointing=False)
-    content["train"].update(micro_batch_size=4, readers=2, workers=0)
+    content["train"].update(micro_batch_size=4, readers=2)
+    content["resources"]["train"]["workers"] = 0
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     options = ["--params", str(tmp_path / "params.yaml"), "--samples", "320"]
     printed = run(perf_train, *options, "--json", str(tmp_path / "out.json"))

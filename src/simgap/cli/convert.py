@@ -11,7 +11,7 @@ import click
 from simgap.core.errors import SimgapError
 from simgap.data.benchmarks import read_templates
 from simgap.data.convert.imagenet import PUBLIC
-from simgap.params.load import NEEDS_LICENCE
+from simgap.params.checks import NEEDS_LICENCE
 from simgap.stage.command import PATH, reports_errors
 
 if TYPE_CHECKING:

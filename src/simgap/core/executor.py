@@ -20,8 +20,7 @@ from simgap.core.errors import SimgapError
 from simgap.core.files import remove
 from simgap.core.progress import progress
 
-RUN_BY = ("local", "ray")
-ADDRESS = re.compile(r"auto|(?P<host>[^\s:/]+):(?P<port>[0-9]{1,5})")
+RAY_ADDRESS = re.compile(r"auto|(?P<host>[^\s:/]+):(?P<port>[0-9]{1,5})")
 SOURCE = Path(__file__).resolve().parents[2]
 # Seconds in which the cluster's head answers, or is taken for unreachable.
 REACHED_WITHIN = 10
@@ -32,26 +31,20 @@ RETRIES = 3
 
 
 @dataclass(frozen=True)
-class PartsParameters:
-    """Who works on the parts of embeddings, similarity and deduplication; changes no result.
+class Executor:
+    """What runs the parts of a stage. It changes no result.
 
     Attributes:
-        run_by: `local`: this process, one part after another; `ray`: a Ray cluster, a part a task.
-        address: HOST:PORT of the Ray cluster's head; `auto`: the cluster that this machine is part of, or RAY_ADDRESS names.
+        kind: `local`, this process, one part after another; or `ray`, a Ray cluster, one task for each part.
+        address: HOST:PORT of the Ray cluster's head, or `auto`: the cluster that this machine belongs to, or that RAY_ADDRESS
+            names.
     """
 
-    run_by: str
+    kind: str
     address: str
 
-    def check(self) -> None:
-        """Raise SimgapError where a value is unknown."""
-        if self.run_by not in RUN_BY:
-            raise SimgapError(f"parts.run_by: {self.run_by!r} is unknown; choose from {', '.join(RUN_BY)}")
-        if not ADDRESS.fullmatch(self.address):
-            raise SimgapError(f"parts.address: {self.address!r} is no address; it should be auto or HOST:PORT")
 
-
-LOCAL = PartsParameters(run_by="local", address="auto")
+LOCAL = Executor(kind="local", address="auto")
 
 
 class Parts(Protocol):
@@ -71,7 +64,7 @@ class Parts(Protocol):
         """Write a part's file or folder to `out`; `advance` is told of the size that is done, bit by bit."""
 
 
-def run_parts(by: PartsParameters, parts: Parts, description: str, unit: str) -> list[int]:
+def run_parts(executor: Executor, parts: Parts, description: str, unit: str) -> list[int]:
     """Write all parts that are not there yet, and give their numbers.
 
     With Ray a task has a GPU and its share of a machine's processors where machines have GPUs; elsewhere it has as many
@@ -90,8 +83,8 @@ def run_parts(by: PartsParameters, parts: Parts, description: str, unit: str) ->
     done = sum(sizes) - sum(sizes[number] for number in waiting)
     bar: Any = progress(None, sum(sizes), description, unit, initial=done)
     with bar:
-        if by.run_by == "ray" and waiting:
-            _run_on_ray(by, parts, waiting, bar)
+        if executor.kind == "ray" and waiting:
+            _run_on_ray(executor, parts, waiting, bar)
         else:
             for number in waiting:
                 parts.write(number, parts.path(number), bar.update)
@@ -153,13 +146,13 @@ def _connected(address: str) -> Iterator[Any]:
         import ray
     except ImportError:
         raise SimgapError(
-            "parts.run_by: ray, but Ray is not installed; run pip install 'simgap[ray]', or choose local"
+            "resources.executor: ray, but Ray is not installed; run pip install 'simgap[ray]', or choose local"
         ) from None
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or address
-    where = f"parts.address: {address}: cannot be reached"
+    where = f"resources.ray_address: {address}: cannot be reached"
     # Ray itself tries without end where something else listens. Its head speaks HTTP/2, whose first frame is one of settings.
-    if (match := ADDRESS.fullmatch(address)) and match["host"]:
+    if (match := RAY_ADDRESS.fullmatch(address)) and match["host"]:
         try:
             with socket.create_connection((match["host"], int(match["port"])), REACHED_WITHIN) as connection:
                 connection.sendall(HTTP2_GREETING)
@@ -191,7 +184,9 @@ def _share(machines: Sequence[dict[str, float]]) -> dict[str, float]:
         return {"num_gpus": 1, "num_cpus": min(machine.get("CPU", 0) // machine["GPU"] for machine in with_gpus)}
     processors = [machine["CPU"] for machine in machines if machine.get("CPU")]
     if not processors:
-        raise SimgapError("parts.address: no machine of the Ray cluster has processors; see ray start --num-cpus")
+        raise SimgapError(
+            "resources.ray_address: no machine of the Ray cluster has processors; see ray start --num-cpus"
+        )
     return {"num_cpus": min(processors)}
 
 
@@ -216,10 +211,10 @@ def _check_machines(ray: Any, folder: Path, marker: Path, machines: Sequence[dic
             continue
 
 
-def _run_on_ray(by: PartsParameters, parts: Parts, waiting: Sequence[int], bar: Any) -> None:
+def _run_on_ray(executor: Executor, parts: Parts, waiting: Sequence[int], bar: Any) -> None:
     folder = Path.cwd()
     marker = parts.path(0).absolute().with_name(f"seen-by-all-{uuid.uuid4().hex}")
-    with _connected(by.address) as ray:
+    with _connected(executor.address) as ray:
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
         number = None

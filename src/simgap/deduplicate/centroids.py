@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
-from simgap.core.executor import LOCAL, PartsParameters
+from simgap.core.executor import LOCAL, Executor
 from simgap.params.deduplicate import DeduplicateParameters
 from simgap.similarity.search.engines.engine import SearchRequest
 from simgap.similarity.search.exact import check_unit_norm
@@ -64,7 +64,7 @@ def unit_centroids(found: NDArray[np.float32], sample: NDArray[np.float32]) -> N
 
 
 def assign(
-    pool: Embeddings, centroids: NDArray[np.float16], engine: str, scratch: Path, by: PartsParameters = LOCAL
+    pool: Embeddings, centroids: NDArray[np.float16], engine: str, scratch: Path, executor: Executor = LOCAL
 ) -> NDArray[np.int32]:
     """Give each pool row its nearest centroid by canonical similarity, int32 [pool rows]; the lower one on ties.
 
@@ -74,7 +74,7 @@ def assign(
         centroids: fp16 [clusters, dim], unit norm; a single one is every row's, whatever it is.
         engine: name of the engine that finds them; changes no answer.
         scratch: folder where finished parts wait for a stage that was killed.
-        by: who works on the parts; changes no answer.
+        executor: who works on the parts; changes no answer.
 
     Raises:
         SimgapError: a row or one of several centroids is not of unit norm.
@@ -84,7 +84,7 @@ def assign(
         return cluster
     # Nearest centroids are answers for rows; they come with margins, here against nothing.
     asked = SearchRequest(centroids, 1, np.zeros(len(centroids)), np.ones(len(centroids), np.bool_))
-    scan(pool, asked, engine, scratch, "deduplicate: nearest centroid", by)
+    scan(pool, asked, engine, scratch, "deduplicate: nearest centroid", executor)
     for first_row, nearest in scanned_column(scratch, pool, "nearest_query"):
         cluster[first_row : first_row + len(nearest)] = nearest
     return cluster

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simgap.core.executor import LOCAL, PartsParameters
+from simgap.core.executor import LOCAL, Executor
 from simgap.deduplicate.arrays import save
 from simgap.deduplicate.centroids import assign, find_centroids
 from simgap.deduplicate.within_cluster import near_duplicates
@@ -16,7 +16,12 @@ from simgap.store.embeddings import Embeddings
 
 
 def deduplicate(
-    parameters: DeduplicateParameters, pool: Embeddings, engine: str, scratch: Path, by: PartsParameters = LOCAL
+    parameters: DeduplicateParameters,
+    pool: Embeddings,
+    engine: str,
+    block_rows: int,
+    scratch: Path,
+    executor: Executor = LOCAL,
 ) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
     """Give the centroids, fp16 [clusters, dim], and the rows to keep, bool [pool rows].
 
@@ -26,7 +31,8 @@ def deduplicate(
     Args:
         engine: name of the similarity engine; changes no answer.
         scratch: folder where centroids and finished parts wait for a stage that was killed.
-        by: who works on the parts; changes no answer. Centroids are found by this process.
+        executor: what runs the parts; changes no result. This process finds the centroids.
+        block_rows: rows compared at a time; changes memory and speed.
 
     Raises:
         SimgapError: there are more clusters than rows to fit them on, or a row is not of unit norm.
@@ -37,6 +43,6 @@ def deduplicate(
     centroids: NDArray[np.float16] = np.load(path)
     if parameters.eps is None:
         return centroids, np.ones(pool.rows, np.bool_)
-    cluster = assign(pool, centroids, engine, scratch, by)
-    duplicate = near_duplicates(pool, cluster, len(centroids), parameters.eps, parameters.block_rows, scratch, by)
+    cluster = assign(pool, centroids, engine, scratch, executor)
+    duplicate = near_duplicates(pool, cluster, len(centroids), parameters.eps, block_rows, scratch, executor)
     return centroids, ~duplicate

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from simgap.core.executor import LOCAL, PartsParameters, run_parts
+from simgap.core.executor import LOCAL, Executor, run_parts
 from simgap.deduplicate.arrays import save
 from simgap.similarity.search.exact import check_unit_norm, exact_pairs, screening_error
 from simgap.similarity.search.kernels import to_single
@@ -168,7 +168,7 @@ def near_duplicates(
     eps: float,
     block_rows: int,
     scratch: Path,
-    by: PartsParameters = LOCAL,
+    executor: Executor = LOCAL,
 ) -> NDArray[np.bool_]:
     """Mark the rows that are too similar to a lower row of their cluster, dropped or not: bool [pool rows].
 
@@ -178,14 +178,14 @@ def near_duplicates(
     Args:
         cluster: int32 [pool rows], in [0, clusters).
         scratch: folder where finished sections wait for a stage that was killed.
-        by: who works on the sections; changes no answer.
+        executor: who works on the sections; changes no answer.
 
     Raises:
         SimgapError: a row is not finite or not of unit norm.
     """
     order = Order.of(cluster, clusters)
     parts = _Sections(pool, order, Limit(eps, pool.dim), block_rows, SECTION_BLOCKS * block_rows, scratch)
-    run_parts(by, parts, "deduplicate: near-duplicates", "row")
+    run_parts(executor, parts, "deduplicate: near-duplicates", "row")
     duplicate = np.zeros(pool.rows, np.bool_)
     for number in range(len(parts.sizes)):
         start = number * parts.section

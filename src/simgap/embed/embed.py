@@ -18,7 +18,7 @@ from simgap.clip.encode import check_precision, encode
 from simgap.clip.model import Model
 from simgap.core.batches import batched
 from simgap.core.errors import SimgapError
-from simgap.core.executor import LOCAL, PartsParameters, run_parts
+from simgap.core.executor import LOCAL, Executor, run_parts
 from simgap.data.decode import decoded
 from simgap.data.shards import Accounting, Sample, Shard, check_label, read_shard
 from simgap.params.embed import EmbedParameters
@@ -45,7 +45,12 @@ def unit_norm(vectors: NDArray[np.float32], dropped: Counter[str]) -> tuple[NDAr
 
 
 def _embed_part(
-    parameters: EmbedParameters, model: Model, shards: tuple[Shard, ...], classes: int | None, captioned: bool
+    parameters: EmbedParameters,
+    model: Model,
+    shards: tuple[Shard, ...],
+    classes: int | None,
+    captioned: bool,
+    decoders: int,
 ) -> tuple[NDArray[np.float16], list[Sample], Accounting]:
     accounting = Accounting()
     vectors = [np.empty((0, model.dim), np.float16)]
@@ -60,7 +65,7 @@ def _embed_part(
                 yield sample
 
     batch_size = parameters.batch_size
-    for group in batched(decoded(samples(), model, parameters.decoders, batch_size, accounting), batch_size):
+    for group in batched(decoded(samples(), model, decoders, batch_size, accounting), batch_size):
         raw = encode(model, [image for _, image in group], batch_size, parameters.precision)
         unit, good = unit_norm(raw, accounting.dropped)
         vectors.append(unit)
@@ -90,6 +95,7 @@ class _Parts:
     groups: Sequence[tuple[Shard, ...]]
     classes: int | None
     captioned: bool
+    decoders: int
     scratch: Path
 
     @cached_property
@@ -111,7 +117,9 @@ class _Parts:
             # A machine that cannot see the shard would otherwise count it as damaged.
             if isinstance(shard, Path) and not shard.exists():
                 raise SimgapError(f"{shard}: no such file")
-        vectors, kept, accounting = _embed_part(self.parameters, model, shards, self.classes, self.captioned)
+        vectors, kept, accounting = _embed_part(
+            self.parameters, model, shards, self.classes, self.captioned, self.decoders
+        )
         write_part(out, vectors, _metadata(kept, self.classes is not None, self.captioned), accounting)
         advance(1)
 
@@ -126,7 +134,9 @@ def embed(
     *,
     classes: int | None,
     captioned: bool,
-    by: PartsParameters = LOCAL,
+    decoders: int,
+    drop_limit: float,
+    executor: Executor = LOCAL,
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Embed the images of shards and write them to `out` in clip-retrieval's layout.
 
@@ -142,7 +152,9 @@ def embed(
         scratch: Folder for finished parts.
         classes: Number of classes of a labelled set, or None if the set has no labels.
         captioned: Whether the samples must have captions, which are then stored.
-        by: Where the parts are computed. It does not change a vector if all machines are alike.
+        decoders: Number of threads that decode images. It does not change the embeddings.
+        drop_limit: Largest share of samples that may be dropped, and of shards that may be damaged, in [0, 1].
+        executor: Where the parts are computed. It does not change a vector if all machines are alike.
 
     Returns:
         The metrics (number of samples read, kept and dropped by reason), and the rates of this run.
@@ -152,16 +164,14 @@ def embed(
             No row is left, or more than `drop_limit` of the samples were dropped or of the shards are damaged.
     """
     parts = _Parts(
-        parameters, load_model, list(batched(shards, parameters.shards_per_part)), classes, captioned, scratch
+        parameters, load_model, list(batched(shards, parameters.shards_per_part)), classes, captioned, decoders, scratch
     )
     begun_at = time.perf_counter()
-    embedded = run_parts(by, parts, f"embed {out.name}", "part")
+    embedded = run_parts(executor, parts, f"embed {out.name}", "part")
     seconds = time.perf_counter() - begun_at
 
     folders = [parts.path(number) for number in range(len(parts.groups))]
     shapes = [np.load(folder / VECTORS_FILE, mmap_mode="r").shape for folder in folders]
-    metrics = join_parts(
-        folders, out, embedder=embedder, dim=shapes[0][1], drop_limit=parameters.drop_limit, sources=shards
-    )
+    metrics = join_parts(folders, out, embedder=embedder, dim=shapes[0][1], drop_limit=drop_limit, sources=shards)
     # The rate counts only the parts that this run embedded.
     return metrics, {"images_per_second": sum(shapes[number][0] for number in embedded) / seconds, "seconds": seconds}

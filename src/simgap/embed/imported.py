@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from simgap.clip.model import read_dim
+from simgap.core.code import code_fingerprint
 from simgap.core.errors import SimgapError
 from simgap.core.files import read_json, resumable_output, sha256_of
 from simgap.core.progress import progress
@@ -26,7 +27,6 @@ from simgap.data.shards import Accounting, find_shards
 from simgap.store.embedding_parts import ACCOUNTING_FILE, METADATA_FILE, VECTORS_FILE, join_parts, write_part
 from simgap.store.embeddings import columns_of, read_table
 
-SOURCE = Path(__file__).parents[1]
 VECTORS = "img_emb"
 # clip-retrieval stores a sample's key as `image_path`, img2dataset as `key`. A url names a row but not a sample in a shard.
 KEY_COLUMNS = ("key", "image_path", "url")
@@ -328,7 +328,9 @@ def import_into(
     if out.exists():
         raise SimgapError(f"{out}: already exists; name a new folder")
     dim, model = read_dim(embedder), sha256_of(embedder)
-    cache_key = json.dumps([sha256_of(SOURCE, "*.py"), str(source.resolve()), fingerprint(source), model, shard_digits])
+    cache_key = json.dumps(
+        [code_fingerprint(__file__), str(source.resolve()), fingerprint(source), model, shard_digits]
+    )
     try:
         with resumable_output(out, "importing") as folder:
             parts = folder / hashlib.sha256(cache_key.encode()).hexdigest()[:16]

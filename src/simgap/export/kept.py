@@ -12,14 +12,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from simgap.core.code import code_fingerprint
 from simgap.core.errors import SimgapError
 from simgap.core.files import sha256_of
 from simgap.data.fingerprint import fingerprint
 from simgap.data.shards import Shard, find_shards, read_samples
 from simgap.store.embeddings import Embeddings
 from simgap.store.split import KEEP_FILE, read_keep, read_split
-
-SOURCE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,6 @@ class Kept:
 
     def identity(self, *settings: object) -> str:
         """Give a hash of all that an export depends on: rows, pool, settings and simgap's own code."""
-        content: list[object] = [sha256_of(SOURCE, "*.py"), sha256_of(self._file), self.split.row_order]
+        content: list[object] = [code_fingerprint(__file__), sha256_of(self._file), self.split.row_order]
         content += [str(self.pool.resolve()), fingerprint(self.pool), *settings]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

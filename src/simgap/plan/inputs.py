@@ -13,7 +13,7 @@ import yaml
 from simgap.core.errors import SimgapError
 from simgap.data.manifest import MANIFEST, read_manifest
 from simgap.embed.imported import VECTORS
-from simgap.params.load import Params
+from simgap.params.schema import Params
 from simgap.plan.numbers import LARGEST, Numbers
 
 # LAION-400M as the study had it, in shards of 256-pixel images: ten terabytes.

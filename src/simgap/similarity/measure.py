@@ -12,7 +12,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
-from simgap.core.executor import LOCAL, PartsParameters
+from simgap.core.executor import LOCAL, Executor
 from simgap.core.files import atomic_output, write_json
 from simgap.params.similarity import SimilarityParameters
 from simgap.similarity.search.engines.choose import make_engine
@@ -38,7 +38,8 @@ def measure(
     used_by_rule: NDArray[np.bool_],
     out: Path,
     scratch: Path,
-    by: PartsParameters = LOCAL,
+    engine: str = "auto",
+    executor: Executor = LOCAL,
 ) -> dict[str, Any]:
     """Measure the pool's similarity to a benchmark in one pass, write the columns and give the metrics.
 
@@ -47,7 +48,7 @@ def measure(
 
     Args:
         scratch: folder where finished parts wait for a stage that was killed.
-        by: who works on the pool's parts; changes no result.
+        executor: who works on the pool's parts; changes no result.
 
     Raises:
         SimgapError: the sets come from different embedders, or one is empty.
@@ -57,10 +58,10 @@ def measure(
         if not embeddings.rows:
             raise SimgapError(f"{embeddings.folder}: holds no rows; there is nothing to measure")
     queries = benchmark.read()
-    in_reference = nearest_rows(reference, make_engine(parameters.engine, SearchRequest(queries, 1)))
+    in_reference = nearest_rows(reference, make_engine(engine, SearchRequest(queries, 1)))
     reference_similarity = in_reference.similarity[:, 0]
     asked = SearchRequest(queries, parameters.neighbours, reference_similarity, used_by_rule)
-    in_pool = scan(pool, asked, parameters.engine, scratch, f"similarity {pool.folder.name}", by)
+    in_pool = scan(pool, asked, engine, scratch, f"similarity {pool.folder.name}", executor)
     with atomic_output(out) as partial:
         partial.mkdir(parents=True)
         for name, dtype in COLUMNS.items():

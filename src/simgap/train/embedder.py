@@ -14,6 +14,7 @@ from simgap.clip.model import load, save
 from simgap.core.errors import SimgapError, nearest_first
 from simgap.core.files import atomic_output
 from simgap.params.embed import EmbedderParameters, PretrainedParameters
+from simgap.params.resources import TrainResources
 from simgap.train.data import readable_shards
 from simgap.train.process import Process
 from simgap.train.train import train
@@ -42,12 +43,18 @@ def _copy(directory: Path, out: Path) -> None:
 
 
 def make_embedder(
-    parameters: EmbedderParameters, pool: Path, out: Path, scratch: Path, process: Process | None = None
+    parameters: EmbedderParameters,
+    resources: TrainResources,
+    pool: Path,
+    out: Path,
+    scratch: Path,
+    process: Process | None = None,
 ) -> dict[str, Any]:
     """Train, download or copy the embedder, and write it to `out` as an open_clip local directory.
 
     Args:
         parameters: The `embedder` parameters.
+        resources: The `resources.train` parameters.
         pool: Folder of the shards to train on.
         out: Folder to write.
         scratch: Folder for checkpoints.
@@ -63,7 +70,7 @@ def make_embedder(
     if parameters.train is not None:
         shards = readable_shards(pool)
         samples = sum(len(shard.keys) for shard in shards)
-        metrics, _ = train(parameters.train, parameters.seed, shards, samples, out, scratch, process)
+        metrics, _ = train(parameters.train, resources, parameters.seed, shards, samples, out, scratch, process)
         return {"source": "train", **metrics}
     if parameters.pretrained is not None:
         _download(parameters.pretrained, out)

@@ -17,6 +17,7 @@ from simgap.clip.model import CONFIG_FILE, create, save
 from simgap.core.errors import SimgapError
 from simgap.core.files import atomic_output
 from simgap.core.progress import progress
+from simgap.params.resources import TrainResources
 from simgap.params.train import TrainParameters
 from simgap.train.checkpoint import TrainingState
 from simgap.train.data import MicroBatches, TrainingShard
@@ -70,6 +71,21 @@ def count_steps(parameters: TrainParameters, samples: int) -> int:
     return max(1, int(seen // parameters.batch_size))
 
 
+def micro_batches(parameters: TrainParameters, processes: int) -> tuple[int, int]:
+    """Return how many micro-batches of a step one process computes, and the samples of each.
+
+    Raises:
+        SimgapError: The batch cannot be divided among the processes in whole micro-batches.
+    """
+    size = parameters.micro_batch_size or parameters.batch_size // processes
+    if size == 0 or parameters.batch_size % (size * processes):
+        raise SimgapError(
+            f"train.batch_size is {parameters.batch_size}; it must be a multiple of {(size or 1) * processes}: {processes} "
+            f"processes times micro-batches of {size or 1}"
+        )
+    return parameters.batch_size // (size * processes), size
+
+
 def _optimizer(clip: torch.nn.Module, parameters: TrainParameters) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
         parameter_groups(clip, parameters.weight_decay),
@@ -89,6 +105,7 @@ def _loader(
     tokenizer: Any,
     size: int,
     done: int,
+    workers: int,
 ) -> Iterator[Batch | SimgapError]:
     preprocess = image_transform_v2(
         PreprocessCfg(**config["preprocess_cfg"]),
@@ -112,7 +129,7 @@ def _loader(
         torch.utils.data.DataLoader(
             batches,
             batch_size=None,
-            num_workers=parameters.workers,
+            num_workers=workers,
             pin_memory=process.device.type == "cuda",
             # With a generator of its own, the loader does not change the random numbers of the model.
             generator=torch.Generator(),
@@ -144,6 +161,7 @@ def _wrap(clip: torch.nn.Module, parameters: TrainParameters, process: Process) 
 
 def train(
     parameters: TrainParameters,
+    resources: TrainResources,
     seed: int,
     shards: list[TrainingShard],
     samples: int,
@@ -153,11 +171,13 @@ def train(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Train a model and write it to `out` as an open_clip local directory.
 
-    A checkpoint is written to `scratch` every `checkpoint_steps` steps and after every epoch, and a killed training resumes from
-    it. With one CPU process and the same number of threads, the weights are bit for bit those of an uninterrupted training.
+    A checkpoint is written to `scratch` every `resources.checkpoint_steps` steps and after every epoch. A killed training
+    resumes from it. With one CPU process and the same number of threads, the weights are bit for bit those of an uninterrupted
+    training.
 
     Args:
         parameters: The `train` parameters.
+        resources: The `resources.train` parameters.
         seed: Seed of the initial weights, of the order of samples and of the augmentation.
         shards: The shards to train on.
         samples: Number of samples in the shards.
@@ -178,7 +198,7 @@ def train(
         )
     process = process or Process(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     torch.set_num_threads(parameters.threads)
-    micro_batches, size = parameters.micro_batches(process.world_size)
+    per_step, size = micro_batches(parameters, process.world_size)
     config = read_model_config(parameters.model)
     clip, tokenizer = build(config, seed, scratch / f"process-{process.rank}", parameters.model)
     clip.to(process.device)
@@ -191,13 +211,13 @@ def train(
     contrastive = ContrastiveStep(_wrap(clip, parameters, process), process, parameters.precision)
     steps = count_steps(parameters, samples)
     begun, begun_at = len(state.losses), time.perf_counter()
-    loader = _loader(parameters, seed, shards, process, config, tokenizer, size, begun * micro_batches)
+    loader = _loader(parameters, seed, shards, process, config, tokenizer, size, begun * per_step, resources.workers)
     bar = progress(range(begun, steps), steps, f"train {out.name}", "step", initial=begun, silent=not process.writes)
     for step in bar:
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, parameters)
         state.optimizer.zero_grad()
-        loss = process.mean(contrastive.backward([_next_batch(loader) for _ in range(micro_batches)]))
+        loss = process.mean(contrastive.backward([_next_batch(loader) for _ in range(per_step)]))
         gradient = float(torch.nn.utils.get_total_norm([p.grad for p in clip.parameters() if p.grad is not None]))
         if not (math.isfinite(loss) and math.isfinite(gradient)):
             raise SimgapError(
@@ -211,7 +231,7 @@ def train(
         bar.set_postfix(loss=f"{loss:.3f}", samples_per_second=f"{rate:.0f}", refresh=False)
         seen = (step + 1) * parameters.batch_size
         epoch_ends = seen // samples > (seen - parameters.batch_size) // samples
-        if process.writes and step + 1 < steps and ((step + 1) % parameters.checkpoint_steps == 0 or epoch_ends):
+        if process.writes and step + 1 < steps and ((step + 1) % resources.checkpoint_steps == 0 or epoch_ends):
             state.save(scratch)
 
     seconds = time.perf_counter() - begun_at

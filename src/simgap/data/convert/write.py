@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from simgap.core.batches import batched
+from simgap.core.code import code_fingerprint
 from simgap.core.errors import SimgapError
-from simgap.core.files import atomic_output, link_or_copy, read_json, resumable_output, sha256_of
+from simgap.core.files import atomic_output, link_or_copy, read_json, resumable_output
 from simgap.core.progress import progress
 from simgap.data.convert.image_set import ImageSet
 from simgap.data.images import BrokenImage, decode
@@ -25,7 +26,6 @@ from simgap.data.shards import MAXIMUM_MEMBER_BYTES, Accounting, add_member
 SHARD_IMAGES = 1000
 # Images in memory at a time.
 GROUP = 64
-SOURCE = Path(__file__).parents[2]
 TAR, LEFT_OUT = "shard.tar", "left_out.json"
 
 Image = tuple[str, int]
@@ -123,7 +123,7 @@ class _Shard:
 
 def _write_shards(found: ImageSet, beside: Beside, folder: Path) -> list[Path]:
     """Write all shards into folders of `folder`, but for those that are there already, and give their folders."""
-    code = sha256_of(SOURCE, "*.py")
+    code = code_fingerprint(__file__)
     shards = [_Shard(found, number, beside) for number in range(-(-len(found.images) // SHARD_IMAGES))]
     written: list[Path] = []
     bar: Any = progress(None, len(found.images), "convert", "image")

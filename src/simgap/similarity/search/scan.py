@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from simgap.core.executor import LOCAL, PartsParameters, run_parts
+from simgap.core.executor import LOCAL, Executor, run_parts
 from simgap.core.files import atomic_output
 from simgap.core.progress import progress
 from simgap.similarity.search.engines.choose import make_engine
@@ -117,7 +117,7 @@ class _Scan:
 
 
 def scan(
-    rows: Embeddings, asked: SearchRequest, engine: str, scratch: Path, description: str, by: PartsParameters = LOCAL
+    rows: Embeddings, asked: SearchRequest, engine: str, scratch: Path, description: str, executor: Executor = LOCAL
 ) -> Nearest:
     """Answer for all rows of a set; finished parts wait in `scratch`, from where a stage that was killed goes on.
 
@@ -131,7 +131,7 @@ def scan(
     """
     nearest = Nearest.none(len(asked.queries), asked.neighbours)
     parts = _Scan(rows, asked, engine, scratch, nearest)
-    run_parts(by, parts, description, "row")
+    run_parts(executor, parts, description, "row")
     for number in range(len(parts.sizes)):
         folder = parts.path(number)
         nearest = nearest.merged(Nearest(np.load(folder / "similarity.npy"), np.load(folder / "row.npy")))

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
-from simgap.params.load import Params
+from simgap.params.schema import Params
 from simgap.studies.revisions import Revision
 
 METADATA = "data/embeddings/pool/metadata"

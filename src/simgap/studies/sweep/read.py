@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from simgap.core.errors import SimgapError
-from simgap.params.load import Params
+from simgap.params.schema import Params
 from simgap.studies.revisions import COMPARE, Revision
 from simgap.tracking.records import flatten, threshold_of
 

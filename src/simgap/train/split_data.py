@@ -1,0 +1,82 @@
+"""Find the training data of a split."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simgap.core.files import sha256_of
+from simgap.data.benchmarks import read_lines
+from simgap.data.fingerprint import fingerprint
+from simgap.params.train import TrainParameters
+from simgap.store.embeddings import Embeddings
+from simgap.store.split import read_keep
+from simgap.train.data import TrainingShard, kept_shards
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """The training data of a split.
+
+    Attributes:
+        shards: The shards and the keys of their training samples.
+        kept_rows: Number of pool rows.
+        reference_rows: Number of reference rows.
+        cache_key: Everything that the data depend on.
+    """
+
+    shards: list[TrainingShard]
+    kept_rows: int
+    reference_rows: int
+    cache_key: dict[str, Any]
+
+    @property
+    def samples(self) -> int:
+        """Return the number of samples in all shards."""
+        return self.kept_rows + self.reference_rows
+
+
+def training_key(parameters: TrainParameters) -> dict[str, Any]:
+    """Return the parameters that the state of a training depends on.
+
+    The number of processes is not among them, so a training may resume with another number.
+    """
+    return {name: value for name, value in asdict(parameters).items() if name != "processes"}
+
+
+def read_split_data(
+    keep_file: Path, embeddings: Path, pool: Path, reference: Path, classnames: Path, add_reference: bool
+) -> SplitData:
+    """Find the samples that a model of a split is trained on.
+
+    Args:
+        keep_file: The split's keep.npy.
+        embeddings: Folder of the embeddings; only the metadata is read, which names the sample of each row.
+        pool: Folder of the pool's shards.
+        reference: Folder of the reference's shards.
+        classnames: File of the reference's class names.
+        add_reference: Whether to add the reference. It is always added to a split without pool rows.
+
+    Raises:
+        SimgapError: A file is missing or damaged, or the shard of a row is missing.
+    """
+    of_pool = Embeddings(embeddings / "pool")
+    keep = read_keep(keep_file, of_pool.rows)
+    shards = kept_shards(pool, of_pool.metadata_parts(["shard", "key"]), keep)
+    cache_key: dict[str, Any] = {
+        "rows": sha256_of(embeddings / "pool" / "metadata"),
+        "keep": sha256_of(keep_file),
+        "pool": fingerprint(pool),
+    }
+    reference_rows = 0
+    if add_reference or not keep.any():
+        names = read_lines(classnames, "one class name a line")
+        of_reference = Embeddings(embeddings / "reference")
+        reference_rows = of_reference.rows
+        rows = of_reference.metadata_parts(["shard", "key"])
+        shards += kept_shards(reference, rows, np.ones(reference_rows, np.bool_), names)
+        cache_key |= {"reference": fingerprint(reference), "classnames": names}
+    return SplitData(shards, int(keep.sum()), reference_rows, cache_key)
