@@ -321,6 +321,9 @@ def test_parameters_that_change_no_result_are_not_in_the_cache_key(config: str) 
     first = training_key(parameters(config))
     assert training_key(parameters(config, processes=2)) == first
     assert training_key(parameters(config, readers=2)) != first
+    changed = {**MODEL_CONFIG, "preprocess_cfg": {**MODEL_CONFIG["preprocess_cfg"], "mean": [0.4, 0.4, 0.4]}}
+    Path(config).write_text(json.dumps(changed))
+    assert training_key(parameters(config)) != first
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from simgap.clip.config import read_model_config
 from simgap.core.files import sha256_of
 from simgap.data.benchmarks import read_lines
 from simgap.data.fingerprint import fingerprint
@@ -40,11 +41,12 @@ class SplitData:
 
 
 def training_key(parameters: TrainParameters) -> dict[str, Any]:
-    """Return the parameters that the state of a training depends on.
+    """Return the parameters that the state of a training depends on, with the content of the model's config.
 
     The number of processes is not among them, so a training may resume with another number.
     """
-    return {name: value for name, value in asdict(parameters).items() if name != "processes"}
+    values = {name: value for name, value in asdict(parameters).items() if name != "processes"}
+    return {**values, "config": read_model_config(parameters.model)}
 
 
 def read_split_data(
