@@ -17,7 +17,8 @@ STAGES = Path(__file__).parent
 def main(params: Params, out: Path) -> None:
     with atomic_output(out) as partial:
         partial.mkdir()
-        for file in sorted(STAGES.glob("[!_]*.py")):
+        # The stage `code` itself depends on all source files.
+        for file in sorted({*STAGES.glob("[!_]*.py")} - {Path(__file__)}):
             (partial / f"{file.stem}.txt").write_text(code_lines(file), encoding="utf-8")
 
 

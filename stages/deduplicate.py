@@ -7,12 +7,12 @@ import click
 
 from simgap.core.files import write_json
 from simgap.data.fingerprint import fingerprint
-from simgap.deduplicate.arrays import save
 from simgap.deduplicate.deduplicate import deduplicate
 from simgap.deduplicate.full import write_full
 from simgap.params.schema import Params
 from simgap.stage.command import PATH, stage
 from simgap.stage.scratch import scratch
+from simgap.store.arrays import write_array
 from simgap.store.embeddings import Embeddings
 
 
@@ -27,7 +27,7 @@ def main(params: Params, pool: Path, centroids: Path, out: Path, metrics: Path) 
     with scratch("deduplicate", cache_key, __file__) as folder:
         executor = resources.part_executor()
         found, keep = deduplicate(parameters, embeddings, resources.engine, resources.block_rows, folder, executor)
-        save(centroids, found)
+        write_array(centroids, found)
         write_json(metrics, write_full(parameters, embeddings, keep, params.reference.add_to_pool, out))
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import click
-import numpy as np
 
 from simgap.core.files import write_json
 from simgap.data.marks import read_annotations
@@ -11,6 +10,7 @@ from simgap.ground_truth.queries import rule_query_keys
 from simgap.ground_truth.score import score
 from simgap.params.schema import Params
 from simgap.stage.command import PATH, stage
+from simgap.store.arrays import read_array
 
 
 @stage
@@ -37,7 +37,7 @@ def main(
         embeddings,
         rule_query_keys(embeddings, similarity, params.benchmarks.names),
         [splits / split for split in names],
-        np.load(centroids, allow_pickle=False),
+        read_array(centroids),
         params.ground_truth[name].eps,
     )
     write_json(metrics, content)

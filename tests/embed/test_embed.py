@@ -152,7 +152,7 @@ def test_limits(model, tmp_path: Path) -> None:
         run(model, [tmp_path / "0.tar"], tmp_path / "out", tmp_path / "s2", classes=2, captioned=False)
     whole = write_pool(tmp_path / "pool", 1, 6) / "00000.tar"
     whole.write_bytes(whole.read_bytes()[:8192])
-    with pytest.raises(SimgapError, match="1 of 1 shards end too soon or are corrupt"):
+    with pytest.raises(SimgapError, match="1 of 1 shards are truncated or corrupt"):
         run(model, [whole], tmp_path / "out", tmp_path / "s4", parameters=strict, drop_limit=0.1)
     write_tar(tmp_path / "1.tar", [("a.jpg", b"x"), ("a.txt", b"t")])
     with pytest.raises(SimgapError, match="none of its 1 samples"):
@@ -209,16 +209,16 @@ def test_embeddings_with_inconsistent_files_are_refused(store) -> None:
     with pytest.raises(SimgapError, match="float16"):
         Embeddings(found.folder)
     (found.folder / "img_emb" / "img_emb_0001.npy").write_bytes(b"no array")
-    with pytest.raises(SimgapError, match=r"img_emb_0001\.npy: is no array"):
+    with pytest.raises(SimgapError, match=r"img_emb_0001\.npy: cannot be read as a NumPy array"):
         Embeddings(found.folder)
     whole = store("whole", np.eye(6, dtype=np.float16), parts=2)
     (whole.folder / "metadata" / "metadata_0001.parquet").unlink()
-    with pytest.raises(SimgapError, match="its metadata has 3 rows, its vectors 6"):
+    with pytest.raises(SimgapError, match="the metadata has 3 rows, the vectors have 6"):
         whole.metadata(["key"])
     longer = store("longer", np.eye(6, dtype=np.float16), parts=2)
     part = longer.folder / "metadata" / "metadata_0000.parquet"
     pq.write_table(pa.concat_tables([pq.read_table(part)] * 3), part)
-    with pytest.raises(SimgapError, match="its metadata has 9 rows, its vectors 6"):
+    with pytest.raises(SimgapError, match="the metadata has 9 rows, the vectors have 6"):
         longer.metadata(["key"])
     for content in ("[]", '{"rows": 6, "dim": 6}'):
         (whole.folder / "embeddings.json").write_text(content)

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from conftest import REPOSITORY
+from dvc.utils.serialize import parse_yaml
 
 from simgap.core.errors import SimgapError
-from simgap.params.load import load_params, train_parameters
+from simgap.params.json_schema import json_schema
+from simgap.params.load import load_params, parse_params, train_parameters
 
 PRESETS = sorted((REPOSITORY / "presets").glob("*.yaml"))
 
@@ -252,3 +256,30 @@ def test_a_run_overrides_training() -> None:
     changed = train_parameters(replace(params, runs={"full": {"batch_size": 64}}), "full")
     assert changed.batch_size == 64
     assert changed.learning_rate == params.train.learning_rate
+
+
+def test_the_schema_for_editors_is_up_to_date_and_accepts_every_preset() -> None:
+    """If this fails: make schema."""
+    assert (REPOSITORY / "presets" / "schema.json").read_text() == json_schema()
+    validator = jsonschema.Draft202012Validator(json.loads(json_schema()))
+    for preset in PRESETS:
+        validator.validate(yaml.safe_load(preset.read_text()))
+    misspelt = yaml.safe_load(PRESETS[0].read_text())
+    misspelt["train"]["bach_size"] = 1
+    assert not validator.is_valid(misspelt)
+
+
+def test_editors_find_the_schema() -> None:
+    settings = json.loads((REPOSITORY / ".vscode" / "settings.json").read_text())
+    assert settings == {"yaml.schemas": {"./presets/schema.json": ["params.yaml", "presets/*.yaml"]}}
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E5", "010", "08", "0o10", "1:30", "yes", ".5", "1_000"])
+def test_yaml_is_read_as_dvc_reads_it(text: str) -> None:
+    content = (REPOSITORY / "presets" / "toy.yaml").read_text().replace("  epochs: 1.0", f"  epochs: {text}")
+    value = parse_yaml(content, "params.yaml")["train"]["epochs"]
+    if isinstance(value, str):
+        with pytest.raises(SimgapError, match=f"epochs is '{value}'; it must be a number"):
+            parse_params(content, "params.yaml")
+    else:
+        assert parse_params(content, "params.yaml").train.epochs == value

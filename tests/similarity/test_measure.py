@@ -83,23 +83,23 @@ def test_a_killed_stage_goes_on_from_its_finished_parts_and_ends_with_the_same_b
         return {file.name: file.read_bytes() for file in sorted(out.iterdir())}
 
     whole = run("whole")
-    real, answered = CpuEngine.answer, []
+    real, searched = CpuEngine.search, []
 
     def dies_in_the_third_part(self: CpuEngine, first_row: int, *arguments):
         if first_row >= 60:
             raise KeyboardInterrupt
-        answered.append(first_row)
+        searched.append(first_row)
         return real(self, first_row, *arguments)
 
-    monkeypatch.setattr(CpuEngine, "answer", dies_in_the_third_part)
+    monkeypatch.setattr(CpuEngine, "search", dies_in_the_third_part)
     with pytest.raises(KeyboardInterrupt):
         run("killed")
     assert not (tmp_path / "killed").exists()
-    before = len(answered)
-    monkeypatch.setattr(CpuEngine, "answer", lambda *a: (answered.append(a[1]), real(*a))[1])
+    before = len(searched)
+    monkeypatch.setattr(CpuEngine, "search", lambda *a: (searched.append(a[1]), real(*a))[1])
     assert run("killed") == whole
-    # The reference again, and of the pool the third part alone.
-    assert {first for first in answered[before:] if first >= 9} == {first for first in answered if first >= 60}
+    # The second run searches the reference again, but only the third part of the pool.
+    assert {first for first in searched[before:] if first >= 9} == {first for first in searched if first >= 60}
 
 
 @pytest.mark.parametrize("empty", ["pool", "reference", "val"])
@@ -111,5 +111,5 @@ def test_a_set_without_rows_is_named(store, tmp_path, empty: str) -> None:
     )
     queries = store("val", unit_rows(rows["val"], 4, 2), labels=[0] * rows["val"])
     used = np.ones(rows["val"], bool)
-    with pytest.raises(SimgapError, match=f"{empty}: holds no rows"):
+    with pytest.raises(SimgapError, match=f"{empty}: the set has no rows"):
         measure(SimilarityParameters(2), pool, reference, queries, used, tmp_path / "out", tmp_path / "scratch")

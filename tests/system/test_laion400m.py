@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tarfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import studies
+import webdataset
 import yaml
 from conftest import REPOSITORY
 from object_stores import CREDENTIALS, Proxy, client_of, object_store, proxy
@@ -19,7 +19,7 @@ from studies import check_against_naive, commit, repository, run, stages_run
 from simgap.core.errors import SimgapError
 from simgap.core.files import read_json
 from simgap.data.manifest import read_manifest
-from simgap.data.shards import add_member, find_shards, read_samples
+from simgap.data.shards import find_shards, read_samples
 from simgap.params.draw import DrawParameters
 from simgap.params.load import load_params
 from simgap.toy.world import draw_world
@@ -115,10 +115,9 @@ def put_shards(store: str, pool: Path) -> None:
     samples = (sample for shard in find_shards(pool) for sample in read_samples(shard))
     for number in range(SHARDS):
         content = io.BytesIO()
-        with tarfile.open(fileobj=content, mode="w") as tar:
+        with webdataset.TarWriter(content, encoder=False, mtime=0) as writer:
             for key, members in islice(samples, SHARD_SAMPLES):
-                for suffix, member in members.items():
-                    add_member(tar, f"{key}.{suffix}", member)
+                writer.write({"__key__": key, **members})
         client_of(store).put_object(Bucket="rehearsal", Key=f"pool/{number:05d}.tar", Body=content.getvalue())
 
 

@@ -225,7 +225,7 @@ def test_giving_up_names_the_shard_and_writes_nothing(listed, network, model_fol
     network.fault = lambda number, path: fault if "00002.tar" in path else None
     with pytest.raises(SimgapError) as caught:
         embed_into(tmp_path / "r", listed, model_folder)
-    assert str(caught.value).startswith(f"{ADDRESS}/00002.tar: cannot be read, {remote.TRIES} times in a row (")
+    assert str(caught.value).startswith(f"{ADDRESS}/00002.tar: could not be read in {remote.TRIES} tries (")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "r" / "out").exists()
     # The first part is whole, and what goes on begins after it.
@@ -298,7 +298,7 @@ def test_an_empty_object_replaced_since_it_was_listed(network: Proxy, store: str
     assert list(read_shard(shard, accounting, caption=True, label=False)) == []
     assert accounting.damaged_shards == 1
     client_of(store).put_object(Bucket=BUCKET, Key="hollow/00000.tar", Body=b"another")
-    with pytest.raises(SimgapError, match=rf"^{shard}: has 7 bytes and the etag \w+, its manifest says 0 and "):
+    with pytest.raises(SimgapError, match=rf"^{shard}: has 7 bytes and the etag \w+, but its manifest says 0 and "):
         list(read_shard(shard, accounting, caption=True, label=False))
 
 
@@ -323,10 +323,10 @@ def test_the_stage_lists_through_failures(local, listed, network: Proxy, tmp_pat
         ("s3://another/pool", "The specified bucket does not exist"),
         (f"s3://{BUCKET}/nothing", f"{BUCKET}/nothing"),
         ("s3://pools/empty", "holds no .tar"),
-        ("s3:///pool", "is no address; it should be as s3://BUCKET/FOLDER"),
-        ("nosuch://pools/pool", "is no address that fsspec can open (Protocol not known: nosuch)"),
+        ("s3:///pool", "is not an address; write it as s3://BUCKET/FOLDER"),
+        ("nosuch://pools/pool", "is not an address that fsspec can open (Protocol not known: nosuch)"),
         ("gs://pools/pool", "needs a package that is not installed (Please install gcsfs"),
-        ("s3://pools/pool/{00000..00003}.tar", "names a shard; it should be the folder, s3://pools/pool"),
+        ("s3://pools/pool/{00000..00003}.tar", "names a shard; name its folder, s3://pools/pool"),
     ],
 )
 def test_an_address_without_shards(network, store, tmp_path, address: str, reason: str) -> None:

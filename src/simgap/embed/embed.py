@@ -19,9 +19,10 @@ from simgap.clip.model import Model
 from simgap.core.batches import batched
 from simgap.core.errors import SimgapError
 from simgap.core.executor import LOCAL, Executor, run_parts
-from simgap.data.decode import decoded
+from simgap.data.decode import decode_samples
 from simgap.data.shards import Accounting, Sample, Shard, check_label, read_shard
 from simgap.params.embed import EmbedParameters
+from simgap.store.arrays import read_array
 from simgap.store.embedding_parts import VECTORS_FILE, join_parts, write_part
 
 
@@ -65,7 +66,8 @@ def _embed_part(
                 yield sample
 
     batch_size = parameters.batch_size
-    for group in batched(decoded(samples(), model, decoders, batch_size, accounting), batch_size):
+    images = decode_samples(samples(), model.preprocess, decoders, batch_size, accounting)
+    for group in batched(images, batch_size):
         raw = encode(model, [image for _, image in group], batch_size, parameters.precision)
         unit, good = unit_norm(raw, accounting.dropped)
         vectors.append(unit)
@@ -171,7 +173,7 @@ def embed(
     seconds = time.perf_counter() - begun_at
 
     folders = [parts.path(number) for number in range(len(parts.groups))]
-    shapes = [np.load(folder / VECTORS_FILE, mmap_mode="r").shape for folder in folders]
+    shapes = [read_array(folder / VECTORS_FILE, mapped=True).shape for folder in folders]
     metrics = join_parts(folders, out, embedder=embedder, dim=shapes[0][1], drop_limit=drop_limit, sources=shards)
     # The rate counts only the parts that this run embedded.
     return metrics, {"images_per_second": sum(shapes[number][0] for number in embedded) / seconds, "seconds": seconds}

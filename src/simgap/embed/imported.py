@@ -24,8 +24,8 @@ from simgap.core.progress import progress
 from simgap.data.fingerprint import fingerprint
 from simgap.data.limits import check_limit
 from simgap.data.shards import Accounting, find_shards
+from simgap.store.arrays import parquet_columns, read_array, read_parquet
 from simgap.store.embedding_parts import ACCOUNTING_FILE, METADATA_FILE, VECTORS_FILE, join_parts, write_part
-from simgap.store.embeddings import columns_of, read_table
 
 VECTORS = "img_emb"
 # clip-retrieval stores a sample's key as `image_path`, img2dataset as `key`. A url names a row but not a sample in a shard.
@@ -79,10 +79,10 @@ def _find_parts(source: Path) -> list[_Part]:
 
 def _read_text_column(path: Path, choices: tuple[str, ...]) -> tuple[str, pa.StringArray] | None:
     """Return the name and the values of the first of `choices` that is a column of a table, or None if there is none."""
-    name = next((name for name in choices if name in columns_of(path)), None)
+    name = next((name for name in choices if name in parquet_columns(path)), None)
     if name is None:
         return None
-    column = read_table(path, [name]).column(name).combine_chunks()
+    column = read_parquet(path, [name]).column(name).combine_chunks()
     # A column without any value has the null type.
     if column.type not in (pa.string(), pa.large_string(), pa.null()):
         raise SimgapError(f"{path}: the type of column {name} is {column.type}; it must be text")
@@ -95,12 +95,7 @@ def _check_rows(path: Path, rows: int, vectors: Path, expected: int) -> None:
 
 
 def _open_vectors(path: Path, dim: int) -> NDArray[Any]:
-    try:
-        found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise SimgapError(f"{path}: cannot be read as a NumPy array ({error})") from None
-    if found.dtype not in (np.float16, np.float32) or found.ndim != 2:
-        raise SimgapError(f"{path}: is {found.dtype} {found.shape}; it must be float16 or float32 [rows, {dim}]")
+    found = read_array(path, np.float16, np.float32, shape=(None, None), mapped=True)
     if found.shape[1] != dim:
         raise SimgapError(f"{path}: the vectors have {found.shape[1]} components; the embedder's vectors have {dim}")
     return found
@@ -169,9 +164,9 @@ def _is_missing(names: pa.StringArray) -> NDArray[np.bool_]:
 
 def _import_part(part: _Part, dim: int, shard_digits: int | None) -> tuple[NDArray[np.float16], pa.Table, Accounting]:
     found = _open_vectors(part.vectors, dim)
-    _check_rows(part.metadata, read_table(part.metadata, []).num_rows, part.vectors, len(found))
+    _check_rows(part.metadata, read_parquet(part.metadata, []).num_rows, part.vectors, len(found))
     if part.shards is not None:
-        _check_rows(part.shards, read_table(part.shards, []).num_rows, part.vectors, len(found))
+        _check_rows(part.shards, read_parquet(part.shards, []).num_rows, part.vectors, len(found))
     keys, shards = _read_names(part, shard_digits)
     caption = _read_text_column(part.metadata, ("caption",))
     reasons = np.full(len(found), "", "U16")
@@ -194,7 +189,7 @@ def _import_part(part: _Part, dim: int, shard_digits: int | None) -> tuple[NDArr
 
 def _read_rows(part: Path) -> list[tuple[str, str]]:
     """Return the shard and key of every row of a finished part."""
-    table = read_table(part / METADATA_FILE, ["shard", "key"])
+    table = read_parquet(part / METADATA_FILE, ["shard", "key"])
     return list(zip(table.column("shard").to_pylist(), table.column("key").to_pylist(), strict=True))
 
 
@@ -213,7 +208,7 @@ def _drop_repeated(parts: list[Path], drop_limit: float, sources: tuple[Path, ..
     Raises:
         SimgapError: More than `drop_limit` of the rows are repeated.
     """
-    bounds = np.cumsum([0, *(len(np.load(part / VECTORS_FILE, mmap_mode="r")) for part in parts)])
+    bounds = np.cumsum([0, *(len(read_array(part / VECTORS_FILE, mapped=True)) for part in parts)])
     hashes = np.empty(bounds[-1], np.uint64)
     for part, low, high in zip(parts, bounds[:-1], bounds[1:], strict=True):
         hashes[low:high] = _hashes(_read_rows(part))
@@ -236,8 +231,8 @@ def _drop_repeated(parts: list[Path], drop_limit: float, sources: tuple[Path, ..
         if not good.all():
             accounting = Accounting(**read_json(part / ACCOUNTING_FILE))
             accounting.dropped = Counter(accounting.dropped) + Counter(duplicate_key=int((~good).sum()))
-            vectors = np.load(part / VECTORS_FILE, mmap_mode="r")[good]
-            table = read_table(part / METADATA_FILE, ["shard", "key", "caption"]).filter(pa.array(good))
+            vectors = read_array(part / VECTORS_FILE, mapped=True)[good]
+            table = read_parquet(part / METADATA_FILE, ["shard", "key", "caption"]).filter(pa.array(good))
             write_part(part, vectors, table, accounting)
 
 

@@ -16,7 +16,16 @@ from PIL import Image
 
 from simgap.core.errors import SimgapError
 from simgap.data.images import BrokenImage, decode
-from simgap.data.shards import Accounting, Sample, Shard, check_label, find_shards, read_shard
+from simgap.data.shards import (
+    Accounting,
+    Sample,
+    Shard,
+    ShardsByName,
+    check_label,
+    find_shards,
+    read_shard,
+    select_samples,
+)
 from simgap.train.step import Batch
 
 
@@ -41,18 +50,9 @@ class TrainingShard:
             SimgapError: The shard no longer contains all samples that it had when the set was embedded, or a label is outside
                 the class names.
         """
-        keys, found = frozenset(self.keys.to_pylist()), 0
-        for sample in read_shard(
-            self.shard, Accounting(), caption=self.classnames is None, label=bool(self.classnames)
-        ):
-            if sample.key in keys:
-                found += 1
-                yield sample if self.classnames is None else replace(sample, caption=self._class_caption(sample))
-        if found < len(keys):
-            raise SimgapError(
-                f"{self.shard}: only {found} of the {len(keys)} samples of the split could be read; the shard is damaged or "
-                "changed since it was embedded, restore it or embed it again"
-            )
+        samples = read_shard(self.shard, Accounting(), caption=self.classnames is None, label=bool(self.classnames))
+        for sample in select_samples(samples, self.keys.to_pylist(), self.shard):
+            yield sample if self.classnames is None else replace(sample, caption=self._class_caption(sample))
 
     def _class_caption(self, sample: Sample) -> str:
         classnames = self.classnames or ()
@@ -85,10 +85,7 @@ def kept_shards(
         grouped = kept.group_by("shard", use_threads=False).aggregate([("key", "list")])
         for shard, of_shard in zip(grouped.column("shard").to_pylist(), grouped.column("key_list"), strict=True):
             keys.setdefault(shard, []).append(of_shard.values)
-    shards = {shard.name: shard for shard in find_shards(folder)}
-    for name in keys:
-        if name not in shards:
-            raise SimgapError(f"{folder / name}: no such shard, but the split has rows in it; restore the shard")
+    shards = ShardsByName(folder)
     return [TrainingShard(shards[name], pa.concat_arrays(keys[name]), classnames) for name in sorted(keys)]
 
 
