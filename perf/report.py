@@ -16,10 +16,10 @@ from PIL import Image
 
 from perf.machine import report
 from perf.timing import clocked, interleaved
-from simgap.compare import study as compared
 from simgap.compare.compare import compare
 from simgap.compare.metrics import flat_metrics
-from simgap.compare.tables import write_tables
+from simgap.compare.outcomes import Outcomes
+from simgap.compare.tables import long_tables, write_tables
 from simgap.core.files import write_json
 from simgap.leaks.leaks import MarkedCopies, find_leaks
 from simgap.params.compare import CompareParameters
@@ -60,7 +60,7 @@ def make_splits(count: int, benchmarks: list[str]) -> dict[str, Split]:
     return splits
 
 
-def outcomes_of(splits: dict[str, Split], benchmarks: list[str], seeds: int, queries: int) -> compared.Study:
+def outcomes_of(splits: dict[str, Split], benchmarks: list[str], seeds: int, queries: int) -> Outcomes:
     """Give a study with drawn outcomes: full is better than the reference alone, and pruning costs what it used."""
     random = np.random.default_rng(0)
 
@@ -69,7 +69,7 @@ def outcomes_of(splits: dict[str, Split], benchmarks: list[str], seeds: int, que
         return random.random((seeds, queries)) < rate
 
     places = [(split, benchmark) for split in splits for benchmark in benchmarks]
-    return compared.Study(
+    return Outcomes(
         splits,
         ROWS,
         benchmarks,
@@ -118,7 +118,7 @@ def write_columns(folder: Path, splits: dict[str, Split], benchmarks: list[str],
             pq.write_table(pa.table(counts), place / "classes" / f"{benchmark}.parquet")
 
 
-def write_metrics(folder: Path, splits: dict[str, Split], study: compared.Study) -> None:
+def write_metrics(folder: Path, splits: dict[str, Split], study: Outcomes) -> None:
     """Write the metrics of every stage that the report reads, but for the comparison's."""
     random = np.random.default_rng(2)
     queries = {name: len(labels) for name, labels in study.labels.items()}
@@ -185,7 +185,7 @@ def write_study(
     write_json(folder / "metrics" / "compare" / "compare.json", flat_metrics(outcomes, comparison))
     tables = folder / "report" / "tables"
     tables.mkdir(parents=True)
-    write_tables(outcomes, comparison, tables)
+    write_tables(long_tables(outcomes, comparison), tables)
     write_columns(folder / "data", made, names, queries)
     write_metrics(folder / "metrics", made, outcomes)
     write_galleries(folder / "report" / "galleries", made, names, caption)

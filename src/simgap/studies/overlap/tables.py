@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from simgap.compare.tables import write_table
 from simgap.core.files import atomic_output
+from simgap.store.tables import write_table
 from simgap.studies.overlap.claims import A, Answer, Claim
 from simgap.studies.overlap.rows import Overlap
 

@@ -9,11 +9,11 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from simgap.compare.tables import write_table
 from simgap.core.files import atomic_output
 from simgap.report.figures import FigureSpec, write_figures
 from simgap.report.numbers import cited
 from simgap.report.sentences import listed, named
+from simgap.store.tables import write_table
 from simgap.studies.sweep.figures import drawings_of
 from simgap.studies.sweep.read import Cell, Figure, Interval, Point, Sweep
 
