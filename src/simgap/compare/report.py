@@ -19,7 +19,7 @@ from simgap.params.compare import CompareParameters
 from simgap.store.estimates import Estimate
 from simgap.store.split import is_degenerate
 from simgap.store.study import COMPARE, METRICS, Study
-from simgap.store.tables import Row
+from simgap.store.tables import Row, estimate_of
 from simgap.store.verdicts import HELD_OUT, UNDEFINED, USED
 
 SIZE_RULES = {"dissimilar": "dissimilar-pruned", "similar": "similar-pruned", "random": "random", "full": "full"}
@@ -54,10 +54,6 @@ def _interval(estimate: Estimate | None, form: str, undefined: str = NONE) -> st
         return undefined
     value, low, high = (format_number(metric.value, form) for metric in estimate.metrics)
     return f"{value} [{low}, {high}]"
-
-
-def _of_row(row: Row) -> Estimate:
-    return Estimate(row["value"], row["low"], row["high"])
 
 
 def _markdown(columns: Iterable[str], rows: Rows) -> str:
@@ -124,7 +120,7 @@ def _accuracy(study: Study) -> str:
 
 def _held_out(study: Study, tables: Tables) -> str:
     found = {
-        (row["split"], row["benchmark"], row["queries"], row["figure"]): _of_row(row) for row in tables["accuracy"]
+        (row["split"], row["benchmark"], row["queries"], row["figure"]): estimate_of(row) for row in tables["accuracy"]
     }
     rows = [
         [
@@ -213,7 +209,7 @@ def _by_similarity(study: Study, tables: Tables) -> str:
             row["benchmark"],
             " to ".join(format_number(row[edge], "similarity") for edge in ("similarity_from", "similarity_to")),
             format_number(row["images"], "count"),
-            _interval(_of_row(row), "percent"),
+            _interval(estimate_of(row), "percent"),
         ]
         for row in tables["by_similarity"]
         if row["split"] == split and row["bins"] == FIFTHS
@@ -228,7 +224,7 @@ def _change(study: Study, tables: Tables) -> str:
 
     def change(row: Row) -> str:
         edges = (format_number(row[edge], "similarity difference") for edge in ("change_from", "change_to"))
-        return f"{' to '.join(edges)}: {_interval(_of_row(row), 'points')}"
+        return f"{' to '.join(edges)}: {_interval(estimate_of(row), 'points')}"
 
     rows = []
     for (split, benchmark), found in bins.items():
@@ -262,8 +258,8 @@ def _robustness(study: Study, tables: Tables) -> str:
                 split,
                 benchmark,
                 study.mark(split, benchmark),
-                _interval(_of_row(relative) if relative else None, "points"),
-                _interval(_of_row(effective) if effective else None, "points", UNDEFINED),
+                _interval(estimate_of(relative) if relative else None, "points"),
+                _interval(estimate_of(effective) if effective else None, "points", UNDEFINED),
                 NONE if effective is None else "yes" if effective["beyond_the_line"] else "no",
             ]
         )

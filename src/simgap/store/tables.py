@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from simgap.store.estimates import Estimate
+
 Row = dict[str, Any]
 
 
@@ -26,3 +28,8 @@ def read_table(path: Path) -> list[Row]:
         return []
     with path.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
+
+
+def estimate_of(row: Row) -> Estimate:
+    """Return the estimate in the columns `value`, `low` and `high` of a row, numbers or text."""
+    return Estimate(float(row["value"]), float(row["low"]), float(row["high"]))

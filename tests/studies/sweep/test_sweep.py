@@ -18,7 +18,7 @@ from studies import ENVIRONMENT, commit, run
 from simgap.core.errors import SimgapError
 from simgap.params.load import parse_params
 from simgap.studies.revisions import Revision
-from simgap.studies.sweep.figures import drawings_of, split_styles
+from simgap.studies.sweep.figures import sweep_figures, sweep_styles
 from simgap.studies.sweep.page import render, write_sweep
 from simgap.studies.sweep.read import Sweep, read_sweep
 
@@ -78,10 +78,10 @@ def test_points_are_means_over_the_seeds_of_all_revisions(sweep: Sweep) -> None:
             assert (cell.accuracy is None) == (threshold == 0.05)
             assert (cell.minus_control is None) == (threshold == 0.05 or split != "sketch-pruned")
             if cell.accuracy is not None:
-                assert cell.accuracy.value.value == pytest.approx(cell.mean)
-                assert cell.accuracy.low.value == pytest.approx(cell.mean - 0.07, abs=1e-6)
+                assert cell.accuracy.value == pytest.approx(cell.mean)
+                assert cell.accuracy.low == pytest.approx(cell.mean - 0.07, abs=1e-6)
             if cell.minus_control is not None:
-                assert cell.minus_control.low.value == -0.2 - threshold
+                assert cell.minus_control.low == -0.2 - threshold
     assert [len(sweep.line(split)) for split in SPLITS] == [1, 1, 3, 3, 3]
 
 
@@ -146,8 +146,8 @@ def test_every_number_of_the_page_is_a_metric_of_a_revision(sweep: Sweep, here: 
         assert float(element["value"]) == pytest.approx(value, abs=1e-12)
         expected = {"percent": f"{100 * value:.1f}", "points": f"{100 * value:+.1f}", "count": f"{value:,.0f}"}
         assert text == expected[element["data-format"]].replace("-", "\N{MINUS SIGN}")
-    # No other digits stand there, but for the paper's threshold and what is a word.
-    rest = "".join(page.texts).replace("and 0 is the paper's", "").replace("; 0 is the paper's", "")
+    # The page has no other digits, except for the paper's threshold and the word top-1.
+    rest = "".join(page.texts).replace("; 0 is the paper's", "")
     assert not [character for character in rest.replace("top-1", "") if character.isdigit()]
 
 
@@ -186,7 +186,7 @@ def test_the_table_has_every_figure(sweep: Sweep, tmp_path: Path) -> None:
 
 
 def test_controls_have_their_split_s_colour_and_looks_of_their_own(sweep: Sweep) -> None:
-    found = split_styles(sweep)
+    found = sweep_styles(sweep)
     assert list(found) == list(OF_THRESHOLD)
     assert len({look.colour for look in found.values()}) == 1
     assert len(set(found.values())) == 3
@@ -201,31 +201,36 @@ def test_where_only_controls_were_trained_they_have_figures(here: Path, tmp_path
             add(here, f"controls-{number}", threshold, [1, 2], runs=runs)
     sweep = read("controls-0", "controls-1")
     assert sweep.splits == ["sketch-pruned-control", "sketch-pruned-matched"]
-    found = split_styles(sweep)
+    found = sweep_styles(sweep)
     assert [look.filled for look in found.values()] == [False, False]
     assert len(set(found.values())) == 2
     write_sweep(sweep, tmp_path / "sweep")
-    for drawing in drawings_of(sweep):
-        canvas = Figure(figsize=drawing.size)
-        drawing.draw(canvas)
+    for spec in sweep_figures(sweep):
+        canvas = Figure(figsize=spec.size)
+        spec.draw(canvas)
         # As many rows are pruned as of the split that they are controls of, which is not there to show it.
         (line, *_) = canvas.axes[1].get_lines()
         assert line.get_ydata().tolist() == [FULL_ROWS - rule_of("sketch-pruned", t)["kept"] for t in (0.0, 0.05)]
 
 
 def test_the_caption_says_what_bars_are(here: Path) -> None:
-    assert "bars and bands are 95% intervals over seeds and images." in drawings_of(read("first", "second"))[0].caption
-    assert "else from the worst seed to the best" in drawings_of(read("first", "third-1", "third-2"))[0].caption
+    assert (
+        "Bars and bands are 95% intervals over seeds and images." in sweep_figures(read("first", "second"))[0].caption
+    )
+    assert (
+        "else the range from the worst seed to the best"
+        in sweep_figures(read("first", "third-1", "third-2"))[0].caption
+    )
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("nosuch",), "nosuch: is no revision"),
-        (("",), "'': is no revision"),
-        (("no-number",), r"no-number:metrics/evaluate/full-1\.json: not JSON \(NaN is no number\)"),
-        (("second", "again"), r"again:metrics/evaluate/full-1\.json: zero_shot/val/top1 is 0\.9, in second:"),
-        (("less",), r"less:metrics/evaluate/imagenet-3\.json: is not there"),
+        (("nosuch",), "nosuch: is not a revision"),
+        (("",), "'': is not a revision"),
+        (("no-number",), r"no-number:metrics/evaluate/full-1\.json: not JSON \(NaN is not a number\)"),
+        (("second", "again"), r"again:metrics/evaluate/full-1\.json: zero_shot/val/top1 is 0\.9, but .* in second:"),
+        (("less",), r"less:metrics/evaluate/imagenet-3\.json: does not exist"),
         (("untrained",), "no trained split depends on the threshold: 1 revisions have its parameters$"),
     ],
 )
