@@ -22,11 +22,15 @@ FORMATS: dict[str, Callable[[Any], str]] = {
 def format_number(value: float, form: str) -> str:
     """Return a number as text, rounded as its format says.
 
+    A float is first rounded to the nine significant digits that files keep, so that it looks the same before and after it is
+    written.
+
     Args:
+        value: the number.
         form: a key of `FORMATS`. `percent` and `points` (a signed difference) have one decimal, `share` is a whole
             percentage.
     """
-    return FORMATS[form](value)
+    return FORMATS[form](float(f"{value:.9g}") if isinstance(value, float) else value)
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
