@@ -64,7 +64,7 @@ def test_fifths_of_different_values_are_of_one_size() -> None:
 def test_a_step_is_what_lies_between_two_edges(values: list[float]) -> None:
     array = np.array(values, np.float64)
     groups = steps(array)
-    # Edges at whole multiples of a twentieth, by exact integer arithmetic on the stored numbers.
+    # The edges are whole multiples of a twentieth. Integer arithmetic on the stored numbers is exact.
     expected = [
         int(np.float64(value).as_integer_ratio()[0] * 20 // np.float64(value).as_integer_ratio()[1]) for value in values
     ]
@@ -88,7 +88,7 @@ def test_accuracy_by_similarity_counts_every_image_once() -> None:
             for each in bins:
                 inside = (similarity[split] >= each.low) & (similarity[split] <= each.high)
                 if kind == WIDTH:
-                    # Edges that all splits and benchmarks share.
+                    # All splits and benchmarks share the edges.
                     assert (each.low, each.high) == pytest.approx(
                         (round(each.low * 20) / 20, round(each.low * 20 + 1) / 20)
                     )

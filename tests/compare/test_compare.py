@@ -56,7 +56,7 @@ def text_of(outcomes: Outcomes, comparison: Comparison) -> str:
 
 
 def drawn(outcomes: np.ndarray, images: np.ndarray, seeds: np.ndarray) -> list[tuple[int, bool]]:
-    """Write a resample out: (image, outcome) of every drawn seed and drawn image."""
+    """Return a resample as a list: (image, outcome) of every drawn seed and drawn image."""
     return [
         (image, bool(outcomes[seed, image]))
         for seed in np.repeat(np.arange(len(seeds)), seeds.astype(int))
@@ -175,7 +175,7 @@ def test_a_share_and_a_slope_that_do_not_vary_have_an_interval_too() -> None:
     ones, zeros = np.ones(201), np.zeros(201)
     assert gap_explained(ones, ones, ones - 0.5, 100) == Estimate(0, -0.06, 0.06)
     x = np.array([0, 0, 0, 4.0])
-    # An image at 4, 3 away from the mean of 1, moves the slope by 3 / 12.
+    # The image at 4 is 3 away from the mean of 1, so it moves the slope by 3 / 12.
     assert images_of_slope(x) == 4
     assert estimate(zeros, images_of_slope(x), (-np.inf, np.inf)) == Estimate(0, -0.75, 0.75)
 
@@ -313,7 +313,7 @@ def test_tables_show_every_split_and_mark_what_rules_used(outcomes: Outcomes) ->
     assert [row[0] for row in _rows(report, "Zero-shot accuracy")] == list(outcomes.splits)
     assert "equivalent" in report
     assert "degenerate" not in text + report
-    # A reference that joined was trained on, the shots with it.
+    # The model was trained on the reference, and so on the shots.
     assert ["10", "full", "yes", "50.0 ± 21.6", "refused"] in _rows(report, "Few-shot accuracy")
 
 
@@ -349,7 +349,7 @@ def test_long_tables(outcomes: Outcomes, tmp_path: Path) -> None:
 
 
 def _rows(report: str, title: str) -> list[list[str]]:
-    """Give the rows of a section's table, without its header."""
+    """Return the rows of a section's table, without its header."""
     section = report.split(f"## {title}")[1].split("## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     return [[field.strip() for field in line.strip("|").split("|")] for line in lines[2:]]
@@ -432,7 +432,7 @@ def test_leaks(outcomes: Outcomes, tmp_path: Path) -> None:
         assert estimated is not None
         assert estimated.value == pytest.approx(value)
         assert estimated.low < value < estimated.high
-    # An eighth of the images decides little: the difference is paired.
+    # An eighth of the images changes little, because the difference is paired.
     assert found.added_by_copies.high - found.added_by_copies.low < found.without_copies.high - found.without_copies.low
     clean = comparison.leaks["pruned", "val"]
     assert clean == Leaks(0, None, clean.without_copies, None)
@@ -467,7 +467,7 @@ def test_every_table_marks_what_the_rule_used(outcomes: Outcomes, tmp_path: Path
     comparison = compare(PARAMETERS, outcomes)
     write_tables(long_tables(outcomes, comparison), tmp_path)
     for path in tmp_path.iterdir():
-        # A line is of random splits, which use nothing.
+        # Lines are fitted to random splits, which use no benchmark.
         rows = [row for row in csv.DictReader(path.open()) if path.stem != "lines"]
         for row in rows:
             assert row["benchmark_was"] == comparison.cells[row["split"], row["benchmark"]].mark
@@ -527,7 +527,7 @@ def test_a_split_has_controls_of_the_same_composition_beside_the_random_one(outc
     assert outcomes.controls_of("by-class") == outcomes.controls_of("full") == []
     comparison = compare(PARAMETERS, outcomes)
     metrics = flat_metrics(outcomes, comparison)
-    # What was there of the random control stays as it was.
+    # The metrics of the random control do not change.
     assert {key: metrics[key] for key in before} == before
     assert metrics["pruned/matched_controls"] == "by-class, by-style"
     assert "by-class/matched_controls" not in metrics
@@ -556,7 +556,7 @@ def test_a_split_has_controls_of_the_same_composition_beside_the_random_one(outc
         share = comparison.cells[control, "sketch"].gap_explained
         assert share is not None
         assert claims["sketch", control].split()[0] == f"{100 * share.value:.0f}"
-    # Without the random control those of the same composition still stand, and nothing else takes its place.
+    # Without the random control the matched ones stay, and nothing takes its place.
     del outcomes.splits["control"]
     assert outcomes.controls_of("pruned") == ["by-class", "by-style"]
     alone = flat_metrics(outcomes, compare(PARAMETERS, outcomes))
@@ -579,11 +579,11 @@ def test_every_random_control_of_a_split_has_a_difference(outcomes: Outcomes, tm
             outcomes.correct[name, benchmark] = random.random((2, 200)) < 0.6
             outcomes.correct_top5[name, benchmark] = outcomes.correct[name, benchmark]
             outcomes.similarity[name, benchmark] = random.random(200)
-    # One that has the size by chance is no control of it.
+    # A split that has the same size by chance is not a control.
     assert outcomes.controls_of("pruned") == ["control", "by-class", "again"]
     comparison = compare(PARAMETERS, outcomes)
     metrics = flat_metrics(outcomes, comparison)
-    # But for the line of robustness, which is fitted on all random splits.
+    # Robustness may change: its line is fitted to all random splits.
     kept = [key for key in before if "robustness" not in key]
     assert [metrics[key] for key in kept] == [before[key] for key in kept]
     assert metrics["pruned/matched_controls"] == "by-class"
@@ -605,10 +605,10 @@ def test_an_interval_holds_95_of_100_resamples() -> None:
 def test_resamples_share_images_between_splits_and_nothing_else(outcomes: Outcomes) -> None:
     resamples = Resamples(PARAMETERS, outcomes)
     assert np.array_equal(resamples.images("val"), Resamples(PARAMETERS, outcomes).images("val"))
-    # The same number of images each: other benchmarks, and other kinds of queries, are drawn apart.
+    # Benchmarks and kinds of queries have their own draws, although they have the same number of images.
     assert not np.array_equal(resamples.images("val"), resamples.images("sketch"))
     assert not np.array_equal(resamples.images("val"), resamples.images("val", USED))
-    # Models of two splits are paired by nothing: training seed 0 of one shares no draw with seed 0 of another.
+    # Models of two splits are not paired: training seed 0 of one split shares no draw with seed 0 of another.
     assert not np.array_equal(resamples.seeds("full"), resamples.seeds("pruned"))
 
 
@@ -660,7 +660,7 @@ def test_reading_a_study(on_disk: Path) -> None:
     assert found.correct_top5["full", "val"].tolist() == found.correct["full", "val"].tolist()
     assert found.few_shot["full", "val", 5] == pytest.approx(np.array([[2 / 3, 1], [1, 1]]))
     assert found.copied["val"].tolist() == [False, False, True]
-    # What the split was trained on: the reference joined the one and not the other.
+    # The reference joined the training data of one split only.
     assert found.similarity["full", "val"] == pytest.approx([0.1, 0.2, 0.3])
     assert found.similarity["alone", "val"] == pytest.approx([0.4, 0.5, 0.6])
 

@@ -22,7 +22,7 @@ def answers(rates: list[float]) -> np.ndarray:
 
 
 def outcomes(rates: dict[str, tuple[list[float], list[float]]]) -> Outcomes:
-    """Make the outcomes of splits with (accuracies on val, on sketch), a value a seed."""
+    """Return outcomes of splits with (accuracies on val, accuracies on sketch), a value for each seed."""
     splits = {}
     for name in rates:
         rule, kept = RULES.get(name, ("imagenet-like", 40))
@@ -69,7 +69,7 @@ def test_against_a_line_fitted_by_numpy() -> None:
 
 
 def test_intervals_against_a_line_fitted_in_every_resample() -> None:
-    # The benchmarks differ in size, and one model is right nowhere: what it is clipped to depends on the size.
+    # The benchmarks differ in size, and one model is never right. Its clipped accuracy depends on the size.
     made = outcomes({**RATES, "half": ([0.70, 0.62], [0.05, 0.0])})
     made.labels["sketch"] = np.zeros(60, np.int64)
     made.used_by_rule["sketch"] = np.ones(60, bool)

@@ -30,15 +30,15 @@ from simgap.store.study import Study
 
 HOSTILE = "<script>document.title = 'run'</script>\"><img src=x onerror=\"document.title = 'run'\">"
 MINUS = "\N{MINUS SIGN}"
-# Written by the page, not measured: the level of the intervals.
+# Digits of the page itself: the level of the intervals, and the word top-1.
 FIXED = {"95%", "top-1"}
-# Names of the study and captions may hold any digits.
+# Names of the study and captions may contain digits.
 NAMES = {"name", "verbatim"}
 EMPTY = {"meta", "link", "img", "br", "input"}
 
 
 class Page(HTMLParser):
-    """What stands in a page: elements with their attributes, `data` elements with their texts, and all other text."""
+    """The content of a page: elements with their attributes, `data` elements with their texts, and all other text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ def page(folder: Path, inputs: ReportInputs) -> Page:
 
 
 def at(content: Any, key: str) -> Any:
-    """Look a key up: a metric of that name, or step by step."""
+    """Look a key up, as the name of a metric or step by step."""
     if isinstance(content, dict) and key in content:
         return content[key]
     for part in key.split("/"):
@@ -106,7 +106,7 @@ def at(content: Any, key: str) -> Any:
 
 
 def shown(value: float, form: str) -> str:
-    """Write a number as its format says, by other means than the page."""
+    """Format a number in another way than the page does."""
     if form == "count":
         assert isinstance(value, int)
         digits = str(value)
@@ -139,7 +139,7 @@ def test_every_number_is_traced_to_a_metrics_file(folder: Path, page: Page) -> N
     assert {Path(file).stem for file in files} >= {"compare", "leaks", "full", "quarter", "val", "full-0", "galleries"}
     assert ("compare", "pruned-0/val/gap_explained/low") in keys
     assert ("compare", "quarter/sketch/minus_full") in keys
-    # And there is no other number.
+    # The page has no other number.
     for text in page.texts:
         for fixed in FIXED:
             text = text.replace(fixed, "")
@@ -201,7 +201,7 @@ def test_cells_are_marked_and_can_be_sorted(study: Study, page: Page) -> None:
             value = cell.get(f"data-{attribute}")
             assert (None if value is None else float(value)) == study.compared.get(f"{split}/{benchmark}/{key}")
     marks = [text for text in page.texts if text in ("used", "held out")]
-    # One more is the legend's.
+    # One more is in the legend.
     assert marks.count("used") == sum(len(study.splits[split].benchmarks) for split in study.splits) + 1
 
 
@@ -209,9 +209,9 @@ def text_of(markup: str) -> str:
     return re.sub(r"<[^>]+>", "", markup)
 
 
-def with_figures(study: Study, **figures: tuple[float, float, float] | str) -> None:
-    """Put figures of pruned-0 on val into the comparison."""
-    for key, found in figures.items():
+def with_results(study: Study, **results: tuple[float, float, float] | str) -> None:
+    """Put estimates and verdicts of pruned-0 on val into the comparison."""
+    for key, found in results.items():
         place = f"pruned-0/val/{key}"
         if isinstance(found, str):
             study.compared[place] = found
@@ -231,7 +231,7 @@ def with_figures(study: Study, **figures: tuple[float, float, float] | str) -> N
 def test_what_is_said_of_a_share(tmp_path: Path, interval: tuple[float, float, float], answer: str) -> None:
     inputs = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=40)
     study = inputs.study
-    with_figures(study, gap_explained=interval)
+    with_results(study, gap_explained=interval)
     study.compared |= dict.fromkeys([f"pruned-0-control/val/gap_explained{end}" for end in ("", "/low", "/high")], 0.09)
     value, low, high = (f"{100 * figure:.0f}".replace("-", MINUS) for figure in interval)
     assert text_of(sentences.explained(study, "pruned-0", "val")) == (
@@ -244,7 +244,7 @@ def test_controls_of_a_split_are_toldapart(tmp_path: Path) -> None:
     inputs = write_study(tmp_path, splits=6, benchmarks=2, seeds=1, queries=40)
     study = inputs.study
     assert study.controls_of("pruned-0") == ["pruned-0-control", "pruned-0-matched"]
-    with_figures(study, gap_explained=(0.61, 0.52, 0.7))
+    with_results(study, gap_explained=(0.61, 0.52, 0.7))
     for control, share in (("control", 0.09), ("matched", 0.12)):
         keys = [f"pruned-0-{control}/val/gap_explained{end}" for end in ("", "/low", "/high")]
         study.compared |= dict.fromkeys(keys, share)
@@ -300,7 +300,7 @@ def test_what_is_said_of_a_small_split(tmp_path: Path, verdicts: tuple[str, str]
         study.compared[f"quarter/{benchmark}/verdict_full"] = verdict
     (said,) = map(text_of, sentences.claim_b(study, MARGIN))
     assert said.startswith("quarter keeps 2,500 of 10,000 rows. Compared with full, at a margin of 5.0 points, it is ")
-    # The split was chosen by val alone.
+    # Only val was used to choose the split.
     assert f"{verdicts[0]} on val" in said
     assert f"{verdicts[1]} on sketch (held out)" in said
     assert said.endswith(answer)
@@ -437,7 +437,7 @@ def test_names_that_figures_cannot_draw_are_numbers_there_and_stand_in_the_capti
         figure = Figure(figsize=spec.size)
         spec.draw(figure)
         with warnings.catch_warnings():
-            # Matplotlib's of a glyph that its font is without.
+            # Matplotlib warns if its font lacks a glyph.
             warnings.simplefilter("error")
             figure.savefig(tmp_path / "figure.png")
         axes = figure.axes[0]
@@ -555,7 +555,7 @@ def test_in_a_browser_the_table_sorts_and_no_caption_runs(folder: Path, study: S
     page = folder / "report" / "index.html"
     assert "<title>Train-test similarity: splits compared</title>" in dom(page)
     html = page.read_text()
-    # The page's policy forbids a script that it does not know, this one too.
+    # The page's policy forbids all scripts that it does not name, so this one does not run.
     meddled = page.with_name("meddled.html")
     meddled.write_text(html.replace("</body>", f"{SORT}</body>"))
     assert "data-falling" not in dom(meddled)
@@ -575,7 +575,7 @@ def test_in_a_browser_the_table_sorts_and_no_caption_runs(folder: Path, study: S
     ]
     others = [split for split in study.splits if split != "full"]
     expected = sorted(others, key=lambda split: -study.compared[f"{split}/val/minus_full"])
-    # Full has no difference to itself.
+    # Full has no difference to itself, and comes last.
     assert order("full") == [*expected, "full"]
 
 

@@ -147,7 +147,10 @@ def read_outcomes(
         benchmarks: names of the benchmarks.
         shots: numbers of reference images for each class with which models were evaluated.
         leak_threshold: similarity to the pool above which an image counts as copied.
-        splits, similarity, profiles, evaluations: the folders of the study's data.
+        splits: folder of the splits.
+        similarity: folder of the queries' similarity, by benchmark.
+        profiles: folder of the profiles, by split.
+        evaluations: folder of the outcomes, by model.
 
     Raises:
         SimgapError: a table is missing, cannot be read or lacks a column; an evaluation or a profile has other images than

@@ -23,6 +23,7 @@ class Resamples:
     """
 
     def __init__(self, parameters: CompareParameters, outcomes: Outcomes) -> None:
+        """Draw nothing yet: counts and weights are drawn when they are requested."""
         self._parameters, self._outcomes = parameters, outcomes
         self._benchmark, self._images = "", dict[str, Resampled]()
 

@@ -42,6 +42,8 @@ def terminal_table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: 
     """Return rows of text as a table for a terminal.
 
     Args:
+        columns: the header.
+        rows: the cells.
         left: how many of the first columns are aligned to the left. The others are aligned to the right.
     """
     alignment = ["left"] * left + ["right"] * (len(columns) - left)

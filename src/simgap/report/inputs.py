@@ -35,17 +35,9 @@ class Folders:
 class ReportInputs:
     """A finished study, with all that its page shows.
 
-    Args:
-        folders: where the results are.
-        runs: the trained splits, in the order of the params file.
-        pruned: the imagenet-like splits, trained or not.
-        benchmarks: names of the benchmarks.
-        seeds: training seeds.
-        ground_truths: names of the metrics of the `ground-truth` stage.
-        in_distribution_benchmark: the benchmark without distribution shift.
-
     Attributes:
         study: the reader of the study's metrics.
+        folders, pruned, ground_truths, in_distribution_benchmark: see `__init__`.
         galleries: the content of `galleries.json`.
         queries: by benchmark, columns of its queries.
         classnames: by benchmark, the names of its classes.
@@ -61,6 +53,17 @@ class ReportInputs:
         ground_truths: list[str],
         in_distribution_benchmark: str,
     ) -> None:
+        """Read the files that every page needs.
+
+        Args:
+            folders: where the results are.
+            runs: the trained splits, in the order of the params file.
+            pruned: the imagenet-like splits, trained or not.
+            benchmarks: names of the benchmarks.
+            seeds: training seeds.
+            ground_truths: names of the metrics of the `ground-truth` stage.
+            in_distribution_benchmark: the benchmark without distribution shift.
+        """
         self.folders, self.pruned, self.ground_truths = folders, pruned, ground_truths
         self.in_distribution_benchmark = in_distribution_benchmark
         self.study = Study(Folder(), runs, benchmarks, seeds, str(folders.metrics))

@@ -52,7 +52,7 @@ def _beyond(study: Study, split: str) -> Markup:
 
 
 def explained(study: Study, split: str, benchmark: str) -> Markup:
-    """Say which share of a benchmark's gap pruning explains, which share the controls explain, and the verdict."""
+    """Return the sentence about a benchmark's gap: the shares that pruning and its controls explain, and the verdict."""
     share = study.gap_explained(split, benchmark)
     assert share is not None
     of_controls = Markup("")
@@ -79,14 +79,14 @@ def explained(study: Study, split: str, benchmark: str) -> Markup:
 
 
 def _rows_of(study: Study, control: str) -> str:
-    """Say which rows a control leaves out."""
+    """Return the words for the rows that a control leaves out."""
     if study.splits[control].rule == "matched":
         return f"as many random rows of each {study.splits[control].parameters['match']}"
     return "as many random rows"
 
 
 def against_controls(study: Study, split: str) -> list[Markup]:
-    """Say for each control of a split on which benchmarks the split differs from it."""
+    """Return a sentence for each control of a split: on which benchmarks the split differs from it."""
     return [
         Markup("Compared with {} left out ({}), {} is {}.").format(
             _rows_of(study, control),
@@ -109,7 +109,7 @@ def _by_verdict(study: Study, split: str, verdicts: dict[str, str | None]) -> Ma
 
 
 def claim_a(study: Study) -> list[Markup]:
-    """Answer claim A: pruned to the reference's similarity, does CLIP keep most of its robustness?"""
+    """Return the sentences about claim A: pruned to the reference's similarity, does CLIP keep most of its robustness?"""
     splits, full, reference = study.of_rules(IMAGENET_LIKE), study.full(), study.reference_only()
     if not splits or full is None or reference is None:
         return [Markup("Not tested: the study must train full, the reference alone and an imagenet-like split.")]
@@ -130,7 +130,7 @@ def claim_a(study: Study) -> list[Markup]:
 
 
 def claim_b(study: Study, margin: float) -> list[Markup]:
-    """Answer claim B: does a small split, chosen by similarity, match full?"""
+    """Return the sentences about claim B: does a small split, chosen by similarity, match full?"""
     splits, full = study.of_rules(*BY_SIZE), study.full()
     if not splits or full is None:
         return [Markup("Not tested: the study must train full and a split chosen by similarity.")]
@@ -183,7 +183,7 @@ def _how_copies_are_found(study: Study) -> list[Markup]:
 
 
 def leaks(study: Study) -> list[Markup]:
-    """Answer whether a test set leaked, and whether the accuracy shows it."""
+    """Return the sentences about leaks: how many test images are copied, and whether the accuracy shows it."""
     sentences = _how_copies_are_found(study)
     split = study.full() or next(iter(study.splits))
     found: dict[str, list[Markup]] = {word: [] for word in COPIES_SENTENCES}
@@ -209,7 +209,7 @@ def leaks(study: Study) -> list[Markup]:
 
 
 def joined(study: Study) -> Markup:
-    """Say which splits were also trained on the reference."""
+    """Return the sentence about the splits that were also trained on the reference."""
     with_reference = [name for name, split in study.splits.items() if split.reference_rows]
     if len(with_reference) == len(study.splits):
         return Markup("The reference joined the training data of every split.")
@@ -217,7 +217,7 @@ def joined(study: Study) -> Markup:
 
 
 def _removed_domains(inputs: ReportInputs, split: str) -> list[Markup]:
-    """Say which styles pruning removed almost completely."""
+    """Return the sentences about styles that pruning removed almost completely."""
     sentences = []
     for name in inputs.ground_truths:
         metrics = inputs.ground_truth(name)
@@ -235,7 +235,7 @@ def _removed_domains(inputs: ReportInputs, split: str) -> list[Markup]:
 
 
 def cautions(inputs: ReportInputs) -> list[Markup]:
-    """Say what a reader should know before the numbers: few seeds, degenerate splits, removed domains."""
+    """Return what a reader should know before the numbers: few seeds, degenerate splits, removed domains."""
     study = inputs.study
     seeds = study.metric(COMPARE, "seeds")
     count = cite(seeds, "count")

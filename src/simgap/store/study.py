@@ -104,24 +104,27 @@ class Study(TrainedSplits):
 
     A metrics file is named by stage and instance, as in `prune/full` for `metrics/prune/full.json`.
 
-    Args:
-        source: where files are read.
-        runs: the trained splits, in the order of the params file.
-        benchmarks: names of the benchmarks.
-        seeds: training seeds.
-        folder: the folder of the metrics files.
+    Every method raises SimgapError if a metrics file is missing, is not JSON, or lacks a number.
 
     Attributes:
-        splits: the trained splits by name.
+        splits: the trained splits by name, in the order of the params file.
+        benchmarks: names of the benchmarks.
+        seeds: training seeds.
         compared: the metrics of the comparison.
-
-    Raises:
-        SimgapError: a metrics file is missing, is not JSON, or lacks a number.
     """
 
     def __init__(
         self, source: Source, runs: list[str], benchmarks: list[str], seeds: list[int], folder: str = METRICS
     ) -> None:
+        """Read the rules of the trained splits, and the comparison.
+
+        Args:
+            source: where files are read.
+            runs: the trained splits, in the order of the params file.
+            benchmarks: names of the benchmarks.
+            seeds: training seeds.
+            folder: the folder of the metrics files.
+        """
         self._source, self._folder = source, folder
         self.benchmarks, self.seeds = benchmarks, seeds
         self.read, self.rule = cache(self._read), cache(self._rule)
@@ -135,7 +138,7 @@ class Study(TrainedSplits):
         return self._source.read(self._path(name))
 
     def _rule(self, split: str) -> Split:
-        """Return a split, trained or not."""
+        """Return the rule of a split, trained or not."""
         name = f"prune/{split}"
         return Split(**{field.name: self._entry(name, field.name) for field in fields(Split)})
 
@@ -166,6 +169,8 @@ class Study(TrainedSplits):
         """Return a quantity of the comparison with its interval, or None if it is undefined for the split.
 
         Args:
+            split: a trained split.
+            benchmark: a benchmark.
             quantity: `accuracy`, `minus_full`, `gap_explained` and so on; see `flat_metrics`.
         """
         key = f"{split}/{benchmark}/{quantity}"

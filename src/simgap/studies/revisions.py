@@ -33,15 +33,17 @@ class Revision:
     """A revision of the study.
 
     Files that git tracks come from git. Outputs come from DVC's cache, or from a remote.
-
-    Args:
-        name: name of an experiment, or any name that git has for a commit.
-
-    Raises:
-        SimgapError: there is no such revision.
     """
 
     def __init__(self, name: str) -> None:
+        """Look the revision up.
+
+        Args:
+            name: name of an experiment, or any name that git has for a commit.
+
+        Raises:
+            SimgapError: there is no such revision.
+        """
         os.environ.setdefault("DVC_NO_ANALYTICS", "1")
         import dvc.api
         from dvc.exceptions import DvcException

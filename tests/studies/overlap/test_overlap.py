@@ -146,7 +146,7 @@ def write_study(folder: Path, embedder: int, keys: list[str]) -> Keeps:
     write_json(folder / "metrics" / "compare" / "compare.json", compared)
     for split in content["runs"]:
         write_json(folder / "metrics" / "prune" / f"{split}.json", rule_of(split, 0.0))
-    # A process of its own would take a second.
+    # The command in a process of its own would take a second.
     with Repo(str(folder)) as repo:
         repo.add(str(folder / "data"))
     commit(folder)
@@ -184,7 +184,7 @@ def test_splits_of_two_embedders(studies: tuple[Path, Keeps, Keeps], here: Calla
         both, either = int((sets[0] & sets[1]).sum()), int((sets[0] | sets[1]).sum())
         assert (overlap.first, overlap.second, overlap.both) == (sets[0].sum(), sets[1].sum(), both)
         assert overlap.jaccard == (both / either if either else None)
-    # Drawn apart, they have in common what chance gives, give or take five standard deviations.
+    # Independent draws have as many rows in common as chance gives, within five standard deviations.
     quarter = found["quarter", "kept"]
     assert abs(quarter.both - quarter.expected) < 5 * np.sqrt(quarter.expected)
     same = list(compare_rows(here("first"), here("first")))

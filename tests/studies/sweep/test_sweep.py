@@ -28,7 +28,7 @@ OF_THRESHOLD = ("sketch-pruned", "sketch-pruned-control", "sketch-pruned-matched
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three thresholds, the seeds of the last in two revisions; one revision of another study."""
+    """Write three thresholds, the seeds of the last one in two revisions, and a revision of another study."""
     folder = repository(tmp_path_factory.mktemp("sweep"))
     add(folder, "baseline", 0.0, [0])
     add(folder, "first", 0.0, [1, 2])
@@ -66,7 +66,7 @@ def test_points_are_means_over_the_seeds_of_all_revisions(sweep: Sweep) -> None:
         (split, threshold) for split in OF_THRESHOLD for threshold in THRESHOLDS
     }
     for (split, threshold), point in sweep.points.items():
-        # Metrics of the seed 0 still lie in every revision, of the threshold 0: no model of these parameters.
+        # Every revision still has metrics of seed 0 at threshold 0, which belong to no model of its parameters.
         assert point.seeds == [1, 2]
         assert point.kept.value == rule_of(split, threshold or 0.0)["kept"]
         assert point.pruned.value == (0 if split == "full" else FULL_ROWS - point.kept.value)
@@ -74,7 +74,7 @@ def test_points_are_means_over_the_seeds_of_all_revisions(sweep: Sweep) -> None:
             values = [accuracy(split, benchmark, threshold or 0.0, seed) for seed in (1, 2)]
             assert cell.mean == pytest.approx(sum(values) / 2)
             assert (cell.lowest.value, cell.highest.value) == (min(values), max(values))
-            # Only where a revision compared both seeds is there an interval over them.
+            # There is an interval over both seeds only if a revision compared both.
             assert (cell.accuracy is None) == (threshold == 0.05)
             assert (cell.minus_control is None) == (threshold == 0.05 or split != "sketch-pruned")
             if cell.accuracy is not None:
@@ -139,7 +139,7 @@ def test_every_number_of_the_page_is_a_metric_of_a_revision(sweep: Sweep, here: 
         values = []
         for place in element["data-file"].split("; "):
             content = json.loads(run(here, "git", "show", place))
-            # Of full, from which nothing is pruned, there is no such metric.
+            # Full has no such metric, because nothing is pruned from it.
             values.append(content.get(key, 0 if key == "dropped/pruned" else None))
         assert (len(values) == 2) == element["data-key"].startswith("mean of ")
         value = sum(values) / len(values)
@@ -210,7 +210,7 @@ def test_where_only_controls_were_trained_they_have_figures(here: Path, tmp_path
     for spec in sweep_figures(sweep):
         canvas = Figure(figsize=spec.size)
         spec.draw(canvas)
-        # As many rows are pruned as of the split that they are controls of, which is not there to show it.
+        # The controls leave out as many rows as their split, which is missing here.
         (line, *_) = canvas.axes[1].get_lines()
         assert line.get_ydata().tolist() == [FULL_ROWS - rule_of("sketch-pruned", t)["kept"] for t in (0.0, 0.05)]
 
@@ -271,7 +271,7 @@ def test_in_what_revisions_differ(here: Path) -> None:
         return parse_params(yaml.safe_dump(content), "params.yaml")
 
     assert _difference(parsed(), parsed()) is None
-    # Which splits are trained says nothing of the models of the others; how one is trained does of its own.
+    # Training another split changes no other model. Training a split in another way changes its own models.
     assert _difference(parsed(), parsed(imagenet={"epochs": 2.0})) is None
     found = _difference(parsed(imagenet={}), parsed(imagenet={"epochs": 2.0}))
     assert found == "runs.imagenet.epochs is 2.0 instead of nothing"
