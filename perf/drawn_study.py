@@ -42,7 +42,7 @@ def make_splits(count: int, benchmarks: list[str]) -> dict[str, Split]:
         parameters = {"match": "class"} if rule == "matched" else {}
         return Split(rule, parameters, used, threshold, kept, ROWS + 10, "", True, "rows", controls)
 
-    splits = {"full": split("full", ROWS, []), "imagenet": split("random", 0, [])}
+    splits = {"full": split("full", ROWS, []), "reference-only": split("random", 0, [])}
     between = max(0, count - 3)
     for number in range(between):
         if number % 2:

@@ -14,7 +14,7 @@ from dvc.repo import Repo
 from studies import commit, run
 
 BENCHMARKS = ("val", "sketch")
-SPLITS = ("full", "imagenet", "sketch-pruned", "sketch-pruned-control", "sketch-pruned-matched")
+SPLITS = ("full", "reference-only", "sketch-pruned", "sketch-pruned-control", "sketch-pruned-matched")
 FULL_ROWS = 1000
 
 
@@ -30,7 +30,7 @@ def params(threshold: float, seeds: list[int], **changes: Any) -> dict[str, Any]
         "similar": {},
         "random": {
             "sketch-pruned-control": {"size_of": "sketch-pruned", "keep": 1.0, "seed": 0},
-            "imagenet": {"size_of": "full", "keep": 0, "seed": 0},
+            "reference-only": {"size_of": "full", "keep": 0, "seed": 0},
         },
         "matched": {"sketch-pruned-matched": {"size_of": "sketch-pruned", "match": "class", "seed": 0}},
     }
@@ -54,7 +54,7 @@ def accuracy(split: str, benchmark: str, threshold: float, seed: int) -> float:
 
 def rule_of(split: str, threshold: float) -> dict[str, Any]:
     """Return the metrics of a split's rule."""
-    kept = {"full": FULL_ROWS, "imagenet": 0}.get(split, 600 + round(4000 * threshold))
+    kept = {"full": FULL_ROWS, "reference-only": 0}.get(split, 600 + round(4000 * threshold))
     controls = "sketch-pruned" if split.startswith("sketch-pruned-") else None
     rules = {"full": "full", "sketch-pruned": "imagenet-like", "sketch-pruned-matched": "matched"}
     size_of = {"size_of": controls or "full"} if split not in ("full", "sketch-pruned") else {}

@@ -231,12 +231,12 @@ def outcomes() -> Outcomes:
     random = np.random.default_rng(0)
     splits = {
         "full": _split("full", 80, []),
-        "imagenet": _split("random", 0, []),
+        "reference-only": _split("random", 0, []),
         "pruned": _split("imagenet-like", 40, ["sketch"]),
         "control": _split("random", 40, []),
         "quarter": _split("dissimilar", 20, ["val", "sketch"]),
     }
-    rates = {"full": 0.9, "imagenet": 0.2, "pruned": 0.4, "control": 0.8, "quarter": 0.9}
+    rates = {"full": 0.9, "reference-only": 0.2, "pruned": 0.4, "control": 0.8, "quarter": 0.9}
     benchmarks = ["val", "sketch"]
     correct = {(s, b): random.random((2, 200)) < rates[s] for s in splits for b in benchmarks}
     top5 = {place: outcomes | (random.random((2, 200)) < 0.5) for place, outcomes in correct.items()}
@@ -286,7 +286,9 @@ def test_cells(outcomes: Outcomes) -> None:
 def test_a_comparison_is_reproducible_and_does_not_depend_on_other_splits(outcomes: Outcomes) -> None:
     first, again = compare(PARAMETERS, outcomes), compare(PARAMETERS, outcomes)
     assert first == again
-    fewer = replace(outcomes, splits={name: split for name, split in outcomes.splits.items() if name != "imagenet"})
+    fewer = replace(
+        outcomes, splits={name: split for name, split in outcomes.splits.items() if name != "reference-only"}
+    )
     found = compare(PARAMETERS, fewer)
     place = ("pruned", "sketch")
     assert found.cells[place].whole == first.cells[place].whole
@@ -373,7 +375,7 @@ def test_every_split_is_set_against_full(outcomes: Outcomes) -> None:
             assert (control, to_control, control_verdict) == ("-", "-", "-")
 
 
-@pytest.mark.parametrize("kept", [("full",), ("pruned",), ("control", "imagenet")])
+@pytest.mark.parametrize("kept", [("full",), ("pruned",), ("control", "reference-only")])
 def test_no_header_stands_without_rows(outcomes: Outcomes, kept: tuple[str, ...]) -> None:
     fewer = replace(outcomes, splits={name: outcomes.splits[name] for name in kept}, few_shot={})
     report = report_of(fewer, compare(PARAMETERS, fewer))

@@ -236,7 +236,7 @@ def test_what_is_said_of_a_share(tmp_path: Path, interval: tuple[float, float, f
     value, low, high = (f"{100 * figure:.0f}".replace("-", MINUS) for figure in interval)
     assert text_of(sentences.explained(study, "pruned-0", "val")) == (
         f"Pruning the rows that are closer to val than the reference is (pruned-0) explains {value}% [{low}, {high}] of the gap "
-        f"between full and imagenet on val; leaving out as many random rows (pruned-0-control) explains 9% [9, 9]. {answer}"
+        f"between full and reference-only on val; leaving out as many random rows (pruned-0-control) explains 9% [9, 9]. {answer}"
     )
 
 
@@ -275,7 +275,7 @@ def test_an_undefined_share_is_said_to_be_inconclusive(tmp_path: Path) -> None:
     for key in [key for key in study.compared if "sketch/gap_explained" in key]:
         del study.compared[key]
     said = " ".join(map(text_of, sentences.claim_a(study)))
-    assert "On sketch the share is undefined: full is not better than imagenet there" in said
+    assert "On sketch the share is undefined: full is not better than reference-only there" in said
     assert "Claim A is inconclusive on it" in said
     names = {spec.name for spec in figure_specs(inputs, MARGIN, 0.9)}
     assert {"claim-a", "claim-a-gap"} <= names
@@ -362,7 +362,7 @@ def test_cautions(tmp_path: Path) -> None:
     assert '<span class="name">pen, ink</span>' in sentences.cautions(inputs)[-1]
 
 
-@pytest.mark.parametrize("kept", [("full",), ("imagenet", "quarter"), ("pruned-0",)])
+@pytest.mark.parametrize("kept", [("full",), ("reference-only", "quarter"), ("pruned-0",)])
 def test_a_study_that_lacks_something_has_a_page(tmp_path: Path, kept: tuple[str, ...]) -> None:
     whole = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=40)
     benchmarks = whole.study.benchmarks
@@ -488,11 +488,11 @@ def test_a_second_random_control_has_a_difference_and_a_sentence(tmp_path: Path)
 def test_a_split_of_which_a_rule_left_nothing_is_not_taken_for_the_reference_only(tmp_path: Path) -> None:
     inputs = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=20)
     study = inputs.study
-    assert study.reference_only() == "imagenet"
+    assert study.reference_only() == "reference-only"
     study.splits["pruned-0"] = replace(study.splits["pruned-0"], kept=0)
     study.splits = dict(sorted(study.splits.items(), key=lambda item: item[0] != "pruned-0"))
-    assert study.reference_only() == "imagenet"
-    del study.splits["imagenet"]
+    assert study.reference_only() == "reference-only"
+    del study.splits["reference-only"]
     assert study.reference_only() == "pruned-0"
 
 

@@ -32,7 +32,7 @@ from simgap.studies.overlap.rows import Overlap, compare_rows, count, overlaps
 from simgap.studies.revisions import Revision
 
 ROWS = 203
-SPLITS = ("full", "sketch-pruned", "sketch-pruned-control", "sketch-pruned-matched", "imagenet")
+SPLITS = ("full", "sketch-pruned", "sketch-pruned-control", "sketch-pruned-matched", "reference-only")
 
 
 def pack(keep: Any) -> np.ndarray:
@@ -82,7 +82,7 @@ def test_bits_are_counted_in_blocks(block: int, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_no_row_has_no_index() -> None:
-    nothing = Overlap("imagenet", "kept", 0, 0, 0, 0.0)
+    nothing = Overlap("reference-only", "kept", 0, 0, 0, 0.0)
     assert nothing.jaccard is None
     assert nothing.by_chance is None
 
@@ -127,7 +127,7 @@ def write_study(folder: Path, embedder: int, keys: list[str]) -> Keeps:
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     keeps: Keeps = {"full": random.random(len(keys)) < 0.9}
     for split in (*SPLITS[1:], "quarter", f"only-{embedder}"):
-        keeps[split] = keeps["full"] & (random.random(len(keys)) < (0.0 if split == "imagenet" else 0.6))
+        keeps[split] = keeps["full"] & (random.random(len(keys)) < (0.0 if split == "reference-only" else 0.6))
     for split, keep in keeps.items():
         info = {"row_order": f"of embedder {embedder} {keys[-1]}", "pool_rows": len(keys)}
         write_json(folder / "data" / "splits" / split / "split.json", info)
@@ -189,7 +189,7 @@ def test_splits_of_two_embedders(studies: tuple[Path, Keeps, Keeps], here: Calla
     assert abs(quarter.both - quarter.expected) < 5 * np.sqrt(quarter.expected)
     same = list(compare_rows(here("first"), here("first")))
     assert {overlap.jaccard for overlap in same} == {1.0, None}
-    assert [overlap.split for overlap in same if overlap.jaccard is None] == ["imagenet"]
+    assert [overlap.split for overlap in same if overlap.jaccard is None] == ["reference-only"]
 
 
 def test_claims_of_two_embedders(here: Callable[[str], Revision]) -> None:

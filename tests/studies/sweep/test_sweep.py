@@ -62,7 +62,7 @@ def sweep(here: Path) -> Sweep:
 def test_points_are_means_over_the_seeds_of_all_revisions(sweep: Sweep) -> None:
     assert sweep.thresholds == list(THRESHOLDS)
     assert sweep.splits == list(OF_THRESHOLD)
-    assert set(sweep.points) == {("full", None), ("imagenet", None)} | {
+    assert set(sweep.points) == {("full", None), ("reference-only", None)} | {
         (split, threshold) for split in OF_THRESHOLD for threshold in THRESHOLDS
     }
     for (split, threshold), point in sweep.points.items():
@@ -232,7 +232,7 @@ def test_the_caption_says_what_bars_are(here: Path) -> None:
         (("",), "'': is not a revision"),
         (("no-number",), r"no-number:metrics/evaluate/full-1\.json: not JSON \(NaN is not a number\)"),
         (("second", "again"), r"again:metrics/evaluate/full-1\.json: zero_shot/val/top1 is 0\.9, but .* in second:"),
-        (("less",), r"less:metrics/evaluate/imagenet-3\.json: does not exist"),
+        (("less",), r"less:metrics/evaluate/reference-only-3\.json: does not exist"),
         (("untrained",), "no trained split depends on the threshold: 1 revisions have its parameters$"),
     ],
 )
@@ -251,7 +251,7 @@ def test_what_cannot_be_shown_ends_in_a_line(folder: Path, monkeypatch, names, m
                 content["repeats"]["seeds"] = [3]
                 file.with_name("full-3.json").write_text(file.read_text())
             else:
-                content["runs"] = {"full": {}, "imagenet": {}}
+                content["runs"] = {"full": {}, "reference-only": {}}
             (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
             run(folder, "git", "commit", "--quiet", "--all", "--allow-empty", "--message", name)
             run(folder, "git", "add", "--all")
@@ -272,9 +272,9 @@ def test_in_what_revisions_differ(here: Path) -> None:
 
     assert _difference(parsed(), parsed()) is None
     # Training another split changes no other model. Training a split in another way changes its own models.
-    assert _difference(parsed(), parsed(imagenet={"epochs": 2.0})) is None
-    found = _difference(parsed(imagenet={}), parsed(imagenet={"epochs": 2.0}))
-    assert found == "runs.imagenet.epochs is 2.0 instead of nothing"
+    assert _difference(parsed(), parsed(**{"reference-only": {"epochs": 2.0}})) is None
+    found = _difference(parsed(**{"reference-only": {}}), parsed(**{"reference-only": {"epochs": 2.0}}))
+    assert found == "runs.reference-only.epochs is 2.0 instead of nothing"
 
 
 STAGE = """stages:
