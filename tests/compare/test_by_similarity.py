@@ -79,8 +79,8 @@ def test_accuracy_by_similarity_counts_every_image_once() -> None:
     random = np.random.default_rng(0)
     similarity = {name: np.float32(random.random(IMAGES)).astype(np.float64) for name in ("pruned", "control")}
     correct = {name: random.random((2, IMAGES)) < 0.2 + 0.6 * similarity[name] for name in similarity}
-    given_study = outcomes(similarity, correct)
-    found = accuracy_by_similarity(given_study, Resamples(PARAMETERS, given_study), "val")
+    made = outcomes(similarity, correct)
+    found = accuracy_by_similarity(made, Resamples(PARAMETERS, made), "val")
     for split in similarity:
         for kind in (FIFTHS, WIDTH):
             bins = [each for each in found[split] if each.kind == kind]
@@ -108,8 +108,8 @@ def test_a_change_that_follows_similarity_and_one_that_does_not() -> None:
     hard = random.random((2, IMAGES))
     control = hard < 0.9
     for slope_there, pruned in ((5, hard < 0.9 - 5 * fell), (0, hard < 0.6)):
-        given_study = outcomes(similarity, {"pruned": pruned, "control": control})
-        change = change_by_similarity(given_study, Resamples(PARAMETERS, given_study), "val")["pruned"]
+        made = outcomes(similarity, {"pruned": pruned, "control": control})
+        change = change_by_similarity(made, Resamples(PARAMETERS, made), "val")["pruned"]
         assert change.slopes[ALL] is not None
         assert change.slopes[ALL].low < slope_there < change.slopes[ALL].high
         x, y = similarity["pruned"] - 0.9, pruned.mean(axis=0) - control.mean(axis=0)
@@ -140,8 +140,8 @@ def test_slopes_of_rule_queries_and_held_out_ones_apart() -> None:
 def test_no_change_in_similarity_says_nothing() -> None:
     same = np.random.default_rng(0).random(IMAGES)
     correct = {name: np.random.default_rng(1).random((1, IMAGES)) < 0.5 for name in ("pruned", "control")}
-    given_study = outcomes({"pruned": same, "control": same}, correct)
-    change = change_by_similarity(given_study, Resamples(PARAMETERS, given_study), "val")
+    made = outcomes({"pruned": same, "control": same}, correct)
+    change = change_by_similarity(made, Resamples(PARAMETERS, made), "val")
     assert list(change) == ["pruned"]
     assert change["pruned"].slopes[ALL] is None
     assert [each.images for each in change["pruned"].bins] == [IMAGES]

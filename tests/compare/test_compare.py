@@ -64,7 +64,7 @@ def drawn(outcomes: np.ndarray, images: np.ndarray, seeds: np.ndarray) -> list[t
     ]
 
 
-def test_figures_against_a_plain_bootstrap() -> None:
+def test_values_against_a_plain_bootstrap() -> None:
     random = np.random.default_rng(1)
     correct, labels, x = random.random((3, 50)) < 0.6, random.integers(0, 4, 50), random.random(50)
     images, seeds = resample_counts(50, 40, (0,)), resample_counts(3, 40, (1,))
@@ -128,11 +128,11 @@ def test_intervals_of_three_seeds_cover_a_difference_of_models_that_vary() -> No
             for _ in range(2)
         )
         images = resample_counts(500, 300, (trial,))
-        figures = [
+        accuracies = [
             accuracy(correct, images, seed_weights(3, 300, (trial, split)))
             for split, correct in enumerate((first, second))
         ]
-        found = estimate(figures[0] - figures[1], 500)
+        found = estimate(accuracies[0] - accuracies[1], 500)
         hits += found.low <= 0 <= found.high
     assert 0.89 <= hits / 300 <= 0.97
 
@@ -157,14 +157,14 @@ def test_outcomes_that_do_not_vary_have_the_interval_of_the_rule_of_three(images
     right = accuracy(np.ones((seeds, images), bool), counts, weights)
     wrong = accuracy(np.zeros((seeds, images), bool), counts, weights)
     reach = 3 / images
-    for figures, possible, low, high in (
+    for values, bounds, low, high in (
         (right, RATE, max(0, 1 - reach), 1),
         (wrong, RATE, 0, min(1, reach)),
         (right - right, DIFFERENCE, max(-1, -reach), min(1, reach)),
         (right - wrong, DIFFERENCE, max(-1, 1 - reach), 1),
     ):
-        found = estimate(figures, images, possible)
-        assert found.value == figures[0]
+        found = estimate(values, images, bounds)
+        assert found.value == values[0]
         assert (found.low, found.high) == pytest.approx((low, high))
     assert judge_difference(estimate(right - right, images), 0.05) == (
         "equivalent" if images == 250 else "inconclusive"

@@ -6,38 +6,25 @@ from markupsafe import Markup
 
 from simgap.report.html import cite, cite_interval, listed, named
 from simgap.report.inputs import BY_SIZE, IMAGENET_LIKE, LEAKS, ReportInputs
+from simgap.store import verdicts
 from simgap.store.estimates import Metric
 from simgap.store.study import COMPARE, Study
-from simgap.store.verdicts import (
-    DOES_NOT_MATCH,
-    EQUIVALENT,
-    HIGHER,
-    INCONCLUSIVE,
-    LESS_THAN_HALF,
-    LOWER,
-    MATCHES,
-    MORE_THAN_HALF,
-    can_count_copies,
-    judge_effect,
-    judge_gap_explained,
-    judge_match,
-)
 
 PARAMS_FILE = "params.yaml"
 GAP_SENTENCES = {
-    MORE_THAN_HALF: "More than half of the gap comes from the pruned rows.",
-    LESS_THAN_HALF: "Less than half of the gap comes from the pruned rows: most of the robustness stays.",
-    INCONCLUSIVE: "Whether that is more than half of the gap is inconclusive.",
+    verdicts.MORE_THAN_HALF: "More than half of the gap comes from the pruned rows.",
+    verdicts.LESS_THAN_HALF: "Less than half of the gap comes from the pruned rows: most of the robustness stays.",
+    verdicts.INCONCLUSIVE: "Whether that is more than half of the gap is inconclusive.",
 }
 MATCH_SENTENCES = {
-    MATCHES: "It matches full on every benchmark.",
-    DOES_NOT_MATCH: "It does not match full.",
-    INCONCLUSIVE: "Whether it matches full is inconclusive.",
+    verdicts.MATCHES: "It matches full on every benchmark.",
+    verdicts.DOES_NOT_MATCH: "It does not match full.",
+    verdicts.INCONCLUSIVE: "Whether it matches full is inconclusive.",
 }
 COPIES_SENTENCES = {
-    HIGHER: "Copied images raise the accuracy of {}, in points, on {}.",
-    LOWER: "The accuracy of {} is lower with the copied images than without them, in points, on {}.",
-    INCONCLUSIVE: "Whether copied images change the accuracy of {} is inconclusive on {}.",
+    verdicts.HIGHER: "Copied images raise the accuracy of {}, in points, on {}.",
+    verdicts.LOWER: "The accuracy of {} is lower with the copied images than without them, in points, on {}.",
+    verdicts.INCONCLUSIVE: "Whether copied images change the accuracy of {} is inconclusive on {}.",
 }
 
 
@@ -74,7 +61,7 @@ def explained(study: Study, split: str, benchmark: str) -> Markup:
         named(str(study.reference_only())),
         _marked(study, split, benchmark),
         of_controls,
-        GAP_SENTENCES[judge_gap_explained(share)],
+        GAP_SENTENCES[verdicts.judge_gap_explained(share)],
     )
 
 
@@ -98,10 +85,12 @@ def against_controls(study: Study, split: str) -> list[Markup]:
     ]
 
 
-def _by_verdict(study: Study, split: str, verdicts: dict[str, str | None]) -> Markup:
+def _by_verdict(study: Study, split: str, by_benchmark: dict[str, str | None]) -> Markup:
     """List the benchmarks by verdict: lower on ..., higher on ..., equivalent on ..., inconclusive on ...."""
-    found: dict[str, list[Markup]] = {word: [] for word in (LOWER, HIGHER, EQUIVALENT, INCONCLUSIVE)}
-    for benchmark, verdict in verdicts.items():
+    found: dict[str, list[Markup]] = {
+        word: [] for word in (verdicts.LOWER, verdicts.HIGHER, verdicts.EQUIVALENT, verdicts.INCONCLUSIVE)
+    }
+    for benchmark, verdict in by_benchmark.items():
         if verdict is not None:
             found[verdict].append(_marked(study, split, benchmark))
     parts = [Markup("<strong>{}</strong> on {}").format(word, listed(names)) for word, names in found.items() if names]
@@ -137,7 +126,7 @@ def claim_b(study: Study, margin: float) -> list[Markup]:
     within = cite(Metric(margin, PARAMS_FILE, "compare/equivalence_margin"), "percent")
     sentences = []
     for split in splits:
-        verdicts = {name: study.verdict_full(split, name) for name in study.benchmarks}
+        by_benchmark = {name: study.verdict_full(split, name) for name in study.benchmarks}
         sentences.append(
             Markup("{} keeps {} of {} rows. Compared with {}, at a margin of {} points, it is {}. {}").format(
                 named(split),
@@ -145,8 +134,8 @@ def claim_b(study: Study, margin: float) -> list[Markup]:
                 cite(study.rows_kept("full"), "count"),
                 named(full),
                 within,
-                _by_verdict(study, split, verdicts),
-                MATCH_SENTENCES[judge_match({str(verdict) for verdict in verdicts.values()})],
+                _by_verdict(study, split, by_benchmark),
+                MATCH_SENTENCES[verdicts.judge_match({str(verdict) for verdict in by_benchmark.values()})],
             )
         )
     return sentences
@@ -172,7 +161,7 @@ def _how_copies_are_found(study: Study) -> list[Markup]:
         )
     sentences = [how]
     # Without annotations the recall is not known.
-    if not can_count_copies(found.get("recall", 1)):
+    if not verdicts.can_count_copies(found.get("recall", 1)):
         sentences.append(
             Markup(
                 "The embedder finds fewer than half of the annotated copies: how many images leaked is "
@@ -192,7 +181,7 @@ def leaks(study: Study) -> list[Markup]:
         added = study.estimate(split, benchmark, "added_by_copies")
         if added is not None:
             effect = Markup("{} ({})").format(named(benchmark), cite_interval(added, "points"))
-            found[judge_effect(added)].append(effect)
+            found[verdicts.judge_effect(added)].append(effect)
         else:
             without_effect["Every" if study.read(LEAKS)[f"{benchmark}/copied"] else "No"].append(benchmark)
     sentences += [

@@ -9,7 +9,7 @@ from simgap.store.estimates import Estimate
 # Whether the rule of a split used queries of a benchmark.
 USED, HELD_OUT = "used by the rule", "held out"
 # A difference of two accuracies.
-LOWER, HIGHER, EQUIVALENT, INCONCLUSIVE = "lower", "higher", "equivalent", "inconclusive"
+OF_DIFFERENCES = LOWER, HIGHER, EQUIVALENT, INCONCLUSIVE = "lower", "higher", "equivalent", "inconclusive"
 # Claim A: the share of a gap that pruning explains.
 MORE_THAN_HALF, LESS_THAN_HALF, UNDEFINED = "more than half", "less than half", "undefined"
 # Claim B: a small split against full, on all benchmarks.

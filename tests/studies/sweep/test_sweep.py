@@ -169,7 +169,7 @@ def test_the_folder_needs_nothing_else_and_runs_nothing(sweep: Sweep, tmp_path: 
     assert first == {path.name: path.read_bytes() for path in out.iterdir()}
 
 
-def test_the_table_has_every_figure(sweep: Sweep, tmp_path: Path) -> None:
+def test_the_table_has_every_number(sweep: Sweep, tmp_path: Path) -> None:
     write_sweep(sweep, tmp_path / "sweep")
     with (tmp_path / "sweep" / "sweep.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -178,8 +178,8 @@ def test_the_table_has_every_figure(sweep: Sweep, tmp_path: Path) -> None:
         threshold = float(row["threshold"]) if row["threshold"] else 0.0
         assert bool(row["threshold"]) == (row["split"] in OF_THRESHOLD)
         values = [accuracy(row["split"], row["benchmark"], threshold, seed) for seed in (1, 2)]
-        figures = [float(row[name]) for name in ("mean", "lowest_seed", "highest_seed")]
-        assert figures == pytest.approx([sum(values) / 2, min(values), max(values)])
+        found = [float(row[name]) for name in ("mean", "lowest_seed", "highest_seed")]
+        assert found == pytest.approx([sum(values) / 2, min(values), max(values)])
         assert row["seeds"] == "1 2"
         assert int(row["rows_kept"]) == rule_of(row["split"], threshold)["kept"]
         used = (row["split"], row["benchmark"]) == ("sketch-pruned", "sketch")

@@ -45,16 +45,14 @@ def by_similarity(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
         return []
     return [
         FigureSpec(
-            f"by-similarity-{benchmark}",
-            "by-similarity",
+            f"by-similarity-{benchmark}", "by-similarity",
             f"Accuracy on {benchmark} by fifths of its images, at the middle of each fifth's similarities. The interval is of "
             "the split with the full pool. by_similarity.csv also has the controls.",
             f"Accuracy on {benchmark} against similarity to the training data, a line for each split.",
-            size_with_legend(len(splits)),
-            partial(_draw_by_similarity, study, styles, rows, splits, benchmark),
+            size_with_legend(len(splits)), partial(_draw_by_similarity, study, styles, rows, splits, benchmark),
         )
         for benchmark in study.benchmarks
-    ]
+    ]  # fmt: skip
 
 
 def _draw_line(axes: Axes, line: dict[str, float]) -> None:
@@ -77,15 +75,9 @@ def _draw_robustness(
     for split in study.splits:
         x, y = (study.accuracy(split, name) for name in benchmarks)
         axes.errorbar(
-            x.value,
-            y.value,
-            xerr=error_bars(x),
-            yerr=error_bars(y),
-            linestyle="none",
-            label=split,
-            elinewidth=0.7,
+            x.value, y.value, xerr=error_bars(x), yerr=error_bars(y), linestyle="none", label=split, elinewidth=0.7,
             **styles[split].of_points(),
-        )
+        )  # fmt: skip
     if line is not None:
         _draw_line(axes, line)
     axes.set(
@@ -110,8 +102,7 @@ def robustness(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
     without_line = ". There are too few random splits for a line."
     return [
         FigureSpec(
-            f"robustness-{benchmark}",
-            "robustness",
+            f"robustness-{benchmark}", "robustness",
             f"Accuracy on {benchmark} against {in_distribution}" + (with_line if benchmark in lines else without_line),
             f"Accuracy on {benchmark} against accuracy on {in_distribution}, a dot with intervals for each split.",
             size_with_legend(len(study.splits) + 1),
@@ -119,7 +110,7 @@ def robustness(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
         )
         for benchmark in study.benchmarks
         if benchmark != in_distribution
-    ]
+    ]  # fmt: skip
 
 
 def _draw_few_shot(study: Study, styles: Styles, rows: list[Row], benchmark: str, figure: Figure) -> None:
@@ -128,14 +119,10 @@ def _draw_few_shot(study: Study, styles: Styles, rows: list[Row], benchmark: str
     for split in study.splits:
         found = sorted((row for row in rows if row["split"] == split), key=lambda row: int(row["shots"]))
         axes.errorbar(
-            [int(row["shots"]) for row in found],
-            [float(row["mean"]) for row in found],
-            yerr=[float(row["spread"] or 0) for row in found],
-            elinewidth=0.5,
-            label=split,
-            linestyle=styles[split].line,
+            [int(row["shots"]) for row in found], [float(row["mean"]) for row in found],
+            yerr=[float(row["spread"] or 0) for row in found], elinewidth=0.5, label=split, linestyle=styles[split].line,
             **styles[split].of_points(),
-        )
+        )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_xticks(shots, [str(count) for count in shots])
     axes.set(xlabel="reference images per class", ylabel="few-shot accuracy, per cent", title=benchmark)
@@ -149,13 +136,11 @@ def few_shot(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
     by_benchmark = {name: [row for row in rows if row["benchmark"] == name] for name in study.benchmarks}
     return [
         FigureSpec(
-            f"few-shot-{benchmark}",
-            "few-shot",
+            f"few-shot-{benchmark}", "few-shot",
             f"Few-shot accuracy on {benchmark}: mean and standard deviation over seeds and draws of the shots.",
             f"Few-shot accuracy on {benchmark} against the number of shots, a line for each split.",
-            size_with_legend(len(study.splits)),
-            partial(_draw_few_shot, study, styles, found, benchmark),
+            size_with_legend(len(study.splits)), partial(_draw_few_shot, study, styles, found, benchmark),
         )
         for benchmark, found in by_benchmark.items()
         if found
-    ]
+    ]  # fmt: skip

@@ -47,15 +47,13 @@ def claim_a(study: Study, styles: Styles) -> list[FigureSpec]:
         return []
     specs = [
         FigureSpec(
-            "claim-a-gap",
-            "claim-a",
+            "claim-a-gap", "claim-a",
             f"The gap: accuracy of {full} minus {reference}, with its interval. Pruning can explain a share of the gap only if "
             "the interval is wholly above zero.",
             f"Dots with intervals: accuracy of {full} minus that of {reference}, a line for each benchmark.",
-            (WIDTH, 1.1 + 0.3 * len(study.benchmarks)),
-            partial(_draw_gap, study, styles, full, reference),
+            (WIDTH, 1.1 + 0.3 * len(study.benchmarks)), partial(_draw_gap, study, styles, full, reference),
         )
-    ]
+    ]  # fmt: skip
     defined = [
         (split, benchmark)
         for split in study.of_rules(IMAGENET_LIKE)
@@ -67,15 +65,13 @@ def claim_a(study: Study, styles: Styles) -> list[FigureSpec]:
         height = 1.1 + 0.42 * len(defined) * max(1, max(shown.values()) / 2)
         specs.append(
             FigureSpec(
-                "claim-a",
-                "claim-a",
+                "claim-a", "claim-a",
                 "Claim A: the share of the gap that pruning explains (filled), and the share that its controls explain "
                 "(hollow). Intervals that reach the edge of the axes continue beyond it.",
                 "Dots with intervals: share of the gap explained by every imagenet-like split and by its controls.",
-                size_with_legend(sum(shown.values()), height),
-                partial(_draw_shares, study, styles, defined),
+                size_with_legend(sum(shown.values()), height), partial(_draw_shares, study, styles, defined),
             )
-        )
+        )  # fmt: skip
     return specs
 
 
@@ -95,14 +91,8 @@ def _draw_sizes(study: Study, styles: Styles, splits: list[str], benchmark: str,
     for split, x in apart({split: study.splits[split].kept for split in splits}).items():
         found = study.accuracy(split, benchmark)
         axes.errorbar(
-            x,
-            found.value,
-            yerr=error_bars(found),
-            capsize=2,
-            linestyle="none",
-            label=split,
-            **styles[split].of_points(),
-        )
+            x, found.value, yerr=error_bars(found), capsize=2, linestyle="none", label=split, **styles[split].of_points(),
+        )  # fmt: skip
     axes.set(xlabel="pool rows trained on", ylabel="top-1 accuracy, per cent", title=benchmark)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -118,25 +108,21 @@ def claim_b(study: Study, styles: Styles, margin: float) -> list[FigureSpec]:
         height = 1.1 + (0.2 + 0.2 * len(splits)) * len(study.benchmarks) + LEGEND_LINE * (len(splits) + 1)
         specs.append(
             FigureSpec(
-                "claim-b",
-                "claim-b",
+                "claim-b", "claim-b",
                 f"Claim B: accuracy minus that of {full}. A split is equivalent if its interval is wholly inside the grey band.",
                 f"Dots with intervals: accuracy of every split by size minus that of {full}, a line for each benchmark.",
-                (WIDTH, height),
-                partial(_draw_differences, study, styles, margin),
+                (WIDTH, height), partial(_draw_differences, study, styles, margin),
             )
-        )
+        )  # fmt: skip
     by_size = study.of_rules("full", "random", *BY_SIZE)
     if len(by_size) > 1:
         specs += [
             FigureSpec(
-                f"size-{benchmark}",
-                "claim-b",
+                f"size-{benchmark}", "claim-b",
                 f"Accuracy on {benchmark} by pool rows. Splits of nearly the same size stand side by side.",
                 f"Accuracy on {benchmark} against split size, a dot with its interval for each split.",
-                size_with_legend(len(by_size)),
-                partial(_draw_sizes, study, styles, by_size, benchmark),
+                size_with_legend(len(by_size)), partial(_draw_sizes, study, styles, by_size, benchmark),
             )
             for benchmark in study.benchmarks
-        ]
+        ]  # fmt: skip
     return specs

@@ -40,16 +40,9 @@ def _draw_similarity(inputs: ReportInputs, threshold: float, figure: Figure) -> 
         lowest = min(lowest, -float(np.median(lower)))
     axes.axvline(threshold, color=GREY, linewidth=0.8)
     axes.annotate(
-        "threshold",
-        (threshold, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(-3, -2),
-        textcoords="offset points",
-        va="top",
-        ha="right",
-        color=GREY,
-        bbox=BEHIND,
-    )
+        "threshold", (threshold, 1), xycoords=("data", "axes fraction"), xytext=(-3, -2), textcoords="offset points",
+        va="top", ha="right", color=GREY, bbox=BEHIND,
+    )  # fmt: skip
     axes.set(xlabel="similarity to the nearest pool row, cosine", ylabel="queries at or above, per cent")
     axes.set_xlim(min(lowest, threshold), None)
     axes.set_ylim(0, 0.5)
@@ -80,19 +73,14 @@ def leaks(inputs: ReportInputs, threshold: float) -> list[FigureSpec]:
     split = study.full() or next(iter(study.splits))
     return [
         FigureSpec(
-            "leaks-similarity",
-            "leaks",
+            "leaks-similarity", "leaks",
             "The most similar half of each benchmark's queries. A query right of the threshold counts as copied.",
             "Share of queries at or above a similarity to the pool, a falling curve for each benchmark.",
-            size_with_legend(len(study.benchmarks)),
-            partial(_draw_similarity, inputs, threshold),
+            size_with_legend(len(study.benchmarks)), partial(_draw_similarity, inputs, threshold),
         ),
         FigureSpec(
-            "leaks-accuracy",
-            "leaks",
-            f"Accuracy of {split} with and without the images that have a copy in the pool.",
+            "leaks-accuracy", "leaks", f"Accuracy of {split} with and without the images that have a copy in the pool.",
             f"Dots with intervals: accuracy of {split} on all images, on those without a copy and on copied ones.",
-            (WIDTH, 1.2 + 0.55 * len(study.benchmarks) + 3 * LEGEND_LINE),
-            partial(_draw_accuracy, study, split),
+            (WIDTH, 1.2 + 0.55 * len(study.benchmarks) + 3 * LEGEND_LINE), partial(_draw_accuracy, study, split),
         ),
-    ]
+    ]  # fmt: skip

@@ -66,14 +66,9 @@ def intervals(figure: Figure, rows: list[tuple[str, list[Interval]]], label: str
         for number, interval in enumerate(found):
             y = place + (number - (len(found) - 1) / 2) * 0.28
             axes.errorbar(
-                interval.estimate.value,
-                y,
-                xerr=error_bars(interval.estimate),
-                capsize=2,
-                linestyle="none",
-                label=None if interval.name in seen else interval.name,
-                **interval.style.of_points(),
-            )
+                interval.estimate.value, y, xerr=error_bars(interval.estimate), capsize=2, linestyle="none",
+                label=None if interval.name in seen else interval.name, **interval.style.of_points(),
+            )  # fmt: skip
             seen.add(interval.name)
     for guide in guides:
         axes.axvline(guide, color=GREY, linewidth=0.8, zorder=0)

@@ -53,16 +53,14 @@ def similarity(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
     kept = [name for name, split in study.splits.items() if split.kept and name != study.full()]
     return [
         FigureSpec(
-            f"profile-{benchmark}",
-            "similarity",
+            f"profile-{benchmark}", "similarity",
             f"Similarity profiles of {benchmark}: further right is more similar. The profile of a split is of its pool rows "
             "alone.",
             f"Cumulative shares of {benchmark} queries by similarity to pool, reference and every split.",
-            size_with_legend(len(kept) + 2),
-            partial(_draw_profiles, inputs, styles, kept, benchmark),
+            size_with_legend(len(kept) + 2), partial(_draw_profiles, inputs, styles, kept, benchmark),
         )
         for benchmark in study.benchmarks
-    ]
+    ]  # fmt: skip
 
 
 def _draw_ranks(axes: Axes, nearest: NDArray[np.float32], name: str, style: Style) -> None:
@@ -99,12 +97,11 @@ def neighbourhoods(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
         shown = [name for name in (after, control) if name]
         specs.append(
             FigureSpec(
-                f"neighbours-{benchmark}",
-                "neighbourhoods",
+                f"neighbours-{benchmark}", "neighbourhoods",
                 f"The nearest rows of {benchmark} queries by rank: the median over queries, and the middle half as a band.",
                 f"Similarity of {benchmark} queries to their nearest rows by rank, before and after pruning.",
                 (WIDTH, HEIGHT + LEGEND_LINE * (len(shown) + 2)),
                 partial(_draw_neighbours, inputs, styles, shown, benchmark),
             )
-        )
+        )  # fmt: skip
     return specs

@@ -27,15 +27,9 @@ def _draw_thresholds(study: Study, styles: Styles, curves: dict[str, dict[float,
         axes.plot(chosen, pruned[chosen] / rows, linestyle="none", **styles[split].of_points())
     axes.axvline(chosen, color=GREY, linewidth=0.8, zorder=0)
     axes.annotate(
-        "chosen",
-        (chosen, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(3, -2),
-        textcoords="offset points",
-        va="top",
-        color=GREY,
-        bbox=BEHIND,
-    )
+        "chosen", (chosen, 1), xycoords=("data", "axes fraction"), xytext=(3, -2), textcoords="offset points", va="top",
+        color=GREY, bbox=BEHIND,
+    )  # fmt: skip
     axes.set(xlabel="threshold, cosine", ylabel="rows of full pruned, per cent", ylim=(0, None))
     in_percent(axes)
     legend(figure, axes)
@@ -52,14 +46,12 @@ def thresholds(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
         return []
     return [
         FigureSpec(
-            "thresholds",
-            "thresholds",
+            "thresholds", "thresholds",
             "How many rows another threshold would prune, without training. The marks are at the threshold of this study.",
             "Share of rows pruned against the threshold, a falling curve for every imagenet-like split.",
-            size_with_legend(len(curves)),
-            partial(_draw_thresholds, inputs.study, styles, curves),
+            size_with_legend(len(curves)), partial(_draw_thresholds, inputs.study, styles, curves),
         )
-    ]
+    ]  # fmt: skip
 
 
 def _draw_shares(shares: NDArray[np.float64], rows: list[str], columns: list[str], title: str, figure: Figure) -> None:
@@ -91,13 +83,11 @@ def _annotated_share(inputs: ReportInputs, splits: list[str], ground_truth: str,
         caption += f": the {CLASSES} with the largest pruned share"
     labels, numbered = drawable(names)
     return FigureSpec(
-        f"pruned-by-{kind}-{ground_truth}",
-        "pruned",
-        f"{caption}{numbered}.",
+        f"pruned-by-{kind}-{ground_truth}", "pruned", f"{caption}{numbered}.",
         f"Table of shades: share of rows pruned, a line for each split and a column for each {kind}.",
         (2.4 + 0.42 * len(names), 1.4 + 0.24 * len(splits)),
         partial(_draw_shares, shares, splits, labels, f"rows pruned by {kind}, per cent"),
-    )
+    )  # fmt: skip
 
 
 def annotated_shares(inputs: ReportInputs) -> list[FigureSpec]:
@@ -138,12 +128,10 @@ def class_shares(inputs: ReportInputs) -> list[FigureSpec]:
         chosen = ": the classes with the largest pruned share" if len(present) > CLASSES else ""
         specs.append(
             FigureSpec(
-                f"pruned-by-nearest-class-{benchmark}",
-                "pruned",
+                f"pruned-by-nearest-class-{benchmark}", "pruned",
                 f"Share of rows that {split} leaves out, by the class of the nearest {benchmark} query{chosen}{numbered}.",
-                f"Bars: share of pool rows pruned for each class of {benchmark}.",
-                (WIDTH, 1 + 0.22 * len(order)),
+                f"Bars: share of pool rows pruned for each class of {benchmark}.", (WIDTH, 1 + 0.22 * len(order)),
                 partial(_draw_classes, share[order], labels, benchmark),
             )
-        )
+        )  # fmt: skip
     return specs

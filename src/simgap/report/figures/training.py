@@ -33,11 +33,8 @@ def training(study: Study, styles: Styles) -> list[FigureSpec]:
     """Show the loss of every run."""
     return [
         FigureSpec(
-            "training",
-            "training",
-            "Training loss, a running mean; a line for each split and seed.",
+            "training", "training", "Training loss, a running mean; a line for each split and seed.",
             "Contrastive loss against training step, a falling line for each split and seed.",
-            size_with_legend(len(study.splits), 3.6),
-            partial(_draw_losses, study, styles),
+            size_with_legend(len(study.splits), 3.6), partial(_draw_losses, study, styles),
         )
-    ]
+    ]  # fmt: skip

@@ -110,13 +110,11 @@ def sweep_figures(sweep: Sweep) -> list[FigureSpec]:
         bars += " if one revision compared all seeds, else the range from the worst seed to the best"
     return [
         FigureSpec(
-            f"sweep-{benchmark}",
-            "sweep",
+            f"sweep-{benchmark}", "sweep",
             f"Accuracy on {benchmark} against the threshold: means over seeds, and single models as small dots. Bars and bands "
             f"are {bars}. Below: the number of rows that the rule prunes.",
             f"Lines: accuracy on {benchmark} of each split against the threshold; below, how many rows are pruned.",
-            size_with_legend(entries, HEIGHT),
-            partial(_draw, sweep, styles, benchmark),
+            size_with_legend(entries, HEIGHT), partial(_draw, sweep, styles, benchmark),
         )
         for benchmark in sweep.benchmarks
-    ]
+    ]  # fmt: skip
