@@ -14,34 +14,49 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 .PHONY: environment
-environment: $(VENV)/.installed ## virtual environment with everything in it
+environment: $(VENV)/.installed ## the virtual environment, with all dependencies
 
 .PHONY: lint
 lint: environment
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
 
 .PHONY: test
 test: lint ## lint, types and the fast tests
-	pytest -m 'not slow and not gpu' -n 2 --dist loadfile
+	pytest -m 'not slow and not long and not gpu' -n 2 --dist loadfile
 
 .PHONY: test-all
 test-all: lint ## the same with the slow tests
-	pytest -n 2 --dist loadfile
+	pytest -m 'not long' -n 2 --dist loadfile
+
+.PHONY: test-long
+test-long: lint ## the tests that are slow and rarely break
+	pytest -m long -n 2 --dist loadfile
 
 .PHONY: demo
-demo: environment ## the whole toy study from an empty cache, then the comparison table
+demo: environment ## the whole toy study from an empty cache, then the table of accuracies
 	dvc repro
 	simgap track
 	@cat report/tables/table.txt
 	@echo
-	@echo 'The report: report/index.html. Compare runs: make ui. Another threshold: dvc exp run -S threshold=0.05'
+	@echo 'What to do next:'
+	@echo '  open report/index.html                       the report'
+	@echo '  make ui                                      the runs in MLflow'
+	@echo '  dvc exp run -S threshold=0.05                the study with another threshold'
+	@git diff --quiet -- dvc.lock metrics code || { \
+	  echo '  git commit -am "The study on this machine"   its last digits differ from the committed study, because'; \
+	  echo '                                               another processor rounds differently'; }
 
 .PHONY: study
 study: environment ## a study of another preset, as an experiment: make study PRESET=pacs DATA=folder
 	simgap study $(PRESET) $(if $(DATA),--data $(DATA))
 
 .PHONY: ui
-ui: environment ## MLflow UI on the study's runs, on 127.0.0.1
+ui: environment ## the MLflow UI with the study's runs, on 127.0.0.1
 	simgap ui
+
+.PHONY: schema
+schema: environment ## write presets/schema.json, the schema of params files for editors
+	python -m simgap.params.json_schema > presets/schema.json

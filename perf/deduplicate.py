@@ -1,4 +1,7 @@
-"""Deduplication: what clusters cost in planted near-duplicates, and seconds and memory beside float64 products."""
+"""Measure deduplication.
+
+The program counts the planted near-duplicates that clusters miss, and compares seconds and memory with float64 products.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from simgap.params.deduplicate import DeduplicateParameters
 from simgap.similarity.search.exact import exact_product
 from simgap.store.embeddings import Embeddings
 
-# Of the rows, how many repeat another one.
+# This fraction of the rows is planted as near-duplicates of other rows.
 PLANTED = 0.05
 SAMPLED_PER_CLUSTER = 64
 ITERATIONS = 10
@@ -31,12 +34,17 @@ ITERATIONS = 10
 def draw_planted(
     rows: int, dim: int, decay: float, eps: float, seed: int
 ) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
-    """Draw clustered rows, fp16 [rows, dim], and plant copies whose similarities spread over 1 - eps to 1.
-
-    Also gives the planted pairs, int64 [2, pairs]: the lower rows, then the higher ones.
+    """Draw clustered rows and plant near-duplicates whose similarities are spread over 1 - eps to 1.
 
     Args:
-        decay: component i is scaled by i ** -decay; 0 spreads rows in all directions alike, embeddings are not so.
+        rows: Number of rows.
+        dim: Number of components.
+        decay: Component i is scaled by i ** -decay. With 0, all directions are equal; embeddings decay.
+        eps: Planted similarities are at least 1 - eps.
+        seed: Seed of the draw.
+
+    Returns:
+        The rows, fp16 [rows, dim], and the planted pairs, int64 [2, pairs]: first the lower rows, then the higher ones.
     """
     scale = np.arange(1, dim + 1, dtype=np.float32) ** np.float32(-decay)
     random = np.random.default_rng(seed)
@@ -56,7 +64,7 @@ def draw_planted(
 
 
 def write_pool(folder: Path, rows: int, dim: int, decay: float, eps: float) -> tuple[Embeddings, NDArray[np.int64]]:
-    """Write rows with planted copies, and give them with the planted pairs."""
+    """Write rows with planted near-duplicates and return them with the planted pairs."""
     pairs = []
 
     def parts() -> Iterator[NDArray[np.float16]]:
@@ -69,7 +77,7 @@ def write_pool(folder: Path, rows: int, dim: int, decay: float, eps: float) -> t
 
 
 def float64_assign(pool: Embeddings, centroids: NDArray[np.float16], block_rows: int) -> NDArray[np.int32]:
-    """Find each row's nearest centroid by products in float64."""
+    """Find the nearest centroid of each row by products in float64."""
     wide = centroids.astype(np.float64)
     blocks = [exact_product(block, wide).argmax(axis=1) for _, block in pool.blocks(block_rows)]
     return np.concatenate(blocks).astype(np.int32)
@@ -78,7 +86,7 @@ def float64_assign(pool: Embeddings, centroids: NDArray[np.float16], block_rows:
 def float64_near_duplicates(
     pool: Embeddings, cluster: NDArray[np.int32], clusters: int, eps: float, block_rows: int
 ) -> NDArray[np.bool_]:
-    """Apply the rule within clusters by products in float64."""
+    """Find near-duplicates within clusters by products in float64."""
     duplicate = np.zeros(pool.rows, np.bool_)
     order = np.argsort(cluster, kind="stable")
     bounds = np.searchsorted(cluster[order], np.arange(clusters + 1))
@@ -94,7 +102,7 @@ def float64_near_duplicates(
 
 
 def has_lower_neighbour(pool: Embeddings, rows: NDArray[np.int64], eps: float, block_rows: int) -> NDArray[np.bool_]:
-    """Tell of some rows, by products in float64 with the whole pool, which have a lower row that is too similar."""
+    """Find the rows that are too similar to a lower row of the whole pool, by products in float64."""
     found = np.zeros(len(rows), np.bool_)
     wide = pool.take(rows).astype(np.float64)
     for first, block in pool.blocks(block_rows):
@@ -104,16 +112,20 @@ def has_lower_neighbour(pool: Embeddings, rows: NDArray[np.int64], eps: float, b
 
 
 @click.command()
-@click.option("--quality-rows", default=50_000, show_default=True, help="Rows of the comparison with all pairs.")
+@click.option(
+    "--quality-rows", default=50_000, show_default=True, help="Number of rows that are also compared in all pairs."
+)
 @click.option("--quality-clusters", default=100, show_default=True)
-@click.option("--rows", default=200_000, show_default=True, help="Rows whose cost is measured.")
+@click.option("--rows", default=200_000, show_default=True, help="Number of rows for seconds and memory.")
 @click.option("--clusters", default=500, show_default=True)
-@click.option("--previous-rows", default=100_000, show_default=True, help="Rows of the float64 way; 0 leaves it out.")
+@click.option(
+    "--previous-rows", default=100_000, show_default=True, help="Number of rows for float64 products; 0 skips them."
+)
 @click.option("--dim", default=640, show_default=True)
 @click.option("--decay", default=0.0, show_default=True, help="Component i of a row is scaled by i ** -decay.")
 @click.option("--eps", default=0.124, show_default=True)
 @click.option("--block-rows", default=4096, show_default=True)
-@click.option("--folder", type=click.Path(path_type=Path), help="Where rows are written.  [default: a temporary one]")
+@click.option("--folder", type=click.Path(path_type=Path), help="Folder for the rows.  [default: a temporary folder]")
 @click.option("--json", "out", type=click.Path(path_type=Path))
 def main(
     quality_rows: int,
@@ -128,57 +140,62 @@ def main(
     folder: Path | None,
     out: Path | None,
 ) -> None:
-    """Compare clusters with all pairs on planted near-duplicates, then measure seconds and peak anonymous memory of each step."""
+    """Compare clusters with all pairs on planted near-duplicates, and measure seconds and peak anonymous memory of each step."""
     table: list[tuple[str, ...]] = [("step", "rows", "clusters", "seconds", "peak memory, MB")]
     content: dict[str, Any] = {"dim": dim, "decay": decay, "eps": eps, "block_rows": block_rows, "steps": []}
 
-    def measured(step: str, count: int, of: int, work: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    def measured(step: str, count: int, cluster_count: int, work: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         with AnonymousMemory() as memory:
-            begun = time.perf_counter()
+            started = time.perf_counter()
             result = work()
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - started
         peak = memory.peak / 1e6
         content["steps"].append(
-            {"step": step, "rows": count, "clusters": of, "seconds": seconds, "peak_memory_mb": peak}
+            {"step": step, "rows": count, "clusters": cluster_count, "seconds": seconds, "peak_memory_mb": peak}
         )
-        table.append((step, str(count), str(of), f"{seconds:.2f}", f"{peak:.0f}"))
+        table.append((step, str(count), str(cluster_count), f"{seconds:.2f}", f"{peak:.0f}"))
         return result
 
-    def fitted(pool: Embeddings, of: int) -> NDArray[np.float16]:
-        parameters = DeduplicateParameters(eps, of, ITERATIONS, SAMPLED_PER_CLUSTER * of, 0, block_rows)
-        return measured("k-means", pool.rows, of, lambda: find_centroids(parameters, pool))
+    def fitted(pool: Embeddings, cluster_count: int) -> NDArray[np.float16]:
+        parameters = DeduplicateParameters(
+            eps, cluster_count, ITERATIONS, SAMPLED_PER_CLUSTER * cluster_count, 0
+        )
+        return measured("k-means", pool.rows, cluster_count, lambda: find_centroids(parameters, pool))
 
     def applied(
         pool: Embeddings, centroids: NDArray[np.float16], scratch: Path
     ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        of = len(centroids)
-        cluster = measured("nearest centroid", pool.rows, of, lambda: assign(pool, centroids, "auto", scratch))
+        count = len(centroids)
+        cluster = measured("nearest centroid", pool.rows, count, lambda: assign(pool, centroids, "auto", scratch))
         dropped = measured(
-            "within clusters", pool.rows, of, lambda: near_duplicates(pool, cluster, of, eps, block_rows, scratch)
+            "within clusters", pool.rows, count, lambda: near_duplicates(pool, cluster, count, eps, block_rows, scratch)
         )
         return cluster, dropped
 
     def applied_in_float64(
         pool: Embeddings, centroids: NDArray[np.float16]
     ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        of = len(centroids)
+        count = len(centroids)
         cluster = measured(
-            "nearest centroid, float64", pool.rows, of, lambda: float64_assign(pool, centroids, block_rows)
+            "nearest centroid, float64", pool.rows, count, lambda: float64_assign(pool, centroids, block_rows)
         )
         dropped = measured(
             "within clusters, float64",
             pool.rows,
-            of,
-            lambda: float64_near_duplicates(pool, cluster, of, eps, block_rows),
+            count,
+            lambda: float64_near_duplicates(pool, cluster, count, eps, block_rows),
         )
         return cluster, dropped
 
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        place = Path(name)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        place = Path(temporary)
         pool, pairs = write_pool(place / "quality", quality_rows, dim, decay, eps)
-        one = np.zeros(pool.rows, np.int32)
+        one_cluster = np.zeros(pool.rows, np.int32)
         all_pairs = measured(
-            "all pairs", pool.rows, 1, lambda: near_duplicates(pool, one, 1, eps, block_rows, place / "all-pairs")
+            "all pairs",
+            pool.rows,
+            1,
+            lambda: near_duplicates(pool, one_cluster, 1, eps, block_rows, place / "all-pairs"),
         )
         cluster, dropped = applied(pool, fitted(pool, quality_clusters), place / "by-cluster")
         planted = pairs[:, all_pairs[pairs[1]]]

@@ -19,7 +19,7 @@ from simgap.compare.metrics import flat_metrics
 from simgap.compare.outcomes import Outcomes
 from simgap.compare.tables import long_tables, write_tables
 from simgap.core.files import write_json
-from simgap.leaks.leaks import MarkedCopies, find_leaks
+from simgap.leaks.leaks import AnnotatedCopies, find_leaks
 from simgap.params.compare import CompareParameters
 from simgap.params.leaks import LeakParameters
 from simgap.report.inputs import Folders, ReportInputs
@@ -148,7 +148,7 @@ def write_metrics(folder: Path, splits: dict[str, Split], outcomes: Outcomes) ->
     }
     write_json(folder / "ground-truth" / "marks.json", marks)
     copies = {kind: random.uniform(0.9, 1, 50).astype(np.float32) for kind in ("exact", "near")}
-    known = MarkedCopies(copies, {name: np.arange(count) < 10 for name, count in queries.items()})
+    known = AnnotatedCopies(copies, {name: np.arange(count) < 10 for name, count in queries.items()})
     in_pool = {name: random.uniform(0.6, 1, count).astype(np.float32) for name, count in queries.items()}
     write_json(folder / "leaks" / "leaks.json", find_leaks(LeakParameters(None, 0.01), in_pool, known))
 

@@ -21,7 +21,7 @@ from perf.evaluate import REPOSITORY, make_model
 from perf.machine import report
 from perf.timing import clocked, interleaved
 from simgap.clip.model import Model, load
-from simgap.data.decode import decoded
+from simgap.data.decode import decode_samples
 from simgap.data.shards import Accounting, read_shard
 from simgap.embed.embed import embed
 from simgap.params.draw import DrawParameters
@@ -103,7 +103,8 @@ def by_loader(model: Model, shards: list[Path], batch_size: int, workers: int) -
 def preprocess(model: Model, shards: list[Path], batch_size: int, decoders: int) -> torch.Tensor:
     """Decode and preprocess by simgap's threads: float [images, 3, height, width]."""
     samples = (sample for path in shards for sample in read_shard(path, Accounting(), caption=True, label=False))
-    return torch.stack([image for _, image in decoded(samples, model, decoders, batch_size, Accounting())])
+    images = decode_samples(samples, model.preprocess, decoders, batch_size, Accounting())
+    return torch.stack([image for _, image in images])
 
 
 @torch.inference_mode()

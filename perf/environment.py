@@ -1,4 +1,4 @@
-"""Other tools, each in an environment of its own."""
+"""Install other tools, each in its own virtual environment."""
 
 from __future__ import annotations
 
@@ -12,12 +12,20 @@ from simgap.core.files import remove
 
 
 def install(folder: Path, requirements: tuple[str, ...]) -> Path:
-    """Install packages into the virtual environment `folder`, unless that was done, and give the folder of its commands.
+    """Install packages into a virtual environment, unless they are already installed there.
 
-    The environment sees the packages of this one: what the requirements leave open, torch first of all, is the same.
+    The environment also sees the packages of the current one. Packages that the requirements do not pin, such as torch, are
+    therefore the same in both.
+
+    Args:
+        folder: Folder of the virtual environment.
+        requirements: Packages to install.
+
+    Returns:
+        The folder of the environment's commands.
 
     Raises:
-        SimgapError: they do not install.
+        SimgapError: The installation fails.
     """
     commands, done = folder / "bin", folder / "installed"
     if not done.exists():
@@ -32,10 +40,10 @@ def install(folder: Path, requirements: tuple[str, ...]) -> Path:
 
 
 def call(*command: str) -> str:
-    """Run a command and give what it prints.
+    """Run a command and return its standard output.
 
     Raises:
-        SimgapError: it fails; the last line of its errors is named.
+        SimgapError: The command fails. The message has the last line of its standard error.
     """
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:

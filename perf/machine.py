@@ -1,4 +1,4 @@
-"""What a measurement was made on, and how it is written down."""
+"""Describe the machine of a measurement, measure memory, and report results."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 
 
 def machine() -> dict[str, Any]:
-    """Name the processor, the cores that this process may use, the versions that decide speed, and the card."""
-    # Not where only memory is measured.
+    """Return the CPU, the number of cores that this process may use, the versions that affect speed, and the GPU."""
+    # torch is imported only here, because it would count in a process that measures memory.
     import torch
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -29,9 +29,15 @@ def machine() -> dict[str, Any]:
 
 
 class AnonymousMemory:
-    """The largest anonymous resident memory while a block runs, in bytes, sampled; mapped files do not count."""
+    """Measure the peak anonymous resident memory while a `with` block runs. Mapped files do not count.
+
+    Attributes:
+        begin: Memory at the start of the block, in bytes.
+        peak: Largest sampled memory, in bytes.
+    """
 
     def __enter__(self) -> AnonymousMemory:
+        """Start to sample the memory."""
         self.begin = self.peak = self._now()
         self._done = threading.Event()
         self._watcher = threading.Thread(target=self._watch)
@@ -39,12 +45,13 @@ class AnonymousMemory:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Stop sampling."""
         self._done.set()
         self._watcher.join()
 
     @property
     def grown(self) -> int:
-        """The largest anonymous memory beyond that at the begin, in bytes."""
+        """Return the peak memory minus the memory at the start, in bytes."""
         return self.peak - self.begin
 
     @staticmethod
@@ -58,7 +65,13 @@ class AnonymousMemory:
 
 
 def report(rows: list[tuple[str, ...]], content: dict[str, Any], out: Path | None) -> None:
-    """Print rows as a table, the first as its head, and write `content` with the machine to a JSON file."""
+    """Print a table, and write the results to a JSON file.
+
+    Args:
+        rows: Rows of the table; the first row is the header.
+        content: Results to write, together with the description of the machine.
+        out: JSON file; None writes none.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

@@ -1,4 +1,7 @@
-"""The pruning rules on synthetic columns, beside the way of the reference code (sets of keys, a sort of all)."""
+"""Measure the pruning rules on synthetic columns, and compare them with the reference code.
+
+The reference code works with sets of keys and sorts all rows.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ Columns = dict[str, list[NDArray[np.float32]]]
 
 
 def write_columns(folder: Path, rows: int, benchmarks: int) -> None:
-    """Write `best` and `margin` of each benchmark block by block, rounded so that ties are common."""
+    """Write the columns `best` and `margin` of each benchmark, block by block. Values are rounded so that ties are common."""
     for benchmark in range(benchmarks):
         random = np.random.default_rng(benchmark)
         best, margin = (
@@ -40,7 +43,7 @@ def write_columns(folder: Path, rows: int, benchmarks: int) -> None:
 
 
 def map_columns(folder: Path, rows: int, benchmarks: int) -> Columns:
-    """Map the first rows of the columns."""
+    """Map the first `rows` rows of the columns into memory."""
     return {
         name: [np.load(folder / f"{name}_{benchmark}.npy", mmap_mode="r")[:rows] for benchmark in range(benchmarks)]
         for name in ("best", "margin")
@@ -48,7 +51,7 @@ def map_columns(folder: Path, rows: int, benchmarks: int) -> Columns:
 
 
 def reference_imagenet_like(keys: list[str], margins: list[NDArray[np.float32]]) -> list[str]:
-    """Prune as the reference code does: a set of keys a benchmark, their union, and a look-up of every key."""
+    """Prune as the reference code does: collect a set of keys for each benchmark, and look up every key in their union."""
     pruned: set[str] = set()
     for margin in margins:
         pruned |= {keys[row] for row in np.flatnonzero(np.asarray(margin) > 0)}
@@ -56,12 +59,12 @@ def reference_imagenet_like(keys: list[str], margins: list[NDArray[np.float32]])
 
 
 def reference_dissimilar(keys: list[str], best: list[NDArray[np.float32]], keep: int) -> list[str]:
-    """Keep the most similar as the reference code does: sort all rows, take the first."""
+    """Keep the most similar rows as the reference code does: sort all rows and take the first ones."""
     order = np.argsort(-np.max(np.stack(best), axis=0), kind="stable")
     return [keys[row] for row in order[:keep]]
 
 
-# Each is given rows of full or keys, the columns, and how many rows to keep.
+# A rule takes the rows of the full split (or the keys), the columns, and the number of rows to keep.
 RULES: dict[str, Callable[[Any, Columns, int], NDArray[np.bool_]]] = {
     "imagenet-like": lambda full, columns, keep: rules.imagenet_like(full, columns["margin"], 0.0),
     "dissimilar": lambda full, columns, keep: rules.by_similarity(
@@ -76,63 +79,81 @@ REFERENCE_RULES: dict[str, Callable[[Any, Columns, int], list[str]]] = {
 
 
 def measure(rule: str, of_reference: bool, folder: Path, rows: int, benchmarks: int, keep: int) -> dict[str, Any]:
-    """Give rows kept, seconds, and the most anonymous memory of this process in megabytes, what a rule is given included.
+    """Measure one rule in this process.
 
-    That is made, and the columns are mapped, before time counts.
+    The input of the rule is made before the time starts, and its memory counts.
+
+    Args:
+        rule: Name of the rule.
+        of_reference: Measure the reference code in place of simgap.
+        folder: Folder of the columns.
+        rows: Number of rows.
+        benchmarks: Number of benchmarks.
+        keep: Number of rows to keep.
+
+    Returns:
+        Rows kept, seconds, and the peak anonymous memory in megabytes.
     """
     columns = map_columns(folder, rows, benchmarks)
-    given: Any = [f"{row:09d}" for row in range(rows)] if of_reference else np.ones(rows, np.bool_)
+    rule_input: Any = [f"{row:09d}" for row in range(rows)] if of_reference else np.ones(rows, np.bool_)
     with AnonymousMemory() as memory:
-        begun = time.perf_counter()
-        result = (REFERENCE_RULES if of_reference else RULES)[rule](given, columns, keep)
-        seconds = time.perf_counter() - begun
+        started = time.perf_counter()
+        result = (REFERENCE_RULES if of_reference else RULES)[rule](rule_input, columns, keep)
+        seconds = time.perf_counter() - started
     kept = len(result) if isinstance(result, list) else int(result.sum())
     return {"rows": rows, "kept": kept, "seconds": seconds, "memory_mb": memory.peak / 1e6}
 
 
 def measure_alone(*arguments: Any) -> dict[str, Any]:
-    """Measure in a process of its own: what another measurement has left would count, or be used again uncounted."""
+    """Measure in a new process, because memory that an earlier measurement left would be counted or be reused uncounted."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
         return executor.submit(measure, *arguments).result()
 
 
 @click.command()
 @click.option("--rows", default=20_000_000, show_default=True)
-@click.option("--keep", type=int, help="Rows that dissimilar and random keep.  [default: half]")
-@click.option("--reference-rows", default=5_000_000, show_default=True, help="Rows side by side; 0 leaves it out.")
+@click.option("--keep", type=int, help="Number of rows that dissimilar and random keep.  [default: half]")
+@click.option(
+    "--reference-rows",
+    default=5_000_000,
+    show_default=True,
+    help="Number of rows for the comparison with the reference code; 0 skips it.",
+)
 @click.option("--benchmarks", default=6, show_default=True)
 @click.option(
-    "--folder", type=click.Path(path_type=Path), help="Where the columns are written.  [default: a temporary one]"
+    "--folder", type=click.Path(path_type=Path), help="Folder for the columns.  [default: a temporary folder]"
 )
 @click.option("--json", "out", type=click.Path(path_type=Path))
 def main(
     rows: int, keep: int | None, reference_rows: int, benchmarks: int, folder: Path | None, out: Path | None
 ) -> None:
-    """Measure each rule, and on fewer rows side by side with the reference code's way.
+    """Measure each rule, and compare it with the reference code on fewer rows.
 
-    Ratios say how many times the seconds and the memory of simgap's way the reference code's takes.
+    The ratios are seconds and memory of the reference code divided by those of simgap.
     """
     keep = rows // 2 if keep is None else keep
     fewer = min(rows, reference_rows)
     table: list[tuple[str, ...]] = [
-        ("rule", "way", "rows", "kept", "seconds", "memory, MB", "time ratio", "memory ratio")
+        ("rule", "code", "rows", "kept", "seconds", "memory, MB", "time ratio", "memory ratio")
     ]
     content: dict[str, Any] = {"rows": rows, "keep": keep, "reference_rows": fewer, "benchmarks": benchmarks}
     content |= {"rules": {}, "side_by_side": {}}
 
-    def add(rule: str, way: str, found: dict[str, Any], *ratios: float) -> None:
-        figures = (str(found["rows"]), str(found["kept"]), f"{found['seconds']:.2f}", f"{found['memory_mb']:.0f}")
-        table.append((rule, way, *figures, *(f"{ratio:.1f}" for ratio in ratios), *[""] * (2 - len(ratios))))
+    def add(rule: str, code: str, found: dict[str, Any], *ratios: float) -> None:
+        values = (str(found["rows"]), str(found["kept"]), f"{found['seconds']:.2f}", f"{found['memory_mb']:.0f}")
+        table.append((rule, code, *values, *(f"{ratio:.1f}" for ratio in ratios), *[""] * (2 - len(ratios))))
 
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        columns = Path(place)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        columns = Path(temporary)
         write_columns(columns, rows, benchmarks)
         for rule in RULES:
             content["rules"][rule] = measure_alone(rule, False, columns, rows, benchmarks, keep)
             add(rule, "simgap", content["rules"][rule])
         for rule in REFERENCE_RULES if fewer else ():
             share = keep * fewer // rows
-            ours, theirs = (measure_alone(rule, way, columns, fewer, benchmarks, share) for way in (False, True))
+            ours, theirs = (
+                measure_alone(rule, of_reference, columns, fewer, benchmarks, share) for of_reference in (False, True)
+            )
             ratios = {unit: theirs[unit] / ours[unit] for unit in ("seconds", "memory_mb")}
             content["side_by_side"][rule] = {"simgap": ours, "reference": theirs, "ratios": ratios}
             add(rule, "simgap", ours)

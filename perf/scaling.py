@@ -1,4 +1,7 @@
-"""Seconds and memory of embedding, similarity, deduplication, pruning and the report as rows grow, each in its own process."""
+"""Measure how seconds and memory of embedding, similarity, deduplication, pruning and the report grow with the rows.
+
+Each measurement runs in its own process.
+"""
 
 from __future__ import annotations
 
@@ -41,19 +44,19 @@ from simgap.stage.command import reports_errors
 from simgap.store.embeddings import Embeddings
 from simgap.toy.world import draw_sample
 
-# Rows that are embedded, of those that the other steps go through.
+# Embedding is much slower than the other steps, so it processes only this fraction of the rows.
 EMBEDDED = 0.02
 SHARD_SAMPLES = 100
 DISTINCT_IMAGES = 64
 BENCHMARKS, SPLITS = 5, 4
-# Rows that a process goes through before it is measured, and their folder.
+# A process first handles this many rows, in this folder, so that compilation and imports are not measured.
 FEW_ROWS, FEW = 2000, "few"
 NEIGHBOURS = 10
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What stays the same while rows grow."""
+    """Sizes that stay the same while the number of rows grows."""
 
     dim: int
     queries: int
@@ -64,12 +67,12 @@ Work = Callable[[], Any]
 
 
 def embedded(rows: int) -> int:
-    """Give the rows that are embedded where other steps go through so many."""
+    """Return the number of rows to embed if the other steps process `rows` rows."""
     return max(1, round(EMBEDDED * rows))
 
 
 def write_shards(folder: Path, samples: int) -> None:
-    """Write shards of small pictures, a few distinct ones over and over."""
+    """Write shards of small images that repeat a few distinct ones."""
     folder.mkdir()
     size = DrawParameters(seed=0, pool=samples, reference=1, queries=1, image_size=40, planted=0, broken=0)
     drawn = [draw_sample(size, "pool", index) for index in range(DISTINCT_IMAGES)]
@@ -81,7 +84,7 @@ def write_shards(folder: Path, samples: int) -> None:
 
 
 def write_inputs(folder: Path, rows: int, sizes: Sizes) -> None:
-    """Write what the steps read."""
+    """Write the inputs of all steps."""
     folder.mkdir(exist_ok=True)
     parts = (draw(count, sizes.dim, "clustered", 10 + number) for number, count in enumerate(part_sizes(rows)))
     write_embeddings(folder / "pool", sizes.dim, parts)
@@ -93,26 +96,27 @@ def write_inputs(folder: Path, rows: int, sizes: Sizes) -> None:
 
 def _embedding(folder: Path, rows: int, sizes: Sizes) -> Work:
     shards = tuple(find_shards(folder / "shards"))
-    parameters = EmbedParameters(batch_size=100, precision="fp32", decoders=1, shards_per_part=2, drop_limit=0.0)
+    parameters = EmbedParameters(batch_size=100, precision="fp32", shards_per_part=2)
     (folder / "embedded").mkdir()
     out, scratch = folder / "embedded" / "out", folder / "embedded" / "scratch"
     return lambda: embed(
-        parameters, partial(load, folder / "model"), "", shards, out, scratch, classes=None, captioned=True
+        parameters, partial(load, folder / "model"), "", shards, out, scratch,
+        classes=None, captioned=True, decoders=1, drop_limit=0.0,
     )
 
 
 def _similarity(folder: Path, rows: int, sizes: Sizes) -> Work:
     pool, queries = Embeddings(folder / "pool"), draw(sizes.queries, sizes.dim, "clustered", 2)
     reference = (queries.astype(np.float64) * draw(sizes.queries, sizes.dim, "clustered", 3)).sum(axis=1)
-    asked = SearchRequest(queries, NEIGHBOURS, reference, np.ones(sizes.queries, np.bool_))
-    return lambda: scan(pool, asked, "auto", folder / "scanned", "rows on disk")
+    request = SearchRequest(queries, NEIGHBOURS, reference, np.ones(sizes.queries, np.bool_))
+    return lambda: scan(pool, request, "auto", folder / "scanned", "rows on disk")
 
 
 def _deduplication(folder: Path, rows: int, sizes: Sizes) -> Work:
     pool = Embeddings(folder / "pool")
-    # The sample stays the same, so that fitting does.
-    parameters = DeduplicateParameters(0.124, sizes.clusters, 10, 2 * sizes.clusters, 0, 4096)
-    return lambda: deduplicate(parameters, pool, "auto", folder / "deduplicated")
+    # The sample has a fixed size, so that the time of k-means does not grow.
+    parameters = DeduplicateParameters(0.124, sizes.clusters, 10, 2 * sizes.clusters, 0)
+    return lambda: deduplicate(parameters, pool, "auto", 4096, folder / "deduplicated")
 
 
 def _pruning(folder: Path, rows: int, sizes: Sizes) -> Work:
@@ -128,7 +132,7 @@ def _pruning(folder: Path, rows: int, sizes: Sizes) -> Work:
 
 def _reporting(folder: Path, rows: int, sizes: Sizes) -> Work:
     pool, columns = Embeddings(folder / "pool"), map_columns(folder / "columns", rows, BENCHMARKS)
-    # Duplicates at the end are compared with every row before them.
+    # The duplicates are the last rows, so that they are compared with all rows before them.
     pruned, duplicates = np.ones(rows, np.bool_), np.arange(rows - DUPLICATES, rows)
     inputs = write_study(folder / "study", SPLITS, BENCHMARKS, queries=sizes.queries)
 
@@ -151,46 +155,49 @@ STEPS: dict[str, Callable[[Path, int, Sizes], Work]] = {
 
 
 def measure(step: str, folder: Path, rows: int, sizes: Sizes) -> dict[str, float]:
-    """Give seconds of a step, and the most anonymous memory of this process while it runs, in megabytes.
+    """Measure the seconds and the peak anonymous memory in megabytes of a step in this process.
 
-    It goes through a few rows first: what is compiled and loaded then does not depend on the rows.
+    The step first runs on a few rows, because compilation and imports do not depend on the number of rows.
     """
     STEPS[step](folder / FEW, FEW_ROWS, sizes)()
     work = STEPS[step](folder, rows, sizes)
     with AnonymousMemory() as memory:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         work()
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
     return {"seconds": seconds, "memory_mb": memory.peak / 1e6}
 
 
 def measure_alone(*arguments: Any) -> dict[str, float]:
-    """Measure in a process of its own: what another measurement has left would count."""
+    """Measure in a new process, because memory that an earlier measurement left would count."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
         return executor.submit(measure, *arguments).result()
 
 
 def slope(rows: list[float], values: list[float]) -> float:
-    """Give the slope of values over rows where both axes are logarithmic: 1 where they grow alike, 0 where values stay."""
+    """Return the slope of the values over the rows on two logarithmic axes.
+
+    It is 1 if the values are proportional to the rows, and 0 if they are constant.
+    """
     return float(np.polyfit(np.log(rows), np.log(values), 1)[0])
 
 
 def plot(found: dict[str, dict[str, list[float]]], out: Path) -> None:
-    """Draw seconds and memory over rows, both axes logarithmic, and what would grow as the rows do."""
+    """Plot seconds and memory over rows on logarithmic axes, with a line that is proportional to the rows."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     for axes, unit, label in zip(
         figure.subplots(1, 2), ("seconds", "memory_mb"), ("seconds", "memory, MB"), strict=True
     ):
-        for step, of_step in found.items():
+        for step, values in found.items():
             axes.loglog(
-                of_step["rows"],
-                of_step[unit],
+                values["rows"],
+                values[unit],
                 "o-",
-                label=f"{step}, slope {slope(of_step['rows'], of_step[unit]):z.2f}",
+                label=f"{step}, slope {slope(values['rows'], values[unit]):z.2f}",
             )
         first = found["similarity"]
         ends = np.array([min(first["rows"]), max(first["rows"])])
-        axes.loglog(ends, first[unit][0] * ends / ends[0], "--", color="gray", label="as the rows grow")
+        axes.loglog(ends, first[unit][0] * ends / ends[0], "--", color="gray", label="proportional to the rows")
         axes.set(xlabel="rows", ylabel=label)
         axes.grid(which="both", alpha=0.3)
         axes.legend(fontsize="small")
@@ -202,8 +209,8 @@ def plot(found: dict[str, dict[str, list[float]]], out: Path) -> None:
 @click.option("--dim", default=640, show_default=True)
 @click.option("--queries", default=2000, show_default=True)
 @click.option("--clusters", default=1000, show_default=True)
-@click.option("--folder", type=click.Path(path_type=Path), help="Where rows are written.  [default: a temporary one]")
-@click.option("--plot", "picture", type=click.Path(path_type=Path), help="PNG file of the curves.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Folder for the rows.  [default: a temporary folder]")
+@click.option("--plot", "picture", type=click.Path(path_type=Path), help="PNG file for the plot.")
 @click.option("--json", "out", type=click.Path(path_type=Path))
 @reports_errors
 def main(
@@ -215,10 +222,11 @@ def main(
     picture: Path | None,
     out: Path | None,
 ) -> None:
-    """Measure each step at each number of rows; of embedding, a fiftieth of them, as pictures of 40 pixels.
+    """Measure each step at each number of rows, and fit a slope on logarithmic axes.
 
-    Queries, clusters, benchmarks and splits stay as many. Of the report's galleries, whose pictures are as many at any size, it
-    is the search for rows that is measured. Each slope is of a line through the logarithms.
+    The embedding step processes a fiftieth of the rows, as images of 40 pixels. The numbers of queries, clusters, benchmarks
+    and splits stay the same. The report step searches the rows of the galleries, but does not draw their images: the
+    number of images is fixed.
     """
     sizes = Sizes(dim, queries, clusters)
     found: dict[str, dict[str, list[float]]] = {step: {"rows": [], "seconds": [], "memory_mb": []} for step in STEPS}
@@ -227,15 +235,15 @@ def main(
         with tempfile.TemporaryDirectory(dir=folder) as name:
             write_inputs(Path(name), count, sizes)
             write_inputs(Path(name) / FEW, FEW_ROWS, sizes)
-            for step, of_step in progress(found.items(), len(found), f"{count} rows", "step"):
+            for step, values in progress(found.items(), len(found), f"{count} rows", "step"):
                 measured = measure_alone(step, Path(name), count, sizes)
-                of_step["rows"].append(float(embedded(count) if step == "embed" else count))
+                values["rows"].append(float(embedded(count) if step == "embed" else count))
                 for unit, value in measured.items():
-                    of_step[unit].append(value)
-    for step, of_step in found.items():
-        for of, seconds, memory in zip(of_step["rows"], of_step["seconds"], of_step["memory_mb"], strict=True):
-            table.append((step, f"{of:.0f}", f"{seconds:.2f}", f"{memory:.0f}"))
-        slopes = (slope(of_step["rows"], of_step[unit]) for unit in ("seconds", "memory_mb"))
+                    values[unit].append(value)
+    for step, values in found.items():
+        for processed, seconds, memory in zip(values["rows"], values["seconds"], values["memory_mb"], strict=True):
+            table.append((step, f"{processed:.0f}", f"{seconds:.2f}", f"{memory:.0f}"))
+        slopes = (slope(values["rows"], values[unit]) for unit in ("seconds", "memory_mb"))
         table.append((step, "slope", *(f"{value:z.2f}" for value in slopes)))
     if picture is not None:
         plot(found, picture)

@@ -1,4 +1,4 @@
-"""The similarity engines beside the bare matrix product and FAISS, for the same answers, interleaved."""
+"""Measure the speed of the similarity engines, of the bare matrix product, and of FAISS for the same results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,18 @@ DATA = ("clustered", "uniform")
 
 
 def draw(rows: int, dim: int, data: str, seed: int, clusters: int = 200) -> NDArray[np.float16]:
-    """Draw unit-norm fp16 vectors: around shared centres as embeddings lie, or in all directions alike."""
+    """Draw random unit-norm vectors.
+
+    Args:
+        rows: Number of vectors.
+        dim: Number of components.
+        data: `clustered`: around centres that all sets share, as embeddings are; `uniform`: equally in all directions.
+        seed: Seed of the draw.
+        clusters: Number of centres.
+
+    Returns:
+        fp16 [rows, dim].
+    """
     random = np.random.default_rng(seed)
     vectors = random.standard_normal((rows, dim), np.float32)
     if data == "clustered":
@@ -39,14 +50,22 @@ def draw(rows: int, dim: int, data: str, seed: int, clusters: int = 200) -> NDAr
     return unit
 
 
-def faiss_answers(
+def search_with_faiss(
     pool: NDArray[np.float32],
     queries: NDArray[np.float32],
     reference: NDArray[np.float32],
     k: int,
     knn: Callable[..., Any] = faiss.knn,
 ) -> None:
-    """Ask FAISS for the same answers: three exact searches, the margin by one more dimension."""
+    """Compute the results of an engine by three exact searches of FAISS. The margin takes one more dimension.
+
+    Args:
+        pool: fp32 [rows, dim].
+        queries: fp32 [queries, dim].
+        reference: Reference similarity, fp32 [queries].
+        k: Number of nearest rows for each query.
+        knn: Search function of FAISS.
+    """
     product = faiss.METRIC_INNER_PRODUCT
     knn(queries, pool, k, metric=product)
     knn(pool, queries, 1, metric=product)
@@ -56,7 +75,7 @@ def faiss_answers(
 
 
 def bare_products(pool: NDArray[np.float32], queries: NDArray[np.float32]) -> dict[str, Callable[[], None]]:
-    """Give the fp32 matrix product alone, in tiles, by the two libraries at hand."""
+    """Return functions that compute only the fp32 matrix product, in tiles, by NumPy and by torch."""
     tile = 1024
     product = np.empty((tile, len(queries)), np.float32)
     columns = np.ascontiguousarray(queries.T)
@@ -74,41 +93,41 @@ def bare_products(pool: NDArray[np.float32], queries: NDArray[np.float32]) -> di
     return {"bare product, numpy": by_numpy, "bare product, torch": by_torch}
 
 
-def gpu_ways(
+def gpu_methods(
     pool: NDArray[np.float16], queries: NDArray[np.float16], reference: NDArray[np.float64], k: int
 ) -> dict[str, Callable[[], None]]:
-    """Give what a card does: the fp16 product alone, of vectors that are there, and FAISS where it is built for GPUs."""
+    """Return functions that run on the GPU: the fp16 product of vectors in GPU memory, and FAISS if it has GPU support."""
     tile = 65_536
-    there, columns = torch.from_numpy(pool).cuda(), torch.from_numpy(queries).cuda().T
+    on_gpu, columns = torch.from_numpy(pool).cuda(), torch.from_numpy(queries).cuda().T
 
     def bare() -> None:
-        for start in range(0, len(there), tile):
-            there[start : start + tile] @ columns
+        for start in range(0, len(on_gpu), tile):
+            on_gpu[start : start + tile] @ columns
         torch.cuda.synchronize()
 
-    ways: dict[str, Callable[[], None]] = {"GPU: bare product, fp16": bare}
+    methods: dict[str, Callable[[], None]] = {"GPU: bare product, fp16": bare}
     if hasattr(faiss, "StandardGpuResources"):
         resources = faiss.StandardGpuResources()
-        wide, asked = pool.astype(np.float32), queries.astype(np.float32)
-        ways["GPU: FAISS, three searches"] = lambda: faiss_answers(
-            wide, asked, reference.astype(np.float32), k, lambda *a, **b: faiss.knn_gpu(resources, *a, **b)
+        wide_pool, wide_queries = pool.astype(np.float32), queries.astype(np.float32)
+        methods["GPU: FAISS, three searches"] = lambda: search_with_faiss(
+            wide_pool, wide_queries, reference.astype(np.float32), k, lambda *a, **b: faiss.knn_gpu(resources, *a, **b)
         )
-    return ways
+    return methods
 
 
 def measure_on_disk(
     rows: int, queries: NDArray[np.float16], reference: NDArray[np.float64], k: int, data: str, folder: Path | None
 ) -> dict[str, float]:
-    """Measure seconds and anonymous memory of the stage's own scan over rows on disk."""
-    with tempfile.TemporaryDirectory(dir=folder) as place:
+    """Measure the seconds and the anonymous memory of the scan that the stage uses, over rows on disk."""
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
         dim = queries.shape[1]
         parts = (draw(count, dim, data, 10 + number) for number, count in enumerate(part_sizes(rows)))
-        pool = write_embeddings(Path(place) / "pool", dim, parts)
+        pool = write_embeddings(Path(temporary) / "pool", dim, parts)
         with AnonymousMemory() as memory:
-            begun = time.perf_counter()
-            asked = SearchRequest(queries, k, reference, np.ones(len(queries), np.bool_))
-            scan(pool, asked, "auto", Path(place) / "scratch", "rows on disk")
-            seconds = time.perf_counter() - begun
+            started = time.perf_counter()
+            request = SearchRequest(queries, k, reference, np.ones(len(queries), np.bool_))
+            scan(pool, request, "auto", Path(temporary) / "scratch", "rows on disk")
+            seconds = time.perf_counter() - started
     return {"rows": rows, "seconds": seconds, "process_mb": memory.peak / 1e6, "scan_mb": memory.grown / 1e6}
 
 
@@ -119,8 +138,10 @@ def measure_on_disk(
 @click.option("--neighbours", default=8, show_default=True)
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--data", type=click.Choice(DATA), default="clustered", show_default=True)
-@click.option("--disk-rows", default=40_000, show_default=True, help="Rows of a scan from disk; 0 leaves it out.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Where they are written.  [default: a temporary one]")
+@click.option(
+    "--disk-rows", default=40_000, show_default=True, help="Number of rows to scan from disk; 0 skips the scan."
+)
+@click.option("--folder", type=click.Path(path_type=Path), help="Folder for these rows.  [default: a temporary folder]")
 @click.option("--json", "out", type=click.Path(path_type=Path))
 def main(
     rows: int,
@@ -133,45 +154,46 @@ def main(
     folder: Path | None,
     out: Path | None,
 ) -> None:
-    """Measure seconds, and ratios to the bare product and to FAISS, as medians over interleaved repeats."""
-    pool, asked = draw(rows, dim, data, 1), draw(queries, dim, data, 2)
-    reference = (asked.astype(np.float64) * draw(queries, dim, data, 3).astype(np.float64)).sum(axis=1)
-    wide_pool, wide_asked = pool.astype(np.float32), asked.astype(np.float32)
-    questions = SearchRequest(asked, neighbours, reference, np.ones(queries, np.bool_))
+    """Measure seconds as medians over interleaved repeats, and their ratios to the bare product and to FAISS."""
+    pool_rows, query_rows = draw(rows, dim, data, 1), draw(queries, dim, data, 2)
+    reference = (query_rows.astype(np.float64) * draw(queries, dim, data, 3).astype(np.float64)).sum(axis=1)
+    wide_pool, wide_queries = pool_rows.astype(np.float32), query_rows.astype(np.float32)
+    request = SearchRequest(query_rows, neighbours, reference, np.ones(queries, np.bool_))
 
     def by(make: Callable[[], Engine]) -> Callable[[], None]:
-        def answer() -> None:
+        def search() -> None:
             bar: Any = progress(None, rows, "engine", "row")
             with bar:
-                scan_part(make(), 0, pool, Nearest.none(queries, neighbours), bar.update)
+                scan_part(make(), 0, pool_rows, Nearest.none(queries, neighbours), bar.update)
 
-        return answer
+        return search
 
     def by_cpu(*precisions: str) -> Callable[[], None]:
-        return by(lambda: CpuEngine(questions, precisions=precisions))
+        return by(lambda: CpuEngine(request, precisions=precisions))
 
-    bare = bare_products(wide_pool, wide_asked)
-    ways = {**bare, "engine cpu, fp32": by_cpu("fp32")}
+    methods = {**bare_products(wide_pool, wide_queries), "engine cpu, fp32": by_cpu("fp32")}
     if processor_has_bf16():
-        ways |= {"engine cpu, bf16": by_cpu("bf16"), "engine cpu, as it chooses": by_cpu("fp32", "bf16")}
+        methods |= {"engine cpu, bf16": by_cpu("bf16"), "engine cpu, automatic precision": by_cpu("fp32", "bf16")}
     if torch.cuda.is_available():
-        ways |= gpu_ways(pool, asked, reference, neighbours)
-        ways["GPU: engine"] = by(lambda: make_engine("gpu", questions))
-        # Compiled, and moved to the card for the first time.
-        ways["GPU: engine"]()
+        methods |= gpu_methods(pool_rows, query_rows, reference, neighbours)
+        methods["GPU: engine"] = by(lambda: make_engine("gpu", request))
+        # The first run compiles the kernels and initialises the GPU, so it is not timed.
+        methods["GPU: engine"]()
     faiss_name = "FAISS, three searches"
-    ways[faiss_name] = lambda: faiss_answers(wide_pool, wide_asked, reference.astype(np.float32), neighbours)
-    # What is compiled is compiled before it is timed.
-    CpuEngine(SearchRequest(asked[:1], 1, reference[:1], np.ones(1, np.bool_))).answer(
-        0, pool[:1], np.zeros(1, np.float32)
+    methods[faiss_name] = lambda: search_with_faiss(wide_pool, wide_queries, reference.astype(np.float32), neighbours)
+    # This search compiles the loops of the CPU engine before they are timed.
+    CpuEngine(SearchRequest(query_rows[:1], 1, reference[:1], np.ones(1, np.bool_))).search(
+        0, pool_rows[:1], np.zeros(1, np.float32)
     )
-    seconds = interleaved({name: clocked(way) for name, way in ways.items()}, repeats)
+    seconds = interleaved({name: clocked(method) for name, method in methods.items()}, repeats)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     fastest = {
         gpu: min((medians[name] for name in medians if "bare" in name and name.startswith("GPU") == gpu), default=0.0)
         for gpu in (False, True)
     }
-    table: list[tuple[str, ...]] = [("way", "seconds", "rate of the bare product", "FAISS takes")]
+    table: list[tuple[str, ...]] = [
+        ("method", "seconds", "share of the bare product's rate", "speed relative to FAISS")
+    ]
     ratios = {
         name: {"of_bare": fastest[name.startswith("GPU")] / median, "faiss": medians[faiss_name] / median}
         for name, median in medians.items()
@@ -182,7 +204,7 @@ def main(
     print(", ".join(f"{key} {value}" for key, value in sizes.items()))
     content: dict[str, Any] = {**sizes, "seconds": seconds, "medians": medians, "ratios": ratios}
     if disk_rows:
-        content["from_disk"] = on_disk = measure_on_disk(disk_rows, asked, reference, neighbours, data, folder)
+        content["from_disk"] = on_disk = measure_on_disk(disk_rows, query_rows, reference, neighbours, data, folder)
         print(
             f"scan of {disk_rows} rows on disk: {on_disk['seconds']:.2f} s, {on_disk['scan_mb']:.0f} MB of anonymous memory"
         )

@@ -1,4 +1,4 @@
-"""Embeddings that are drawn, written as a set's lie on disk."""
+"""Write random embeddings in the format of an embedded set."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ PART_ROWS = 100_000
 
 
 def part_sizes(rows: int) -> list[int]:
-    """Give the rows of each part of so many rows."""
+    """Return the number of rows of each part of a set with `rows` rows."""
     return [min(PART_ROWS, rows - first) for first in range(0, rows, PART_ROWS)]
 
 
 def write_embeddings(folder: Path, dim: int, parts: Iterable[NDArray[np.float16]]) -> Embeddings:
-    """Write parts, each fp16 [rows, dim], and give them as the pipeline reads them; one part is held at a time."""
+    """Write the parts of a set and open it as the pipeline does. Memory: one part.
+
+    Args:
+        folder: Folder to write.
+        dim: Number of components.
+        parts: Vectors of each part, fp16 [rows, dim].
+    """
     (folder / "img_emb").mkdir(parents=True)
     rows = 0
     for number, part in enumerate(parts):

@@ -1,4 +1,4 @@
-"""Ways to do the same, timed one after the other, over and over: what else the machine does falls on all of them."""
+"""Time several methods in turn and repeat this, so that other load on the machine affects all of them equally."""
 
 from __future__ import annotations
 
@@ -8,20 +8,28 @@ from typing import Any
 
 
 def clocked(work: Callable[[], Any]) -> Callable[[], float]:
-    """Make of some work a way that does it and gives the seconds it took."""
+    """Return a function that does the work and returns the seconds it took."""
 
     def timed() -> float:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         work()
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
 
     return timed
 
 
-def interleaved(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Give what every way measures of itself, seconds or a rate, one repeat of each after the other."""
-    measured: dict[str, list[float]] = {name: [] for name in ways}
+def interleaved(methods: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Run all methods in turn, and repeat this.
+
+    Args:
+        methods: Functions that run a method and return its measurement, seconds or a rate.
+        repeats: Number of runs of each method.
+
+    Returns:
+        The measurements of each method.
+    """
+    measured: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(repeats):
-        for name, way in ways.items():
-            measured[name].append(way())
+        for name, method in methods.items():
+            measured[name].append(method())
     return measured

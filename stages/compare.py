@@ -9,7 +9,7 @@ from simgap.compare.metrics import flat_metrics
 from simgap.compare.outcomes import read_outcomes
 from simgap.compare.report import write_comparison
 from simgap.core.files import atomic_output, read_json, write_json
-from simgap.params.load import Params
+from simgap.params.schema import Params
 from simgap.stage.command import PATH, stage
 from simgap.tracking.track import try_track
 

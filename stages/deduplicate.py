@@ -1,18 +1,19 @@
 """Make the split `full`: the pool without near-duplicates, from which every rule starts."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from simgap.core.files import write_json
 from simgap.data.fingerprint import fingerprint
-from simgap.deduplicate.arrays import save
 from simgap.deduplicate.deduplicate import deduplicate
-from simgap.params.load import Params
+from simgap.deduplicate.full import write_full
+from simgap.params.schema import Params
 from simgap.stage.command import PATH, stage
 from simgap.stage.scratch import scratch
+from simgap.store.arrays import write_array
 from simgap.store.embeddings import Embeddings
-from simgap.store.split import Split, write_split
 
 
 @stage
@@ -21,25 +22,13 @@ from simgap.store.split import Split, write_split
 @click.option("--out", type=PATH, required=True)
 @click.option("--metrics", type=PATH, required=True)
 def main(params: Params, pool: Path, centroids: Path, out: Path, metrics: Path) -> None:
-    embeddings = Embeddings(pool)
-    identity = {"deduplicate": params.deduplicate, "pool": fingerprint(pool)}
-    with scratch("deduplicate", identity) as folder:
-        found, keep = deduplicate(params.deduplicate, embeddings, params.similarity.engine, folder, params.parts)
-        save(centroids, found)
-        split = Split(
-            rule="full",
-            parameters={"eps": params.deduplicate.eps, "clusters": params.deduplicate.clusters},
-            benchmarks=[],
-            threshold=None,
-            kept=int(keep.sum()),
-            pool_rows=embeddings.rows,
-            kept_description="all rows that are no near-duplicate of a lower row",
-            reference_rows=params.reference.add_to_pool,
-            row_order=embeddings.row_order,
-            controls=None,
-        )
-        content = write_split(split, keep, out)
-        write_json(metrics, {**content, "read": split.pool_rows, "dropped/duplicate": split.pool_rows - split.kept})
+    parameters, resources, embeddings = params.deduplicate, params.resources, Embeddings(pool)
+    cache_key = {"deduplicate": asdict(parameters), "pool": fingerprint(pool)}
+    with scratch("deduplicate", cache_key, __file__) as folder:
+        executor = resources.part_executor()
+        found, keep = deduplicate(parameters, embeddings, resources.engine, resources.block_rows, folder, executor)
+        write_array(centroids, found)
+        write_json(metrics, write_full(parameters, embeddings, keep, params.reference.add_to_pool, out))
 
 
 if __name__ == "__main__":

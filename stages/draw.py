@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from simgap.core.files import write_json
-from simgap.params.load import Params
+from simgap.params.schema import Params
 from simgap.stage.command import PATH, stage
 from simgap.toy.world import draw_world
 

@@ -1,5 +1,6 @@
 """Put the embedder on disk: fetched, copied, or trained on the pool."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -7,11 +8,12 @@ import click
 from simgap.clip.config import read_model_config
 from simgap.core.files import write_json
 from simgap.data.fingerprint import fingerprint
-from simgap.params.load import Params
+from simgap.params.schema import Params
 from simgap.stage.command import PATH, stage
 from simgap.stage.scratch import scratch
 from simgap.train.embedder import make_embedder
 from simgap.train.process import join, launch
+from simgap.train.split_data import training_key
 
 
 @stage
@@ -19,15 +21,16 @@ from simgap.train.process import join, launch
 @click.option("--out", type=PATH, required=True)
 @click.option("--metrics", type=PATH, required=True)
 def main(params: Params, pool: Path, out: Path, metrics: Path) -> None:
-    config = None
-    if (training := params.embedder.train) is not None:
-        config = read_model_config(training.model, "embedder.train.model")
+    config, training = None, params.embedder.train
+    if training is not None:
+        config = read_model_config(training.model, "params.yaml: embedder.train.model")
         if launch(training.processes, "stages.embedder"):
             return
-    identity = {"embedder": params.embedder.identity(), "config": config, "pool": fingerprint(pool)}
-    with join() as process, scratch("embedder", identity, owned=process.writes) as folder:
+    embedder = {**asdict(params.embedder), "train": training and training_key(training)}
+    cache_key = {"embedder": embedder, "config": config, "pool": fingerprint(pool)}
+    with join() as process, scratch("embedder", cache_key, __file__, owned=process.writes) as folder:
         process.wait()
-        content = make_embedder(params.embedder, pool, out, folder, process)
+        content = make_embedder(params.embedder, params.resources.train, pool, out, folder, process)
         if process.writes:
             write_json(metrics, content)
 

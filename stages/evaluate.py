@@ -9,7 +9,7 @@ from simgap.core.files import write_json
 from simgap.data.benchmarks import load_benchmark, read_lines
 from simgap.evaluate.evaluate import evaluate
 from simgap.evaluate.shots import Shots
-from simgap.params.load import Params
+from simgap.params.schema import Params
 from simgap.stage.command import PATH, stage
 
 
@@ -28,7 +28,7 @@ def main(
     shots = None
     if params.evaluate.few_shot.shots:
         shots = Shots(params.evaluate.few_shot, reference, embeddings / "reference", classnames)
-    decoders, drop_limit = params.embed.decoders, params.embed.drop_limit
+    decoders, drop_limit = params.resources.decoders, params.limits.drop_limit
     write_json(metrics, evaluate(params.evaluate, load(model), chosen, shots, classnames, decoders, drop_limit, out))
 
 

@@ -7,7 +7,7 @@ import click
 from simgap.data.benchmarks import load_benchmark, read_lines
 from simgap.galleries.galleries import write_galleries
 from simgap.galleries.pictures import Source
-from simgap.params.load import Params
+from simgap.params.schema import Params
 from simgap.stage.command import PATH, stage
 from simgap.store.embeddings import Embeddings
 from simgap.store.split import read_split

@@ -1,17 +1,16 @@
-"""Score embedder, deduplication and pruning against the marks in a pool that has them."""
+"""Score embedder, deduplication and pruning against the annotations of a pool that has them."""
 
 from pathlib import Path
 
 import click
-import numpy as np
 
 from simgap.core.files import write_json
 from simgap.data.marks import read_annotations
+from simgap.ground_truth.queries import rule_query_keys
 from simgap.ground_truth.score import score
-from simgap.params.load import Params
+from simgap.params.schema import Params
 from simgap.stage.command import PATH, stage
-from simgap.store.columns import Similarity
-from simgap.store.embeddings import Embeddings
+from simgap.store.arrays import read_array
 
 
 @stage
@@ -33,18 +32,12 @@ def main(
     metrics: Path,
 ) -> None:
     names = ["full", *(split for rule in params.prune.rules().values() for split in rule)]
-    found = np.load(centroids, allow_pickle=False)
-    rule_queries = {}
-    for benchmark in params.benchmarks.names:
-        used = Similarity(similarity / benchmark).queries(["used_by_rule"]).column("used_by_rule")
-        keys = Embeddings(embeddings / benchmark).metadata(["key"]).column("key")
-        rule_queries[benchmark] = set(keys.filter(used).to_pylist())
     content = score(
         read_annotations(pool),
         embeddings,
-        rule_queries,
+        rule_query_keys(embeddings, similarity, params.benchmarks.names),
         [splits / split for split in names],
-        found,
+        read_array(centroids),
         params.ground_truth[name].eps,
     )
     write_json(metrics, content)

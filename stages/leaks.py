@@ -6,8 +6,8 @@ import click
 
 from simgap.core.files import write_json
 from simgap.data.marks import read_annotations
-from simgap.leaks.leaks import find_leaks, marked_copies
-from simgap.params.load import Params
+from simgap.leaks.leaks import annotated_copies, find_leaks
+from simgap.params.schema import Params
 from simgap.stage.command import PATH, stage
 from simgap.store.columns import Similarity
 
@@ -19,7 +19,7 @@ from simgap.store.columns import Similarity
 @click.option("--metrics", type=PATH, required=True)
 def main(params: Params, pool: Path, embeddings: Path, similarity: Path, metrics: Path) -> None:
     names = params.benchmarks.names
-    known = marked_copies(read_annotations(pool), embeddings, names) if params.ground_truth else None
+    known = annotated_copies(read_annotations(pool), embeddings, names) if params.ground_truth else None
     to_pool = {
         name: Similarity(similarity / name).queries(["pool_similarity"]).column("pool_similarity").to_numpy()
         for name in names

@@ -6,7 +6,7 @@ import click
 
 from simgap.data.manifest import write_manifest
 from simgap.data.remote import list_shards
-from simgap.params.load import Params
+from simgap.params.schema import Params
 from simgap.stage.command import PATH, stage
 
 

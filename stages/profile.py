@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from simgap.core.files import write_json
-from simgap.params.load import Params
+from simgap.params.schema import Params
 from simgap.profile.profile import profile
 from simgap.stage.command import PATH, stage
 from simgap.store.columns import Similarity
@@ -34,7 +34,7 @@ def main(
             name: (Embeddings(embeddings / name), Similarity(similarity / name, split.row_order))
             for name in params.benchmarks.names
         },
-        params.similarity.engine,
+        params.resources.engine,
         out,
     )
     write_json(metrics, content)

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from simgap.core.files import write_json
-from simgap.params.load import Params
+from simgap.params.schema import Params
 from simgap.prune.composition import groups_of_rows
 from simgap.prune.prune import prune_matched
 from simgap.stage.command import PATH, stage

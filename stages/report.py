@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from simgap.params.load import Params
+from simgap.params.schema import Params
 from simgap.report.inputs import Folders, ReportInputs
 from simgap.report.page import write_report
 from simgap.stage.command import PATH, stage

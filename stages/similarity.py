@@ -1,12 +1,13 @@
 """Measure the pool's similarity to one benchmark: all columns that need both, in one pass."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from simgap.core.files import write_json
 from simgap.data.fingerprint import fingerprint
-from simgap.params.load import Params
+from simgap.params.schema import Params
 from simgap.similarity.measure import measure, rule_queries
 from simgap.stage.command import PATH, stage
 from simgap.stage.scratch import scratch
@@ -20,16 +21,17 @@ from simgap.store.embeddings import Embeddings
 @click.option("--out", type=PATH, required=True)
 @click.option("--metrics", type=PATH, required=True)
 def main(params: Params, pool: Path, reference: Path, benchmark: Path, out: Path, metrics: Path) -> None:
-    queries = Embeddings(benchmark)
+    resources, queries = params.resources, Embeddings(benchmark)
     used = rule_queries(queries.rows, params.benchmarks.query_fraction, params.benchmarks.query_seed)
-    identity = {
-        "similarity": params.similarity,
+    cache_key = {
+        "similarity": asdict(params.similarity),
         "used": used.tobytes().hex(),
         **{folder.name: fingerprint(folder) for folder in (pool, reference, benchmark)},
     }
-    with scratch(f"similarity-{out.name}", identity) as folder:
+    with scratch(f"similarity-{out.name}", cache_key, __file__) as folder:
         sets = (Embeddings(pool), Embeddings(reference), queries)
-        write_json(metrics, measure(params.similarity, *sets, used, out, folder, params.parts))
+        executor = resources.part_executor()
+        write_json(metrics, measure(params.similarity, *sets, used, out, folder, resources.engine, executor))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A Ray cluster whose machines are all this one."""
+"""Run a Ray cluster whose machines are all this machine."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY
 
+TESTS = Path(__file__).parent
+
 
 @contextmanager
 def ray_cluster() -> Iterator[Any]:
-    """Run three machines: a head, where this process is, and two that work, in the environment that this process has now."""
+    """Run a cluster of three machines in the environment of this process: a head, where this process runs, and two workers."""
     pytest.importorskip("ray", reason="Ray is not installed")
     from ray.cluster_utils import Cluster
 
-    # Machines may come and go; the driver's stays. Their processes import what a test defines.
+    # Tests add and remove workers, but not the head. The workers' processes must import what a test defines.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(REPOSITORY)]))
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (TESTS, TESTS / "core", REPOSITORY))))
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80_000_000}
-        made = Cluster(initialize_head=True, head_node_args=head)
+        cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
             for _ in range(2):
-                made.add_node(num_cpus=2, object_store_memory=80_000_000)
-            yield made
+                cluster.add_node(num_cpus=2, object_store_memory=80_000_000)
+            yield cluster
         finally:
-            made.shutdown()
+            cluster.shutdown()

@@ -1,4 +1,4 @@
-"""Small things that many tests need."""
+"""Fixtures and helpers that many tests use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 from simgap.store.embeddings import Embeddings
 
-# Before anything imports Triton, whose kernels its interpreter runs where there is no card.
+# Without a GPU, Triton's interpreter runs the kernels. The variable must be set before Triton is imported.
 if not any(Path("/dev").glob("nvidia[0-9]*")):
     os.environ["TRITON_INTERPRET"] = "1"
 
@@ -29,7 +29,7 @@ PACS = REPOSITORY.parent / "shared" / "pacs96"
 @pytest.fixture(scope="session")
 def pacs() -> Path:
     if not PACS.is_dir():
-        pytest.skip("the photographs of shared/pacs96 are not here")
+        pytest.skip("the images of shared/pacs96 are missing")
     return PACS
 
 
@@ -51,7 +51,7 @@ def write_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
 
 
 def unit_rows(rows: int, dim: int, seed: int) -> np.ndarray:
-    """Unit-norm fp16 vectors on a coarse grid, so that ties are common."""
+    """Draw unit-norm fp16 vectors on a coarse grid, so that equal similarities are common."""
     random = np.random.default_rng(seed)
     vectors = random.integers(-2, 3, (rows, dim)).astype(np.float64)
     vectors[np.abs(vectors).sum(axis=1) == 0, 0] = 1
@@ -60,7 +60,7 @@ def unit_rows(rows: int, dim: int, seed: int) -> np.ndarray:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Callable[..., Embeddings]:
-    """Write vectors as the embeddings of a set, in parts."""
+    """Return a function that writes vectors as the embeddings of a set, in parts."""
 
     def write(name: str, vectors: np.ndarray, parts: int = 1, labels: Any = None, embedder: str = "e") -> Embeddings:
         folder = tmp_path / "embeddings" / name
@@ -113,19 +113,19 @@ def _cut_off(table: Path) -> None:
 
 
 def _overwritten(table: Path) -> None:
-    """Leave the end, which says what is in the table, as it was."""
+    """Overwrite values, but not the end of the file, which describes the table."""
     content = table.read_bytes()
     table.write_bytes(content[:4] + b"\xff" * 40 + content[44:])
 
 
-def _no_text(table: Path) -> None:
+def _not_utf8(table: Path) -> None:
     read = pq.read_table(table)
     columns = [pa.array([b"\xff"] * read.num_rows).cast(pa.string(), safe=False) for _ in read.column_names]
     pq.write_table(pa.table(columns, names=read.column_names), table)
 
 
-# What may befall a Parquet file of text.
-DAMAGES = [_cut_off, _overwritten, _no_text]
+# Ways to damage a Parquet file of text.
+DAMAGES = [_cut_off, _overwritten, _not_utf8]
 
 MODEL_CONFIG = {
     "model_cfg": {
@@ -145,7 +145,7 @@ MODEL_CONFIG = {
 }
 
 
-# What open_clip finds out when it builds a model: tower, keys of it, and what its complaint has.
+# Configurations that open_clip cannot build: the tower, changed keys, and a part of the error.
 UNBUILDABLE = [
     ("vision_cfg", {"timm_model_name": "no_such_model"}, "no_such_model"),
     ("vision_cfg", {"timm_model_name": "resnet18", "timm_pool": "none_such"}, "none_such"),
@@ -163,7 +163,7 @@ UNBUILDABLE = [
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A freshly initialised tiny CLIP, as an open_clip local directory."""
+    """Write a tiny CLIP with random weights as an open_clip local directory."""
     from simgap.clip.model import save
     from simgap.train.train import build
 

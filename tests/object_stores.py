@@ -1,4 +1,4 @@
-"""An object store that speaks S3's API over HTTP, and a proxy before it that fails as networks do."""
+"""Run an object store with the API of S3, and a proxy in front of it that fails as networks do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key-of-the-test", "AWS_SECRET_ACCESS_KEY": 
 
 
 def client_of(address: str) -> Any:
-    """Give botocore's client of a store."""
+    """Return a botocore client for a store."""
     return botocore.session.get_session().create_client(
         "s3", endpoint_url=address, region_name="us-east-1",
         aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
@@ -34,7 +34,7 @@ def client_of(address: str) -> Any:
 
 @contextmanager
 def object_store(bucket: str, log: Path) -> Iterator[str]:
-    """Run a store with one bucket, and give its address."""
+    """Run a store with one bucket, and yield its address."""
     command = [sys.executable, "-u", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
     with (
         log.open("w") as stream,
@@ -49,7 +49,7 @@ def object_store(bucket: str, log: Path) -> Iterator[str]:
                     break
             else:
                 pytest.fail("the server did not start:\n" + "".join(lines))
-            # What it goes on to say is not kept, and must not fill the pipe.
+            # Further output is discarded, since it would fill the pipe and block the server.
             drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
             client_of(found[0]).create_bucket(Bucket=bucket)
             yield found[0]
@@ -59,12 +59,13 @@ def object_store(bucket: str, log: Path) -> Iterator[str]:
 
 
 class Proxy(ThreadingHTTPServer):
-    """What stands between a client and a store.
+    """A proxy between a client and a store.
 
     Attributes:
-        fault: what happens to a request, of its number and path: `error` (500 or 503 in turn), `cut` (the connection is closed
-            in the middle of the body), `stall` (nothing more comes of it), `reset` (before an answer), or None.
-        faults: how often which of them happened to GETs.
+        fault: returns the fault of a request, given its number and path. `error` answers with 500 or 503 in turn, `cut` closes
+            the connection in the middle of the body, `stall` sends half of the body and then nothing, and `reset` closes the
+            connection before an answer. None means no fault.
+        faults: number of faults by kind.
     """
 
     daemon_threads = True
@@ -91,7 +92,7 @@ class Proxy(ThreadingHTTPServer):
             return self.requests, fault
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of connections that were cut on purpose."""
+        """Print nothing about connections that were cut on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -101,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         number, fault = self.server.next_fault(self.path)
         if fault == "reset":
-            # Closed without lingering, a connection is reset.
+            # Closing a socket that does not linger resets the connection.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
             self.close_connection = True
@@ -138,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def proxy(store: str) -> Iterator[Proxy]:
-    """Run a proxy before a store."""
+    """Run a proxy in front of a store."""
     with Proxy(store) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()

@@ -1,4 +1,4 @@
-"""Studies in repositories of their own, and what ran in them."""
+"""Run studies in repositories of their own, and check what ran."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ENVIRONMENT = {
 
 
 def run(folder: Path, *command: str) -> str:
-    """Run a command and give all it printed; a failure shows it."""
+    """Run a command and return its output; if it fails, show the output."""
     finished = subprocess.run(
         command, cwd=folder, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )
@@ -41,7 +41,7 @@ def run(folder: Path, *command: str) -> str:
 
 
 def start(folder: Path, stage: str, *options: str) -> subprocess.Popen[str]:
-    """Start a stage in a folder, by this repository's code."""
+    """Start a stage in a folder with the code of this repository."""
     environment = {**ENVIRONMENT, "PYTHONPATH": f"{REPOSITORY}", "DVC_ROOT": str(folder)}
     command = [sys.executable, "-m", f"stages.{stage}", *options]
     return subprocess.Popen(
@@ -50,14 +50,14 @@ def start(folder: Path, stage: str, *options: str) -> subprocess.Popen[str]:
 
 
 def call(folder: Path, stage: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run a stage in a folder to its end."""
+    """Run a stage in a folder and wait for it."""
     with start(folder, stage, *options) as running:
         output, errors = running.communicate()
         return subprocess.CompletedProcess(running.args, running.returncode, output, errors)
 
 
 def put_params(folder: Path, **changes: object) -> None:
-    """Write the toy study's params, whole blocks changed, and the models that they name."""
+    """Write the params of the toy study with some blocks replaced, and the models that they name."""
     content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
     (folder / "params.yaml").write_text(yaml.safe_dump({**content, **changes}, sort_keys=False))
     shutil.copytree(REPOSITORY / "presets" / "models", folder / "presets" / "models")
@@ -68,10 +68,14 @@ def stages_run(output: str) -> list[str]:
 
 
 def repository(folder: Path, preset: str, change: Callable[[dict[str, Any]], None]) -> Path:
-    """Put the working tree's files, without results, into a git repository with changed params."""
+    """Copy the working tree, without results, into a git repository with changed params."""
     files = run(REPOSITORY, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
     for name in files:
-        if (REPOSITORY / name).is_file() and not name.startswith(("metrics/", "tests/")) and name != "dvc.lock":
+        if (
+            (REPOSITORY / name).is_file()
+            and not name.startswith(("code/", "metrics/", "tests/"))
+            and name != "dvc.lock"
+        ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes((REPOSITORY / name).read_bytes())
     (folder / "presets" / "models" / "tiny.json").write_text(json.dumps(MODEL_CONFIG))
@@ -89,28 +93,28 @@ def commit(folder: Path) -> None:
 
 
 def miniature(content: dict[str, Any]) -> None:
-    """Two benchmarks, four trained splits, a pool of 600."""
+    """Reduce a study to two benchmarks, four trained splits and a pool of 600."""
     content["draw"]["toy"].update(pool=600, reference=60, queries=30, image_size=24, planted=3, broken=2)
     content["benchmarks"]["names"] = ["val", "sketch"]
     content["benchmarks"]["query_fraction"] = 0.5
     rules = content["prune"]
     rules["imagenet-like"] = {"val-pruned": {"benchmarks": ["val"]}, "sketch-pruned": {"benchmarks": ["sketch"]}}
-    rules["dissimilar"] = {"dissimilar-quarter": {"benchmarks": ["val", "sketch"], "join": "max", "keep": 0.25}}
+    rules["dissimilar"] = {"nearest-quarter": {"benchmarks": ["val", "sketch"], "join": "max", "keep": 0.25}}
     rules["similar"] = {"similar-quarter": {"benchmarks": ["val"], "join": "mean", "keep": 0.25}}
     rules["random"] = {
         "sketch-pruned-control": {"size_of": "sketch-pruned", "keep": 1.0, "seed": 0},
-        "imagenet": {"size_of": "full", "keep": 0, "seed": 0},
+        "reference-only": {"size_of": "full", "keep": 0, "seed": 0},
     }
     rules["matched"] = {"sketch-pruned-matched": {"size_of": "sketch-pruned", "match": "class", "seed": 0}}
-    content["runs"] = {"full": {}, "imagenet": {}, "sketch-pruned": {}, "sketch-pruned-control": {}}
+    content["runs"] = {"full": {}, "reference-only": {}, "sketch-pruned": {}, "sketch-pruned-control": {}}
     for training in (content["train"], content["embedder"]["train"]):
         training.update(model="presets/models/tiny.json", samples_seen=256, batch_size=32)
     content["deduplicate"].update(clusters=3)
     content["evaluate"]["few_shot"]["shots"] = [1]
 
 
-def marked(content: dict[str, Any], match: str) -> str | None:
-    """What a toy world's json says itself, and the photographs' by the folder that an image comes from."""
+def annotated(content: dict[str, Any], match: str) -> str | None:
+    """Return the class or style that a sample's json names: toy worlds have a field, PACS has folders in the source."""
     if match in content:
         return content[match]
     parts = content["source"].split("/")
@@ -118,7 +122,7 @@ def marked(content: dict[str, Any], match: str) -> str | None:
 
 
 def check_against_naive(folder: Path) -> None:
-    """Recompute columns, splits and profiles from the stored embeddings alone, one query at a time, in float64."""
+    """Check columns, splits and profiles against values computed from the stored embeddings, query by query in float64."""
     params = yaml.safe_load((folder / "params.yaml").read_text())
     embeddings = folder / "data" / "embeddings"
     pool = Embeddings(embeddings / "pool").read().astype(np.float64)
@@ -180,15 +184,17 @@ def check_against_naive(folder: Path) -> None:
         assert keep_of(name).sum() == split.kept == int(rule["keep"] * size)
         assert not (keep_of(name) & ~full).any()
     table = pq.read_table(embeddings / "pool" / "metadata").to_pydict()
-    marks = {}
+    annotations = {}
     for path in sorted((folder / params["pool"]["path"]).glob("*.tar")):
         with tarfile.open(path) as tar:
             for member in tar:
                 if member.name.endswith(".json"):
-                    marks[path.name, member.name.removesuffix(".json")] = json.load(tar.extractfile(member))
+                    annotations[path.name, member.name.removesuffix(".json")] = json.load(tar.extractfile(member))
     for name, rule in params["prune"]["matched"].items():
         assert not (keep_of(name) & ~full).any()
-        named = [marked(marks[place], rule["match"]) for place in zip(table["shard"], table["key"], strict=True)]
+        named = [
+            annotated(annotations[place], rule["match"]) for place in zip(table["shard"], table["key"], strict=True)
+        ]
         counts = [Counter(np.array(named, object)[keep_of(split)]) for split in (name, rule["size_of"])]
         assert counts[0] == counts[1]
     for name in ["full", *(split for splits in params["prune"].values() for split in splits)]:

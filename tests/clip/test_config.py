@@ -15,9 +15,9 @@ import pytest
 from conftest import MODEL_CONFIG
 from open_clip.transform import PreprocessCfg
 
+from simgap.clip import config as module
 from simgap.clip.config import PREPROCESS, TOKENS, check_config, named_config, read_model_config
 from simgap.core.errors import SimgapError, nearest_first
-from simgap.embed import config as module
 
 
 def changed(block: str, **keys: Any) -> dict[str, Any]:

@@ -21,10 +21,10 @@ import pytest
 from clusters import ray_cluster
 from conftest import unit_rows, write_pool
 
-from simgap import parts as module
 from simgap.clip.model import load
+from simgap.core import executor as module
 from simgap.core.errors import SimgapError
-from simgap.core.executor import LOCAL, PartsParameters, run_parts
+from simgap.core.executor import LOCAL, Executor, run_parts
 from simgap.core.files import atomic_output
 from simgap.deduplicate import within_cluster as within
 from simgap.deduplicate.deduplicate import deduplicate
@@ -32,8 +32,8 @@ from simgap.embed.embed import embed
 from simgap.params.deduplicate import DeduplicateParameters
 from simgap.params.embed import EmbedParameters
 from simgap.params.similarity import SimilarityParameters
-from simgap.similarity import scan as scanning
 from simgap.similarity.measure import measure
+from simgap.similarity.search import scan as scanning
 
 
 @dataclass
@@ -77,7 +77,7 @@ def test_a_scan_s_answers_do_not_depend_on_the_order_of_its_parts(store, tmp_pat
     queries = store("val", unit_rows(9, 8, 2), labels=[0] * 9)
 
     def in_order(order: list[int]) -> Callable[..., None]:
-        def run(by: PartsParameters, parts: Any, *about: str) -> None:
+        def run(by: Executor, parts: Any, *about: str) -> None:
             for number in order:
                 parts.write(number, parts.path(number), lambda size: None)
 
@@ -88,7 +88,7 @@ def test_a_scan_s_answers_do_not_depend_on_the_order_of_its_parts(store, tmp_pat
         out = tmp_path / f"out-{order[0]}"
         monkeypatch.setattr(scanning, "run_parts", in_order(order))
         scratch = tmp_path / f"scratch-{order[0]}"
-        measure(SimilarityParameters(7, "cpu"), *sets, queries, np.ones(9, bool), out, scratch)
+        measure(SimilarityParameters(7), *sets, queries, np.ones(9, bool), out, scratch)
         results.append({file.name: file.read_bytes() for file in out.iterdir()})
     assert results[0] == results[1] == results[2]
 
@@ -115,14 +115,14 @@ def test_a_machine_that_does_not_see_the_study_is_named(tmp_path: Path, monkeypa
     (tmp_path / "marker").touch()
     module._check_seen(tmp_path, tmp_path / "marker")
     for folder, marker in ((tmp_path / "nowhere", tmp_path / "marker"), (tmp_path, tmp_path / "nothing")):
-        with pytest.raises(SimgapError, match=f"is not seen by {socket.gethostname()}"):
+        with pytest.raises(SimgapError, match=f"the machine {socket.gethostname()}"):
             module._check_seen(folder, marker)
 
 
 def test_ray_that_is_not_installed_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(SimgapError, match=r"parts\.run_by: ray, .*simgap\[ray\]"):
-        run_parts(PartsParameters("ray", "auto"), Squares(tmp_path), "squares", "row")
+    with pytest.raises(SimgapError, match=r"resources\.executor is 'ray', .*simgap\[ray\]"):
+        run_parts(Executor("ray", "auto"), Squares(tmp_path), "squares", "row")
     assert written(tmp_path) == {}
 
 
@@ -135,8 +135,8 @@ def test_a_cluster_that_cannot_be_reached_is_named(listens: bool, tmp_path: Path
             other.listen()
         address = f"127.0.0.1:{other.getsockname()[1]}"
         begun = time.monotonic()
-        with pytest.raises(SimgapError, match=f"parts.address: {address}: cannot be reached"):
-            run_parts(PartsParameters("ray", address), Squares(tmp_path), "squares", "row")
+        with pytest.raises(SimgapError, match=f"resources.ray_address is '{address}'; it cannot be reached"):
+            run_parts(Executor("ray", address), Squares(tmp_path), "squares", "row")
     assert time.monotonic() - begun < 30
 
 
@@ -147,19 +147,19 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.fixture
-def by_ray(cluster: Any) -> PartsParameters:
-    return PartsParameters("ray", cluster.address)
+def by_ray(cluster: Any) -> Executor:
+    return Executor("ray", cluster.address)
 
 
 @pytest.mark.slow
-def test_every_part_is_done_by_the_cluster(by_ray: PartsParameters, tmp_path: Path) -> None:
+def test_every_part_is_done_by_the_cluster(by_ray: Executor, tmp_path: Path) -> None:
     (tmp_path / "square_2").write_text("there")
     assert run_parts(by_ray, Squares(tmp_path), "squares", "row") == [0, 1, 3, 4]
     assert written(tmp_path) == {**SQUARES, "square_2": "there"}
 
 
 @pytest.mark.slow
-def test_what_a_part_says_is_wrong_arrives_as_its_line(by_ray: PartsParameters, tmp_path: Path) -> None:
+def test_what_a_part_says_is_wrong_arrives_as_its_line(by_ray: Executor, tmp_path: Path) -> None:
     with pytest.raises(SimgapError) as raised:
         run_parts(by_ray, Squares(tmp_path, bad=3), "squares", "row")
     assert type(raised.value) is SimgapError
@@ -168,40 +168,40 @@ def test_what_a_part_says_is_wrong_arrives_as_its_line(by_ray: PartsParameters, 
 
 
 @pytest.mark.slow
-def test_a_part_whose_process_always_dies_is_named(by_ray: PartsParameters, tmp_path: Path) -> None:
+def test_a_part_whose_process_always_dies_is_named(by_ray: Executor, tmp_path: Path) -> None:
     with pytest.raises(SimgapError) as raised:
         run_parts(by_ray, Squares(tmp_path, sizes=[1], deadly=0), "squares", "row")
-    assert str(raised.value).startswith("part 0 of the Ray cluster's work: failed")
+    assert str(raised.value).startswith("Ray: part 0 failed 4 times")
     assert "\n" not in str(raised.value)
 
 
-EMBED = EmbedParameters(batch_size=8, precision="fp32", decoders=1, shards_per_part=1, drop_limit=0.0)
-SIMILARITY = SimilarityParameters(neighbours=3, engine="cpu")
-DEDUPLICATE = DeduplicateParameters(eps=0.2, clusters=4, iterations=5, sample=1000, seed=0, block_rows=16)
+EMBED = EmbedParameters(batch_size=8, precision="fp32", shards_per_part=1)
+SIMILARITY = SimilarityParameters(neighbours=3)
+DEDUPLICATE = DeduplicateParameters(eps=0.2, clusters=4, iterations=5, sample=1000, seed=0)
 
 
-def embedded(folder: Path, by: PartsParameters, model: Path, store: Any) -> list[bytes]:
+def embedded(folder: Path, by: Executor, model: Path, store: Any) -> list[bytes]:
     shards = sorted(write_pool(folder / "pool", 5, 11).glob("*.tar"))
     (folder / "scratch").mkdir()
     embed(
         EMBED, partial(load, model), "e", tuple(shards), folder / "out", folder / "scratch",
-        classes=None, captioned=True, by=by,
+        classes=None, captioned=True, decoders=1, drop_limit=0.0, executor=by,
     )  # fmt: skip
     return [path.read_bytes() for path in sorted((folder / "out").rglob("*")) if path.is_file()]
 
 
-def measured(folder: Path, by: PartsParameters, model: Path, store: Any) -> list[bytes]:
+def measured(folder: Path, by: Executor, model: Path, store: Any) -> list[bytes]:
     sets = [store(f"{folder.name}/{name}", unit_rows(rows, 8, rows), parts, labels=[0] * rows) for name, rows, parts in (
         ("pool", 150, 5), ("reference", 20, 1), ("val", 9, 1)
     )]  # fmt: skip
     used = np.arange(9) % 2 == 0
-    metrics = measure(SIMILARITY, *sets, used, folder / "out", folder / "scratch", by)
+    metrics = measure(SIMILARITY, *sets, used, folder / "out", folder / "scratch", "cpu", by)
     return [repr(metrics).encode(), *(path.read_bytes() for path in sorted((folder / "out").iterdir()))]
 
 
-def deduplicated(folder: Path, by: PartsParameters, model: Path, store: Any) -> list[bytes]:
+def deduplicated(folder: Path, by: Executor, model: Path, store: Any) -> list[bytes]:
     pool = store(f"{folder.name}/pool", unit_rows(200, 8, 4), parts=5)
-    return [array.tobytes() for array in deduplicate(DEDUPLICATE, pool, "cpu", folder / "scratch", by)]
+    return [array.tobytes() for array in deduplicate(DEDUPLICATE, pool, "cpu", 16, folder / "scratch", by)]
 
 
 @dataclass
@@ -233,7 +233,7 @@ class Noted:
 def test_a_machine_that_dies_changes_no_byte_and_nothing_is_done_twice(
     stage: Callable[..., list[bytes]],
     cluster: Any,
-    by_ray: PartsParameters,
+    by_ray: Executor,
     model_folder: Path,
     store: Any,
     tmp_path: Path,
@@ -260,7 +260,7 @@ def test_a_machine_that_dies_changes_no_byte_and_nothing_is_done_twice(
         killed.append(node_id)
         (notes / "go-on").touch()
 
-    def run(by: PartsParameters, parts: Any, description: str, unit: str) -> list[int]:
+    def run(by: Executor, parts: Any, description: str, unit: str) -> list[int]:
         return run_parts(by, Noted(parts, notes), description, unit)
 
     for user in ("simgap.embed.embed", "simgap.similarity.search.scan", "simgap.deduplicate.within_cluster"):

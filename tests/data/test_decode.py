@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import jpeg
 
-from simgap.data.decode import decoded, look_ahead
+from simgap.data.decode import decode_samples, prefetch
 from simgap.data.shards import Accounting, Sample
 
 
@@ -23,7 +22,7 @@ def size_of(picture) -> torch.Tensor:
 def test_no_more_is_taken_than_was_said(count: int) -> None:
     taken: list[int] = []
     found = []
-    for item in look_ahead((taken.append(item) or item for item in range(20)), count):
+    for item in prefetch((taken.append(item) or item for item in range(20)), count):
         found.append(item)
         assert len(taken) == min(20, len(found) + count)
     assert found == list(range(20))
@@ -34,7 +33,7 @@ def test_no_more_is_taken_than_was_said(count: int) -> None:
 def test_images_come_in_order_and_broken_ones_are_counted(decoders: int, ahead: int) -> None:
     images = [b"broken" if index in (0, 7, 8, 19) else jpeg(index, size=10 + index) for index in range(20)]
     accounting = Accounting()
-    found = list(decoded(samples(images), SimpleNamespace(preprocess=size_of), decoders, ahead, accounting))
+    found = list(decode_samples(samples(images), size_of, decoders, ahead, accounting))
     expected = [index for index in range(20) if images[index] != b"broken"]
     assert [(sample.key, float(image)) for sample, image in found] == [(f"{i:03d}", 10.0 + i) for i in expected]
     assert accounting.dropped == {"broken_image": 4}
@@ -48,8 +47,7 @@ def test_images_are_decoded_while_those_before_are_used() -> None:
         return size_of(picture)
 
     images = [jpeg(index, size=10 + index) for index in range(20)]
-    model = SimpleNamespace(preprocess=preprocess)
-    for number, _ in enumerate(decoded(samples(images), model, 2, 5, Accounting())):
+    for number, _ in enumerate(decode_samples(samples(images), preprocess, 2, 5, Accounting())):
         assert ready[min(19, number + 5)].wait(60)
 
 
@@ -62,6 +60,6 @@ def test_decoders_take_one_thread_each_and_leave_the_model_its_own() -> None:
         return size_of(picture)
 
     images = [jpeg(index) for index in range(6)]
-    assert len(list(decoded(samples(images), SimpleNamespace(preprocess=preprocess), 2, 3, Accounting()))) == 6
+    assert len(list(decode_samples(samples(images), preprocess, 2, 3, Accounting()))) == 6
     assert found == [1] * 6
     assert torch.get_num_threads() == own

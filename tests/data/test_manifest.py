@@ -1,4 +1,4 @@
-"""Shards that stay where they lie, on file systems in memory and on disk; tests/test_object_store.py has S3."""
+"""Remote shards on file systems in memory and on disk. The tests with S3 are in tests/system/test_object_store.py."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from simgap.data import remote
 from simgap.data.fingerprint import fingerprint
 from simgap.data.manifest import MANIFEST, read_manifest, write_manifest
 from simgap.data.remote import RemoteShard, list_shards, stream
-from simgap.data.shards import Accounting, find_shards, read_json_members, read_samples, read_shard
+from simgap.data.shards import Accounting, find_shards, read_json_members, read_samples, read_shard, select_samples
 
 
 class Flaky(MemoryFileSystem):
-    """Memory whose files fail as `plan` says: what a read raises, what it gives too few of, None where all is well."""
+    """A file system in memory. Each read takes a step of `plan`: an exception to raise, `short` for half the bytes, or None."""
 
     protocol = "flaky"
     plan: Iterator[Exception | str | None] = iter(())
@@ -55,12 +55,12 @@ fsspec.register_implementation("flaky", Flaky, clobber=True)
 
 
 class Unreachable(Exception):
-    """What no other library raises."""
+    """An exception that no library raises."""
 
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, bytes], None]]:
-    """Put files into memory."""
+    """Return a function that writes a file to the file system in memory."""
     monkeypatch.setattr(remote, "FIRST_DELAY", 0.0)
     monkeypatch.setattr(Flaky, "plan", iter(()))
     MemoryFileSystem.store.clear()
@@ -70,7 +70,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, bytes], N
 
 
 def put_pool(memory: Callable[[str, bytes], None], tmp_path: Path) -> tuple[Path, Path]:
-    """Write a pool to a folder and to memory, and give both folders, the second with a manifest."""
+    """Write a pool to a folder and to memory. Return that folder, and one with a manifest of the shards in memory."""
     local = write_pool(tmp_path / "local", 2, 5)
     write_tar(local / "00002.tar", [("a.jpg", jpeg(7)), ("a.txt", b"t"), ("a.json", b"{}"), ("b.jpg", b"B")])
     for path in local.iterdir():
@@ -106,18 +106,18 @@ def test_a_name_of_any_kind_goes_through_the_manifest(tmp_path: Path) -> None:
     [
         ("memory://nowhere", "memory://nowhere: cannot be read"),
         ("memory://pool", "memory://pool: holds no .tar"),
-        ("nosuch://pool", "nosuch://pool: is no address that fsspec can open (Protocol not known: nosuch); it should be"),
-        ("github://pool/x", "github://pool/x: is no address that fsspec can open (GithubFileSystem"),
-        ("reference://pool", "reference://pool: is no address that fsspec can open (ReferenceFileSystem"),
-        ("generic://pool", "generic://pool: is no address that fsspec can open (GenericFileSystem"),
+        ("nosuch://pool", "nosuch://pool: is not an address that fsspec can open (Protocol not known: nosuch); write it as"),
+        ("github://pool/x", "github://pool/x: is not an address that fsspec can open (GithubFileSystem"),
+        ("reference://pool", "reference://pool: is not an address that fsspec can open (ReferenceFileSystem"),
+        ("generic://pool", "generic://pool: is not an address that fsspec can open (GenericFileSystem"),
         ("gs://pool", "gs://pool: needs a package that is not installed (Please install gcsfs "),
         ("az://pool", "az://pool: needs a package that is not installed (Install adlfs "),
-        *((address, f"{address!r}: is no address; it should be as s3://BUCKET/FOLDER") for address in (
+        *((address, f"{address!r}: is not an address; write it as s3://BUCKET/FOLDER") for address in (
             "", "pool", "/pool", "http:/pool", "s3:pool", "s3://", "s3:///pool", "://pool", " memory://pool", "ftp://"
         )),
-        ("memory://pool/in/b.tar", "memory://pool/in/b.tar: names a shard; it should be the folder, memory://pool/in"),
-        ("memory://pool/in/b.tar/", "memory://pool/in/b.tar/: names a shard; it should be the folder, memory://pool/in"),
-        ("s3://b/x/{000..040}.tar", "s3://b/x/{000..040}.tar: names a shard; it should be the folder, s3://b/x"),
+        ("memory://pool/in/b.tar", "memory://pool/in/b.tar: names a shard; name its folder, memory://pool/in"),
+        ("memory://pool/in/b.tar/", "memory://pool/in/b.tar/: names a shard; name its folder, memory://pool/in"),
+        ("s3://b/x/{000..040}.tar", "s3://b/x/{000..040}.tar: names a shard; name its folder, s3://b/x"),
     ],
 )  # fmt: skip
 def test_an_address_without_shards(memory, address: str, reason: str) -> None:
@@ -135,7 +135,7 @@ HEADER = b"address,size,etag\n"
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "is no manifest"),
+        (b"", "is not a manifest"),
         (HEADER, "lists 0 shards"),
         (b"address,size\ns3://b/a.tar,1\n", r"begins with \['address', 'size'\]"),
         (b"address,etag,size\ns3://b/a.tar,e,1\n", r"begins with \['address', 'etag', 'size'\]"),
@@ -152,12 +152,12 @@ HEADER = b"address,size,etag\n"
         (HEADER + b"s3://b/a.tar,1,e\n\ns3://b/b.tar,1,e\n", r"line 3: \[\] should be"),
         (HEADER + b"/folder/a.tar,1,e\n", "line 2: .* should be"),
         (HEADER + b"s3://b/a.jpg,1,e\n", "line 2: .* should be"),
-        (HEADER + b's3://b/a.tar,1,"e\ns3://b/b.tar,1,e\n', "is no manifest"),
+        (HEADER + b's3://b/a.tar,1,"e\ns3://b/b.tar,1,e\n', "is not a manifest"),
         (HEADER + b"s3://b/a.tar,1,e\ns3://c/a.tar,1,e\n", "'s3://b/a.tar' and 's3://c/a.tar'"),
         (HEADER + b"s3://b/a.tar,1,e\ns3://b/a.tar,1,e\n", "'s3://b/a.tar' and 's3://b/a.tar'"),
-        (HEADER + b"\xff,1,e\n", "is no manifest"),
-        (HEADER + b's3://b/a.tar,1,"' + b"e" * 200_000 + b'"\n', "is no manifest"),
-        (b"PAR1" + bytes(range(256)) + b"PAR1", "is no manifest"),
+        (HEADER + b"\xff,1,e\n", "is not a manifest"),
+        (HEADER + b's3://b/a.tar,1,"' + b"e" * 200_000 + b'"\n', "is not a manifest"),
+        (b"PAR1" + bytes(range(256)) + b"PAR1", "is not a manifest"),
         (b'[{"address": "s3://b/a.tar", "size": 1, "etag": "e"}]', "begins with"),
     ],
 )
@@ -231,7 +231,7 @@ def test_files_on_disk_have_addresses_too(tmp_path: Path) -> None:
     write_manifest(list_shards(f"file://{local}"), tmp_path / "listed")
     assert everything(tmp_path / "listed") == everything(local)
     os.utime(local / "00001.tar", (1, 1))
-    with pytest.raises(SimgapError, match=r"00001\.tar: has \d+ bytes and the etag 1\.0, its manifest says"):
+    with pytest.raises(SimgapError, match=r"00001\.tar: has \d+ bytes and the etag 1\.0, but its manifest says"):
         everything(tmp_path / "listed")
 
 
@@ -260,7 +260,7 @@ def test_every_byte_comes_once_whatever_fails(faults: list, steps: list[tuple[in
 
 
 def test_no_read_goes_over_the_end_of_a_block(memory, monkeypatch) -> None:
-    """Else what was read of one block would be lost where the next one fails."""
+    """Otherwise the bytes of one block would be lost if the next block fails."""
     monkeypatch.setattr(remote, "BLOCK", 100)
     monkeypatch.setattr(remote, "BUFFER", 70)
     monkeypatch.setattr(Flaky, "asked", [])
@@ -292,8 +292,8 @@ def test_a_shard_that_cannot_be_read_is_named_and_not_counted_as_damaged(memory,
     accounting = Accounting()
     with pytest.raises(SimgapError) as caught:
         list(read_shard(shard, accounting, caption=True, label=False))
-    reason = {"short": "500 bytes came where 1000 should"}.get(str(fault), str(fault).split("\n")[0] or "EOFError")
-    assert str(caught.value) == f"flaky://pool/00001.tar: cannot be read, {remote.TRIES} times in a row ({reason})"
+    reason = {"short": "received 500 bytes instead of 1000"}.get(str(fault), str(fault).split("\n")[0] or "EOFError")
+    assert str(caught.value) == f"flaky://pool/00001.tar: could not be read in {remote.TRIES} tries ({reason})"
     assert accounting.damaged_shards == 0
     assert Flaky.opened - opened == remote.TRIES
 
@@ -343,7 +343,7 @@ def test_an_empty_object_that_is_not_the_manifest_s(memory, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("content", [bytes(20_000), b"\1" * 512, b"", None])
 def test_an_object_replaced_while_it_is_read(memory, tmp_path: Path, content: bytes | None) -> None:
-    """As whose end, as damage, or as no tar at all its successor shows, it is what the store now says that counts."""
+    """The new object may look like the end of the tar, like damage, or like no tar at all: the store's answer decides."""
     path = tmp_path / "pool" / "00000.tar"
     write_pool(path.parent, 1, 40)
     whole = path.read_bytes()
@@ -371,9 +371,22 @@ def test_an_object_replaced_while_it_is_read(memory, tmp_path: Path, content: by
             samples = read_shard(shard, accounting, caption=True, label=False)
             next(samples)
             replace(bytes([whole[0] ^ 1]) + whole[1:] if content is None else whole[:8192] + content)
-            with pytest.raises(SimgapError, match=rf"^{shard}: has \d+ bytes and the etag .*, its manifest says "):
+            with pytest.raises(SimgapError, match=rf"^{shard}: has \d+ bytes and the etag .*, but its manifest says "):
                 list(samples)
         assert accounting.damaged_shards == 0
+
+
+def test_an_object_replaced_while_selected_samples_are_read(memory, tmp_path: Path) -> None:
+    """The shard is checked after the last selected sample, though it is not read to its end."""
+    local, listed = put_pool(memory, tmp_path)
+    key = next(read_samples(local / "00000.tar")).key
+    shard = find_shards(listed)[0]
+    assert [sample.key for sample in select_samples(read_samples(shard), [key], shard)] == [key]
+    selected = select_samples(read_samples(shard), [key], shard)
+    next(selected)
+    memory("/pool/00000.tar", b"another")
+    with pytest.raises(SimgapError, match=r"^flaky://pool/00000\.tar: has 7 bytes and the etag "):
+        next(selected)
 
 
 def test_an_object_that_goes_while_it_is_read(memory, tmp_path: Path) -> None:

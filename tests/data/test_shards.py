@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,17 @@ from PIL import Image
 from simgap.core.errors import SimgapError
 from simgap.data import shards as module
 from simgap.data.images import BrokenImage, decode
-from simgap.data.shards import Accounting, find_shards, read_json_members, read_samples, read_shard
+from simgap.data.shards import (
+    Accounting,
+    ShardsByName,
+    find_shards,
+    open_writer,
+    read_json_members,
+    read_samples,
+    read_shard,
+    select_samples,
+    write_sample,
+)
 
 
 def test_samples_in_tar_order_and_the_rest_counted_by_reason(tmp_path: Path) -> None:
@@ -142,6 +154,52 @@ def test_a_folder_without_shards(tmp_path: Path) -> None:
         find_shards(tmp_path / "nowhere")
     with pytest.raises(SimgapError, match=r"holds no \.tar"):
         find_shards(tmp_path)
+
+
+def test_shards_by_name(tmp_path: Path) -> None:
+    paths = [write_tar(tmp_path / name, []) for name in ("b.tar", "a.tar")]
+    shards = ShardsByName(tmp_path)
+    assert shards == {path.name: path for path in paths}
+    with pytest.raises(SimgapError, match=rf"^{tmp_path}: has no shard 'c\.tar', but embedded samples lie in it"):
+        shards["c.tar"]
+
+
+def test_selected_samples_in_tar_order_and_none_read_after_them(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "0.tar", [(f"{key}.jpg", key.encode()) for key in "abcde"])
+    samples = read_samples(path)
+    assert [sample.members["jpg"] for sample in select_samples(samples, ["d", "b"], path)] == [b"b", b"d"]
+    assert [sample.key for sample in samples] == ["e"]
+    assert list(select_samples(read_samples(path), [], path)) == []
+
+
+def test_a_shard_that_lacks_selected_samples(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "0.tar", [("a.jpg", b"A"), ("b.jpg", b"B")])
+    selected = select_samples(read_shard(path, Accounting(), caption=False, label=False), ["z", "a", "y"], path)
+    assert next(selected).image == b"A"
+    with pytest.raises(SimgapError, match=r"0\.tar: lacks 2 of the 3 samples to read, 'z' first"):
+        next(selected)
+
+
+SAMPLES = {
+    "x/a": {"jpg": b"A" * 70_000, "txt": "käse".encode(), "json": b"{}", "cls": b"3", "_meta": b"m"},
+    "b": {"seg.png": b"", "jpg": b"B"},
+    "long/" * 30 + "name": {"webp": b"W"},
+}
+
+
+def test_written_samples_keep_names_order_and_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tar is that of `tarfile` with default headers, whenever it is written."""
+    members = [(f"{key}.{suffix}", data) for key, held in SAMPLES.items() for suffix, data in held.items()]
+    expected = write_tar(tmp_path / "expected.tar", members).read_bytes()
+    for now in (0.0, 1e9):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        with open_writer(tmp_path / "0.tar") as writer:
+            for key, held in SAMPLES.items():
+                write_sample(writer, key, held)
+        assert (tmp_path / "0.tar").read_bytes() == expected
+    with tarfile.open(tmp_path / "0.tar") as tar:
+        assert [member.name for member in tar] == [name for name, _ in members]
+    assert [(sample.key, sample.members) for sample in read_samples(tmp_path / "0.tar")] == list(SAMPLES.items())
 
 
 def test_images() -> None:

@@ -205,7 +205,7 @@ def test_of_rows_of_one_sample_the_first_good_one_stays(tmp_path_factory, rows, 
 
 def test_parts_that_are_there_twice_are_refused(embedder: Path, tmp_path: Path) -> None:
     source = write_source(tmp_path / "source", [unit_rows(5, DIM, 0)] * 2, image_path=[[f"{n}" for n in range(5)]] * 2)
-    assert "5 of 10 samples were dropped ({'duplicate_key': 5}), more than embed.drop_limit 0.01 allows" in refused(
+    assert "5 of 10 samples were dropped ({'duplicate_key': 5}), more than limits.drop_limit 0.01 allows" in refused(
         source, "--shard-digits", "1"
     )
 
@@ -281,7 +281,7 @@ def test_a_damaged_table_is_one_line(embedder: Path, tmp_path: Path, damage, tab
     source = write_source(tmp_path / "source", [unit_rows(3, DIM, 0), unit_rows(3, DIM, 1)])
     write_mapping(source, [{"shard": ["a.tar"] * 3}] * 2)
     damage(source / table)
-    assert f"{table}: is no Parquet table that can be read (" in refused(source)
+    assert f"{table}: cannot be read as a Parquet table (" in refused(source)
 
 
 def test_without_shards_they_are_measured_and_nothing_else(embedder: Path, tmp_path: Path) -> None:
@@ -322,12 +322,12 @@ def test_what_is_refused(embedder: Path, tmp_path: Path) -> None:
     put(unit_rows(2, DIM + 1, 1))
     assert "img_emb_1.npy: its vectors have 17 numbers, the embedder's have 16" in refused(source)
     put(unit_rows(2, DIM, 1).astype(np.float64))
-    assert "img_emb_1.npy: is float64 (2, 16); it should be float16" in refused(source)
+    assert "img_emb_1.npy: is float64 [2, 16]; it must be float16 or float32 [*, *]" in refused(source)
     put(np.array([["object"]], object))
-    assert "img_emb_1.npy: is no array that can be read" in refused(source)
+    assert "img_emb_1.npy: cannot be read as a NumPy array" in refused(source)
     put(unit_rows(2, DIM, 1))
     metadata.write_bytes(b"no table")
-    assert "metadata_1.parquet: is no Parquet table that can be read" in refused(source)
+    assert "metadata_1.parquet: cannot be read as a Parquet table" in refused(source)
     pq.write_table(pa.table({"key": [1, 2]}), metadata)
     assert "metadata_1.parquet: key is int64; it should be text" in refused(source)
     pq.write_table(pa.table({"width": [1, 2]}), metadata)
@@ -344,7 +344,7 @@ def test_too_many_broken_rows_end_the_import(embedder: Path, tmp_path: Path) -> 
     vectors = unit_rows(20, DIM, 0)
     vectors[3] = 0
     source = write_source(tmp_path / "source", [vectors])
-    assert "1 of 20 samples were dropped ({'zero_norm': 1}), more than embed.drop_limit 0.01 allows" in refused(source)
+    assert "1 of 20 samples were dropped ({'zero_norm': 1}), more than limits.drop_limit 0.01 allows" in refused(source)
     assert run(source, tmp_path / "out", "--drop-limit", "0.05").exit_code == 0
 
 

@@ -224,9 +224,9 @@ def test_a_reference_without_its_metadata_is_one_line(embedded, tmp_path: Path, 
     elif damage == "cut off":
         part.write_bytes(part.read_bytes()[:50])
     message = {
-        "no metadata": "its metadata has 0 rows, its vectors 9; embed or import the set anew",
-        "no label": r"metadata_0000\.parquet: has no column label; embed or import the set anew",
-        "cut off": r"metadata_0000\.parquet: is no Parquet table that can be read [^\n]*; embed or import the set anew",
+        "no metadata": "the metadata has 0 rows, the vectors have 9; embed or import the set again",
+        "no label": r"metadata_0000\.parquet: has no column label; embed or import the set again",
+        "cut off": r"metadata_0000\.parquet: cannot be read as a Parquet table [^\n]*; embed or import the set again",
         "more classes": "label 1 is outside the class list of 1 names[^\n]*; embed the reference anew",
     }[damage]
     with pytest.raises(SimgapError, match=rf"^[^\n]*{message}$"):

@@ -1,4 +1,4 @@
-"""A study of one small pool, as `simgap export` finds it."""
+"""Write a finished study of one small pool for `simgap export`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from simgap.store.split import Split, write_split
 
 @dataclass(frozen=True)
 class Study:
-    """The workspace, and the samples of its pool in row order: shard, key and members by suffix."""
+    """A workspace, and the samples of its pool in row order: shard, key and members by suffix."""
 
     folder: Path
     rows: list[tuple[str, str, dict[str, bytes]]]
@@ -38,12 +38,12 @@ class Study:
         return [row for row, is_kept in zip(self.rows, keep, strict=True) if is_kept]
 
     def parts(self) -> list[list[tuple[str, str, dict[str, bytes]]]]:
-        """Give the rows by part of the embeddings."""
+        """Return the rows of each part of the embeddings."""
         rows = iter(self.rows)
         return [list(itertools.islice(rows, pq.read_metadata(path).num_rows)) for path in self._metadata()]
 
     def mixed(self, order: list[int]) -> Study:
-        """Bring the rows into another order, over parts of the same sizes, as an import may have them."""
+        """Put the rows into another order, as an import may have them. The parts keep their sizes."""
         study = Study(self.folder, [self.rows[place] for place in order])
         for path, rows in zip(self._metadata(), study.parts(), strict=True):
             table = {"shard": [shard for shard, _, _ in rows], "key": [key for _, key, _ in rows]}
@@ -57,7 +57,7 @@ class Study:
         return CliRunner().invoke(main, ["export", *arguments])
 
     def refused(self, *arguments: str) -> str:
-        """Run an export that should end with one line, leaving what was there, and give the line."""
+        """Run an export that must fail with one line and change no file. Return the line."""
         before = self._files()
         result = self.export(*arguments)
         assert result.exit_code == 1
@@ -67,7 +67,7 @@ class Study:
         return result.output
 
     def _files(self) -> list[Path]:
-        """List all files but finished parts, which wait in a hidden folder."""
+        """List all files except finished parts, which are kept in a hidden folder."""
         return sorted(path for path in self.folder.rglob("*") if ".exporting" not in str(path))
 
 
@@ -76,7 +76,7 @@ def uid_of(shard: int, index: int) -> str:
 
 
 def write_study(folder: Path, samples: tuple[int, ...], shards_per_part: int = 2) -> Study:
-    """Write params, pool and embeddings of a study whose shards have these numbers of samples."""
+    """Write params, pool and embeddings of a study. `samples` has the number of samples of each shard."""
     content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
     content["pool"]["path"] = "pool"
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
@@ -85,7 +85,7 @@ def write_study(folder: Path, samples: tuple[int, ...], shards_per_part: int = 2
     for shard, count in enumerate(samples):
         members: list[tuple[str, bytes]] = []
         for index in range(count):
-            # Keys repeat over shards, as LAION's do, and one tries to leave the folder.
+            # Shards share keys, as LAION's do. One key tries to leave the folder.
             key = "../../evil" if index == 1 else f"{index:04d}"
             held = {
                 "jpg": bytes([shard, index]) * (400 * index + 1),

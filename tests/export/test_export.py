@@ -1,4 +1,4 @@
-"""Splits as other tools read them."""
+"""Exports of a split, read as other tools read them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from pools import Study, write_study
 from simgap.core.files import read_json
 from simgap.data import shards as shards_module
 from simgap.export import kept as kept_module
-from simgap.export import reshard, subset
-from simgap.export.kept import Kept
+from simgap.export import subset
+from simgap.export.kept import KeptSamples
 from simgap.store.embeddings import Embeddings
 
 KEEP = [True, True, False, True, False, False, True, True, False, True, True, True, False, True, True]
@@ -45,14 +45,14 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 
 def read_back(folder: Path) -> list[dict[str, bytes]]:
-    """Read all shards with webdataset; give the members of each sample by suffix."""
+    """Read all shards with webdataset. Return the members of each sample by suffix."""
     urls = sorted(str(path) for path in folder.glob("*.tar"))
     dataset = webdataset.WebDataset(urls, shardshuffle=False, empty_check=False)
     return [{key: value for key, value in sample.items() if not key.startswith("__")} for sample in dataset]
 
 
 def uid_halves(rows: list) -> list[tuple[int, int]]:
-    """DataComp's own way of writing uids (baselines/apply_filter.py)."""
+    """Return uids as DataComp's own code splits them (baselines/apply_filter.py)."""
     uids = [json.loads(held["json"])["uid"] for _, _, held in rows]
     return [(int(uid[:16], 16), int(uid[16:32], 16)) for uid in uids]
 
@@ -76,10 +76,17 @@ def test_shards_are_what_open_clip_and_webdataset_read(study) -> None:
     assert sorted(path.name for path in study.folder.iterdir()) == ["data", "out", "params.yaml", "pool", "presets"]
 
 
+def test_repeated_exports_are_the_same_bytes(study) -> None:
+    study.keep("few", KEEP)
+    for name in ("one", "two"):
+        study.export("shards", "few", name, "--samples-per-shard", "4")
+    assert bytes_of(Path("one")) == bytes_of(Path("two"))
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_rows_in_shards_of_any_size(tmp_path_factory, data) -> None:
-    """By part of the embeddings, then by shard, then as they lie in it: row order, where no import mixed the rows."""
+    """Samples are ordered by part of the embeddings, then by shard, then as in the tar: row order, if no import mixed rows."""
     samples = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("study")
@@ -108,11 +115,11 @@ def test_any_rows_in_shards_of_any_size(tmp_path_factory, data) -> None:
 
 @pytest.mark.parametrize("form", [["datacomp", "out.npy"], ["shards", "out", "--samples-per-shard", "2"]])
 def test_a_part_reads_each_of_its_shards_once(study, monkeypatch: pytest.MonkeyPatch, form: list[str]) -> None:
-    """Though its rows take turns between shards, and a new shard has few of them; and shards are listed once."""
+    """This holds even if the rows of several shards alternate. The shards of the pool are listed once."""
     study = study.mixed([0, 9, 5, 1, 10, 6, 2, 11, 7, 3, 12, 8, 4, 13, 14])
     study.keep("all", [True] * 15)
     opened, listed = [], []
-    real, real_list = shards_module._members, kept_module.find_shards
+    real, real_list = shards_module._read_members, shards_module.find_shards
 
     def members(shard, *rest, **options):
         opened.append(shard.name)
@@ -122,8 +129,8 @@ def test_a_part_reads_each_of_its_shards_once(study, monkeypatch: pytest.MonkeyP
         listed.append(folder)
         return real_list(folder)
 
-    monkeypatch.setattr(shards_module, "_members", members)
-    monkeypatch.setattr(kept_module, "find_shards", find_shards)
+    monkeypatch.setattr(shards_module, "_read_members", members)
+    monkeypatch.setattr(shards_module, "find_shards", find_shards)
     assert study.export(form[0], "all", *form[1:]).exit_code == 0
     assert opened == [shard for part in study.parts() for shard in sorted({shard for shard, _, _ in part})]
     assert len(opened) == 6
@@ -133,9 +140,9 @@ def test_a_part_reads_each_of_its_shards_once(study, monkeypatch: pytest.MonkeyP
 def test_a_datacomp_subset_finds_exactly_the_kept_samples(study) -> None:
     study.keep("few", KEEP, reference_rows=True)
     result = study.export("datacomp", "few", "few.npy")
-    expected = "few.npy: 10 uids; the reference, which joins the split's training data, is not among them\n"
+    expected = "few.npy: 10 uids; the reference, which joins the training data of this split, is not among them\n"
     assert (result.exit_code, result.output) == (0, expected)
-    # As DataComp's resharder opens it, and searches it for each sample of the pool.
+    # DataComp's resharder opens the file in this way, and searches it for each sample of the pool.
     found = np.load("few.npy", mmap_mode="r")
     assert found.dtype == np.dtype("u8,u8")
     assert found.shape == (10,)
@@ -149,7 +156,7 @@ def test_a_datacomp_subset_finds_exactly_the_kept_samples(study) -> None:
 
 
 def test_of_two_samples_of_one_key_the_first_is_the_row(study) -> None:
-    """As embedding has it, whether the second follows at once or later."""
+    """Embedding keeps the first, whether the second is adjacent or comes later."""
     shard, (_, key, held) = Path("pool", "00001.tar"), study.rows[5]
     members = [(f"{key}.{suffix}", data) for suffix, data in held.items()]
     again = [(f"{key}.jpg", b"again"), (f"{key}.json", json.dumps({"uid": "f" * 32}).encode())]
@@ -199,7 +206,7 @@ def test_uids_are_derived_where_the_pool_names_none_and_the_command_says_so(stud
     for number in range(4):
         name = f"{number:05d}.tar"
         without_uids(Path("pool", name), [row for row in study.rows if row[0] == name])
-    line = "few.npy: 10 uids, each the MD5 of SHARD/KEY, since the pool names none\n"
+    line = "few.npy: 10 uids, each the MD5 of SHARD/KEY, since the pool has no uids\n"
     assert study.export("datacomp", "few", "few.npy").output == line
     digests = [hashlib.md5(f"{shard}/{key}".encode()).hexdigest() for shard, key, _ in study.kept(KEEP)]
     expected = np.array([(int(digest[:16], 16), int(digest[16:], 16)) for digest in digests], "u8,u8")
@@ -246,23 +253,23 @@ def test_keys_as_text_and_as_a_table(study) -> None:
 def test_what_cannot_be_exported(study) -> None:
     study.keep("few", KEEP)
     study.keep("none", [False] * 15)
-    assert "SPLIT: 'fwe' is not there; choose from few, none" in study.refused("keys", "fwe", "x.txt")
+    assert "SPLIT: there is no split 'fwe'; choose from few, none" in study.refused("keys", "fwe", "x.txt")
     assert "none: keeps no pool row" in study.refused("keys", "none", "x.txt")
-    assert "'.csv' is no kind of list" in study.refused("keys", "few", "x.csv")
-    assert "'.np' is no suffix of an array" in study.refused("datacomp", "few", "x.np")
+    assert "'.csv' is not the suffix of a list" in study.refused("keys", "few", "x.csv")
+    assert "'.np' is not the suffix of an array" in study.refused("datacomp", "few", "x.np")
     assert "pool: exists" in study.refused("shards", "few", "pool")
     assert "--samples-per-shard: 0" in study.refused("shards", "few", "out", "--samples-per-shard", "0")
     split = Path("data", "splits", "few", "split.json")
     split.write_text(split.read_text().replace('"row_order": "', '"row_order": "0'))
-    assert "few: is a split of other rows" in study.refused("shards", "few", "out")
+    assert "few: belongs to other rows" in study.refused("shards", "few", "out")
 
 
 @pytest.mark.parametrize("split", ["../splits/few", "few/", "./few", "../embeddings", "", ".", "*"])
 def test_a_split_is_a_name_and_no_path(study, split: str) -> None:
     study.keep("few", KEEP)
-    assert f"SPLIT: {split!r} is not there; choose from few\n" in study.refused("keys", split, "x.txt")
+    assert f"SPLIT: there is no split {split!r}; choose from few\n" in study.refused("keys", split, "x.txt")
     absolute = str(Path("data", "splits", "few").resolve())
-    assert f"SPLIT: {absolute!r} is not there; choose from few\n" in study.refused("keys", absolute, "x.txt")
+    assert f"SPLIT: there is no split {absolute!r}; choose from few\n" in study.refused("keys", absolute, "x.txt")
 
 
 @pytest.mark.parametrize("form", [["keys", "out.txt"], ["datacomp", "out.npy"], ["shards", "out"]])
@@ -288,13 +295,13 @@ def test_a_damaged_table_is_one_line(study, damage) -> None:
     beside = Path("pool", "00000.parquet")
     pq.write_table(pa.table({"key": ["x"], "uid": ["0"]}), beside)
     damage(beside)
-    assert "pool/00000.parquet: is no Parquet table that can be read (" in study.refused("datacomp", "few", "x.npy")
+    assert "pool/00000.parquet: cannot be read as a Parquet table (" in study.refused("datacomp", "few", "x.npy")
     beside.unlink()
     damage(Path("data", "embeddings", "pool", "metadata", "metadata_0001.parquet"))
     for form in (["keys", "few", "x.txt"], ["datacomp", "few", "x.npy"], ["shards", "few", "x"]):
         line = study.refused(*form)
-        assert "data/embeddings/pool/metadata/metadata_0001.parquet: is no Parquet table that can be read (" in line
-        assert line.endswith("; embed or import the set anew\n")
+        assert "data/embeddings/pool/metadata/metadata_0001.parquet: cannot be read as a Parquet table (" in line
+        assert line.endswith("; embed or import the set again\n")
 
 
 def test_a_table_that_lacks_a_column(study) -> None:
@@ -307,14 +314,14 @@ def test_a_table_that_lacks_a_column(study) -> None:
 def test_a_split_whose_bits_are_of_another_number(study) -> None:
     study.keep("few", KEEP)
     np.save("data/splits/few/keep.npy", np.array([1, 0], np.uint8))
-    assert "few/keep.npy: keeps 1 rows, its sidecar says 10" in study.refused("shards", "few", "out")
+    assert "few/keep.npy: keeps 1 rows, but its sidecar says 10" in study.refused("shards", "few", "out")
 
 
 def test_a_pool_that_is_not_the_one_that_was_embedded(study) -> None:
     study.keep("few", KEEP)
     Path("pool", "00002.tar").write_bytes(Path("pool", "00001.tar").read_bytes())
     line = study.refused("shards", "few", "out")
-    assert "pool/00002.tar: 2 samples of the split are not in it, the first is '0004'" in line
+    assert "pool/00002.tar: lacks 2 of the 5 samples to read, '0004' first" in line
     assert "pool/00002.tar: the sample '0004' has the uid None" in study.refused("datacomp", "few", "out.npy")
     Path("pool", "00001.tar").unlink()
     for form in (["shards", "few", "out"], ["datacomp", "few", "out.npy"]):
@@ -343,9 +350,9 @@ def test_rows_that_name_no_shard_are_not_exported(study) -> None:
         )
 
 
-def interrupt_after(monkeypatch: pytest.MonkeyPatch, module, name: str, calls: int) -> list:
-    """Interrupt a module's function at a later call; give the list of its first arguments."""
-    real, seen = getattr(module, name), []
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, owner, name: str, calls: int) -> list:
+    """Interrupt a function of a module or class after some calls. Return the list of its first arguments."""
+    real, seen = getattr(owner, name), []
 
     def counted(first, *rest):
         if len(seen) == calls:
@@ -353,7 +360,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, module, name: str, calls: i
         seen.append(first)
         return real(first, *rest)
 
-    monkeypatch.setattr(module, name, counted)
+    monkeypatch.setattr(owner, name, counted)
     return seen
 
 
@@ -362,11 +369,11 @@ def test_stopped_shards_go_on_and_end_with_the_same_bytes(study) -> None:
     arguments = ["shards", "few"]
     study.export(*arguments, "whole", "--samples-per-shard", "3")
     with pytest.MonkeyPatch.context() as patch:
-        interrupt_after(patch, reshard, "add_member", 30)
+        interrupt_after(patch, webdataset.TarWriter, "write", 30)
         assert study.export(*arguments, "out", "--samples-per-shard", "3").exit_code == 1
     assert not Path("out").exists()
     with pytest.MonkeyPatch.context() as patch:
-        written = interrupt_after(patch, reshard, "add_member", 1000)
+        written = interrupt_after(patch, webdataset.TarWriter, "write", 1000)
         assert study.export(*arguments, "out", "--samples-per-shard", "3").exit_code == 0
     # Two of the four shards, of twelve members each, were done.
     assert len(written) == 40 - 24
@@ -392,7 +399,7 @@ def test_a_stopped_subset_goes_on_and_ends_with_the_same_bytes(study) -> None:
 def test_what_another_split_or_pool_left_is_not_used(study) -> None:
     study.keep("few", KEEP)
     with pytest.MonkeyPatch.context() as patch:
-        interrupt_after(patch, reshard, "add_member", 30)
+        interrupt_after(patch, webdataset.TarWriter, "write", 30)
         study.export("shards", "few", "out", "--samples-per-shard", "3")
     other = [not is_kept for is_kept in KEEP]
     study.keep("other", other)
@@ -413,22 +420,22 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(study, monkeypatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(reshard, "add_member", full)
+    monkeypatch.setattr(webdataset.TarWriter, "write", full)
     assert "out: No space left on device" in study.refused("shards", "few", "out")
     assert not list(study.folder.glob(".*"))
 
 
 KILLED = """
 import os, signal, sys
-from simgap.export import reshard
+from webdataset import TarWriter
 from simgap.cli.main import main
-real, calls = reshard.add_member, []
+real, calls = TarWriter.write, []
 def add(*rest):
     calls.append(0)
     if len(calls) == 20:
         os.kill(os.getpid(), signal.SIGKILL)
     real(*rest)
-reshard.add_member = add
+TarWriter.write = add
 main(["export", "shards", "few", "out", "--samples-per-shard", "3"])
 """
 
@@ -447,7 +454,7 @@ def test_a_killed_process_leaves_nothing_half_written(study) -> None:
 
 
 def test_memory_is_a_part_and_not_the_pool(study) -> None:
-    """The rows are read part by part."""
+    """Rows are read part by part."""
     study.keep("few", KEEP)
-    kept = Kept(Path("data", "splits", "few"), Path("data", "embeddings", "pool"), Path("pool"))
-    assert [table.num_rows for table in kept.tables()] == [sum(KEEP[:9]), sum(KEEP[9:])]
+    kept = KeptSamples(Path("data", "splits", "few"), Path("data", "embeddings", "pool"), Path("pool"))
+    assert [table.num_rows for table in kept.tables("shard", "key")] == [sum(KEEP[:9]), sum(KEEP[9:])]

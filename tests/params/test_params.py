@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from conftest import REPOSITORY
+from dvc.utils.serialize import parse_yaml
 
 from simgap.core.errors import SimgapError
-from simgap.params.load import load_params
+from simgap.params.json_schema import json_schema
+from simgap.params.load import load_params, parse_params, train_parameters
 
 PRESETS = sorted((REPOSITORY / "presets").glob("*.yaml"))
 
@@ -41,10 +46,15 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
     "bool threshold": (lambda c: c.update(threshold=True), ("threshold", "True")),
     "nan threshold": (lambda c: c.update(threshold=float("nan")), ("threshold", "nan")),
     "threshold of too many digits": (lambda c: c.update(threshold=0.01234567891), ("threshold", "nine significant")),
-    "engine": (lambda c: c["similarity"].update(engine="cuda"), ("similarity.engine", "'cuda'", "gpu")),
+    "engine": (lambda c: c["resources"].update(engine="cuda"), ("resources.engine", "'cuda'", "gpu")),
     "no digits of a shard": (lambda c: c["pool"].update(shard_digits=0), ("pool.shard_digits", "0", "at least 1")),
-    "who works": (lambda c: c["parts"].update(run_by="dask"), ("parts.run_by", "'dask'", "local, ray")),
-    "where they work": (lambda c: c["parts"].update(address="head"), ("parts.address", "'head'", "HOST:PORT")),
+    "executor": (lambda c: c["resources"].update(executor="dask"), ("resources.executor", "'dask'", "local, ray")),
+    "address of the executor": (
+        lambda c: c["resources"].update(ray_address="head"),
+        ("resources.ray_address", "'head'", "HOST:PORT"),
+    ),
+    "limit": (lambda c: c["limits"].update(drop_limit=1.5), ("limits.drop_limit", "1.5", "at most 1")),
+    "workers": (lambda c: c["resources"]["train"].update(workers=-1), ("resources.train.workers", "-1", "at least 0")),
     "a world of two kinds": (
         lambda c: c.update(manifest={"toy": {"address": "s3://b/x"}}),
         ("manifest.toy", "draw", "data/worlds/toy"),
@@ -84,21 +94,24 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
     ),
     "bad split name": (lambda c: c["prune"]["imagenet-like"].update({"100m": {"benchmarks": ["val"]}}), ("100m",)),
     "keep above 1": (
-        lambda c: c["prune"]["dissimilar"]["dissimilar-quarter"].update(keep=1.5),
-        ("prune.dissimilar.dissimilar-quarter.keep", "1.5"),
+        lambda c: c["prune"]["dissimilar"]["nearest-quarter"].update(keep=1.5),
+        ("prune.dissimilar.nearest-quarter.keep", "1.5"),
     ),
     "unknown join": (
-        lambda c: c["prune"]["dissimilar"]["dissimilar-quarter"].update(join="median"),
+        lambda c: c["prune"]["dissimilar"]["nearest-quarter"].update(join="median"),
         ("join", "'median'", "max, mean"),
     ),
-    "size of nothing": (lambda c: c["prune"]["random"]["quarter-control"].update(size_of="x"), ("size_of", "'x'")),
+    "size of nothing": (
+        lambda c: c["prune"]["random"]["nearest-quarter-control"].update(size_of="x"),
+        ("size_of", "'x'"),
+    ),
     "a matched control of nothing": (
         lambda c: c["prune"]["matched"]["sketch-pruned-matched"].update(size_of="full"),
-        ("prune.matched.sketch-pruned-matched.size_of", "'full'", "choose from a-pruned, combined, dissimilar"),
+        ("prune.matched.sketch-pruned-matched.size_of", "'full'", "choose from a-pruned, combined, nearest-quarter"),
     ),
     "a control of a matched control": (
-        lambda c: c["prune"]["random"]["quarter-control"].update(size_of="sketch-pruned-matched"),
-        ("prune.random.quarter-control.size_of", "'sketch-pruned-matched'"),
+        lambda c: c["prune"]["random"]["nearest-quarter-control"].update(size_of="sketch-pruned-matched"),
+        ("prune.random.nearest-quarter-control.size_of", "'sketch-pruned-matched'"),
     ),
     "matched on what is not marked": (
         lambda c: c["prune"]["matched"]["sketch-pruned-matched"].update(match="colour"),
@@ -124,8 +137,8 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
     "beta of 1": (lambda c: c["train"].update(beta1=1.5), ("train.beta1", "1.5")),
     "seed of a draw": (lambda c: c["draw"]["toy"].update(seed=-1), ("draw.toy.seed", "-1")),
     "seed of a control": (
-        lambda c: c["prune"]["random"]["quarter-control"].update(seed=-2),
-        ("quarter-control.seed", "-2"),
+        lambda c: c["prune"]["random"]["nearest-quarter-control"].update(seed=-2),
+        ("nearest-quarter-control.seed", "-2"),
     ),
     "pool too small to plant in": (lambda c: c["draw"]["toy"].update(pool=100, broken=0), ("planted", "100")),
     "more broken than there are": (lambda c: c["draw"]["toy"].update(broken=30_000), ("broken", "30000")),
@@ -208,8 +221,8 @@ def test_broken_yaml(tmp_path: Path) -> None:
         (b"", "holds None"),
         (b"[1]", "holds [1]"),
         (b"caf\xe9: 1", "not YAML"),
-        (b"threshold: 0.0\nthreshold: 0.1\n", "'threshold' stands twice"),
-        (b"train: {2020-01-01: 1}", "should be text"),
+        (b"threshold: 0.0\nthreshold: 0.1\n", 'line 2: found duplicate key "threshold"'),
+        (b"train: {2020-01-01: 1}", "must be text"),
     ],
 )
 def test_a_file_that_is_no_params_file(tmp_path: Path, content: bytes, words: str) -> None:
@@ -234,12 +247,39 @@ def test_a_range_error_names_file_and_place(tmp_path: Path) -> None:
     content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
     content["embedder"]["train"]["batch_size"] = 0
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(SimgapError, match=r"params\.yaml: embedder\.train\.batch_size: 0 is out of range"):
+    with pytest.raises(SimgapError, match=r"params\.yaml: embedder\.train\.batch_size is 0; it must be at least 1"):
         load_params(tmp_path / "params.yaml")
 
 
 def test_a_run_overrides_training() -> None:
     params = load_params(REPOSITORY / "presets" / "toy.yaml")
-    changed = params.train_parameters({"batch_size": 32}, "here")
-    assert changed.batch_size == 32
+    changed = train_parameters(replace(params, runs={"full": {"batch_size": 64}}), "full")
+    assert changed.batch_size == 64
     assert changed.learning_rate == params.train.learning_rate
+
+
+def test_the_schema_for_editors_is_up_to_date_and_accepts_every_preset() -> None:
+    """If this fails: make schema."""
+    assert (REPOSITORY / "presets" / "schema.json").read_text() == json_schema()
+    validator = jsonschema.Draft202012Validator(json.loads(json_schema()))
+    for preset in PRESETS:
+        validator.validate(yaml.safe_load(preset.read_text()))
+    misspelt = yaml.safe_load(PRESETS[0].read_text())
+    misspelt["train"]["bach_size"] = 1
+    assert not validator.is_valid(misspelt)
+
+
+def test_editors_find_the_schema() -> None:
+    settings = json.loads((REPOSITORY / ".vscode" / "settings.json").read_text())
+    assert settings == {"yaml.schemas": {"./presets/schema.json": ["params.yaml", "presets/*.yaml"]}}
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E5", "010", "08", "0o10", "1:30", "yes", ".5", "1_000"])
+def test_yaml_is_read_as_dvc_reads_it(text: str) -> None:
+    content = (REPOSITORY / "presets" / "toy.yaml").read_text().replace("  epochs: 1.0", f"  epochs: {text}")
+    value = parse_yaml(content, "params.yaml")["train"]["epochs"]
+    if isinstance(value, str):
+        with pytest.raises(SimgapError, match=f"epochs is '{value}'; it must be a number"):
+            parse_params(content, "params.yaml")
+    else:
+        assert parse_params(content, "params.yaml").train.epochs == value

@@ -183,7 +183,7 @@ def test_imported_embeddings_are_read_not_computed(tmp_path: Path) -> None:
     (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": {"embed@pool": {"deps": [{"path": "data/foreign"}]}}}))
     assert gather(params, Given(), tmp_path).rows == 490
     (folder / "img_emb" / "img_emb_1.npy").write_bytes(b"cut")
-    with pytest.raises(SimgapError, match=r"img_emb_1.npy: is no array"):
+    with pytest.raises(SimgapError, match=r"img_emb_1.npy: cannot be read as a NumPy array"):
         gather(params, Given(), tmp_path)
 
 

@@ -28,7 +28,7 @@ ROWS, QUERIES = 120, 9
 
 
 class Study:
-    """A pool, a reference and a benchmark, measured, with one imagenet-like split."""
+    """A pool, a reference and a benchmark with measured similarity, and one imagenet-like split."""
 
     def __init__(self, store, folder, pool_rows: int = ROWS, neighbours: int = 2) -> None:
         self.folder, self.rows = folder, pool_rows
@@ -36,7 +36,7 @@ class Study:
         self.reference = store("reference", unit_rows(15, 6, 1))
         self.benchmark = store("val", unit_rows(QUERIES, 6, 2), labels=[0] * QUERIES)
         measure(
-            SimilarityParameters(neighbours, "cpu"),
+            SimilarityParameters(neighbours),
             self.pool,
             self.reference,
             self.benchmark,
@@ -52,7 +52,7 @@ class Study:
         return Similarity(self.folder / "similarity" / "val")
 
     def exact(self) -> tuple[np.ndarray, np.ndarray]:
-        """Give all similarities of the pool [rows, queries], and the reference's largest [queries]."""
+        """Compute all similarities of the pool [rows, queries], and the largest ones of the reference [queries]."""
         queries = self.benchmark.read().astype(np.float64).T
         return (
             self.pool.read().astype(np.float64) @ queries,
@@ -174,7 +174,7 @@ def test_other_splits_have_a_profile_and_no_certificate(study) -> None:
 def test_a_sample_of_queries_is_checked_where_there_are_many_pairs(study, monkeypatch: pytest.MonkeyPatch) -> None:
     keep = read_keep(study.folder / "like" / "keep.npy", ROWS)
     whole = study.certify(keep)
-    # Five queries fit, and one is the least there can be.
+    # In the first case five queries are checked; in the second the minimum, one.
     for pairs, checked in ((6 * keep.sum() - 1, 5), (1, 1)):
         monkeypatch.setattr(certificate, "PAIRS", int(pairs))
         metrics = study.certify(keep)
@@ -204,7 +204,9 @@ def test_the_queries_to_check(used, kept, pairs, monkeypatch: pytest.MonkeyPatch
 
 def test_a_split_that_breaks_its_rule_is_found(study) -> None:
     split = replace(read_split(study.folder / "like"), kept=ROWS)
-    with pytest.raises(SimgapError, match=r"split out, benchmark val: . of 6 queries .* does not follow its rule"):
+    with pytest.raises(
+        SimgapError, match=r"split out, benchmark val: . of 6 queries .* does not follow its rule; prune again"
+    ):
         study.profile(split, np.ones(ROWS, bool))
     assert not (study.folder / "out").exists()
 
@@ -223,7 +225,7 @@ def test_a_reference_similarity_that_is_not_the_reference_s_is_found(study) -> N
 def test_similarity_of_other_queries_is_refused(study) -> None:
     path = study.folder / "similarity" / "val" / QUERIES_FILE
     pq.write_table(pq.read_table(path).slice(1), path)
-    with pytest.raises(SimgapError, match=r"val: has 8 queries, .*val has 9; measure it again"):
+    with pytest.raises(SimgapError, match=r"val has 8 queries, but .*val has 9; measure the similarity again"):
         study.profile(read_split(study.folder / "full"), np.ones(ROWS, bool))
 
 
@@ -255,5 +257,7 @@ def test_the_curve_has_the_split_s_own_threshold(study) -> None:
 def test_a_split_of_other_margins_is_found() -> None:
     margins = [np.array([0.1, -0.1, 0.2], np.float32)]
     assert threshold_curve(1, 0.0, np.ones(3, bool), margins, "here")["rows_pruned_at/0.0"] == 2
-    with pytest.raises(SimgapError, match=r"here: keeps 2 of 3 rows, though 2 have a margin above 0\.0; prune again"):
+    with pytest.raises(
+        SimgapError, match=r"here: the split keeps 2 of 3 rows, but 2 have a margin above 0\.0; prune again"
+    ):
         threshold_curve(2, 0.0, np.ones(3, bool), margins, "here")

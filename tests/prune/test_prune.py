@@ -52,9 +52,9 @@ def test_imagenet_like_prunes_strictly_larger_margins_and_only_those(values, thr
     block=st.integers(1, 50),
 )
 @settings(max_examples=80, deadline=None)
-def test_the_curve_counts_what_the_rule_would_prune(values, thresholds, seed, block) -> None:
+def test_rows_pruned_counts_the_rows_that_the_rule_prunes(values, thresholds, seed, block) -> None:
     margins = [np.array(values, np.float32), np.roll(np.array(values, np.float32), 1)]
-    # Thresholds that equal a margin, too.
+    # Some thresholds equal a margin.
     thresholds = [*thresholds, *values[:3]]
     full = np.random.default_rng(seed).random(len(values)) < 0.8
     with in_blocks_of(block):
@@ -72,7 +72,7 @@ def test_the_curve_counts_what_the_rule_would_prune(values, thresholds, seed, bl
     block=st.integers(1, 50),
 )
 @settings(max_examples=150, deadline=None)
-def test_exactly_so_many_rows_stay_and_ties_go_to_the_lower(values, share, most, join, block) -> None:
+def test_by_similarity_keeps_exactly_so_many_rows_and_the_lower_of_equal_ones(values, share, most, join, block) -> None:
     first = np.round(np.array(values, np.float32), 1)
     second = np.roll(first, 1)
     full = np.ones(len(values), bool)
@@ -126,7 +126,7 @@ def test_a_block_that_holds_all_rows_draws_as_if_there_were_no_blocks(full, shar
     full=st.lists(st.booleans(), max_size=60), share=st.floats(0, 1), seed=st.integers(0, 9), block=st.integers(1, 60)
 )
 @settings(max_examples=100, deadline=None)
-def test_random_in_blocks_draws_so_many_rows_of_full(full, share, seed, block) -> None:
+def test_random_in_blocks_draws_as_many_rows_as_asked(full, share, seed, block) -> None:
     full = np.array(full, bool)
     keep = int(share * full.sum())
     with in_blocks_of(block):
@@ -137,29 +137,29 @@ def test_random_in_blocks_draws_so_many_rows_of_full(full, share, seed, block) -
     assert not (drawn & ~full).any()
 
 
-def test_random_in_blocks_draws_every_set_alike() -> None:
+def test_random_in_blocks_draws_every_set_equally_often() -> None:
     full = np.array([1, 1, 0, 1, 1, 1, 0, 0, 1], bool)
     with in_blocks_of(2):
         draws = [tuple(np.flatnonzero(rules.random(full, 3, seed))) for seed in range(10_000)]
     sets, counts = np.unique(draws, axis=0, return_counts=True)
     assert len(sets) == 20
-    # 10,000 draws of probability 0.05: five standard deviations are 109.
+    # Each set is drawn with probability 0.05; five standard deviations of its count are 109.
     assert np.abs(counts - 500).max() < 109
 
 
-def test_a_pool_too_large_for_a_random_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pool_too_large_for_a_random_draw_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "LARGEST_DRAW", 4)
-    with pytest.raises(SimgapError, match="full has 4 rows; a draw is possible from fewer than 4"):
+    with pytest.raises(SimgapError, match="full has 4 rows; a random split can be drawn from fewer than 4 rows"):
         rules.random(np.ones(4, bool), 2, 0)
 
 
 @pytest.mark.parametrize("block", [7, 100])
-def test_random_draws_every_row_alike(block: int) -> None:
+def test_random_draws_every_row_equally_often(block: int) -> None:
     full = np.arange(100) % 4 > 0
     with in_blocks_of(block):
         draws = np.array([rules.random(full, 30, seed) for seed in range(2000)])
     assert (draws.sum(axis=1) == 30).all()
-    # 2,000 draws of probability 0.4: five standard deviations are 0.055.
+    # Each row is drawn with probability 0.4; five standard deviations of its share are 0.055.
     assert np.abs(draws[:, full].mean(axis=0) - 0.4).max() < 0.055
     assert not draws[:, ~full].any()
 
@@ -170,7 +170,7 @@ def test_random_draws_every_row_alike(block: int) -> None:
     block=st.integers(1, 70),
 )
 @settings(max_examples=150, deadline=None)
-def test_a_matched_control_has_of_each_group_as_many_rows(rows, seed, block) -> None:
+def test_a_matched_control_has_as_many_rows_of_each_group(rows, seed, block) -> None:
     groups = np.array([group for group, _, _ in rows], np.int32)
     full = np.array([in_full for _, in_full, _ in rows], bool)
     kept = np.array([in_full and keeps for _, in_full, keeps in rows], bool)
@@ -187,19 +187,19 @@ def test_a_matched_control_has_of_each_group_as_many_rows(rows, seed, block) -> 
             assert all(drawn[row] for row in range(len(rows)) if full[row] and groups[row] == group)
 
 
-def test_a_matched_control_draws_every_set_of_a_group_alike() -> None:
+def test_a_matched_control_draws_every_set_of_a_group_equally_often() -> None:
     full = np.array([1, 1, 1, 0, 1, 1, 1, 1, 1], bool)
     groups = np.array([0, 1, 0, 0, 0, 1, 0, 1, 1], np.int32)
     kept = np.isin(np.arange(9), [0, 1, 2])
     with in_blocks_of(2):
         draws = [tuple(np.flatnonzero(rules.matched(full, kept, groups, seed))) for seed in range(12_000)]
-    # Two of the rows 0, 2, 4, 6 and one of 1, 5, 7, 8: 24 sets. Five standard deviations are 110.
+    # There are 24 sets: two of the rows 0, 2, 4, 6 and one of the rows 1, 5, 7, 8. Five standard deviations are 110.
     sets, counts = np.unique(draws, axis=0, return_counts=True)
     assert len(sets) == 24
     assert np.abs(counts - 500).max() < 110
 
 
-def test_one_group_is_a_plain_control() -> None:
+def test_with_one_group_a_matched_control_is_a_random_split() -> None:
     full = np.arange(100) % 3 > 0
     kept = full & (np.arange(100) < 40)
     with in_blocks_of(16):
@@ -208,13 +208,13 @@ def test_one_group_is_a_plain_control() -> None:
 
 
 @pytest.mark.parametrize(("keep", "rows"), [(0, 0), (3, 3), (0.25, 2), (1.0, 10), (0.0, 0), (0.7, 7)])
-def test_a_count_or_a_fraction(keep, rows) -> None:
+def test_keep_is_a_number_or_a_fraction_of_rows(keep, rows) -> None:
     assert rules.rows_to_keep(keep, 10, 10, "here") == rows
 
 
 @pytest.mark.parametrize("keep", [11, -1, 1.5, True, "x"])
-def test_a_keep_that_cannot_be(keep) -> None:
-    with pytest.raises(SimgapError, match="here: "):
+def test_an_invalid_keep_is_refused(keep) -> None:
+    with pytest.raises(SimgapError, match="here is "):
         rules.rows_to_keep(keep, 10, 10, "here")
 
 
@@ -227,7 +227,7 @@ def study(store, tmp_path):
     pool = store("pool", unit_rows(203, 8, 0), parts=2)
     queries = store("val", unit_rows(10, 8, 2), labels=[0] * 10)
     measure(
-        SimilarityParameters(3, "cpu"),
+        SimilarityParameters(3),
         pool,
         store("reference", unit_rows(30, 8, 1)),
         queries,
@@ -266,7 +266,7 @@ def test_splits_on_disk(study) -> None:
     control = prune_random(study / "full", "like", split.kept, 1.0, 0, True, study / "control")
     assert control["kept"] == split.kept
     assert control["controls"] == "like"
-    empty = prune_random(study / "full", "full", 203, 0, 0, True, study / "imagenet")
+    empty = prune_random(study / "full", "full", 203, 0, 0, True, study / "reference-only")
     assert empty["kept"] == 0
 
 
@@ -276,7 +276,7 @@ def test_a_split_without_pool_rows_is_trained_on_the_reference_by_every_rule(stu
         return read_split(study / name).reference_rows
 
     full, similarity = study / "full", study / "similarity"
-    # As stages.train has it: without pool rows it is the reference alone, whatever joins the other splits.
+    # The stage `train` uses the reference alone for such a split, whatever joins the other splits.
     prune_imagenet_like(full, similarity, ["val"], -2.0, add_to_pool, study / "like")
     for most in (True, False):
         out = study / f"ranked-{most}"
@@ -303,18 +303,18 @@ def test_a_matched_control_on_disk(study) -> None:
     assert split.parameters == {"size_of": "like", "match": "class", "seed": 0}
     assert content["kept"] == split.kept == like["kept"]
     assert content["read"] == content["kept"] + content["dropped/pruned"]
-    assert content["kept_description"] == f"{like['kept']} rows drawn at random, of each class as many as like keeps"
+    assert content["kept_description"] == f"{like['kept']} rows drawn at random, as many of each class as like keeps"
     of_like, of_control = (read_keep(study / name / "keep.npy", 203) for name in ("like", "matched"))
     assert Counter(groups[of_control]) == Counter(groups[of_like])
     assert not np.array_equal(of_control, of_like)
-    # A split of another full: rows in it are not.
+    # In this smaller full, rows of the controlled split are missing.
     write_split(replace(full_split(split.row_order, 203), kept=3), np.arange(203) < 3, study / "less")
-    with pytest.raises(SimgapError, match=r"like/keep\.npy: keeps rows that .*less is without"):
+    with pytest.raises(SimgapError, match=r"like/keep\.npy: keeps rows that are not in .*less; run"):
         prune_matched(study / "less", *arguments, study / "other")
     assert not (study / "other").exists()
 
 
-def test_a_threshold_apart_moves_rows_one_way(study) -> None:
+def test_a_larger_threshold_keeps_more_rows(study) -> None:
     kept = [
         prune_imagenet_like(study / "full", study / "similarity", ["val"], t, True, study / "s")["kept"]
         for t in (-0.5, 0.0, 0.1, 2.0)
@@ -331,16 +331,16 @@ def test_columns_of_other_rows_are_refused(study) -> None:
     assert not (study / "like").exists()
 
 
-def test_keep_larger_than_the_pool(study) -> None:
-    with pytest.raises(SimgapError, match=r"prune\.dissimilar\.big\.keep: 500 is more than the 203 rows"):
+def test_a_keep_larger_than_the_pool_is_refused(study) -> None:
+    with pytest.raises(SimgapError, match=r"prune\.dissimilar\.big\.keep is 500; it must be at most 203, the rows"):
         prune_by_similarity(
             study / "full", study / "similarity", ["val"], "max", 500, True, study / "big", most_similar=True
         )
     assert not (study / "big").exists()
 
 
-def test_bits_of_another_pool(study) -> None:
+def test_bits_of_another_pool_are_refused(study) -> None:
     with pytest.raises(SimgapError, match="pool rows need"):
         read_keep(study / "full" / "keep.npy", 5000)
-    with pytest.raises(ValueError, match="recorded"):
+    with pytest.raises(ValueError, match="are recorded"):
         write_split(full_split("x", 5), np.zeros(5, bool), study / "wrong")

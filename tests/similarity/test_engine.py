@@ -1,4 +1,4 @@
-"""Every engine against naive float64, in which every pair is taken by itself."""
+"""Compare every engine with a naive float64 search that computes one pair at a time."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from simgap.similarity.search.engines.cpu import CpuEngine, PrecisionTuner
 from simgap.similarity.search.engines.engine import Engine, SearchRequest
 from simgap.similarity.search.engines.faiss_engine import FaissEngine
 from simgap.similarity.search.exact import exact_product
-from simgap.similarity.search.nearest import DECIDED, Nearest, NearestCandidates
+from simgap.similarity.search.nearest import CANDIDATES_PER_NEIGHBOUR, Nearest, NearestCandidates
 from simgap.similarity.search.scan import scan_part
 
 
 class Bf16Engine(CpuEngine):
-    """Screens in bf16 whatever the processor has."""
+    """Screen in bf16 on every CPU."""
 
-    def __init__(self, asked: SearchRequest) -> None:
-        super().__init__(asked, precisions=["bf16"])
+    def __init__(self, request: SearchRequest) -> None:
+        super().__init__(request, precisions=["bf16"])
 
 
 class MixedEngine(CpuEngine):
-    """Goes from one precision to the other with every tile."""
+    """Change the precision with every tile."""
 
-    def __init__(self, asked: SearchRequest) -> None:
-        super().__init__(asked, precisions=["fp32", "bf16"])
+    def __init__(self, request: SearchRequest) -> None:
+        super().__init__(request, precisions=["fp32", "bf16"])
         precisions = cycle(["bf16", "fp32"])
         self._precision.choose = lambda: next(precisions)  # type: ignore[method-assign]
 
@@ -62,17 +62,20 @@ def naive(
     }
 
 
-def answers(engine: Engine, rows: np.ndarray, tile: int, parts: int = 1) -> dict[str, Any]:
+def search(engine: Engine, rows: np.ndarray, tile: int, parts: int = 1) -> dict[str, Any]:
     engine.tile_rows = tile
     nearest = Nearest.none(len(engine.order), engine.neighbours)
-    of_rows = []
+    row_results = []
     for part in np.array_split(np.arange(len(rows)), parts):
         if len(part):
-            found, of_part = scan_part(engine, int(part[0]), rows[part], nearest, silent)
-            of_rows += found
-            nearest = nearest.merged(of_part)
+            results, found = scan_part(engine, int(part[0]), rows[part], nearest, silent)
+            row_results += results
+            nearest = nearest.merged(found)
     return {
-        **{name: np.concatenate([getattr(a, name) for a in of_rows]) for name in ("best", "nearest_query", "margin")},
+        **{
+            name: np.concatenate([getattr(tile, name) for tile in row_results])
+            for name in ("best", "nearest_query", "margin")
+        },
         "row": nearest.row.tolist(),
         "similarity": nearest.similarity.tolist(),
     }
@@ -86,7 +89,7 @@ def assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 def dense(count: int, dim: int, seed: int) -> np.ndarray:
-    """Unit vectors in all directions, a third of them repeated."""
+    """Draw unit vectors in all directions; a third of them are equal."""
     random = np.random.default_rng(seed)
     vectors = random.standard_normal((count, dim))
     vectors[random.random(count) < 0.3] = vectors[0]
@@ -114,7 +117,7 @@ def test_bits_are_those_of_naive_float64(kind, seed, rows, queries, dim, k, tile
     s_reference = (reference.astype(float) @ b.astype(float).T).max(axis=0)
     size, cpu.BLOCK_QUERIES = cpu.BLOCK_QUERIES, block
     try:
-        found = answers(kind(SearchRequest(b, k, s_reference, used)), a, tile, parts)
+        found = search(kind(SearchRequest(b, k, s_reference, used)), a, tile, parts)
     finally:
         cpu.BLOCK_QUERIES = size
     assert_equal(found, naive(a, b, s_reference, used, k))
@@ -129,7 +132,7 @@ def test_bits_are_those_of_naive_float64(kind, seed, rows, queries, dim, k, tile
         (-np.abs(dense(200, 16, 0)), np.abs(dense(5, 16, 1))),
         (np.eye(64, dtype=np.float16)[::-1], np.eye(64, dtype=np.float16)),
         (
-            # The smallest subnormal beside the largest component.
+            # The smallest subnormal number stands next to the largest component.
             np.array([[1, 6e-8, 0], [1, 0, 6e-8], [1, 0, 0], [6e-8, 1, 0]], np.float16),
             np.array([[6e-8, 1, 0], [6e-8, 6e-8, 1], [1, 6e-8, 6e-8]], np.float16),
         ),
@@ -141,12 +144,12 @@ def test_extremes(kind, rows: np.ndarray, queries: np.ndarray) -> None:
     s_reference = (rows[:1].astype(float) @ queries.astype(float).T)[0]
     expected = naive(rows, queries, s_reference, used, 3)
     for tile in (1, 64, 1000):
-        assert_equal(answers(kind(SearchRequest(queries, 3, s_reference, used)), rows, tile), expected)
+        assert_equal(search(kind(SearchRequest(queries, 3, s_reference, used)), rows, tile), expected)
 
 
 @pytest.mark.parametrize("kind", ENGINES)
 def test_rows_that_fp32_cannot_tell_apart(kind) -> None:
-    """Neighbours one unit in the last fp16 place apart: their similarities differ by less than fp32 products are wrong by."""
+    """Rows that differ by one unit in the last fp16 place have similarities that differ by less than the error of fp32."""
     random = np.random.default_rng(0)
     base = dense(1, 640, 3)[0]
     rows = np.repeat(base[None], 400, axis=0)
@@ -156,7 +159,7 @@ def test_rows_that_fp32_cannot_tell_apart(kind) -> None:
     queries = np.concatenate([rows[:5], dense(5, 640, 4)])
     used = np.ones(10, bool)
     s_reference = (base[None].astype(float) @ queries.astype(float).T)[0]
-    found = answers(kind(SearchRequest(queries, 8, s_reference, used)), rows, 150)
+    found = search(kind(SearchRequest(queries, 8, s_reference, used)), rows, 150)
     assert_equal(found, naive(rows, queries, s_reference, used, 8))
 
 
@@ -164,7 +167,7 @@ def test_rows_that_fp32_cannot_tell_apart(kind) -> None:
 def test_equal_bytes_in_pool_and_reference_have_margin_zero(kind) -> None:
     rows, queries = dense(300, 64, 5), dense(20, 64, 6)
     s_reference = (rows.astype(float) @ queries.astype(float).T).max(axis=0)
-    assert answers(kind(SearchRequest(queries, 1, s_reference, np.ones(20, bool))), rows, 128)["margin"].max() == 0
+    assert search(kind(SearchRequest(queries, 1, s_reference, np.ones(20, bool))), rows, 128)["margin"].max() == 0
 
 
 @pytest.mark.parametrize("kind", ENGINES)
@@ -172,7 +175,7 @@ def test_thousands_of_violators_of_one_query_are_all_found(kind) -> None:
     query = np.array([[1.0, 0.0]], np.float16)
     angle = np.linspace(0.01, 1.5, 5000)
     rows = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float16)
-    found = answers(kind(SearchRequest(query, 2, np.array([-1.0]), np.ones(1, bool))), rows, 700)
+    found = search(kind(SearchRequest(query, 2, np.array([-1.0]), np.ones(1, bool))), rows, 700)
     assert (found["margin"] > 0).all()
 
 
@@ -182,8 +185,8 @@ def test_neighbours_of_parts_merge_to_those_of_the_whole(kind) -> None:
     expected = naive(rows, queries, np.zeros(6), np.ones(6, bool), 5)
     merged = Nearest.none(6, 5)
     for start, stop in ((0, 1), (1, 50), (50, 50), (50, 120)):
-        of_rows, found = scan_part(kind(SearchRequest(queries, 5)), start, rows[start:stop], merged, silent)
-        assert of_rows == []
+        row_results, found = scan_part(kind(SearchRequest(queries, 5)), start, rows[start:stop], merged, silent)
+        assert row_results == []
         merged = merged.merged(found)
     assert merged.row.tolist() == expected["row"]
     assert merged.similarity.tolist() == expected["similarity"]
@@ -195,28 +198,28 @@ def test_vectors_that_are_no_directions_are_refused(name: str) -> None:
         make_engine(name, SearchRequest(np.zeros((1, 2), np.float16), 1))
     for bad in ([np.nan, 1], [np.inf, 0], [0, 0], [2, 0]):
         with pytest.raises(SimgapError, match="unit norm"):
-            make_engine(name, SearchRequest(np.eye(2, dtype=np.float16), 1)).answer(
+            make_engine(name, SearchRequest(np.eye(2, dtype=np.float16), 1)).search(
                 0, np.array([bad], np.float16), np.zeros(2, np.float32)
             )
 
 
-def test_threads_do_not_change_the_answers() -> None:
+def test_threads_do_not_change_the_search() -> None:
     rows, queries = dense(3000, 32, 0), dense(70, 32, 1)
     found = []
     for threads in (1, 2, 7):
         engine = CpuEngine(SearchRequest(queries, 6, np.zeros(70), np.arange(70) % 3 > 0))
         engine.threads = threads
-        found.append(answers(engine, rows, 100))
+        found.append(search(engine, rows, 100))
     assert_equal(found[1], found[0])
     assert_equal(found[2], found[0])
 
 
 def test_the_faster_precision_is_taken_and_the_slower_one_tried_again() -> None:
-    choice, taken = PrecisionTuner(["fp32", "bf16"]), []
+    tuner, taken = PrecisionTuner(["fp32", "bf16"]), []
     for tile in range(200):
-        taken.append(choice.choose())
-        # It pays at first and no longer from tile 100 on.
-        choice.seconds[taken[-1]] = 1.0 if taken[-1] == "fp32" else (0.5 if tile < 100 else 2.0)
+        taken.append(tuner.choose())
+        # bf16 is faster in the first 100 tiles and slower after them.
+        tuner.seconds[taken[-1]] = 1.0 if taken[-1] == "fp32" else (0.5 if tile < 100 else 2.0)
     assert set(taken[:2]) == {"fp32", "bf16"}
     assert taken[2:100].count("bf16") >= 95
     assert taken[102:].count("fp32") >= 95
@@ -241,13 +244,13 @@ def test_rows_that_are_alike_do_not_pile_up(monkeypatch) -> None:
     most = []
     update = NearestCandidates.update
 
-    def watched(self, found) -> None:
-        update(self, found)
-        most.append(sum(len(candidates.row) for candidates in self._kept))
+    def watched(self, candidates) -> None:
+        update(self, candidates)
+        most.append(sum(len(candidates.row) for candidates in self._candidates))
 
     monkeypatch.setattr(NearestCandidates, "update", watched)
-    found = answers(CpuEngine(SearchRequest(queries, 3, np.zeros(30), np.ones(30, bool))), rows, 100)
-    assert max(most) <= 100 * 30 + DECIDED * 3 * 30
+    found = search(CpuEngine(SearchRequest(queries, 3, np.zeros(30), np.ones(30, bool))), rows, 100)
+    assert max(most) <= 100 * 30 + CANDIDATES_PER_NEIGHBOUR * 3 * 30
     assert found["row"] == [[0, 1, 2]] * 30
 
 

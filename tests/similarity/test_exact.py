@@ -1,4 +1,4 @@
-"""Canonical similarity against exact sums of fractions, taken one pair at a time."""
+"""Compare canonical similarity with exact sums of fractions, one pair at a time."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The GPU's engine: on a card where one is at hand, else its kernels in Triton's interpreter, on little."""
+"""Test the GPU engine on a GPU if there is one, else on small data with Triton's interpreter."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from test_engine import answers, assert_equal, dense, naive, unit_rows
+from test_engine import assert_equal, dense, naive, search, unit_rows
 
 from simgap.core.errors import SimgapError
 from simgap.similarity.search.engines.engine import SearchRequest
@@ -27,7 +27,7 @@ def test_bits_are_those_of_naive_float64(draw, rows: int, queries: int, dim: int
     used = np.random.default_rng(0).random(queries) < 0.6
     used[0] = True
     s_reference = (reference.astype(float) @ b.astype(float).T).max(axis=0)
-    found = answers(engine(b, k, s_reference, used), a, tile, parts=2)
+    found = search(engine(b, k, s_reference, used), a, tile, parts=2)
     assert_equal(found, naive(a, b, s_reference, used, k))
 
 
@@ -36,54 +36,54 @@ def test_ties_and_repeated_rows() -> None:
     queries = np.concatenate([dense(6, 64, 1), rows[:1]])
     s_reference = (rows[:1].astype(float) @ queries.astype(float).T)[0]
     used = np.ones(7, bool)
-    assert_equal(answers(engine(queries, 3, s_reference, used), rows, 200), naive(rows, queries, s_reference, used, 3))
+    assert_equal(search(engine(queries, 3, s_reference, used), rows, 200), naive(rows, queries, s_reference, used, 3))
 
 
 def test_without_a_rule_only_neighbours_are_given() -> None:
     rows, queries = dense(200, 16, 0), dense(3, 16, 1)
-    of_rows, _ = engine(queries, 2).answer(0, rows, np.full(3, -np.inf, np.float32))
-    assert of_rows is None
+    row_results, _ = engine(queries, 2).search(0, rows, np.full(3, -np.inf, np.float32))
+    assert row_results is None
 
 
 def test_a_tile_that_does_not_fit_is_halved(monkeypatch) -> None:
     rows, queries = dense(300, 16, 0), dense(9, 16, 1)
     used = np.ones(9, bool)
-    whole, asked = GpuEngine._answer, []
+    whole, sizes = GpuEngine._search, []
 
     def fits_up_to_a_hundred(self, first_row, tile, bound):
-        asked.append(len(tile))
+        sizes.append(len(tile))
         if len(tile) > 100:
             raise torch.cuda.OutOfMemoryError
         return whole(self, first_row, tile, bound)
 
-    monkeypatch.setattr(GpuEngine, "_answer", fits_up_to_a_hundred)
+    monkeypatch.setattr(GpuEngine, "_search", fits_up_to_a_hundred)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    found = answers(engine(queries, 4, np.zeros(9), used), rows, 1000)
-    assert asked == [300, 150, 75, 75, 150, 75, 75]
+    found = search(engine(queries, 4, np.zeros(9), used), rows, 1000)
+    assert sizes == [300, 150, 75, 75, 150, 75, 75]
     assert_equal(found, naive(rows, queries, np.zeros(9), used, 4))
-    monkeypatch.setattr(GpuEngine, "_answer", lambda *_: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError()))
+    monkeypatch.setattr(GpuEngine, "_search", lambda *_: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError()))
     with pytest.raises(SimgapError, match="do not fit"):
-        engine(queries, 4).answer(0, rows, np.full(9, -np.inf, np.float32))
+        engine(queries, 4).search(0, rows, np.full(9, -np.inf, np.float32))
 
 
 def test_vectors_that_are_no_directions_are_refused() -> None:
     with pytest.raises(SimgapError, match="unit norm"):
-        engine(np.eye(2, dtype=np.float16), 1).answer(0, np.array([[np.nan, 1]], np.float16), np.zeros(2, np.float32))
+        engine(np.eye(2, dtype=np.float16), 1).search(0, np.array([[np.nan, 1]], np.float16), np.zeros(2, np.float32))
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(DEVICE == "cpu", reason="no card is at hand")
+@pytest.mark.skipif(DEVICE == "cpu", reason="there is no GPU")
 def test_bits_on_a_card_are_those_of_the_processor() -> None:
-    """As many rows and queries as fill a card; the card's rounding of sums has to keep within its bound."""
+    """Use enough rows and queries to fill a GPU; its rounding of sums must stay within the bound."""
     from simgap.similarity.search.engines.cpu import CpuEngine
 
     rows, queries = dense(50_000, 640, 0), dense(3_000, 640, 1)
     arguments = (queries, 8, np.zeros(3_000), np.arange(3_000) % 2 == 0)
-    assert_equal(answers(engine(*arguments), rows, 20_000), answers(CpuEngine(SearchRequest(*arguments)), rows, 1024))
+    assert_equal(search(engine(*arguments), rows, 20_000), search(CpuEngine(SearchRequest(*arguments)), rows, 1024))
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(DEVICE == "cpu", reason="no card is at hand")
+@pytest.mark.skipif(DEVICE == "cpu", reason="there is no GPU")
 def test_no_product_of_a_card_is_further_off_than_the_bound() -> None:
     rows = dense(4_000, 640, 0)
     made = engine(rows, 1, np.zeros(4_000), np.ones(4_000, bool))

@@ -23,13 +23,14 @@ def test_columns_do_not_depend_on_engine_tiles_and_parts(store, tmp_path, monkey
     labels = np.arange(12) % 3
     out = tmp_path / "similarity"
     metrics = measure(
-        SimilarityParameters(neighbours=4, engine=engine),
+        SimilarityParameters(neighbours=4),
         store("pool", pool, parts=3),
         store("reference", reference),
         store("val", queries, labels=labels),
         used,
         out,
         tmp_path / "scratch",
+        engine,
     )
     exact = pool.astype(np.float64) @ queries.astype(np.float64).T
     s_reference = (reference.astype(np.float64) @ queries.astype(np.float64).T).max(axis=0)
@@ -49,7 +50,7 @@ def test_columns_do_not_depend_on_engine_tiles_and_parts(store, tmp_path, monkey
 
 def test_sets_of_different_embedders_are_not_compared(store, tmp_path) -> None:
     pool, queries = store("pool", unit_rows(5, 4, 0)), store("val", unit_rows(5, 4, 1), labels=[0] * 5)
-    parameters = SimilarityParameters(neighbours=1, engine="cpu")
+    parameters = SimilarityParameters(neighbours=1)
     for other in (
         store("other", unit_rows(5, 4, 2), embedder="f"),
         store("wide", unit_rows(5, 6, 2)),
@@ -72,7 +73,7 @@ def test_a_killed_stage_goes_on_from_its_finished_parts_and_ends_with_the_same_b
 ) -> None:
     sets = (store("pool", unit_rows(90, 8, 0), parts=3), store("reference", unit_rows(9, 8, 1)))
     queries = store("val", unit_rows(7, 8, 2), labels=[0] * 7)
-    parameters = SimilarityParameters(neighbours=3, engine="cpu")
+    parameters = SimilarityParameters(neighbours=3)
 
     monkeypatch.setattr(CpuEngine, "tile_rows", 16)
 
@@ -82,23 +83,23 @@ def test_a_killed_stage_goes_on_from_its_finished_parts_and_ends_with_the_same_b
         return {file.name: file.read_bytes() for file in sorted(out.iterdir())}
 
     whole = run("whole")
-    real, answered = CpuEngine.answer, []
+    real, searched = CpuEngine.search, []
 
     def dies_in_the_third_part(self: CpuEngine, first_row: int, *arguments):
         if first_row >= 60:
             raise KeyboardInterrupt
-        answered.append(first_row)
+        searched.append(first_row)
         return real(self, first_row, *arguments)
 
-    monkeypatch.setattr(CpuEngine, "answer", dies_in_the_third_part)
+    monkeypatch.setattr(CpuEngine, "search", dies_in_the_third_part)
     with pytest.raises(KeyboardInterrupt):
         run("killed")
     assert not (tmp_path / "killed").exists()
-    before = len(answered)
-    monkeypatch.setattr(CpuEngine, "answer", lambda *a: (answered.append(a[1]), real(*a))[1])
+    before = len(searched)
+    monkeypatch.setattr(CpuEngine, "search", lambda *a: (searched.append(a[1]), real(*a))[1])
     assert run("killed") == whole
-    # The reference again, and of the pool the third part alone.
-    assert {first for first in answered[before:] if first >= 9} == {first for first in answered if first >= 60}
+    # The second run searches the reference again, but only the third part of the pool.
+    assert {first for first in searched[before:] if first >= 9} == {first for first in searched if first >= 60}
 
 
 @pytest.mark.parametrize("empty", ["pool", "reference", "val"])
@@ -110,5 +111,5 @@ def test_a_set_without_rows_is_named(store, tmp_path, empty: str) -> None:
     )
     queries = store("val", unit_rows(rows["val"], 4, 2), labels=[0] * rows["val"])
     used = np.ones(rows["val"], bool)
-    with pytest.raises(SimgapError, match=f"{empty}: holds no rows"):
-        measure(SimilarityParameters(2, "cpu"), pool, reference, queries, used, tmp_path / "out", tmp_path / "scratch")
+    with pytest.raises(SimgapError, match=f"{empty}: the set has no rows"):
+        measure(SimilarityParameters(2), pool, reference, queries, used, tmp_path / "out", tmp_path / "scratch")

@@ -21,15 +21,15 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_a_killed_stage_left_is_there_for_the_same_inputs_alone() -> None:
     def is_killed() -> None:
-        with scratch("embed", {"data": 1}) as folder:
+        with scratch("embed", {"data": 1}, __file__) as folder:
             (folder / "part").touch()
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         is_killed()
-    with scratch("embed", {"data": 2}) as other:
+    with scratch("embed", {"data": 2}, __file__) as other:
         assert list(other.iterdir()) == []
-    with scratch("embed", {"data": 1}) as again:
+    with scratch("embed", {"data": 1}, __file__) as again:
         assert (again / "part").is_file()
     assert not again.exists()
 
@@ -39,13 +39,13 @@ def test_of_two_that_run_at_once_the_second_waits_for_the_first() -> None:
     entered, leave = threading.Event(), threading.Event()
 
     def first() -> None:
-        with scratch("embed", {}):
+        with scratch("embed", {}, __file__):
             entered.set()
             leave.wait(20)
             order.append("first")
 
     def second() -> None:
-        with scratch("embed", {}):
+        with scratch("embed", {}, __file__):
             order.append("second")
 
     threads = [threading.Thread(target=first), threading.Thread(target=second)]

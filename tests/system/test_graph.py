@@ -21,7 +21,7 @@ from simgap.tracking.records import MODELS, STUDIES
 
 pytestmark = pytest.mark.slow
 
-TRAINED = ("full", "imagenet", "sketch-pruned", "sketch-pruned-control")
+TRAINED = ("full", "reference-only", "sketch-pruned", "sketch-pruned-control")
 BENCHMARKS = ("val", "sketch")
 # What shows the results of whatever ran.
 SHOWN = {"compare", "report"}
@@ -71,8 +71,8 @@ def test_every_stage_runs_once_and_every_run_is_in_mlflow(finished) -> None:
         | {f"{stage}@{name}" for stage in ("embed-benchmark", "similarity") for name in BENCHMARKS}
     )
     expected |= {"profile-full@full"} | made("imagenet-like@val-pruned", "imagenet-like@sketch-pruned")
-    expected |= made("dissimilar@dissimilar-quarter", "similar@similar-quarter")
-    expected |= made("random@sketch-pruned-control", "random@imagenet", "matched@sketch-pruned-matched") | follow(
+    expected |= made("dissimilar@nearest-quarter", "similar@similar-quarter")
+    expected |= made("random@sketch-pruned-control", "random@reference-only", "matched@sketch-pruned-matched") | follow(
         *TRAINED
     )
     assert len(ran) == len(set(ran))
@@ -80,7 +80,7 @@ def test_every_stage_runs_once_and_every_run_is_in_mlflow(finished) -> None:
     names = [run.info.run_name for run in mlflow_runs(folder)]
     assert sorted(names) == [
         "full seed=0",
-        "imagenet seed=0",
+        "reference-only seed=0",
         "sketch-pruned threshold=0.0 seed=0",
         "sketch-pruned-control threshold=0.0 seed=0",
     ]

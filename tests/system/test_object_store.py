@@ -22,7 +22,7 @@ from studies import call, put_params
 
 from simgap.clip.model import load
 from simgap.core.errors import SimgapError
-from simgap.core.executor import LOCAL, PartsParameters
+from simgap.core.executor import LOCAL, Executor
 from simgap.core.files import sha256_of
 from simgap.data import remote
 from simgap.data.manifest import MANIFEST, write_manifest
@@ -30,6 +30,7 @@ from simgap.data.remote import list_shards, stream
 from simgap.data.shards import Accounting, find_shards, read_samples, read_shard
 from simgap.embed.embed import embed
 from simgap.params.embed import EmbedParameters
+from simgap.params.resources import TrainResources
 from simgap.params.train import TrainParameters
 from simgap.store.embeddings import Embeddings
 from simgap.train.data import kept_shards, readable_shards
@@ -121,15 +122,27 @@ def test_samples_come_once(local: Path, listed: Path, network: Proxy) -> None:
     check_failed(network)
 
 
-PARAMETERS = EmbedParameters(batch_size=4, precision="fp32", decoders=2, shards_per_part=2, drop_limit=0.5)
+PARAMETERS = EmbedParameters(batch_size=4, precision="fp32", shards_per_part=2)
 
 
-def embed_into(folder: Path, shards: Path, model_folder: Path, by: PartsParameters = LOCAL) -> dict:
+def embed_into(folder: Path, shards: Path, model_folder: Path, executor: Executor = LOCAL) -> dict:
     (folder / "scratch").mkdir(parents=True)
     out, scratch = folder / "out", folder / "scratch"
     model = partial(load, model_folder)
     found = tuple(find_shards(shards))
-    return embed(PARAMETERS, model, "e", found, out, scratch, classes=None, captioned=True, by=by)[0]
+    return embed(
+        PARAMETERS,
+        model,
+        "e",
+        found,
+        out,
+        scratch,
+        classes=None,
+        captioned=True,
+        decoders=2,
+        drop_limit=0.5,
+        executor=executor,
+    )[0]
 
 
 def test_embeddings_and_models_have_the_same_bytes(local, listed, network, model_folder: Path, tmp_path: Path) -> None:
@@ -150,8 +163,8 @@ def test_embeddings_and_models_have_the_same_bytes(local, listed, network, model
             out = tmp_path / f"{name}{workers}"
             (out / "scratch").mkdir(parents=True)
             shards = kept_shards(folder, embeddings.metadata_parts(["shard", "key"]), keep)
-            chosen = parameters(str(tmp_path / "model.json"), workers)
-            train(chosen, 0, shards, embeddings.rows, out / "model", out / "scratch")
+            chosen = parameters(str(tmp_path / "model.json"))
+            train(chosen, TrainResources(workers, 100), 0, shards, embeddings.rows, out / "model", out / "scratch")
             models.append(sha256_of(out / "model"))
         check_failed(network)
         assert models[0] == models[1]
@@ -184,19 +197,19 @@ def test_the_machines_of_a_ray_cluster_read_the_same_bytes(local, listed, networ
     with ray_cluster() as cluster:
         network.faults.clear()
         network.fault = lambda number, path: SOME_FAIL[number % len(SOME_FAIL)]
-        found = embed_into(tmp_path / "r", listed, model_folder, PartsParameters("ray", cluster.address))
+        found = embed_into(tmp_path / "r", listed, model_folder, Executor("ray", cluster.address))
     assert network.faults.total() > 0
     assert found == expected
     assert sha256_of(tmp_path / "r" / "out") == sha256_of(tmp_path / "l" / "out")
 
 
-def parameters(model: str, workers: int) -> TrainParameters:
+def parameters(model: str) -> TrainParameters:
     """One epoch, by two readers whose buffers hold less than their shards."""
     return TrainParameters(
         model=model, budget="epochs", samples_seen=1, epochs=1.0, batch_size=8, micro_batch_size=None,
         learning_rate=0.01, weight_decay=0.1, beta1=0.9, beta2=0.98, epsilon=1e-6, warmup_fraction=0.5, crop_scale=0.9,
-        precision="fp32", workers=workers, threads=1, processes=1, readers=2, grad_checkpointing=False, compile=False,
-        shuffle_buffer=5, checkpoint_steps=100,
+        precision="fp32", threads=1, processes=1, readers=2, grad_checkpointing=False, compile=False,
+        shuffle_buffer=5,
     )  # fmt: skip
 
 
@@ -212,7 +225,7 @@ def test_giving_up_names_the_shard_and_writes_nothing(listed, network, model_fol
     network.fault = lambda number, path: fault if "00002.tar" in path else None
     with pytest.raises(SimgapError) as caught:
         embed_into(tmp_path / "r", listed, model_folder)
-    assert str(caught.value).startswith(f"{ADDRESS}/00002.tar: cannot be read, {remote.TRIES} times in a row (")
+    assert str(caught.value).startswith(f"{ADDRESS}/00002.tar: could not be read in {remote.TRIES} tries (")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "r" / "out").exists()
     # The first part is whole, and what goes on begins after it.
@@ -285,7 +298,7 @@ def test_an_empty_object_replaced_since_it_was_listed(network: Proxy, store: str
     assert list(read_shard(shard, accounting, caption=True, label=False)) == []
     assert accounting.damaged_shards == 1
     client_of(store).put_object(Bucket=BUCKET, Key="hollow/00000.tar", Body=b"another")
-    with pytest.raises(SimgapError, match=rf"^{shard}: has 7 bytes and the etag \w+, its manifest says 0 and "):
+    with pytest.raises(SimgapError, match=rf"^{shard}: has 7 bytes and the etag \w+, but its manifest says 0 and "):
         list(read_shard(shard, accounting, caption=True, label=False))
 
 
@@ -310,10 +323,10 @@ def test_the_stage_lists_through_failures(local, listed, network: Proxy, tmp_pat
         ("s3://another/pool", "The specified bucket does not exist"),
         (f"s3://{BUCKET}/nothing", f"{BUCKET}/nothing"),
         ("s3://pools/empty", "holds no .tar"),
-        ("s3:///pool", "is no address; it should be as s3://BUCKET/FOLDER"),
-        ("nosuch://pools/pool", "is no address that fsspec can open (Protocol not known: nosuch)"),
+        ("s3:///pool", "is not an address; write it as s3://BUCKET/FOLDER"),
+        ("nosuch://pools/pool", "is not an address that fsspec can open (Protocol not known: nosuch)"),
         ("gs://pools/pool", "needs a package that is not installed (Please install gcsfs"),
-        ("s3://pools/pool/{00000..00003}.tar", "names a shard; it should be the folder, s3://pools/pool"),
+        ("s3://pools/pool/{00000..00003}.tar", "names a shard; name its folder, s3://pools/pool"),
     ],
 )
 def test_an_address_without_shards(network, store, tmp_path, address: str, reason: str) -> None:

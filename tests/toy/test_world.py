@@ -25,7 +25,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     return folder, draw_world(PARAMETERS, folder)
 
 
-def test_it_has_the_layout_of_real_data(world) -> None:
+def test_a_world_has_the_layout_of_real_data(world) -> None:
     folder, metrics = world
     pool = [
         s for path in find_shards(folder / "pool") for s in read_shard(path, Accounting(), caption=True, label=False)
@@ -48,7 +48,7 @@ def test_it_has_the_layout_of_real_data(world) -> None:
         assert decode(samples[0].image).size == (24, 24)
 
 
-def test_labels_are_the_kinds_that_were_drawn(world) -> None:
+def test_labels_are_the_drawn_classes(world) -> None:
     folder, _ = world
     benchmark = load_benchmark(folder / "benchmarks" / "objectnet")
     samples = list(read_shard(benchmark.shards[0], Accounting(), caption=False, label=True))
@@ -58,7 +58,7 @@ def test_labels_are_the_kinds_that_were_drawn(world) -> None:
         assert benchmark.classnames[sample.label] == KINDS[drawn.kind]
 
 
-def test_a_seed_decides_every_byte(world, tmp_path: Path) -> None:
+def test_the_seed_determines_every_byte(world, tmp_path: Path) -> None:
     folder, metrics = world
     assert draw_world(PARAMETERS, tmp_path / "again") == metrics
     assert sha256_of(tmp_path / "again") == sha256_of(folder)
@@ -70,42 +70,42 @@ def _pixels(image: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(image)).convert("RGB"), np.float64)
 
 
-def test_planted_rows_repeat_what_their_marks_say(world) -> None:
+def test_planted_rows_are_copies_of_what_their_annotations_name(world) -> None:
     folder, metrics = world
-    images, marks = {}, {}
+    images, annotations = {}, {}
     for path in find_shards(folder / "pool"):
         for sample in read_shard(path, Accounting(), caption=True, label=False):
             images[sample.key] = sample.image
         for key, text in read_json_members(path, Accounting()):
-            marks[key] = json.loads(text)
-    planted = {key: mark for key, mark in marks.items() if mark["planted"]}
+            annotations[key] = json.loads(text)
+    planted = {key: annotation for key, annotation in annotations.items() if annotation["planted"]}
     assert len(planted) == 3 * 3 * (len(BENCHMARKS) + 2)
     assert {how: metrics[f"pool/planted/{how}"] for how in ("exact", "near", "sibling")} == dict.fromkeys(
         ("exact", "near", "sibling"), 24
     )
-    assert len({mark["copy_of"] for mark in planted.values()}) == len(planted)
-    for key, mark in planted.items():
-        source, _, original_key = mark["copy_of"].partition("/")
+    assert len({annotation["copy_of"] for annotation in planted.values()}) == len(planted)
+    for key, annotation in planted.items():
+        source, _, original_key = annotation["copy_of"].partition("/")
         index = int(original_key[:5]) * 500 + int(original_key[5:])
         original = draw_sample(PARAMETERS, source, index)
-        assert mark["style"] == original.style
-        if mark["planted"] == "exact":
+        assert annotation["style"] == original.style
+        if annotation["planted"] == "exact":
             assert images[key] == original.image
         else:
             assert images[key] != original.image
-        if mark["planted"] == "near":
+        if annotation["planted"] == "near":
             difference = np.abs(_pixels(images[key])[3:-3, 3:-3] - _pixels(original.image)[3:-3, 3:-3]).mean()
             assert difference < 40
         if source == "pool":
-            assert marks[original_key]["planted"] is None
+            assert annotations[original_key]["planted"] is None
 
 
-def test_nothing_planted_repeats_something_planted() -> None:
+def test_no_planted_row_is_a_copy_of_a_planted_row() -> None:
     plan = plan_planted(PARAMETERS)
     assert not {planted.index for planted in plan.values() if planted.source == "pool"} & set(plan)
 
 
-def test_broken_images_are_as_many_as_asked(world) -> None:
+def test_at_most_as_many_images_are_broken_as_asked(world) -> None:
     folder, metrics = world
     broken = 0
     for path in find_shards(folder / "pool"):

@@ -4,12 +4,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from pydantic import ValidationError
 
 from simgap.clip.model import load
 from simgap.core.errors import SimgapError
-from simgap.embed import embedder as module
 from simgap.params.embed import EmbedderParameters, PretrainedParameters
+from simgap.params.resources import TrainResources
+from simgap.train import embedder as module
 from simgap.train.embedder import make_embedder
+
+RESOURCES = TrainResources(workers=0, checkpoint_steps=100)
 
 
 def parameters(**changes) -> EmbedderParameters:
@@ -17,23 +21,23 @@ def parameters(**changes) -> EmbedderParameters:
 
 
 def test_a_local_directory_is_checked_and_copied(model_folder: Path, tmp_path: Path) -> None:
-    make_embedder(parameters(directory=str(model_folder)), tmp_path, tmp_path / "out", tmp_path)
+    make_embedder(parameters(directory=str(model_folder)), RESOURCES, tmp_path, tmp_path / "out", tmp_path)
     assert load(tmp_path / "out").dim == 16
     with pytest.raises(SimgapError):
-        make_embedder(parameters(directory=str(tmp_path)), tmp_path, tmp_path / "other", tmp_path)
+        make_embedder(parameters(directory=str(tmp_path)), RESOURCES, tmp_path, tmp_path / "other", tmp_path)
     assert not (tmp_path / "other").exists()
 
 
 def test_unknown_weights_are_refused_before_anything_is_fetched(tmp_path: Path) -> None:
     asked = parameters(pretrained=PretrainedParameters(model="ViT-B-32", tag="laion40m"))
     with pytest.raises(SimgapError, match=r"tag: ViT-B-32 has no weights 'laion40m'; choose from laion400m_e3"):
-        make_embedder(asked, tmp_path, tmp_path / "out", tmp_path)
+        make_embedder(asked, RESOURCES, tmp_path, tmp_path / "out", tmp_path)
     asked = parameters(pretrained=PretrainedParameters(model="ViT-B-23", tag="openai"))
     with pytest.raises(SimgapError, match="model: 'ViT-B-23' is unknown; choose from ViT-B-32, "):
-        make_embedder(asked, tmp_path, tmp_path / "out", tmp_path)
+        make_embedder(asked, RESOURCES, tmp_path, tmp_path / "out", tmp_path)
     asked = parameters(pretrained=PretrainedParameters(model="ViT-S-32", tag="openai"))
     with pytest.raises(SimgapError, match="tag: ViT-S-32 has no weights 'openai'; choose from another model"):
-        make_embedder(asked, tmp_path, tmp_path / "out", tmp_path)
+        make_embedder(asked, RESOURCES, tmp_path, tmp_path / "out", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -55,11 +59,13 @@ def test_the_activation_is_that_of_the_weights(
     clip = SimpleNamespace(visual=SimpleNamespace(preprocess_cfg={}))
     monkeypatch.setattr(module.open_clip, "create_model", lambda name, pretrained: clip)
     monkeypatch.setattr(module, "save", lambda clip, config, out: saved.append(config["model_cfg"]["quick_gelu"]))
-    make_embedder(parameters(pretrained=PretrainedParameters(model, tag)), tmp_path, tmp_path / "out", tmp_path)
+    make_embedder(
+        parameters(pretrained=PretrainedParameters(model, tag)), RESOURCES, tmp_path, tmp_path / "out", tmp_path
+    )
     assert saved == [quick_gelu]
 
 
 def test_exactly_one_source() -> None:
-    with pytest.raises(SimgapError, match="none is set"):
-        parameters().check()
-    parameters(directory="x").check()
+    with pytest.raises(ValidationError, match="none is set"):
+        parameters()
+    parameters(directory="x")

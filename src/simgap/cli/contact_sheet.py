@@ -1,4 +1,4 @@
-"""Benchmarks at a glance."""
+"""Draw a contact sheet of benchmarks."""
 
 from __future__ import annotations
 
@@ -35,13 +35,17 @@ def _first_of_each_class(benchmark: Benchmark) -> dict[str, Image.Image]:
 def draw_contact_sheet(benchmarks: Path, out: Path) -> None:
     """Write a PNG with a row for each benchmark and a column for each class.
 
+    Args:
+        benchmarks: folder that holds a folder for each benchmark.
+        out: the PNG file.
+
     Raises:
-        SimgapError: there is no benchmark, one is incomplete or has a label outside its classes, or `out` is a folder.
+        SimgapError: If there is no benchmark, one is incomplete or has a label outside its classes, or `out` is a folder.
     """
     if out.is_dir():
         raise SimgapError(f"{out}: is a folder; name a PNG file")
     entries = benchmarks.iterdir() if benchmarks.is_dir() else ()
-    # A hidden folder is a conversion under way.
+    # A hidden folder belongs to a conversion that is not finished.
     folders = sorted(path for path in entries if path.is_dir() and not path.name.startswith("."))
     if not folders:
         raise SimgapError(f"{benchmarks}: holds no benchmark folder")

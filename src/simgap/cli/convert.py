@@ -1,4 +1,4 @@
-"""`simgap convert`: a command for each public data set, and two for one's own."""
+"""Commands of `simgap convert`: one for each public data set, and two for users' own images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from simgap.core.errors import SimgapError
 from simgap.data.benchmarks import read_templates
 from simgap.data.convert.imagenet import PUBLIC
-from simgap.params.load import NEEDS_LICENCE
+from simgap.params.checks import NEEDS_LICENCE
 from simgap.stage.command import PATH, reports_errors
 
 if TYPE_CHECKING:
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 REFERENCE = "imagenet-train"
 ALLOW_INCOMPLETE = click.option(
-    "--allow-incomplete", is_flag=True, help="Take fewer images than there should be, and leave unreadable ones out."
+    "--allow-incomplete", is_flag=True, help="Accept missing images, and leave out unreadable ones."
 )
-TEMPLATES = click.option("--templates", type=PATH, help="Prompts with {c}, one a line.  [default: a photo of a {c}]")
+TEMPLATES = click.option(
+    "--templates", type=PATH, help="File of prompts with {c}, one a line.  [default: a photo of a {c}]"
+)
 
 
 def _prompts(templates: Path | None) -> tuple[str, ...]:
@@ -31,7 +33,7 @@ def _prompts(templates: Path | None) -> tuple[str, ...]:
 def _convert(
     source: Path, out: Path, find: Callable[[], ImageSet], allow_incomplete: bool, reference: bool = False
 ) -> None:
-    """Find images, write them, and say what became of them."""
+    """Find images, write them, and print how many were converted and left out."""
     from simgap.data.convert.write import check_out, write_benchmark, write_reference
 
     check_out(source, out)
@@ -52,9 +54,9 @@ def _convert(
 
 @click.group()
 def convert() -> None:
-    """Turn data sets as they are downloaded, or one's own, into what a study reads; see docs/data.md.
+    """Convert downloaded data sets, or your own images, to benchmarks and references; see docs/data.md.
 
-    A conversion that was stopped goes on where it stood when it is started again.
+    To continue a conversion that was stopped, start it again.
     """
 
 
@@ -62,7 +64,7 @@ def _add_public(name: str) -> None:
     title = f"{PUBLIC[name].title}, {PUBLIC[name].images:,} images"
     what = "the reference" if name == REFERENCE else "a benchmark"
 
-    @convert.command(name, short_help=title, help=f"Convert {title} in a folder a class, to {what}.")
+    @convert.command(name, short_help=title, help=f"Convert {title}, with one folder for each class, to {what}.")
     @click.argument("source", type=PATH)
     @click.argument("out", type=PATH)
     @ALLOW_INCOMPLETE
@@ -80,42 +82,44 @@ for _name in PUBLIC:
     _add_public(_name)
 
 
-@convert.command(short_help="ObjectNet, the images of the classes it shares with ImageNet")
+@convert.command(short_help="ObjectNet, its images of ImageNet's classes")
 @click.argument("source", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--accept-licence", is_flag=True, help="You have read ObjectNet's licence and keep to it.")
+@click.option("--accept-licence", is_flag=True, help="Confirm that you read ObjectNet's licence and comply with it.")
 @ALLOW_INCOMPLETE
 @reports_errors
 def objectnet(source: Path, out: Path, accept_licence: bool, allow_incomplete: bool) -> None:
-    """Convert the images of the classes that ObjectNet shares with ImageNet; SOURCE holds its images and mappings.
+    """Convert the images of the classes that ObjectNet shares with ImageNet.
 
-    ObjectNet's licence forbids using it to tune a model, and posting its images without their red border, which is cut
-    off here.
+    SOURCE is the downloaded folder with the subfolders images and mappings. ObjectNet's licence forbids tuning a model on
+    it, and posting its images without their red border. This command cuts the border off.
     """
     from simgap.data.convert.objectnet import find_objectnet
 
     if not accept_licence:
         raise SimgapError(
             f"--accept-licence: is not given; {NEEDS_LICENCE['objectnet']}, and posting its images without the red "
-            "border, which is cut off here; give it if you keep to that"
+            "border, which this command cuts off; add --accept-licence if you comply with that"
         )
     if out.name not in NEEDS_LICENCE:
-        raise SimgapError(f"{out}: should be called objectnet, the name under which a params file asks for its licence")
+        raise SimgapError(
+            f"{out}: must be called objectnet, since params.yaml asks for the licence of a benchmark by this name"
+        )
     _convert(source, out, lambda: find_objectnet(source, allow_incomplete=allow_incomplete), allow_incomplete)
 
 
-@convert.command("image-folder", short_help="your own images, a folder a class")
+@convert.command("image-folder", short_help="your own images, in one folder for each class")
 @click.argument("source", type=PATH)
 @click.argument("out", type=PATH)
 @TEMPLATES
 @ALLOW_INCOMPLETE
 @reports_errors
 def image_folder(source: Path, out: Path, templates: Path | None, allow_incomplete: bool) -> None:
-    """Convert a tree with a folder a class to a benchmark; underscores in the folders' names become spaces.
+    """Convert a tree with one folder for each class to a benchmark.
 
-    Images in folders within a class folder are the class's too.
+    Subfolders of a class folder are searched too. In class names, underscores of the folder names become spaces.
     """
-    from simgap.data.convert.own import find_in_folders
+    from simgap.data.convert.custom import find_in_folders
 
     prompts = _prompts(templates)
     _convert(source, out, lambda: find_in_folders(source, prompts), allow_incomplete)
@@ -124,16 +128,16 @@ def image_folder(source: Path, out: Path, templates: Path | None, allow_incomple
 @convert.command("csv", short_help="your own images, listed in a CSV file")
 @click.argument("source", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--classnames", type=PATH, help="Class names in the order of the labels, one a line.")
+@click.option("--classnames", type=PATH, help="File with the class names, one a line, in the order of the labels.")
 @TEMPLATES
 @ALLOW_INCOMPLETE
 @reports_errors
 def from_csv(source: Path, out: Path, classnames: Path | None, templates: Path | None, allow_incomplete: bool) -> None:
     """Convert a CSV file with the columns path and label, or path and classname, to a benchmark.
 
-    Paths are relative to the file's folder; labels count from 0 and need --classnames.
+    Paths are relative to the folder of the file. Labels count from 0 and need --classnames.
     """
-    from simgap.data.convert.own import find_in_csv
+    from simgap.data.convert.custom import find_in_csv
 
     prompts = _prompts(templates)
     _convert(source, out, lambda: find_in_csv(source, classnames, prompts), allow_incomplete)

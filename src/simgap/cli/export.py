@@ -1,4 +1,4 @@
-"""`simgap export`: a command for each form in which a split leaves the study."""
+"""Commands of `simgap export`: one for each format in which a split can be exported."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from simgap.params.load import PARAMS_FILE, load_params
 from simgap.stage.command import PATH, reports_errors
 
 if TYPE_CHECKING:
-    from simgap.export.kept import Kept
+    from simgap.export.kept import KeptSamples
 
 SPLITS = Path("data", "splits")
 POOL_EMBEDDINGS = Path("data", "embeddings", "pool")
 
 
-def _export(split: str, out: Path, write: Callable[[Kept], str]) -> None:
-    """Write what a function writes, given the split's samples, and say what it says."""
-    from simgap.export.kept import Kept
+def _export(split: str, out: Path, write: Callable[[KeptSamples], str]) -> None:
+    """Find the samples of a split, call a function that exports them, and print the line that it returns."""
+    from simgap.export.kept import KeptSamples
     from simgap.export.new import check_new
     from simgap.store.split import INFO_FILE
 
@@ -29,22 +29,22 @@ def _export(split: str, out: Path, write: Callable[[Kept], str]) -> None:
     known = sorted(file.parent.name for file in SPLITS.glob(f"*/{INFO_FILE}"))
     if split not in known:
         remedy = f"choose from {nearest_first(split, known)}" if known else "run `dvc repro`"
-        raise SimgapError(f"SPLIT: {split!r} is not there; {remedy}")
-    # Before hours of work; what comes to stand there meanwhile is seen to at their end.
+        raise SimgapError(f"SPLIT: there is no split {split!r}; {remedy}")
+    # The export checks this again at its end, but then hours of work would be lost.
     check_new(out)
-    kept = Kept(SPLITS / split, POOL_EMBEDDINGS, pool)
+    kept = KeptSamples(SPLITS / split, POOL_EMBEDDINGS, pool)
     try:
         line = f"{out}: {write(kept)}"
     except OSError as error:
         raise SimgapError(f"{error.filename or out}: {error.strerror or error}") from None
     if kept.split.reference_rows:
-        line += "; the reference, which joins the split's training data, is not among them"
+        line += "; the reference, which joins the training data of this split, is not among them"
     click.echo(line)
 
 
 @click.group()
 def export() -> None:
-    """Give a SPLIT of the finished study to other tools; see docs/data.md."""
+    """Export a SPLIT of the finished study for other tools; see docs/data.md."""
 
 
 @export.command("datacomp")
@@ -52,12 +52,12 @@ def export() -> None:
 @click.argument("out", type=PATH)
 @reports_errors
 def datacomp(split: str, out: Path) -> None:
-    """Write a DataComp subset, the uids of the samples, to the .npy file OUT."""
+    """Write the uids of the samples to the .npy file OUT, as a DataComp subset."""
     from simgap.export.subset import export_subset
 
-    def write(kept: Kept) -> str:
+    def write(kept: KeptSamples) -> str:
         count, derived = export_subset(kept, out)
-        return f"{count} uids" + (", each the MD5 of SHARD/KEY, since the pool names none" if derived else "")
+        return f"{count} uids" + (", each the MD5 of SHARD/KEY, since the pool has no uids" if derived else "")
 
     _export(split, out, write)
 
@@ -67,7 +67,7 @@ def datacomp(split: str, out: Path) -> None:
 @click.argument("out", type=PATH)
 @reports_errors
 def keys(split: str, out: Path) -> None:
-    """Write shard and key of the samples to OUT, a .txt or .parquet file."""
+    """Write the shard and the key of each sample to OUT, a .txt or .parquet file."""
     from simgap.export.key_list import export_keys
 
     _export(split, out, lambda kept: f"{export_keys(kept, out)} keys")
@@ -79,13 +79,13 @@ def keys(split: str, out: Path) -> None:
 @click.option("--samples-per-shard", type=int, default=10_000, show_default=True)
 @reports_errors
 def shards(split: str, out: Path, samples_per_shard: int) -> None:
-    """Copy the samples into new webdataset shards, in the folder OUT, with sizes.json.
+    """Copy the samples to new webdataset shards and sizes.json, in the folder OUT.
 
-    An export that was stopped goes on where it stood when it is started again.
+    To continue an export that was stopped, start it again.
     """
     from simgap.export.reshard import export_shards
 
-    def write(kept: Kept) -> str:
+    def write(kept: KeptSamples) -> str:
         samples, tars = export_shards(kept, out, samples_per_shard)
         return f"{samples} samples in {tars} shards"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from simgap.core.errors import SimgapError
-from simgap.params.load import PARAMS_FILE, Params
+from simgap.params.load import PARAMS_FILE
+from simgap.params.schema import Params
 from simgap.stage.command import PATH, reports_errors
 
 PRESETS = Path("presets")

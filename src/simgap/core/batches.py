@@ -1,4 +1,4 @@
-"""Group an iterable, as `itertools.batched` does from Python 3.12 on."""
+"""Batches of an iterable, like `itertools.batched` of Python 3.12."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
-    """Yield tuples of `size` items; the last may be shorter."""
+    """Yield tuples of `size` items; the last one may be shorter."""
     iterator = iter(items)
     while group := tuple(islice(iterator, size)):
         yield group

@@ -1,20 +1,23 @@
-"""The one exception for mistakes that the person at the keyboard can mend, and what its lines are made of."""
+"""The exception for mistakes that the user can correct."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-
-class SimgapError(Exception):
-    """A one-line message that names the file or parameter, its value, and what would be right."""
-
-
 LISTED = 10
 
 
+class SimgapError(Exception):
+    """A message of one line. It names the file or parameter, its value, and what would be right."""
+
+
 def nearest_first(value: str, choices: Iterable[str]) -> str:
-    """Join choices for an error's line, those that are most like the value first; of many, the first ten and the number."""
+    """Join choices for an error message, those most like the value first.
+
+    Returns:
+        The first ten choices, and the number of the others.
+    """
 
     def likeness(choice: str) -> float:
         return difflib.SequenceMatcher(None, value.casefold(), choice.casefold()).ratio()

@@ -1,6 +1,6 @@
-"""Work that is cut into parts: one after another in this process, or as the tasks of a Ray cluster.
+"""Executors: run the parts of a stage one after another in this process, or as the tasks of a Ray cluster.
 
-Ray is imported where it is asked for: it is an extra.
+Ray is an optional dependency, so it is imported only when it is used.
 """
 
 from __future__ import annotations
@@ -20,78 +20,78 @@ from simgap.core.errors import SimgapError
 from simgap.core.files import remove
 from simgap.core.progress import progress
 
-RUN_BY = ("local", "ray")
-ADDRESS = re.compile(r"auto|(?P<host>[^\s:/]+):(?P<port>[0-9]{1,5})")
+RAY_ADDRESS = re.compile(r"auto|(?P<host>[^\s:/]+):(?P<port>[0-9]{1,5})")
 SOURCE = Path(__file__).resolve().parents[2]
-# Seconds in which the cluster's head answers, or is taken for unreachable.
-REACHED_WITHIN = 10
-# What an HTTP/2 client says first (RFC 9113, section 3.4), with an empty frame of settings.
+# Connection timeout of the cluster's head in seconds.
+CONNECTION_TIMEOUT = 10
+# The first bytes that an HTTP/2 client sends (RFC 9113, section 3.4), with an empty settings frame.
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
-# How often a part is begun anew whose machine or process died.
+# How often a part is repeated after its machine or process died.
 RETRIES = 3
 
 
 @dataclass(frozen=True)
-class PartsParameters:
-    """Who works on the parts of embeddings, similarity and deduplication; changes no result.
+class Executor:
+    """What runs the parts of a stage. It changes no result.
 
     Attributes:
-        run_by: `local`: this process, one part after another; `ray`: a Ray cluster, a part a task.
-        address: HOST:PORT of the Ray cluster's head; `auto`: the cluster that this machine is part of, or RAY_ADDRESS names.
+        kind: `local`, this process, one part after another; or `ray`, a Ray cluster, one task for each part.
+        address: HOST:PORT of the Ray cluster's head, or `auto`: the cluster that this machine belongs to, or that RAY_ADDRESS
+            names.
     """
 
-    run_by: str
+    kind: str
     address: str
 
-    def check(self) -> None:
-        """Raise SimgapError where a value is unknown."""
-        if self.run_by not in RUN_BY:
-            raise SimgapError(f"parts.run_by: {self.run_by!r} is unknown; choose from {', '.join(RUN_BY)}")
-        if not ADDRESS.fullmatch(self.address):
-            raise SimgapError(f"parts.address: {self.address!r} is no address; it should be auto or HOST:PORT")
 
-
-LOCAL = PartsParameters(run_by="local", address="auto")
+LOCAL = Executor(kind="local", address="auto")
 
 
 class Parts(Protocol):
-    """Work in parts that do not need each other: what a part writes depends neither on who does it nor on what was before.
+    """Work that consists of independent parts.
 
-    With Ray it is pickled, sent once to each process and kept there, so that what it loads lazily is loaded once.
+    The output of a part depends neither on the process that writes it nor on the parts before it. With Ray, the object is
+    pickled and sent once to each process, which keeps it. So whatever it loads lazily is loaded once in each process.
     """
 
     @property
     def sizes(self) -> Sequence[int]:
-        """How much work each part is, in the progress bar's unit."""
+        """The amount of work in each part, in the unit of the progress bar."""
 
     def path(self, number: int) -> Path:
-        """Give the file or folder of a part, complete or absent; all of them lie in one scratch folder."""
+        """Return the path of a part's output, which is either complete or absent. All parts lie in one scratch folder."""
 
     def write(self, number: int, out: Path, advance: Callable[[int], object]) -> None:
-        """Write a part's file or folder to `out`; `advance` is told of the size that is done, bit by bit."""
+        """Write a part's output to `out`, and call `advance` with the amount of work as it is done."""
 
 
-def run_parts(by: PartsParameters, parts: Parts, description: str, unit: str) -> list[int]:
-    """Write all parts that are not there yet, and give their numbers.
+def run_parts(executor: Executor, parts: Parts, description: str, unit: str) -> list[int]:
+    """Write all parts that do not exist yet.
 
-    With Ray a task has a GPU and its share of a machine's processors where machines have GPUs; elsewhere it has as many
-    processors as the smallest machine, so that a machine works on a part with all that it has, as this process would. A
-    part whose machine dies is begun anew on another one; those that are finished stay.
+    With Ray, each part is a task. If machines have GPUs, a task gets one GPU and its share of the machine's processors.
+    Otherwise, it gets as many processors as the smallest machine has, so that each machine works on one part at a time. If a
+    machine dies, another one repeats its part. Finished parts stay.
 
     Args:
-        description: what the progress bar says, over `unit`.
+        executor: What runs the parts.
+        parts: The work.
+        description: Text of the progress bar.
+        unit: Unit of the progress bar.
+
+    Returns:
+        The numbers of the parts that were written.
 
     Raises:
-        SimgapError: a part raised it; or Ray is not installed, the cluster cannot be reached, one of its machines does not
-            see this folder or the scratch folder, or a part's machines died again and again.
+        SimgapError: A part raised it, Ray is not installed, the cluster cannot be reached, one of its machines does not see
+            this folder or the scratch folder, or the machines of a part died repeatedly.
     """
     sizes = parts.sizes
     waiting = [number for number in range(len(sizes)) if not parts.path(number).exists()]
     done = sum(sizes) - sum(sizes[number] for number in waiting)
     bar: Any = progress(None, sum(sizes), description, unit, initial=done)
     with bar:
-        if by.run_by == "ray" and waiting:
-            _run_on_ray(by, parts, waiting, bar)
+        if executor.kind == "ray" and waiting:
+            _run_on_ray(executor, parts, waiting, bar)
         else:
             for number in waiting:
                 parts.write(number, parts.path(number), bar.update)
@@ -99,10 +99,10 @@ def run_parts(by: PartsParameters, parts: Parts, description: str, unit: str) ->
 
 
 def _check_seen(folder: Path, marker: Path) -> None:
-    """Work in a folder, after a look whether this machine sees it and the marker as the one does that began.
+    """Change to a folder after checking that this machine sees the folder and the marker file.
 
     Raises:
-        SimgapError: it does not.
+        SimgapError: It does not see them.
     """
     try:
         os.chdir(folder)
@@ -111,27 +111,27 @@ def _check_seen(folder: Path, marker: Path) -> None:
         seen = False
     if not seen:
         raise SimgapError(
-            f"{folder}: is not seen by {socket.gethostname()}; study, data and scratch folder should lie on a file system "
-            "that all machines of the Ray cluster see"
+            f"{folder}: the machine {socket.gethostname()} does not see this folder; put study, data and scratch folder on a "
+            "file system that all machines of the Ray cluster share"
         )
 
 
 @functools.cache
 def _fetched(reference: Any) -> Any:
-    """Give this process's own copy of the work."""
+    """Return the copy of the work that this process keeps."""
     import ray
 
     return ray.get(reference)
 
 
 def _write_part(held: Sequence[Any], folder: Path, marker: Path, number: int) -> None:
-    """Write one part as a task of Ray; one that is there stays."""
+    """Write one part as a task of Ray, unless it exists already."""
     _check_seen(folder, marker)
     parts: Parts = _fetched(held[0])
     out = parts.path(number)
     if out.exists():
         return
-    # One that was taken for dead may still be writing the same part.
+    # A process that Ray took for dead may still be writing the same part.
     attempt = out.with_name(f"{out.name}.{uuid.uuid4().hex}")
     parts.write(number, attempt, lambda size: None)
     try:
@@ -148,31 +148,32 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
-    """Connect to a Ray cluster whose processes import this very source, and give the module of Ray."""
+    """Connect to a Ray cluster, make its processes import this source, and yield the module `ray`."""
     try:
         import ray
     except ImportError:
         raise SimgapError(
-            "parts.run_by: ray, but Ray is not installed; run pip install 'simgap[ray]', or choose local"
+            "resources.executor is 'ray', but Ray is not installed; run pip install 'simgap[ray]', or choose local"
         ) from None
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or address
-    where = f"parts.address: {address}: cannot be reached"
-    # Ray itself tries without end where something else listens. Its head speaks HTTP/2, whose first frame is one of settings.
-    if (match := ADDRESS.fullmatch(address)) and match["host"]:
+    where = f"resources.ray_address is {address!r}; it cannot be reached"
+    # If something else listens at the address, Ray tries forever. So check first that HTTP/2 is spoken there, as Ray's head
+    # does: the first frame that it sends is a settings frame.
+    if (match := RAY_ADDRESS.fullmatch(address)) and match["host"]:
         try:
-            with socket.create_connection((match["host"], int(match["port"])), REACHED_WITHIN) as connection:
+            with socket.create_connection((match["host"], int(match["port"])), CONNECTION_TIMEOUT) as connection:
                 connection.sendall(HTTP2_GREETING)
                 if "RAY_USE_TLS" not in os.environ and connection.recv(4)[3:] != b"\x04":
-                    raise OSError("what answers there is not Ray")
+                    raise OSError("the server there is not Ray")
         except (OSError, OverflowError) as error:
-            raise SimgapError(f"{where} ({error}); it should be the head of a Ray cluster") from None
+            raise SimgapError(f"{where} ({error}); it must be the head of a Ray cluster") from None
     source = os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH")]))
     try:
         ray.init(address, runtime_env={"env_vars": {"PYTHONPATH": source}}, log_to_driver=False, logging_level="ERROR")
     except Exception as error:
         raise SimgapError(
-            f"{where} ({_first_line(error)}); this machine should be part of a Ray cluster, see ray start"
+            f"{where} ({_first_line(error)}); this machine must be part of a Ray cluster, see `ray start`"
         ) from None
     try:
         yield ray
@@ -181,22 +182,24 @@ def _connected(address: str) -> Iterator[Any]:
 
 
 def _share(machines: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Give what a task asks for, from the resources of each machine; see `run_parts`.
+    """Return the resources of a task, given the resources of each machine; see `run_parts`.
 
     Raises:
-        SimgapError: no machine has a processor for Ray.
+        SimgapError: No machine has a processor for Ray.
     """
     with_gpus = [machine for machine in machines if machine.get("GPU")]
     if with_gpus:
         return {"num_gpus": 1, "num_cpus": min(machine.get("CPU", 0) // machine["GPU"] for machine in with_gpus)}
     processors = [machine["CPU"] for machine in machines if machine.get("CPU")]
     if not processors:
-        raise SimgapError("parts.address: no machine of the Ray cluster has processors; see ray start --num-cpus")
+        raise SimgapError(
+            "resources.ray_address: no machine of the Ray cluster has processors; see `ray start --num-cpus`"
+        )
     return {"num_cpus": min(processors)}
 
 
 def _check_machines(ray: Any, folder: Path, marker: Path, machines: Sequence[dict[str, Any]]) -> None:
-    """Have every machine look for the marker before any of them works."""
+    """Check that every machine sees the marker file before any part starts."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     look = ray.remote(num_cpus=0, max_retries=0)(_check_seen)
@@ -212,14 +215,14 @@ def _check_machines(ray: Any, folder: Path, marker: Path, machines: Sequence[dic
         except ray.exceptions.RayTaskError:
             raise
         except ray.exceptions.RayError:
-            # It died meanwhile, and will get no task.
+            # The machine died, so it will get no task.
             continue
 
 
-def _run_on_ray(by: PartsParameters, parts: Parts, waiting: Sequence[int], bar: Any) -> None:
+def _run_on_ray(executor: Executor, parts: Parts, waiting: Sequence[int], bar: Any) -> None:
     folder = Path.cwd()
     marker = parts.path(0).absolute().with_name(f"seen-by-all-{uuid.uuid4().hex}")
-    with _connected(by.address) as ray:
+    with _connected(executor.address) as ray:
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
         number = None
@@ -228,7 +231,7 @@ def _run_on_ray(by: PartsParameters, parts: Parts, waiting: Sequence[int], bar: 
             _check_machines(ray, folder, marker, machines)
             share = _share([machine["Resources"] for machine in machines])
             task = ray.remote(max_retries=RETRIES, **share)(_write_part)
-            # In a list it is not fetched for each task.
+            # Ray fetches an argument for each task, but not an argument inside a list.
             held = [ray.put(parts)]
             running = {task.remote(held, folder, marker, number): number for number in waiting}
             while running:
@@ -242,7 +245,7 @@ def _run_on_ray(by: PartsParameters, parts: Parts, waiting: Sequence[int], bar: 
             raise
         except ray.exceptions.RayError as error:
             raise SimgapError(
-                f"part {number} of the Ray cluster's work: failed, at the last of {RETRIES + 1} times ({_first_line(error)})"
+                f"Ray: part {number} failed {RETRIES + 1} times ({_first_line(error)}); see the logs of the cluster's machines"
             ) from None
         finally:
             marker.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Outputs that are either complete or absent."""
+"""Files and folders that are either complete or absent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from simgap.core.errors import SimgapError
 
-# What a file system that has no hard links answers, or one that has no more of them for a file, or two file systems.
+# Errors of a file system without hard links, of one that allows no more links to a file, and of a link across file systems.
 NO_HARD_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
 LOCK_FILE = "lock"
 
@@ -31,7 +31,7 @@ def _sync(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all it holds; nothing happens where there is none."""
+    """Remove a file, or a folder and everything in it. Do nothing if the path does not exist."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -40,10 +40,17 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def atomic_output(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write a file or a folder to; flush it and rename it when the block ends well.
+    """Write a file or folder under a temporary name, and rename it to `path` when the block ends without an error.
 
-    What stood at `path` stays until then, and what was begun is removed where the block raises. A file takes the place of
-    a file at one moment; a folder goes before its successor comes, so that a kill between leaves nothing.
+    The content is flushed to the disk before the rename. Until then, the old output stays in place. If the block raises, the
+    temporary output is removed. A file replaces a file atomically. An old folder is removed before the new one is renamed, so
+    a kill between the two steps leaves no folder.
+
+    Args:
+        path: The file or folder to write.
+
+    Yields:
+        The temporary path, in the same folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -62,10 +69,10 @@ def atomic_output(path: Path) -> Iterator[Path]:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Make `target`, which does not exist yet, a hard link to the file `source`, or a copy where there are no hard links.
+    """Link `target` to the file `source`, or copy the file if the file system has no hard links.
 
     Raises:
-        OSError: there is no such file, `target` exists, or it cannot be written.
+        OSError: `source` does not exist, `target` exists, or `target` cannot be written.
     """
     try:
         os.link(source, target)
@@ -77,12 +84,19 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 @contextmanager
 def resumable_output(out: Path, doing: str) -> Iterator[Path]:
-    """Give the hidden folder `.OUT.DOING` for finished parts of `out`, and remove it when the block ends well.
+    """Open the hidden folder `.OUT.DOING` for finished parts of `out`, and remove it when the block ends without an error.
 
-    Until then parts in it outlive the process, and another one can go on from them.
+    The folder outlives a killed process, so that the next one can continue from the finished parts.
+
+    Args:
+        out: The output that the parts belong to.
+        doing: What is done, a word in the folder's name.
+
+    Yields:
+        The folder.
 
     Raises:
-        SimgapError: another process writes `out`.
+        SimgapError: Another process is writing `out`.
     """
     folder = out.with_name(f".{out.name}.{doing}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,10 +126,10 @@ def _rounded(value: Any) -> Any:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` with sorted keys and floats of nine significant digits; equal content gives equal bytes.
+    """Write JSON with sorted keys and floats of nine significant digits. Equal content gives equal bytes.
 
     Raises:
-        ValueError: a float is not finite.
+        ValueError: A float is not finite.
     """
     text = json.dumps(_rounded(content), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     with atomic_output(path) as partial:
@@ -126,7 +140,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        SimgapError: the file is missing, cannot be read or is not JSON.
+        SimgapError: The file is missing, cannot be read or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -138,17 +152,19 @@ def read_json(path: Path) -> Any:
         raise SimgapError(f"{path}: not JSON ({error})") from None
 
 
-def sha256_of(path: Path, pattern: str = "*") -> str:
-    """Give the SHA-256 of a file, or of a folder: of the sorted relative names and hashes of its files of a pattern.
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder.
+
+    The hash of a folder covers the relative names and the hashes of its files, in sorted order.
 
     Raises:
-        SimgapError: there is nothing at the path.
+        SimgapError: The path does not exist.
     """
     if not path.exists():
         raise SimgapError(f"{path}: no such file or folder")
     if path.is_dir():
         digest = hashlib.sha256()
-        for file in sorted(path.rglob(pattern)):
+        for file in sorted(path.rglob("*")):
             if file.is_file():
                 digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n".encode())
         return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Progress of long work: what, how far, rate and time left on a terminal; silent elsewhere."""
+"""Progress bars of long work."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ def progress(
     initial: int = 0,
     silent: bool = False,
 ) -> tqdm[Item]:
-    """Wrap `items` in a progress bar; `update` and `set_postfix` work as tqdm's own.
+    """Return a progress bar that shows the rate and the time left. It is silent if the output is not a terminal.
 
     Args:
-        initial: items that were done before.
-        silent: draw no bar on a terminal either.
+        items: What to iterate over; None if the caller calls `update`.
+        total: Number of items.
+        description: Text before the bar.
+        unit: What an item is called.
+        initial: Number of items that were done before.
+        silent: Draw no bar on a terminal either.
     """
     bar: tqdm[Item] = tqdm(  # type: ignore[assignment]
         items,

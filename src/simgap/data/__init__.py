@@ -1,1 +1,1 @@
-"""Shards, benchmarks and images as they come from disk."""
+"""Read and write shards, benchmarks and images."""

@@ -1,4 +1,4 @@
-"""Benchmarks in the layout of CLIP_benchmark and DataComp."""
+"""Load benchmarks in the layout of CLIP_benchmark and DataComp."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from simgap.core.files import read_json
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A labelled test set on disk.
+    """A labelled test set.
 
     Attributes:
-        name: its folder's name.
-        classnames: one name for each label.
-        templates: prompts with `{c}` where the class name goes.
-        shards: its tars in the order of their numbers.
-        reference_classes: for each class the reference's class indices, or None where equal names are meant.
+        name: name of its folder.
+        folder: the folder.
+        classnames: name of each class, in the order of the labels.
+        templates: prompts in which `{c}` stands for the class name.
+        shards: its tars, in the order of their numbers.
+        reference_classes: for each class, the indices of the same class in the reference. None if classes correspond by
+            equal names.
     """
 
     name: str
@@ -30,10 +32,15 @@ class Benchmark:
 
 
 def read_lines(path: Path, what: str) -> tuple[str, ...]:
-    """Give the lines of a text file, without blank ones at its end.
+    """Read the lines of a text file, without blank lines at its end.
+
+    Args:
+        path: the file.
+        what: what the file should hold, for error messages.
 
     Raises:
-        SimgapError: the file is missing, empty or not UTF-8, or a line between others is blank: lines are numbered.
+        SimgapError: If the file is missing, empty or not UTF-8, or if a blank line stands between other lines. The number
+            of a line is its label, so a blank line would be a class without a name.
     """
     if not path.is_file():
         raise SimgapError(f"{path}: no such file; it should hold {what}")
@@ -50,23 +57,23 @@ def read_lines(path: Path, what: str) -> tuple[str, ...]:
 
 
 def read_templates(path: Path) -> tuple[str, ...]:
-    """Read prompts with `{c}` where the class name goes.
+    """Read prompts in which `{c}` stands for the class name.
 
     Raises:
-        SimgapError: the file is missing or empty, or a template lacks `{c}`.
+        SimgapError: If the file is missing or empty, or a template lacks `{c}`.
     """
     templates = read_lines(path, "one template a line, with {c}")
     for template in templates:
         if "{c}" not in template:
-            raise SimgapError(f"{path}: {template!r} lacks {{c}}, the place of the class name")
+            raise SimgapError(f"{path}: {template!r} lacks {{c}}; put {{c}} where the class name should stand")
     return templates
 
 
-def _shards(folder: Path) -> tuple[Path, ...]:
+def _find_shards(folder: Path) -> tuple[Path, ...]:
     count_file = folder / "test" / "nshards.txt"
     (count,) = read_lines(count_file, "the number of shards")[:1]
     if not (count.isascii() and count.isdigit()) or int(count) == 0:
-        raise SimgapError(f"{count_file}: {count!r} is no number of shards; it should be 1 or more")
+        raise SimgapError(f"{count_file}: {count!r} is not a number of shards; it should be 1 or more")
     paths = tuple(folder / "test" / f"{number}.tar" for number in range(int(count)))
     for path in paths:
         if not path.is_file():
@@ -88,10 +95,10 @@ def _reference_classes(path: Path, classes: int) -> tuple[tuple[int, ...], ...] 
 
 
 def load_benchmark(folder: Path) -> Benchmark:
-    """Read what describes a benchmark, and check that all its shards are there.
+    """Load the description of a benchmark, and check that all its shards exist.
 
     Raises:
-        SimgapError: a file is missing or empty, a shard is missing, a template lacks `{c}`, there is only one class.
+        SimgapError: If a file is missing, empty or malformed, if a shard is missing, or if there are fewer than two classes.
     """
     if not folder.is_dir():
         raise SimgapError(f"{folder}: no such benchmark folder")
@@ -104,6 +111,6 @@ def load_benchmark(folder: Path) -> Benchmark:
         folder,
         classnames,
         templates,
-        _shards(folder),
+        _find_shards(folder),
         _reference_classes(folder / "reference_classes.json", len(classnames)),
     )

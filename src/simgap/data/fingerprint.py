@@ -1,4 +1,4 @@
-"""Fingerprints of input folders."""
+"""Compute fingerprints of input folders."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from simgap.data.manifest import MANIFEST
 
 
 def fingerprint(folder: Path) -> list[tuple[str, int, int | str]]:
-    """Name, size and modification time of a folder's files: what a scratch folder's identity holds of its inputs.
+    """Return the name, size and modification time of every file in a folder.
 
-    Of a manifest its hash instead of a time: listed anew and found the same, it stands for the same shards.
+    Cache keys contain this list, so that an output is made again if one of its input files changes. A manifest enters with
+    its SHA-256 instead of its time: a new manifest with the same content stands for the same shards.
     """
     return [
         (

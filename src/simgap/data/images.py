@@ -1,4 +1,4 @@
-"""Image bytes to RGB pictures, within limits."""
+"""Decode images within limits on their size and shape."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import warnings
 from PIL import Image
 
 MAXIMUM_PIXELS = 64_000_000
-# A narrower image would be enlarged beyond all bounds where its shorter side is resized.
+# Preprocessing resizes the shorter side. The longer side of a narrower image would then need too much memory.
 MAXIMUM_ASPECT_RATIO = 100
 FORMATS = ("JPEG", "PNG", "WEBP")
 
 
 class BrokenImage(Exception):
-    """Image bytes that cannot be decoded; the message is the reason under which they are counted."""
+    """Raised for an image that cannot be decoded. The message is the reason under which the image is counted."""
 
 
 def decode(image: bytes) -> Image.Image:
-    """Decode JPEG, PNG or WebP bytes to an RGB image.
+    """Decode a JPEG, PNG or WebP image to RGB.
 
     Raises:
-        BrokenImage: `broken_image` where the bytes cannot be decoded, `too_many_pixels` above 64 megapixels, `too_narrow`
-            where one side is more than 100 times the other.
+        BrokenImage: If the image cannot be used. The reason is `too_many_pixels` if it has more than 64 megapixels,
+            `too_narrow` if one side is more than 100 times the other, and else `broken_image`.
     """
     try:
         with warnings.catch_warnings():
@@ -36,5 +36,5 @@ def decode(image: bytes) -> Image.Image:
     except Image.DecompressionBombError:
         raise BrokenImage("too_many_pixels") from None
     except (OSError, ValueError, SyntaxError, EOFError):
-        # Pillow raises each of these for damaged files, SyntaxError among them (PNG chunks).
+        # Pillow raises all of these for damaged files; SyntaxError, for example, for damaged PNG chunks.
         raise BrokenImage("broken_image") from None

@@ -1,4 +1,4 @@
-"""Ground truth that lies in the json of a pool's samples."""
+"""Read ground truth annotations from the JSON members of a pool."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from simgap.data.shards import Accounting, Shard, find_shards, read_json_members
 
 @dataclass(frozen=True)
 class Annotation:
-    """What is known of one pool sample.
+    """What is known about a pool sample.
 
     Attributes:
-        style, kind: the image's style and class; None where it is off-topic or unknown.
-        planted: `exact`, `near` or `sibling`, or None.
-        source, key: the sample that it repeats, as set (`pool`, `reference`, a benchmark) and key.
+        style: style of the image, or None if it is unknown.
+        kind: class of the image, or None if it is off-topic or unknown.
+        planted: `exact`, `near` or `sibling` if the sample repeats another one, else None.
+        source: set of the sample that it repeats (`pool`, `reference` or a benchmark), or None.
+        key: key of the sample that it repeats, or None.
     """
 
     style: str | None
@@ -30,25 +32,25 @@ class Annotation:
 
 
 def _text(content: dict[str, Any], field: str) -> str | None:
-    """Give a field's text, or None for null.
+    """Return the text of a field, or None if the field is null.
 
     Raises:
-        SimgapError: it is something else, or text that no file can hold.
+        SimgapError: If the field is neither text nor null, or is text that cannot be encoded as UTF-8.
     """
     value = content[field]
-    # JSON may hold half of a character: \ud83d.
+    # JSON can hold half of a surrogate pair, such as \ud83d, which no UTF-8 file can store.
     if value is not None and not (isinstance(value, str) and value.encode(errors="replace").decode() == value):
         raise SimgapError(f"{field} is {value!r:.80}; it should be text or null")
     return value
 
 
-def _toy(content: dict[str, Any]) -> Annotation:
+def _toy_annotation(content: dict[str, Any]) -> Annotation:
     source, _, key = (_text(content, "copy_of") or "/").partition("/")
     style, kind, planted = (_text(content, field) for field in ("style", "class", "planted"))
     return Annotation(style, kind, planted, source or None, key or None)
 
 
-def _pacs(content: dict[str, Any]) -> Annotation:
+def _pacs_annotation(content: dict[str, Any]) -> Annotation:
     source = _text(content, "source")
     if source is None:
         raise KeyError("source")
@@ -59,24 +61,32 @@ def _pacs(content: dict[str, Any]) -> Annotation:
 
 
 def shard_annotations(shard: Shard) -> Iterator[tuple[str, Annotation]]:
-    """Stream (key, mark) of a shard's samples; two dialects: toy worlds (`planted`) and pacs96 (`duplicate_of`)."""
+    """Stream (key, annotation) of the samples of a shard.
+
+    Two formats are known: that of toy worlds, which has the field `planted`, and that of pacs96, which has `duplicate_of`.
+
+    Raises:
+        SimgapError: If the JSON of a sample has no annotation, or one with a wrong type.
+    """
     for key, text in read_json_members(shard, Accounting()):
         try:
             content = json.loads(text)
-            yield key, _toy(content) if "planted" in content else _pacs(content)
+            yield key, _toy_annotation(content) if "planted" in content else _pacs_annotation(content)
         except SimgapError as error:
             raise SimgapError(f"{shard}: {key}.json: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise SimgapError(
-                f"{shard}: {key}.json has no marks that can be read; leave ground_truth and prune.matched empty for pools "
-                "without them"
+                f"{shard}: {key}.json holds no readable annotation; for a pool without annotations leave ground_truth and "
+                "prune.matched empty"
             ) from None
 
 
 def read_annotations(pool: Path) -> dict[tuple[str, str], Annotation]:
-    """Read the marks of every pool sample by (shard, key).
+    """Read the annotation of every pool sample by (shard, key).
 
     Raises:
-        SimgapError: a sample's json has none.
+        SimgapError: If the JSON of a sample has no annotation, or one with a wrong type.
     """
-    return {(shard.name, key): mark for shard in find_shards(pool) for key, mark in shard_annotations(shard)}
+    return {
+        (shard.name, key): annotation for shard in find_shards(pool) for key, annotation in shard_annotations(shard)
+    }

@@ -1,4 +1,4 @@
-"""Shards in an object store, through any of fsspec's file systems: listed, and read as one stream each."""
+"""List and read shards in an object store, through any of fsspec's file systems."""
 
 from __future__ import annotations
 
@@ -17,32 +17,35 @@ from simgap.core.errors import SimgapError
 
 Result = TypeVar("Result")
 
-# A GET's bytes, and how many of those an open shard holds: one that is read from, the one before, the one that is on its way.
+# Each GET fetches one block, in bytes.
 BLOCK = 8 * 2**20
+# An open shard holds this many blocks: the one that is read, the one before it, and the one that is being fetched.
 HELD = 3
-# What tar reading is served from.
+# The tar reader is served from a buffer of this size, in bytes.
 BUFFER = 2**20
-# How often one and the same thing is tried, and how long after the first failure at most, in seconds; twice that after the next.
+# A request is tried this many times. Before the second try, the wait is at most FIRST_DELAY seconds; this bound doubles with
+# every further try, up to LONGEST_DELAY.
 TRIES = 6
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
-# Where fsspec's file systems tell one content from another; a time is the last resort, of local files and of memory.
+# Fields in which fsspec's file systems state the version of a file. Times come last: only file systems without etags, such as
+# local files and memory, need them.
 VERSIONS = ("ETag", "etag", "mtime", "LastModified", "created")
-# A protocol, and something behind it.
+# A protocol followed by a path.
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^:/].*|(file|local|memory|hdfs):///.*", re.DOTALL)
-AS_IT_SHOULD_BE = "it should be as s3://BUCKET/FOLDER"
-# A retry must not move on the random numbers of a training.
+ADDRESS_REMEDY = "write it as s3://BUCKET/FOLDER"
+# The waits between tries have their own source of random numbers, since they must not change those of a training.
 _random = random.SystemRandom()
 
 
 @dataclass(frozen=True, order=True)
 class RemoteShard:
-    """A shard as its manifest has it; where shards are read it is taken as a Path is.
+    """A shard as its manifest lists it. Code that reads shards can use it like a Path.
 
     Attributes:
-        address: any of fsspec's, as s3://BUCKET/KEY.
-        size: bytes.
-        etag: the store's, or, of a file system that has none, the time of the last change.
+        address: an address for fsspec, such as s3://BUCKET/KEY.
+        size: size in bytes.
+        etag: the etag of the store, or the time of the last change if the file system has no etags.
     """
 
     address: str
@@ -51,33 +54,44 @@ class RemoteShard:
 
     @property
     def name(self) -> str:
-        """The file's name, which the shard's samples have as theirs."""
+        """The file name, which samples carry as the name of their shard."""
         return self.address.rpartition("/")[2]
 
     @property
     def parent(self) -> str:
-        """The address without the name."""
+        """The address without the file name."""
         return self.address.rpartition("/")[0]
 
     def __str__(self) -> str:
+        """Return the address."""
         return self.address
 
     def open(self, mode: Literal["rb"] = "rb") -> io.BufferedReader:
-        """Open the shard as one stream of bytes, see `stream`."""
+        """Open the shard as one stream of bytes; see `stream`."""
         return stream(self)
 
     def check(self) -> None:
-        """Style whether the shard is still the one of its manifest, as `simgap.data.remote.check` does."""
-        from simgap.data.remote import check
+        """Check that the store still holds the shard that the manifest lists.
 
-        check(self)
+        Call it after reading. S3 refuses to serve blocks of a replaced object, but other stores do not: the rest of a replaced
+        shard may look like the end of the tar.
+
+        Raises:
+            SimgapError: If the shard was replaced or removed, or the store cannot be reached.
+        """
+
+        def info() -> dict[str, Any]:
+            system, path = _file_system(self.address)
+            return system.info(path)  # type: ignore[no-any-return]
+
+        _compare(self, _with_retries(self.address, info))
 
 
 def _file_system(address: str) -> tuple[Any, str]:
-    """Give the file system of an address and the path in it. Credentials and endpoint are what the environment says."""
+    """Return the file system of an address, and the path in it. Credentials and endpoint come from the environment."""
     if not ADDRESS.fullmatch(address):
-        raise SimgapError(f"{address!r}: is no address; {AS_IT_SHOULD_BE}")
-    # Only studies with remote shards pay for the import.
+        raise SimgapError(f"{address!r}: is not an address; {ADDRESS_REMEDY}")
+    # The import takes long, and only studies with remote shards need it.
     import fsspec
 
     try:
@@ -85,20 +99,20 @@ def _file_system(address: str) -> tuple[Any, str]:
     except ImportError as error:
         raise SimgapError(f"{address}: needs a package that is not installed ({_reason(error)})") from None
     except (ValueError, TypeError, AttributeError) as error:
-        # Of what a file system asks for and the address does not say, it is Python that complains.
+        # Python itself raises TypeError or AttributeError if the address lacks an argument that the file system needs.
         raise SimgapError(
-            f"{address}: is no address that fsspec can open ({_reason(error)}); {AS_IT_SHOULD_BE}"
+            f"{address}: is not an address that fsspec can open ({_reason(error)}); {ADDRESS_REMEDY}"
         ) from None
     if "s3" in system.protocol:
-        # botocore tries a request again as AWS_MAX_ATTEMPTS and AWS_RETRY_MODE say. s3fs tries that five times, and what it
-        # did so five times: half an hour where a server does not answer. What is left to retry is done here, once.
+        # botocore retries a request as AWS_MAX_ATTEMPTS and AWS_RETRY_MODE say. s3fs would try that five times, and that
+        # again five times: half an hour if a server does not answer. `_with_retries` is the one retry above botocore's.
         system.retries = 1
     return system, path
 
 
 @functools.cache
 def _final_errors() -> tuple[type[Exception], ...]:
-    """Return the errors that no further try can mend."""
+    """Return the errors that a retry cannot repair."""
     from botocore import exceptions
 
     credentials = (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.ProfileNotFound)
@@ -109,11 +123,13 @@ def _reason(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _persistently(address: str, work: Callable[[], Result]) -> Result:
-    """Do what may fail for a while, again and again after random waits ("full jitter": Brooker, AWS Architecture Blog, 2015).
+def _with_retries(address: str, work: Callable[[], Result]) -> Result:
+    """Call a function that may fail for a while, and retry after random waits.
+
+    The waits follow the "full jitter" rule (Brooker, AWS Architecture Blog, 2015).
 
     Raises:
-        SimgapError: it failed `TRIES` times in a row, or in a way that will not mend.
+        SimgapError: If it failed `TRIES` times in a row, or with an error that a retry cannot repair.
     """
     reason = ""
     for number in range(TRIES):
@@ -126,42 +142,43 @@ def _persistently(address: str, work: Callable[[], Result]) -> Result:
         except _final_errors() as error:
             raise SimgapError(f"{address}: cannot be read ({_reason(error)})") from None
         except Exception as error:
-            # File systems raise OSError and what the libraries below them do: aiohttp's, botocore's own.
+            # Besides OSError, file systems raise errors of the libraries that they use, such as aiohttp and botocore.
             reason = _reason(error)
-    raise SimgapError(f"{address}: cannot be read, {TRIES} times in a row ({reason})")
+    raise SimgapError(f"{address}: could not be read in {TRIES} tries ({reason})")
 
 
 def _version(info: dict[str, Any]) -> str:
-    """Give what tells a file's content from another one, of what a file system says about the file; else an empty text."""
+    """Return the version of a file from what its file system says about it, or an empty text if it says none."""
     found = next((info[key] for key in VERSIONS if info.get(key)), "")
-    # One file system may tell a time in both ways.
+    # A file system may state a time as a number in one answer and as a datetime in another.
     return str(found.timestamp() if isinstance(found, datetime) else found).strip('"')
 
 
 def list_shards(address: str) -> list[RemoteShard]:
-    """List the tars right below an address, in the order of their names.
+    """List the tars directly below an address, sorted by name.
 
     Raises:
-        SimgapError: the address is not that of a folder, there is no tar, the store cannot be reached or refuses, or it tells
-            neither size nor version of a tar.
+        SimgapError: If the address is not a folder, it holds no tar, the store cannot be reached or refuses access, or the
+            store states no size or no version of a tar.
     """
     folder = address.rstrip("/")
     if folder.endswith(".tar"):
-        raise SimgapError(f"{address}: names a shard; it should be the folder, {folder.rpartition('/')[0]}")
+        raise SimgapError(f"{address}: names a shard; name its folder, {folder.rpartition('/')[0]}")
 
     def tars() -> list[dict[str, Any]]:
         system, path = _file_system(address)
         entries = [entry for entry in system.ls(path, detail=True) if entry["name"].endswith(".tar")]
-        # A listing has a link's own kind and time, not the file's.
+        # A listing describes the link itself, but the shard is the file that the link points to.
         return [system.info(entry["name"]) if entry.get("islink") else entry for entry in entries]
 
     shards = []
-    for entry in _persistently(address, tars):
+    for entry in _with_retries(address, tars):
         if entry["type"] == "file":
             place = f"{folder}/{entry['name'].rpartition('/')[2]}"
             if entry.get("size") is None or not _version(entry):
                 raise SimgapError(
-                    f"{place}: its store tells neither etag nor time of change, so it cannot be versioned"
+                    f"{place}: its store states no size, or neither an etag nor a time of change, so a later change could not "
+                    "be noticed; copy the shards to another store"
                 )
             shards.append(RemoteShard(place, entry["size"], _version(entry)))
     if not shards:
@@ -169,32 +186,16 @@ def list_shards(address: str) -> list[RemoteShard]:
     return sorted(shards)
 
 
-def _check(shard: RemoteShard, info: dict[str, Any]) -> None:
+def _compare(shard: RemoteShard, info: dict[str, Any]) -> None:
     if (info["size"], _version(info)) != (shard.size, shard.etag):
         raise SimgapError(
-            f"{shard}: has {info['size']} bytes and the etag {_version(info)}, its manifest says {shard.size} and "
-            f"{shard.etag}; bring the old one back, or list anew with `dvc repro --force manifest`"
+            f"{shard}: has {info['size']} bytes and the etag {_version(info)}, but its manifest says {shard.size} and "
+            f"{shard.etag}; restore the old shard, or list the shards again with `dvc repro --force manifest`"
         )
 
 
-def check(shard: RemoteShard) -> None:
-    """Ask the store whether a shard is still the one of its manifest: after it was read, for what was read then counts.
-
-    Only S3 is asked so with every block; elsewhere what comes after a shard's replacement may look like the end of a tar.
-
-    Raises:
-        SimgapError: it is another one, is gone, or the store cannot be reached.
-    """
-
-    def info() -> dict[str, Any]:
-        system, path = _file_system(shard.address)
-        return system.info(path)  # type: ignore[no-any-return]
-
-    _check(shard, _persistently(shard.address, info))
-
-
 class _Stream(io.RawIOBase):
-    """A shard's bytes; each of them comes once, whatever failed on the way."""
+    """The bytes of a shard. Each byte is delivered once, also if reads fail on the way."""
 
     def __init__(self, shard: RemoteShard) -> None:
         super().__init__()
@@ -215,44 +216,44 @@ class _Stream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        # Not over a block's end: what was read of one is not asked for again because the next one fails.
+        # A read stops at the end of a block. Otherwise bytes that were read would be fetched again if the next block fails.
         count = min(len(view), max(0, self._shard.size - self._position), BLOCK - self._position % BLOCK)
         if count:
-            view[:count] = _persistently(self._shard.address, lambda: self._read(count))
+            view[:count] = _with_retries(self._shard.address, lambda: self._read(count))
             self._position += count
         return count
 
     def close(self) -> None:
-        self._forget()
+        self._close_file()
         super().close()
 
     def _read(self, count: int) -> bytes:
         try:
             if self._file is None:
-                self._file = self._opened()
+                self._file = self._open_file()
             self._file.seek(self._position)
             found: bytes = self._file.read(count)
             if len(found) != count:
-                raise OSError(f"{len(found)} bytes came where {count} should")
+                raise OSError(f"received {len(found)} bytes instead of {count}")
         except Exception:
-            # It is opened anew, and looked whether it is still the same.
-            self._forget()
+            # The next try opens the file again, and so checks that the shard is still the same.
+            self._close_file()
             raise
         return found
 
-    def _opened(self) -> Any:
-        """Open what fetches blocks, the next one ahead; of s3fs every GET has If-Match with the etag that is checked here."""
+    def _open_file(self) -> Any:
+        """Open a file that fetches one block in advance. s3fs sends the etag that is checked here with every GET (If-Match)."""
         shard = self._shard
         system, path = _file_system(shard.address)
         file = system.open(path, "rb", block_size=BLOCK, cache_type="background", cache_options={"maxblocks": HELD})
         try:
-            _check(shard, getattr(file, "details", None) or system.info(path))
+            _compare(shard, getattr(file, "details", None) or system.info(path))
         except Exception:
             file.close()
             raise
         return file
 
-    def _forget(self) -> None:
+    def _close_file(self) -> None:
         file, self._file = self._file, None
         if file is not None:
             with suppress(Exception):
@@ -260,11 +261,11 @@ class _Stream(io.RawIOBase):
 
 
 def stream(shard: RemoteShard) -> io.BufferedReader:
-    """Open a shard as one stream of bytes that can seek; memory is `HELD` blocks of `BLOCK` bytes.
+    """Open a shard as one stream of bytes that can seek. It holds `HELD` blocks of `BLOCK` bytes in memory.
 
-    Time-outs, resets, bodies that are cut off and errors of the server are tried again, from the block on that failed.
-    Its reads raise SimgapError, never OSError, so that no failure of the network looks like the end of a tar: where the shard
-    is not that of the manifest, or could not be read in several tries. Where it is replaced while it is read, S3 says so at
-    the next block; what was read of another store, and an empty shard, is to be checked by `check` afterwards.
+    Time-outs, connection resets, truncated bodies and server errors are retried, from the block that failed. Reading raises
+    SimgapError, never OSError, so that a network failure never looks like the end of a tar. It raises if the shard differs
+    from its manifest, or could not be read in several tries. If the shard is replaced while it is read, S3 says so at the next
+    block. For other stores, and for an empty shard, call `RemoteShard.check` after reading.
     """
     return io.BufferedReader(_Stream(shard), BUFFER)

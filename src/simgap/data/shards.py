@@ -1,14 +1,18 @@
-"""img2dataset shards: tars of `KEY.jpg|jpeg|png|webp`, `KEY.txt`, `KEY.json` and, for labelled sets, `KEY.cls`."""
+"""Read and write img2dataset shards.
+
+A shard is a tar file. Each of its samples is a group of adjacent members with one key: an image (`KEY.jpg`, `KEY.jpeg`,
+`KEY.png` or `KEY.webp`), `KEY.txt`, `KEY.json` and, in a labelled set, `KEY.cls`.
+"""
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import webdataset
 
@@ -26,7 +30,17 @@ Shard = Path | RemoteShard
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample of a shard, its image still encoded; (shard, key) names it, keys alone need not be unique."""
+    """A sample of a shard, with its image still encoded.
+
+    The shard and the key together identify a sample. A key alone may occur in several shards.
+
+    Attributes:
+        shard: file name of the shard.
+        key: name of the members of the sample, up to the first dot.
+        image: encoded image.
+        caption: caption, or None if the sample has none.
+        label: class index, or None if the sample has none.
+    """
 
     shard: str
     key: str
@@ -35,21 +49,40 @@ class Sample:
     label: int | None
 
 
+class RawSample(NamedTuple):
+    """All members of a sample, as they are stored.
+
+    Attributes:
+        key: name of the members, up to the first dot.
+        members: content of each member by suffix.
+    """
+
+    key: str
+    members: dict[str, bytes]
+
+
+AnySample = TypeVar("AnySample", Sample, RawSample)
+
+
 def check_label(sample: Sample, classes: int, shard: Shard) -> None:
-    """Refuse a label outside the class list as its sample is read, not after all images were worked on.
+    """Check that the label of a sample is in the class list.
+
+    Call it for each sample as it is read: a wrong label then ends the work at once, not after all images were processed.
 
     Raises:
-        SimgapError: the label is not below `classes`.
+        SimgapError: If the label is not below `classes`.
     """
     if sample.label is not None and sample.label >= classes:
         raise SimgapError(f"{shard}: {sample.key}: label {sample.label} is outside the class list of {classes} names")
 
 
 def find_shards(folder: Path) -> list[Shard]:
-    """Give the tars of a folder, or those that the manifest in it lists, in the order of their names.
+    """Return the shards of a folder, sorted by name.
+
+    The folder holds either tar files or a manifest, which lists tar files in an object store.
 
     Raises:
-        SimgapError: the folder is missing, holds neither tars nor a manifest, or both.
+        SimgapError: If the folder does not exist, or if it holds neither tars nor a manifest, or both.
     """
     if not folder.is_dir():
         raise SimgapError(f"{folder}: no such folder; it should hold webdataset shards (00000.tar, ...)")
@@ -63,14 +96,29 @@ def find_shards(folder: Path) -> list[Shard]:
     return paths
 
 
+class ShardsByName(dict[str, Shard]):
+    """The shards of a folder by name. Looking up a name that is not there raises SimgapError."""
+
+    def __init__(self, folder: Path) -> None:
+        """Find the shards of a folder; see `find_shards`."""
+        super().__init__((shard.name, shard) for shard in find_shards(folder))
+        self._folder = folder
+
+    def __missing__(self, name: str) -> Shard:
+        """Refuse the name of a shard that is not in the folder."""
+        raise SimgapError(
+            f"{self._folder}: has no shard {name!r}, but embedded samples lie in it; restore the shard or embed the set again"
+        )
+
+
 @dataclass
 class Accounting:
-    """What became of the samples of a set: read = kept + dropped by reason (design, invariant 1).
+    """Counts of the samples of a set: read = kept + dropped. This equation is an invariant in docs/architecture.md.
 
     Attributes:
-        read: samples that were begun.
-        dropped: samples left out, one reason each.
-        damaged_shards: tars that end too soon or are corrupt; how many samples they lost is not known.
+        read: number of samples that were read, whether they were kept or dropped.
+        dropped: number of dropped samples by reason. Each dropped sample has one reason.
+        damaged_shards: number of tars that are truncated or corrupt. How many samples they lost is not known.
     """
 
     read: int = 0
@@ -78,10 +126,10 @@ class Accounting:
     damaged_shards: int = 0
 
     def metrics(self, kept: int) -> dict[str, int]:
-        """Give the figures, without reasons that did not occur.
+        """Return the counts as metrics. Reasons that did not occur are left out.
 
         Raises:
-            SimgapError: they do not add up.
+            SimgapError: If the counts do not add up.
         """
         if self.read != kept + self.dropped.total():
             raise SimgapError(f"accounting: {self.read} samples read, but {kept} kept and {dict(self.dropped)} dropped")
@@ -90,8 +138,8 @@ class Accounting:
         return {"read": self.read, "kept": kept, **reasons, **damaged}
 
 
-def _ends_well(stream: BinaryIO, offset: int) -> bool:
-    """Say whether nothing but a tar's end mark and padding stands from `offset` on."""
+def _ends_cleanly(stream: BinaryIO, offset: int) -> bool:
+    """Return whether only the end mark and the padding of a tar follow `offset`."""
     length = 0
     stream.seek(offset)
     while rest := stream.read(CHUNK):
@@ -101,14 +149,18 @@ def _ends_well(stream: BinaryIO, offset: int) -> bool:
     return length >= tarfile.BLOCKSIZE
 
 
-def _members(shard: Shard, accounting: Accounting, only: str | None = None) -> Iterator[tuple[str, str, bytes | None]]:
-    """Yield (key, suffix, bytes) of every regular member, None for one that is too large; count a damaged tar.
+def _read_members(
+    shard: Shard, accounting: Accounting, only: str | None = None
+) -> Iterator[tuple[str, str, bytes | None]]:
+    """Yield (key, suffix, content) of every regular member, and count the shard if it is damaged.
 
-    A remote shard that cannot be read is not counted as damaged: what it raises passes through. So does what its store says
-    at the end, where the shard was replaced meanwhile.
+    The content of a member that is too large is None. If a remote shard cannot be read, or was replaced since it was
+    listed, it is not counted as damaged: the error passes through.
 
     Args:
-        only: the suffix of the members that are read; others are skipped.
+        shard: the shard to read.
+        accounting: its count of damaged shards is updated.
+        only: if given, members with another suffix are skipped.
     """
     damaged = False
     try:
@@ -120,84 +172,140 @@ def _members(shard: Shard, accounting: Accounting, only: str | None = None) -> I
                     continue
                 stream = tar.extractfile(member) if member.size <= MAXIMUM_MEMBER_BYTES else None
                 yield f"{folder}{slash}{key}", suffix.lower(), stream.read() if stream else None
-            # tarfile takes a corrupt header for the end.
-            damaged = not _ends_well(file, tar.offset)
+            # tarfile stops without an error at a corrupt header, as if the tar ended there.
+            damaged = not _ends_cleanly(file, tar.offset)
     except (tarfile.TarError, OSError, EOFError):
         damaged = True
-    if isinstance(shard, RemoteShard):
-        shard.check()
+    _check_unchanged(shard)
     accounting.damaged_shards += damaged
 
 
-def _grouped(shard: Shard, accounting: Accounting) -> Iterator[dict[str, Any]]:
-    """Group adjacent members of one key with webdataset's own rule; of two members of one name the first counts."""
+def _check_unchanged(shard: Shard) -> None:
+    if isinstance(shard, RemoteShard):
+        shard.check()
+
+
+def _group_members(shard: Shard, accounting: Accounting) -> Iterator[dict[str, Any]]:
+    """Group adjacent members with one key by webdataset's own function. If a name occurs twice, the first member counts."""
     files = (
         {"fname": f"{key}.{suffix}", "data": data, "__url__": str(shard)}
-        for key, suffix, data in _members(shard, accounting)
+        for key, suffix, data in _read_members(shard, accounting)
     )
     yield from webdataset.tariterators.group_by_keys(files, handler=lambda _: True)
 
 
-def _label(raw: bytes) -> int | None:
+def _parse_label(raw: bytes) -> int | None:
     text = raw.decode("ascii", errors="replace").strip()
     return int(text) if text.isdigit() and text.isascii() and len(text) < 10 else None
 
 
-def _is_text(name: str) -> bool:
-    """Say whether a member's name was UTF-8: tarfile stands surrogates in for other bytes."""
+def _is_utf8(name: str) -> bool:
+    """Return whether the name of a member is UTF-8. tarfile decodes all other bytes to surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def read_json_members(shard: Shard, accounting: Accounting) -> Iterator[tuple[str, bytes]]:
-    """Stream (key, bytes) of the `KEY.json` members of a shard."""
-    yield from ((key, data) for key, _, data in _members(shard, accounting, only="json") if data is not None)
+    """Stream (key, content) of the `KEY.json` members of a shard."""
+    yield from ((key, data) for key, _, data in _read_members(shard, accounting, only="json") if data is not None)
 
 
-def read_samples(shard: Shard) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Stream (key, all members by suffix) of the samples that `read_shard` would give if nothing were asked of them."""
+def read_samples(shard: Shard) -> Iterator[RawSample]:
+    """Stream all members of the samples of a shard.
+
+    The samples are those that `read_shard` yields if it requires neither image, caption nor label.
+    """
     seen: set[str] = set()
-    for sample in _grouped(shard, Accounting()):
+    for sample in _group_members(shard, Accounting()):
         key = sample["__key__"]
-        if _is_text(key) and key not in seen and None not in sample.values():
-            yield key, {suffix: data for suffix, data in sample.items() if suffix not in ("__key__", "__url__")}
+        if _is_utf8(key) and key not in seen and None not in sample.values():
+            members = {suffix: data for suffix, data in sample.items() if suffix not in ("__key__", "__url__")}
+            yield RawSample(key, members)
         seen.add(key)
 
 
-def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    """Add bytes to a tar, so that equal bytes give an equal tar."""
-    # A TarInfo has time 0 and no owner of its own accord.
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
-
-
 def read_shard(shard: Shard, accounting: Accounting, *, caption: bool, label: bool) -> Iterator[Sample]:
-    """Stream the samples of a shard in the order of the tar.
+    """Stream the samples of a shard in the order of the tar. Images are not decoded.
 
-    A sample lacks nothing that was asked for: one without image, caption or label is dropped under its reason
-    (`no_image`, `no_caption`, `no_label`), as is one with a member above 64 MB (`member_too_large`), one whose name is not
-    UTF-8 (`bad_name`) and the second sample of one key (`duplicate_key`, which non-adjacent members also give). A key is a
-    member's whole name up to the first dot of its last part; nothing is decoded and no member becomes a path.
+    A sample is dropped for the first of these reasons that applies:
+
+    - `bad_name`: its name is not UTF-8.
+    - `duplicate_key`: an earlier sample of the shard has its key. This is also counted if the members of one sample are
+      not adjacent.
+    - `member_too_large`: one of its members is larger than 64 MB.
+    - `no_image`: it has no image.
+    - `no_caption`: it has no caption, and `caption` is true.
+    - `no_label`: it has no label, and `label` is true.
+
+    The key of a member is its path up to the first dot of the file name. No member is extracted to the disk.
+
+    Args:
+        shard: the shard to read.
+        accounting: counts of samples and of damaged shards, which are updated.
+        caption: whether samples without a caption are dropped.
+        label: whether samples without a label are dropped.
     """
     seen: set[str] = set()
-    for sample in _grouped(shard, accounting):
+    for sample in _group_members(shard, accounting):
         accounting.read += 1
         key = sample["__key__"]
         images = [sample[suffix] for suffix in IMAGE_SUFFIXES if suffix in sample]
         text = sample["txt"].decode("utf-8", errors="replace").strip() if sample.get("txt") else None
-        index = _label(sample["cls"]) if sample.get("cls") else None
-        if not _is_text(key):
-            accounting.dropped["bad_name"] += 1
-        elif key in seen:
-            accounting.dropped["duplicate_key"] += 1
-        elif None in sample.values():
-            accounting.dropped["member_too_large"] += 1
-        elif not images:
-            accounting.dropped["no_image"] += 1
-        elif caption and not text:
-            accounting.dropped["no_caption"] += 1
-        elif label and index is None:
-            accounting.dropped["no_label"] += 1
+        index = _parse_label(sample["cls"]) if sample.get("cls") else None
+        # The first reason that is true counts.
+        reasons = {
+            "bad_name": not _is_utf8(key),
+            "duplicate_key": key in seen,
+            "member_too_large": None in sample.values(),
+            "no_image": not images,
+            "no_caption": caption and not text,
+            "no_label": label and index is None,
+        }
+        seen.add(key)
+        reason = next((reason for reason, applies in reasons.items() if applies), None)
+        if reason:
+            accounting.dropped[reason] += 1
         else:
             yield Sample(shard.name, key, images[0], text[:MAXIMUM_CAPTION_CHARACTERS] if text else None, index)
-        seen.add(key)
+
+
+def select_samples(samples: Iterable[AnySample], keys: Collection[str], shard: Shard) -> Iterator[AnySample]:
+    """Yield the samples of a shard that have one of the keys, in the order of the tar.
+
+    Reading stops after the last of them.
+
+    Args:
+        samples: samples of the shard, from `read_shard` or `read_samples`.
+        keys: keys of embedded samples, without duplicates.
+        shard: the shard that is read.
+
+    Raises:
+        SimgapError: If the shard lacks a sample, or if it is remote and was replaced while it was read.
+    """
+    missing = dict.fromkeys(keys)
+    for sample in samples:
+        if sample.key in missing:
+            del missing[sample.key]
+            yield sample
+            if not missing:
+                _check_unchanged(shard)
+                return
+    if missing:
+        raise SimgapError(
+            f"{shard}: lacks {len(missing)} of the {len(keys)} samples to read, {next(iter(missing))!r} first; it changed "
+            "after it was embedded, or it is damaged: restore the shard or embed the set again"
+        )
+
+
+@contextmanager
+def open_writer(path: Path) -> Iterator[webdataset.TarWriter]:
+    """Open a new shard for `write_sample`. The same samples give the same bytes: no time and no owner is stored."""
+    options = {"user": "", "group": "", "mode": 0o644, "mtime": 0}
+    with path.open("wb") as stream, webdataset.TarWriter(stream, encoder=False, keep_meta=True, **options) as writer:
+        yield writer
+
+
+def write_sample(writer: webdataset.TarWriter, key: str, members: Mapping[str, bytes]) -> None:
+    """Write a sample to a shard. `members` maps suffixes to contents; their order is the order in the tar."""
+    for suffix, content in members.items():
+        # TarWriter sorts the members of one call by suffix. With a call for each member they keep their order.
+        writer.write({"__key__": key, suffix: content})

@@ -1,1 +1,1 @@
-"""Near-duplicates within the pool."""
+"""Find near-duplicates within the pool."""

@@ -1,4 +1,7 @@
-"""The rule within clusters: blocks of products in fp32, and float64 for the pairs that fp32 cannot decide."""
+"""Apply the deduplication rule within clusters.
+
+The rows are compared in blocks of fp32 products. Pairs that fp32 cannot decide are compared exactly, in float64.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +16,31 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from simgap.core.executor import LOCAL, PartsParameters, run_parts
-from simgap.deduplicate.arrays import save
+from simgap.core.executor import LOCAL, Executor, run_parts
 from simgap.similarity.search.exact import check_unit_norm, exact_pairs, screening_error
 from simgap.similarity.search.kernels import to_single
+from simgap.store.arrays import read_array, write_array
 from simgap.store.embeddings import Embeddings
 
-# Rows of a product: with blocks of a few thousand rows it stays in the cache.
+# The products of this many rows with a block of a few thousand rows stay in the cache.
 TILE_ROWS = 512
-# Blocks whose result is kept at a time.
+# The result of this many blocks is stored at a time, so that a killed stage continues after them.
 SECTION_BLOCKS = 128
-# True where the other row of a tile's own square is no lower one.
+# An entry is true if the second row of a pair is not lower than the first one. Such pairs do not count.
 NOT_LOWER = np.triu(np.ones((TILE_ROWS, TILE_ROWS), np.bool_))
 
 
 class Limit:
-    """The similarity above which two rows are too similar, 1 - eps, and what an fp32 product says of it.
+    """The similarity above which two rows are near-duplicates, 1 - eps.
 
-    Products above `above` are of pairs above the limit, and those below `below` are not.
+    Attributes:
+        exact: The limit of the canonical similarity.
+        above: An fp32 product above this value belongs to a pair above the limit.
+        below: An fp32 product below this value belongs to a pair that is not above the limit.
     """
 
     def __init__(self, eps: float, dim: int) -> None:
+        """Compute the limits for vectors of `dim` components."""
         self.exact = 1 - eps
         error = screening_error(dim)
         self.above = np.nextafter(np.float32(self.exact + error), np.float32(np.inf))
@@ -42,40 +49,53 @@ class Limit:
     def exceeded(
         self, product: NDArray[np.float32], rows: NDArray[np.float32], others: NDArray[np.float32]
     ) -> NDArray[np.bool_]:
-        """Tell which of `rows` [n, dim] have a canonical similarity above the limit to one of `others` [m, dim]: bool [n].
+        """Find the rows whose canonical similarity to at least one other row is above the limit.
 
         Args:
-            product: fp32 [n, m], their products; -inf for pairs that do not count.
+            product: Products of the rows with the other rows, fp32 [n, m]; -inf for pairs that do not count.
+            rows: fp32 [n, dim].
+            others: fp32 [m, dim].
+
+        Returns:
+            bool [n].
         """
         largest = product.max(axis=1)
         exceeded: NDArray[np.bool_] = largest > self.above
-        open_rows = np.flatnonzero(~exceeded & (largest >= self.below))
-        if len(open_rows):
-            row, other = np.nonzero(product[open_rows] >= self.below)
-            row = open_rows[row]
+        undecided = np.flatnonzero(~exceeded & (largest >= self.below))
+        if len(undecided):
+            row, other = np.nonzero(product[undecided] >= self.below)
+            row = undecided[row]
             exceeded[row[exact_pairs(rows, others, row, other) > self.exact]] = True
         return exceeded
 
 
 @dataclass(frozen=True)
 class Order:
-    """Pool rows by cluster: `rows` int64 [pool rows], ascending within one; cluster c is at `bounds[c]` to `bounds[c + 1]`."""
+    """The pool rows sorted by cluster.
+
+    Attributes:
+        rows: Pool rows, int64 [pool rows], ascending within each cluster.
+        bounds: int64 [clusters + 1]; the rows of cluster c are `rows[bounds[c] : bounds[c + 1]]`.
+    """
 
     rows: NDArray[np.int64]
     bounds: NDArray[np.int64]
 
     @classmethod
     def of(cls, cluster: NDArray[np.int32], clusters: int) -> Order:
-        """Order by the cluster of each row, int32 [pool rows]."""
+        """Sort the rows by their cluster, int32 [pool rows]."""
         bounds = np.concatenate([[0], np.cumsum(np.bincount(cluster, minlength=clusters))])
         return cls(np.argsort(cluster, kind="stable"), bounds)
 
 
 def take(pool: Embeddings, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Read the vectors of `rows` in any order: fp32 [len(rows), dim].
+    """Read the vectors of some rows, which may be in any order.
+
+    Returns:
+        fp32 [len(rows), dim], in the order of `rows`.
 
     Raises:
-        SimgapError: a row is not finite or not of unit norm.
+        SimgapError: A row is not finite or does not have unit norm.
     """
     ascending = np.argsort(rows)
     stored = to_single(pool.take(rows[ascending]))
@@ -86,7 +106,13 @@ def take(pool: Embeddings, rows: NDArray[np.int64]) -> NDArray[np.float32]:
 
 
 def mark_within(vectors: NDArray[np.float32], limit: Limit, duplicate: NDArray[np.bool_]) -> None:
-    """Mark the rows [n, dim] that are too similar to one before them in `duplicate`, bool [n]."""
+    """Mark the vectors that are too similar to an earlier vector.
+
+    Args:
+        vectors: fp32 [n, dim].
+        limit: The largest similarity that is allowed.
+        duplicate: bool [n], updated in place.
+    """
     for start in range(0, len(vectors), TILE_ROWS):
         tile = vectors[start : start + TILE_ROWS]
         lower = vectors[: start + len(tile)]
@@ -98,18 +124,28 @@ def mark_within(vectors: NDArray[np.float32], limit: Limit, duplicate: NDArray[n
 def mark_against(
     vectors: NDArray[np.float32], lower: NDArray[np.float32], limit: Limit, duplicate: NDArray[np.bool_]
 ) -> None:
-    """Mark the rows [n, dim] that are too similar to one of `lower` [m, dim]; those that are marked are not compared."""
-    waiting = np.flatnonzero(~duplicate)
-    for start in range(0, len(waiting), TILE_ROWS):
-        rows = waiting[start : start + TILE_ROWS]
+    """Mark the vectors that are too similar to a lower row. Vectors that are already marked are not compared again.
+
+    Args:
+        vectors: fp32 [n, dim].
+        lower: Vectors of the lower rows, fp32 [m, dim].
+        limit: The largest similarity that is allowed.
+        duplicate: bool [n], updated in place.
+    """
+    unmarked = np.flatnonzero(~duplicate)
+    for start in range(0, len(unmarked), TILE_ROWS):
+        rows = unmarked[start : start + TILE_ROWS]
         tile = vectors[rows]
         duplicate[rows] = limit.exceeded(tile @ lower.T, tile, lower)
 
 
 def duplicates_in_block(pool: Embeddings, order: Order, limit: Limit, block_rows: int, start: int) -> NDArray[np.bool_]:
-    """Mark the rows at `start` to `start + block_rows` of the order, as `near_duplicates` does: bool [rows].
+    """Find the near-duplicates among the rows `start` to `start + block_rows` of the order; see `near_duplicates`.
 
-    A block holds a piece of a cluster or many clusters. Memory: two blocks in fp32 and a tile's product.
+    A block has a part of one cluster or several clusters. Memory: two blocks in fp32 and the products of a tile.
+
+    Returns:
+        bool [rows of the block].
     """
     rows = order.rows[start : start + block_rows]
     vectors = take(pool, rows)
@@ -119,7 +155,7 @@ def duplicates_in_block(pool: Embeddings, order: Order, limit: Limit, block_rows
     for cluster in np.flatnonzero(np.diff(bounds) > 1):
         own = slice(bounds[cluster], bounds[cluster + 1])
         mark_within(vectors[own], limit, duplicate[own])
-    # Only the first cluster may have begun before this block.
+    # Only the first cluster of the block may have rows in earlier blocks.
     own = slice(0, bounds[1])
     for lower in range(order.bounds[first], start, block_rows):
         if duplicate[own].all():
@@ -132,7 +168,7 @@ def duplicates_in_block(pool: Embeddings, order: Order, limit: Limit, block_rows
 
 @dataclass
 class _Sections:
-    """The rows by cluster, `section` of them a part."""
+    """The sorted rows in parts of `section` rows."""
 
     pool: Embeddings
     order: Order
@@ -151,14 +187,14 @@ class _Sections:
 
     def write(self, number: int, out: Path, advance: Callable[[int], object]) -> None:
         start = number * self.section
-        of_block = partial(duplicates_in_block, self.pool, self.order, self.limit, self.block_rows)
+        find = partial(duplicates_in_block, self.pool, self.order, self.limit, self.block_rows)
         found = []
         threads = len(os.sched_getaffinity(0))
         with ThreadPoolExecutor(threads) as executor, threadpool_limits(1, "blas"):
-            for of_rows in executor.map(of_block, range(start, start + self.sizes[number], self.block_rows)):
-                found.append(of_rows)
-                advance(len(of_rows))
-        save(out, np.concatenate(found))
+            for duplicate in executor.map(find, range(start, start + self.sizes[number], self.block_rows)):
+                found.append(duplicate)
+                advance(len(duplicate))
+        write_array(out, np.concatenate(found))
 
 
 def near_duplicates(
@@ -168,26 +204,33 @@ def near_duplicates(
     eps: float,
     block_rows: int,
     scratch: Path,
-    by: PartsParameters = LOCAL,
+    executor: Executor = LOCAL,
 ) -> NDArray[np.bool_]:
-    """Mark the rows that are too similar to a lower row of their cluster, dropped or not: bool [pool rows].
+    """Find the rows that are too similar to a lower row of their cluster, whether that row is dropped or not.
 
-    Too similar is a canonical similarity strictly above 1 - eps. The answer is exact: neither `block_rows` nor the number of
-    threads changes it. Memory: for each thread two blocks in fp32, and about 17 bytes a pool row.
+    The canonical similarity is compared, and it must be strictly above the limit. The result is exact: neither the block size
+    nor the number of threads changes it. Memory: two blocks in fp32 for each thread, and about 17 bytes for each pool row.
 
     Args:
-        cluster: int32 [pool rows], in [0, clusters).
-        scratch: folder where finished sections wait for a stage that was killed.
-        by: who works on the sections; changes no answer.
+        pool: Embeddings of the pool.
+        cluster: Cluster of each row, int32 [pool rows], in [0, clusters).
+        clusters: Number of clusters.
+        eps: Two rows are too similar if their similarity is above 1 - eps.
+        block_rows: Number of rows in a block.
+        scratch: Folder of the finished sections, from which a killed stage continues.
+        executor: Where the sections are processed; it changes no result.
+
+    Returns:
+        bool [pool rows].
 
     Raises:
-        SimgapError: a row is not finite or not of unit norm.
+        SimgapError: A row is not finite or does not have unit norm.
     """
     order = Order.of(cluster, clusters)
     parts = _Sections(pool, order, Limit(eps, pool.dim), block_rows, SECTION_BLOCKS * block_rows, scratch)
-    run_parts(by, parts, "deduplicate: near-duplicates", "row")
+    run_parts(executor, parts, "deduplicate: near-duplicates", "row")
     duplicate = np.zeros(pool.rows, np.bool_)
     for number in range(len(parts.sizes)):
         start = number * parts.section
-        duplicate[order.rows[start : start + parts.section]] = np.load(parts.path(number))
+        duplicate[order.rows[start : start + parts.section]] = read_array(parts.path(number))
     return duplicate

@@ -18,10 +18,11 @@ from simgap.clip.encode import check_precision, encode
 from simgap.clip.model import Model
 from simgap.core.batches import batched
 from simgap.core.errors import SimgapError
-from simgap.core.executor import LOCAL, PartsParameters, run_parts
-from simgap.data.decode import decoded
+from simgap.core.executor import LOCAL, Executor, run_parts
+from simgap.data.decode import decode_samples
 from simgap.data.shards import Accounting, Sample, Shard, check_label, read_shard
 from simgap.params.embed import EmbedParameters
+from simgap.store.arrays import read_array
 from simgap.store.embedding_parts import VECTORS_FILE, join_parts, write_part
 
 
@@ -40,7 +41,12 @@ def unit_norm(vectors: NDArray[np.float32], dropped: Counter[str]) -> tuple[NDAr
 
 
 def _embed_part(
-    parameters: EmbedParameters, model: Model, shards: tuple[Shard, ...], classes: int | None, captioned: bool
+    parameters: EmbedParameters,
+    model: Model,
+    shards: tuple[Shard, ...],
+    classes: int | None,
+    captioned: bool,
+    decoders: int,
 ) -> tuple[NDArray[np.float16], list[Sample], Accounting]:
     accounting = Accounting()
     vectors = [np.empty((0, model.dim), np.float16)]
@@ -55,7 +61,8 @@ def _embed_part(
                 yield sample
 
     batch_size = parameters.batch_size
-    for group in batched(decoded(samples(), model, parameters.decoders, batch_size, accounting), batch_size):
+    images = decode_samples(samples(), model.preprocess, decoders, batch_size, accounting)
+    for group in batched(images, batch_size):
         raw = encode(model, [image for _, image in group], batch_size, parameters.precision)
         unit, good = unit_norm(raw, accounting.dropped)
         vectors.append(unit)
@@ -85,6 +92,7 @@ class _Parts:
     groups: Sequence[tuple[Shard, ...]]
     classes: int | None
     captioned: bool
+    decoders: int
     scratch: Path
 
     @cached_property
@@ -106,7 +114,9 @@ class _Parts:
             # On a machine that does not see it, it would count as damaged.
             if isinstance(shard, Path) and not shard.exists():
                 raise SimgapError(f"{shard}: no such file")
-        vectors, kept, accounting = _embed_part(self.parameters, model, shards, self.classes, self.captioned)
+        vectors, kept, accounting = _embed_part(
+            self.parameters, model, shards, self.classes, self.captioned, self.decoders
+        )
         write_part(out, vectors, _metadata(kept, self.classes is not None, self.captioned), accounting)
         advance(1)
 
@@ -121,7 +131,9 @@ def embed(
     *,
     classes: int | None,
     captioned: bool,
-    by: PartsParameters = LOCAL,
+    decoders: int,
+    drop_limit: float,
+    executor: Executor = LOCAL,
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Embed shards into `out`, in clip-retrieval's layout, and give the accounting and the rates.
 
@@ -132,23 +144,21 @@ def embed(
         load_model: gives the model; called where parts are embedded, once in each process that does.
         embedder: hash of the embedder's files, recorded with the embeddings.
         classes: the number of classes of a labelled set; None for a set without labels.
-        by: who works on the parts; changes no vector where machines are alike.
+        executor: who works on the parts; changes no vector where machines are alike.
 
     Raises:
         SimgapError: the precision is not for this machine, a shard is missing, no row is left, more than `drop_limit` of the
             samples were dropped or of the shards are damaged, or a label is outside the class list.
     """
     parts = _Parts(
-        parameters, load_model, list(batched(shards, parameters.shards_per_part)), classes, captioned, scratch
+        parameters, load_model, list(batched(shards, parameters.shards_per_part)), classes, captioned, decoders, scratch
     )
     begun_at = time.perf_counter()
-    embedded = run_parts(by, parts, f"embed {out.name}", "part")
+    embedded = run_parts(executor, parts, f"embed {out.name}", "part")
     seconds = time.perf_counter() - begun_at
 
     folders = [parts.path(number) for number in range(len(parts.groups))]
-    shapes = [np.load(folder / VECTORS_FILE, mmap_mode="r").shape for folder in folders]
-    metrics = join_parts(
-        folders, out, embedder=embedder, dim=shapes[0][1], drop_limit=parameters.drop_limit, sources=shards
-    )
+    shapes = [read_array(folder / VECTORS_FILE, mapped=True).shape for folder in folders]
+    metrics = join_parts(folders, out, embedder=embedder, dim=shapes[0][1], drop_limit=drop_limit, sources=shards)
     # Of the parts that this run did: those that were there took it no time.
     return metrics, {"images_per_second": sum(shapes[number][0] for number in embedded) / seconds, "seconds": seconds}

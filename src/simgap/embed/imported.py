@@ -17,16 +17,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from simgap.clip.model import read_dim
+from simgap.core.code import code_fingerprint
 from simgap.core.errors import SimgapError
 from simgap.core.files import read_json, resumable_output, sha256_of
 from simgap.core.progress import progress
 from simgap.data.fingerprint import fingerprint
 from simgap.data.limits import check_limit
 from simgap.data.shards import Accounting, find_shards
+from simgap.store.arrays import parquet_columns, read_array, read_parquet
 from simgap.store.embedding_parts import ACCOUNTING_FILE, METADATA_FILE, VECTORS_FILE, join_parts, write_part
-from simgap.store.embeddings import columns_of, read_table
 
-SOURCE = Path(__file__).parents[1]
 VECTORS = "img_emb"
 # clip-retrieval calls a sample's key its image_path; img2dataset's metadata beside it say key. A url names a row, no sample.
 NAMES = ("key", "image_path", "url")
@@ -78,10 +78,10 @@ def _parts(source: Path) -> list[_Part]:
 
 def _text(path: Path, choices: tuple[str, ...]) -> tuple[str, pa.StringArray] | None:
     """Read the first of some columns that a table has; None where it has none of them."""
-    name = next((name for name in choices if name in columns_of(path)), None)
+    name = next((name for name in choices if name in parquet_columns(path)), None)
     if name is None:
         return None
-    column = read_table(path, [name]).column(name).combine_chunks()
+    column = read_parquet(path, [name]).column(name).combine_chunks()
     # A column without a single value has no type of its own.
     if column.type not in (pa.string(), pa.large_string(), pa.null()):
         raise SimgapError(f"{path}: {name} is {column.type}; it should be text")
@@ -94,12 +94,7 @@ def _check_rows(path: Path, rows: int, vectors: Path, expected: int) -> None:
 
 
 def _open(path: Path, dim: int) -> NDArray[Any]:
-    try:
-        found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise SimgapError(f"{path}: is no array that can be read ({error})") from None
-    if found.dtype not in (np.float16, np.float32) or found.ndim != 2:
-        raise SimgapError(f"{path}: is {found.dtype} {found.shape}; it should be float16 [rows, {dim}]")
+    found = read_array(path, np.float16, np.float32, shape=(None, None), mapped=True)
     if found.shape[1] != dim:
         raise SimgapError(f"{path}: its vectors have {found.shape[1]} numbers, the embedder's have {dim}")
     return found
@@ -168,9 +163,9 @@ def _lacking(names: pa.StringArray) -> NDArray[np.bool_]:
 
 def _import_part(part: _Part, dim: int, shard_digits: int | None) -> tuple[NDArray[np.float16], pa.Table, Accounting]:
     found = _open(part.vectors, dim)
-    _check_rows(part.metadata, read_table(part.metadata, []).num_rows, part.vectors, len(found))
+    _check_rows(part.metadata, read_parquet(part.metadata, []).num_rows, part.vectors, len(found))
     if part.shards is not None:
-        _check_rows(part.shards, read_table(part.shards, []).num_rows, part.vectors, len(found))
+        _check_rows(part.shards, read_parquet(part.shards, []).num_rows, part.vectors, len(found))
     keys, shards = _names(part, shard_digits)
     caption = _text(part.metadata, ("caption",))
     reasons = np.full(len(found), "", "U16")
@@ -193,7 +188,7 @@ def _import_part(part: _Part, dim: int, shard_digits: int | None) -> tuple[NDArr
 
 def _rows_of(part: Path) -> list[tuple[str, str]]:
     """Read the shard and key of every row of a finished part."""
-    table = read_table(part / METADATA_FILE, ["shard", "key"])
+    table = read_parquet(part / METADATA_FILE, ["shard", "key"])
     return list(zip(table.column("shard").to_pylist(), table.column("key").to_pylist(), strict=True))
 
 
@@ -211,7 +206,7 @@ def _drop_repeated(parts: list[Path], drop_limit: float, sources: tuple[Path, ..
     Raises:
         SimgapError: more than `drop_limit` of the rows are repeated.
     """
-    bounds = np.cumsum([0, *(len(np.load(part / VECTORS_FILE, mmap_mode="r")) for part in parts)])
+    bounds = np.cumsum([0, *(len(read_array(part / VECTORS_FILE, mapped=True)) for part in parts)])
     hashes = np.empty(bounds[-1], np.uint64)
     for part, low, high in zip(parts, bounds[:-1], bounds[1:], strict=True):
         hashes[low:high] = _hashes(_rows_of(part))
@@ -234,8 +229,8 @@ def _drop_repeated(parts: list[Path], drop_limit: float, sources: tuple[Path, ..
         if not good.all():
             accounting = Accounting(**read_json(part / ACCOUNTING_FILE))
             accounting.dropped = Counter(accounting.dropped) + Counter(duplicate_key=int((~good).sum()))
-            vectors = np.load(part / VECTORS_FILE, mmap_mode="r")[good]
-            table = read_table(part / METADATA_FILE, ["shard", "key", "caption"]).filter(pa.array(good))
+            vectors = read_array(part / VECTORS_FILE, mapped=True)[good]
+            table = read_parquet(part / METADATA_FILE, ["shard", "key", "caption"]).filter(pa.array(good))
             write_part(part, vectors, table, accounting)
 
 
@@ -306,7 +301,7 @@ def import_into(
     if out.exists():
         raise SimgapError(f"{out}: exists; name a folder that does not exist yet")
     dim, model = read_dim(embedder), sha256_of(embedder)
-    identity = json.dumps([sha256_of(SOURCE, "*.py"), str(source.resolve()), fingerprint(source), model, shard_digits])
+    identity = json.dumps([code_fingerprint(__file__), str(source.resolve()), fingerprint(source), model, shard_digits])
     try:
         with resumable_output(out, "importing") as folder:
             parts = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]

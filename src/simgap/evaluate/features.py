@@ -14,7 +14,7 @@ from simgap.clip.encode import encode
 from simgap.clip.model import Model
 from simgap.core.batches import batched
 from simgap.core.errors import SimgapError
-from simgap.data.decode import decoded
+from simgap.data.decode import decode_samples
 from simgap.data.shards import Accounting, Sample
 
 
@@ -58,7 +58,8 @@ def image_features(
     """
     features: list[NDArray[np.float32]] = [np.empty((0, model.dim), np.float32)]
     labels: list[int] = []
-    for group in batched(decoded(samples, model, decoders, batch_size, accounting), batch_size):
+    images = decode_samples(samples, model.preprocess, decoders, batch_size, accounting)
+    for group in batched(images, batch_size):
         raw = torch.from_numpy(encode(model, [image for _, image in group], batch_size))
         unit = torch.nn.functional.normalize(raw, dim=-1).numpy()
         _check_features(unit, "image features", where)

@@ -1,1 +1,1 @@
-"""A split for other tools: a DataComp subset, a list of keys, or shards of its own."""
+"""Export a split for other tools: as a DataComp subset, as a list of keys, or as new shards."""

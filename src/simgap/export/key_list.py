@@ -1,4 +1,4 @@
-"""A split as a list of shards and keys."""
+"""Export a split as a list of shards and keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from simgap.core.errors import SimgapError
 from simgap.core.progress import progress
-from simgap.export.kept import Kept
+from simgap.export.kept import KeptSamples
 from simgap.export.new import new_output
 
 SUFFIXES = (".txt", ".parquet")
@@ -20,37 +20,46 @@ SCHEMA = pa.schema({"shard": pa.string(), "key": pa.string()})
 def _lines(table: pa.Table, out: Path) -> str:
     rows = list(zip(table.column("shard").to_pylist(), table.column("key").to_pylist(), strict=True))
     for shard, key in rows:
-        if any(mark in shard + key for mark in "\t\n\r"):
-            raise SimgapError(f"{out}: the key {key!r} of {shard!r} does not fit a line of text; name a .parquet")
+        if any(character in shard + key for character in "\t\n\r"):
+            raise SimgapError(
+                f"{out}: the key {key!r} of {shard!r} has a tab or a line break; export to a .parquet file"
+            )
     return "".join(f"{shard}\t{key}\n" for shard, key in rows)
 
 
-def export_keys(kept: Kept, out: Path) -> int:
-    """Write shard and key of every kept sample in row order, and give their number.
+def export_keys(kept: KeptSamples, out: Path) -> int:
+    """Write the shard and the key of every kept sample, in row order.
 
-    Only metadata are read, so an export that was killed begins anew. Memory is one part of the embeddings' metadata.
+    Only metadata are read, so an export that was killed starts from the beginning. Memory: the metadata of one part of the
+    embeddings.
 
     Args:
-        out: `.txt` for lines of shard, tab and key in UTF-8, `.parquet` for a table of two text columns.
+        kept: the samples.
+        out: a `.txt` file gets lines of shard, tab and key in UTF-8, a `.parquet` file a table of two text columns.
+
+    Returns:
+        The number of samples.
 
     Raises:
-        SimgapError: the suffix is neither, a name does not fit a line, the rows do not name their shards, or `out` exists
-            when it is complete.
+        SimgapError: If `out` has another suffix, a name does not fit a line of text, the rows do not name their shards, or
+            `out` exists when the export ends.
     """
     if out.suffix not in SUFFIXES:
-        raise SimgapError(f"{out}: {out.suffix!r} is no kind of list; name a file that ends in {' or '.join(SUFFIXES)}")
+        raise SimgapError(
+            f"{out}: {out.suffix!r} is not the suffix of a list; name a file that ends in {' or '.join(SUFFIXES)}"
+        )
     count = 0
     bar: Any = progress(None, kept.split.kept, "export", "sample")
     with new_output(out) as partial, bar:
         if out.suffix == ".txt":
             with partial.open("w", encoding="utf-8", newline="") as stream:
-                for table in kept.tables():
+                for table in kept.tables("shard", "key"):
                     stream.write(_lines(table, out))
                     count += table.num_rows
                     bar.update(table.num_rows)
         else:
             with pq.ParquetWriter(partial, SCHEMA) as writer:
-                for table in kept.tables():
+                for table in kept.tables("shard", "key"):
                     writer.write_table(table.cast(SCHEMA))
                     count += table.num_rows
                     bar.update(table.num_rows)

@@ -1,4 +1,4 @@
-"""Where an export is written: a path at which nothing stands yet."""
+"""Write outputs to paths that do not exist yet."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from simgap.core.files import atomic_output
 
 
 def check_new(out: Path) -> None:
-    """Refuse a path at which something stands.
+    """Check that a path does not exist.
 
     Raises:
-        SimgapError: it does.
+        SimgapError: If it exists.
     """
     if out.exists():
         raise SimgapError(f"{out}: exists; name one that does not exist yet")
@@ -22,10 +22,12 @@ def check_new(out: Path) -> None:
 
 @contextmanager
 def new_output(out: Path) -> Iterator[Path]:
-    """Do as `complete`, but let what came to stand at `out` meanwhile stay: an export may take days.
+    """Write an output like `atomic_output`, but never overwrite one that another process created meanwhile.
+
+    An export may take days, so the check at its start is not enough.
 
     Raises:
-        SimgapError: something stands there when the block ends.
+        SimgapError: If `out` exists when the block ends.
     """
     with atomic_output(out) as partial:
         yield partial

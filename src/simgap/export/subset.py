@@ -1,4 +1,4 @@
-"""A split as a DataComp subset: the sorted 128-bit uids of its samples."""
+"""Export a split as a DataComp subset: the sorted 128-bit uids of its samples."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
-from simgap.core.files import atomic_output, resumable_output
+from simgap.core.files import resumable_output
 from simgap.core.progress import progress
 from simgap.data.shards import Accounting, Shard, read_json_members
-from simgap.export.kept import Kept, KeptOfShard
+from simgap.export.kept import KeptSamples, ShardSelection
 from simgap.export.new import new_output
-from simgap.store.embeddings import columns_of, read_table
+from simgap.store.arrays import parquet_columns, read_array, read_parquet, write_array
 
-# Upper and lower half, as DataComp's filters write it and its resharder searches it.
+# The upper and lower half of a uid. DataComp's filters write this type, and its resharder searches it.
 UID = np.dtype("u8,u8")
-# The same of a part that waits, and whether the uid was derived.
+# Type of a finished part of the embeddings: the two halves, and whether the uid was derived.
 PART = np.dtype("u8,u8,?")
-# Of a sample whose json has no uid.
+# Stands for the uid of a sample whose JSON names none.
 UNNAMED = object()
 HEX = re.compile(r"[0-9a-fA-F]{1,32}")
 
 
 def _from_parquet(shard: Shard) -> dict[str, object] | None:
-    """Read the uids by key from the table that img2dataset writes beside a shard; None where it has none or is remote."""
+    """Read uids by key from the table that img2dataset writes beside a shard. None if it has none, or is remote."""
     if not isinstance(shard, Path):
         return None
     path = shard.with_suffix(".parquet")
-    if not path.is_file() or not {"key", "uid"} <= set(columns_of(path)):
+    if not path.is_file() or not {"key", "uid"} <= set(parquet_columns(path)):
         return None
-    table = read_table(path, ["key", "uid"])
+    table = read_parquet(path, ["key", "uid"])
     return dict(zip(table.column("key").to_pylist(), table.column("uid").to_pylist(), strict=True))
 
 
-def _from_json(of_shard: KeptOfShard) -> dict[str, object]:
-    wanted, found = set(of_shard.keys), dict[str, object]()
-    for key, text in read_json_members(of_shard.shard, Accounting()):
-        # Of two samples of one key the first is the pool's row.
+def _from_json(selection: ShardSelection) -> dict[str, object]:
+    wanted, found = set(selection.keys), dict[str, object]()
+    for key, text in read_json_members(selection.shard, Accounting()):
+        # If two samples have one key, the first was embedded.
         if key in wanted and key not in found:
             try:
                 content = json.loads(text)
@@ -53,74 +53,82 @@ def _from_json(of_shard: KeptOfShard) -> dict[str, object]:
 
 
 def derived_uid(shard: str, key: str) -> str:
-    """Give the uid of a sample whose json names none: the MD5 of `{shard}/{key}`, as 32 hexadecimal digits."""
+    """Return a uid for a sample whose JSON names none: the MD5 of `{shard}/{key}`, as 32 hexadecimal digits."""
     return hashlib.md5(f"{shard}/{key}".encode(), usedforsecurity=False).hexdigest()
 
 
-def _uids_of(of_shard: KeptOfShard) -> NDArray[np.void]:
-    found = _from_parquet(of_shard.shard)
-    found = _from_json(of_shard) if found is None else found
-    uids = np.empty(len(of_shard.keys), PART)
-    for place, key in enumerate(of_shard.keys):
+def _uids_of(selection: ShardSelection) -> NDArray[np.void]:
+    found = _from_parquet(selection.shard)
+    found = _from_json(selection) if found is None else found
+    uids = np.empty(len(selection.keys), PART)
+    for place, key in enumerate(selection.keys):
         uid = found.get(key)
         unnamed = uid is UNNAMED
         if unnamed:
-            uid = derived_uid(of_shard.shard.name, key)
+            uid = derived_uid(selection.shard.name, key)
         if not isinstance(uid, str) or not HEX.fullmatch(uid):
             raise SimgapError(
-                f"{of_shard.shard}: the sample {key!r} has the uid {uid!r}, a DataComp subset needs 32 hexadecimal digits, "
-                "in its json or in a .parquet of the shard's name; `simgap export keys` needs none"
+                f"{selection.shard}: the sample {key!r} has the uid {uid!r}; a DataComp subset needs 32 hexadecimal digits, in "
+                "the JSON of the sample or in a .parquet beside the shard; `simgap export keys` needs no uids"
             )
         uids[place] = (*divmod(int(uid, 16), 2**64), unnamed)
     return uids
 
 
-def export_subset(kept: Kept, out: Path) -> tuple[int, bool]:
-    """Write the uids of the kept samples, sorted, as `.npy` of `u8,u8`; give their number, and whether they were derived.
+def export_subset(kept: KeptSamples, out: Path) -> tuple[int, bool]:
+    """Write the sorted uids of the kept samples as an array of dtype `u8,u8`.
 
-    The format is that of DataComp's `resharder.py --subset-file`: upper and lower 64 bits, in lexicographic order. A uid
-    comes from `{shard}.parquet` beside the shard where that has `key` and `uid`, else from the sample's json; where no json
-    names one, as in LAION's shards, all are derived (see `derived_uid`). The uids of each part of the embeddings wait beside
-    `out`, from where an export that was killed goes on. Memory is 60 bytes a kept sample at the end, where all are sorted.
+    This is the format of DataComp's `resharder.py --subset-file`: the upper and lower 64 bits of each uid, in lexicographic
+    order. A uid comes from `{shard}.parquet` beside the shard if that has the columns `key` and `uid`, else from the JSON of
+    the sample. If no JSON names a uid, as in LAION's shards, all uids are derived (see `derived_uid`).
+
+    The uids of each finished part of the embeddings are kept beside `out`. An export that was killed continues from them.
+    Memory: 60 bytes for each kept sample at the end, when all uids are sorted.
+
+    Args:
+        kept: the samples.
+        out: a `.npy` file.
+
+    Returns:
+        The number of uids, and whether they were derived.
 
     Raises:
-        SimgapError: `out` is no `.npy`, some samples have a uid and others none, two share one, a shard is missing, or
-            `out` exists when it is complete.
+        SimgapError: If `out` is not a `.npy` file, only some samples have a uid, two samples share one, a shard is missing,
+            or `out` exists when the export ends.
     """
     if out.suffix != ".npy":
-        raise SimgapError(f"{out}: {out.suffix!r} is no suffix of an array; name a file that ends in .npy")
-    identity = kept.identity("subset")
+        raise SimgapError(f"{out}: {out.suffix!r} is not the suffix of an array; name a file that ends in .npy")
+    cache_key = kept.cache_key("subset")
     bar: Any = progress(None, kept.split.kept, "export", "sample")
     with resumable_output(out, "exporting") as folder, bar:
         parts = []
         for number, shards in enumerate(kept.parts()):
-            part = folder / f"{identity}-{number:05d}.npy"
+            part = folder / f"{cache_key}-{number:05d}.npy"
             if part.is_file():
-                bar.update(sum(len(of_shard.keys) for of_shard in shards))
+                bar.update(sum(len(selection.keys) for selection in shards))
             else:
                 uids = []
-                for of_shard in shards:
-                    uids.append(_uids_of(of_shard))
-                    bar.update(len(of_shard.keys))
-                with atomic_output(part) as partial, partial.open("wb") as stream:
-                    np.save(stream, np.concatenate([np.empty(0, PART), *uids]))
+                for selection in shards:
+                    uids.append(_uids_of(selection))
+                    bar.update(len(selection.keys))
+                write_array(part, np.concatenate([np.empty(0, PART), *uids]))
             parts.append(part)
-        found = np.concatenate([np.load(part, mmap_mode="r") for part in parts])
+        found = np.concatenate([read_array(part, mapped=True) for part in parts])
         derived = int(found["f2"].sum())
         if 0 < derived < len(found):
             raise SimgapError(
-                f"{kept.pool}: {derived} of the split's {len(found)} samples have no uid in their json, the others have one; "
-                "all should, or none; `simgap export keys` needs none"
+                f"{kept.pool}: {derived} of the split's {len(found)} samples have no uid in their JSON, but the others have one; "
+                "give all samples a uid, or none; `simgap export keys` needs no uids"
             )
         subset = np.empty(len(found), UID)
         subset["f0"], subset["f1"] = found["f0"], found["f1"]
-        # By columns: to compare records as such takes three times as long.
+        # Sorting by the two columns takes a third of the time of sorting records.
         subset = subset[np.lexsort((subset["f1"], subset["f0"]))]
         twice = np.flatnonzero(subset[1:] == subset[:-1])
         if len(twice):
             high, low = (int(half) for half in subset[twice[0]])
             raise SimgapError(
-                f"{kept.pool}: the uid {high:016x}{low:016x} names two samples of the split; it should name one"
+                f"{kept.pool}: the uid {high:016x}{low:016x} names two samples of the split; give each sample its own uid"
             )
         with new_output(out) as partial, partial.open("wb") as stream:
             np.save(stream, subset)

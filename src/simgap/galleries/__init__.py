@@ -1,1 +1,1 @@
-"""Pictures of what similarity, pruning and deduplication are about."""
+"""Galleries: example images for similarity, pruning and deduplication."""

@@ -1,4 +1,4 @@
-"""Queries beside their nearest rows before and after pruning, the most similar pruned rows, and duplicates."""
+"""Galleries of queries with their nearest rows before and after pruning, of pruned rows, and of duplicates."""
 
 from __future__ import annotations
 
@@ -9,46 +9,48 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from simgap.core.files import atomic_output, write_json
 from simgap.galleries.choose import choose_queries, most_similar_rows, nearest_lower_rows
 from simgap.galleries.pictures import Source, cut_pictures, described, picture_name
+from simgap.store.arrays import read_parquet
 from simgap.store.columns import Similarity
 from simgap.store.split import KEEP_FILE, Split, read_keep
 
-# Of each kind of query of a benchmark; of pruned rows of a benchmark; of duplicates.
+# The number of queries for each reason and benchmark, of pruned rows for each benchmark, and of duplicates.
 QUERIES, PRUNED, DUPLICATES = 4, 8, 8
 SEED = 0
 FILE = "galleries.json"
+PROFILE_COLUMNS = ["similarity", "nearest_rows", "nearest_similarities"]
 Entry = dict[str, Any]
 
 
 def split_shown(benchmark: str, splits: Mapping[str, Split]) -> str | None:
-    """Give the first imagenet-like split whose rule used the benchmark."""
+    """Return the first imagenet-like split whose rule used the benchmark, or None."""
     names = (name for name, split in splits.items() if split.rule == "imagenet-like" and benchmark in split.benchmarks)
     return next(names, None)
 
 
 class Galleries:
-    """Entries of the galleries, and the rows that they show.
+    """The entries of the galleries.
 
-    An entry names a row, its similarity to what it stands beside, and in the end its picture and caption.
+    An entry has a row of a set and its similarity to the row beside it. `write_pictures` adds the image and the caption.
     """
 
     def __init__(self, sources: Mapping[str, Source]) -> None:
+        """Start without entries; `sources` are the sets by name."""
         self.sources = sources
         self._entries: list[tuple[str, int, Entry]] = []
 
     def entry(self, name: str, row: int, **about: Any) -> Entry:
-        """Give the entry of a row of a set."""
+        """Add an entry for a row of the set `name`."""
         entry: Entry = {"row": int(row), **about}
         self._entries.append((name, int(row), entry))
         return entry
 
     def write_pictures(self, folder: Path) -> None:
-        """Cut the pictures, and name them and the captions in the entries."""
+        """Write the thumbnails, and add their file names and the captions to the entries."""
         rows: dict[str, set[int]] = defaultdict(set)
         for name, row, _ in self._entries:
             rows[name].add(row)
@@ -64,10 +66,13 @@ def _first(table: pa.Table, column: str, query: int) -> Any:
 
 
 def benchmark_gallery(galleries: Galleries, name: str, similarity: Similarity, after: pa.Table | None) -> list[Entry]:
-    """Choose a benchmark's queries and set them beside their nearest rows.
+    """Choose queries of a benchmark and show each beside its nearest rows.
 
     Args:
-        after: the benchmark's table in the profile of the split that is shown, or None.
+        galleries: the galleries to add entries to.
+        name: the benchmark.
+        similarity: its similarity to the pool.
+        after: its table in the profile of the split that is shown; None if no split is shown.
     """
     table = similarity.queries(
         ["used_by_rule", "reference_similarity", "reference_row", "pool_similarity", "nearest_rows"]
@@ -75,8 +80,8 @@ def benchmark_gallery(galleries: Galleries, name: str, similarity: Similarity, a
     in_pool = table.column("pool_similarity").to_numpy()
     left = None if after is None else after.column("similarity").to_numpy(zero_copy_only=False)
     shown = []
-    for query, why in choose_queries(in_pool, left, QUERIES, SEED):
-        entry = galleries.entry(name, query, chosen=why, used_by_rule=table.column("used_by_rule")[query].as_py())
+    for query, reason in choose_queries(in_pool, left, QUERIES, SEED):
+        entry = galleries.entry(name, query, chosen=reason, used_by_rule=table.column("used_by_rule")[query].as_py())
         near_reference = table.column("reference_similarity")[query].as_py()
         entry["reference"] = galleries.entry(
             "reference", table.column("reference_row")[query].as_py(), similarity=near_reference
@@ -90,7 +95,7 @@ def benchmark_gallery(galleries: Galleries, name: str, similarity: Similarity, a
 
 
 def pruned_gallery(galleries: Galleries, name: str, similarity: Similarity, pruned: NDArray[np.bool_]) -> list[Entry]:
-    """Choose the pruned rows most similar to a benchmark, each beside its nearest query of those that the rule saw."""
+    """Show the pruned rows most similar to a benchmark, each beside the nearest query that the rule used."""
     best, margin, nearest = (similarity.column(column) for column in ("best", "margin", "nearest_query"))
     shown = []
     for row in most_similar_rows(pruned, best, PRUNED):
@@ -101,7 +106,7 @@ def pruned_gallery(galleries: Galleries, name: str, similarity: Similarity, prun
 
 
 def duplicate_gallery(galleries: Galleries, full: NDArray[np.bool_]) -> list[Entry]:
-    """Show the first rows that deduplication dropped, each beside the lower row nearest to it."""
+    """Show the first rows that deduplication dropped, each beside the most similar lower row."""
     dropped = np.flatnonzero(~full)[:DUPLICATES]
     lower, similarity = nearest_lower_rows(galleries.sources["pool"].embeddings, dropped)
     shown = []
@@ -121,13 +126,18 @@ def write_galleries(
     profiles: Path,
     out: Path,
 ) -> None:
-    """Write thumbnails and `galleries.json`, which says what they show.
+    """Write the thumbnails, and `galleries.json` with the entries that show them.
 
-    Memory: two bits a pool row, unpacked, and a block of a column.
+    Memory: a few bytes for each pool row, and a block of a column.
 
     Args:
-        sources: `pool`, `reference` and every benchmark.
-        splits: those that may be shown, in the order in which they are preferred; `full` among them.
+        sources: the sets `pool`, `reference` and each benchmark.
+        benchmarks: the names of the benchmarks.
+        splits: the splits that may be shown, the preferred ones first, and `full`.
+        splits_folder: the folder of all splits.
+        similarity: the folder of the similarity to each benchmark.
+        profiles: the folder of the profiles of all splits.
+        out: the folder to write.
     """
     galleries = Galleries(sources)
     rows = splits["full"].pool_rows
@@ -136,7 +146,7 @@ def write_galleries(
     for name in benchmarks:
         measured = Similarity(similarity / name, splits["full"].row_order)
         split = split_shown(name, splits)
-        after = pq.read_table(profiles / split / f"{name}.parquet") if split else None
+        after = read_parquet(profiles / split / f"{name}.parquet", PROFILE_COLUMNS) if split else None
         of_benchmark: Entry = {"queries": benchmark_gallery(galleries, name, measured, after)}
         if split:
             pruned = full & ~read_keep(splits_folder / split / KEEP_FILE, rows)

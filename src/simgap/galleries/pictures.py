@@ -1,4 +1,4 @@
-"""Thumbnails of chosen rows, cut from the shards that hold them; no other shard is opened."""
+"""Write thumbnails of chosen rows. Only the shards that hold them are opened."""
 
 from __future__ import annotations
 
@@ -9,23 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
 from simgap.core.errors import SimgapError
 from simgap.core.progress import progress
 from simgap.data.images import BrokenImage, decode
-from simgap.data.shards import Accounting, Shard, find_shards, read_shard
+from simgap.data.shards import Accounting, Shard, ShardsByName, read_shard, select_samples
+from simgap.store.arrays import read_parquet
 from simgap.store.embeddings import Embeddings
 
-# Longer side of a thumbnail, pixels; smaller images stay as they are.
+# The longer side of a thumbnail in pixels; smaller images are not enlarged.
 THUMBNAIL = 160
 QUALITY = 85
 
 
 @dataclass(frozen=True)
 class Source:
-    """A set whose rows are shown: its shards' folder, its embeddings, and names of its classes (None: it has captions)."""
+    """A set whose rows are shown.
+
+    Attributes:
+        shards: the folder of its shards.
+        embeddings: its embeddings.
+        classnames: the names of its classes; None for a set with captions.
+    """
 
     shards: Path
     embeddings: Embeddings
@@ -33,7 +39,7 @@ class Source:
 
 
 def described(source: Source, rows: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """Read shard, key and caption (or the class's name) of rows; of metadata only the parts that hold one."""
+    """Read the shard, the key and the caption or class name of each row; only parts with such rows are read."""
     wanted = np.unique(np.fromiter(rows, np.int64))
     field = "caption" if source.classnames is None else "label"
     paths = sorted((source.embeddings.folder / "metadata").glob("metadata_*.parquet"))
@@ -41,7 +47,7 @@ def described(source: Source, rows: Iterable[int]) -> dict[int, dict[str, Any]]:
     for path, (start, part) in zip(paths, source.embeddings.parts(), strict=True):
         inside = wanted[(wanted >= start) & (wanted < start + len(part))]
         if len(inside):
-            table = pq.read_table(path, columns=["shard", "key", field]).take(inside - start)
+            table = read_parquet(path, ["shard", "key", field]).take(inside - start)
             for row, entry in zip(inside.tolist(), table.to_pylist(), strict=True):
                 text = source.classnames[entry[field]] if source.classnames else entry[field] or "no caption"
                 found[row] = {"shard": entry["shard"], "key": entry["key"], "caption": text}
@@ -49,45 +55,40 @@ def described(source: Source, rows: Iterable[int]) -> dict[int, dict[str, Any]]:
 
 
 def picture_name(name: str, row: int) -> str:
-    """Give the file name of a row's thumbnail; nothing of an archive's names is in it."""
+    """Return the file name of a row's thumbnail. It has no part of a name in an archive, which could be a path."""
     return f"{name}-{row}.jpg"
 
 
 def cut_pictures(
     sources: Mapping[str, Source], rows: Mapping[str, Mapping[int, Mapping[str, Any]]], folder: Path
 ) -> None:
-    """Write a JPEG for every row of every set, a shard at a time, read as far as the last row that is wanted.
+    """Write a JPEG thumbnail for each row of each set.
+
+    Each shard is read once, up to the last row that is needed.
 
     Args:
-        rows: by set: what `described` gave.
+        sources: the sets by name.
+        rows: by set, the result of `described`.
+        folder: the folder to write to.
 
     Raises:
-        SimgapError: a shard lacks a sample that was embedded.
+        SimgapError: a shard or a sample that was embedded is missing, or its image is broken.
     """
     wanted: dict[Shard, dict[str, Path]] = defaultdict(dict)
     for name, described_rows in rows.items():
-        shards = {shard.name: shard for shard in find_shards(sources[name].shards)}
+        shards = ShardsByName(sources[name].shards)
         for row, entry in described_rows.items():
-            if entry["shard"] not in shards:
-                raise SimgapError(
-                    f"{sources[name].shards}: has no {entry['shard']}, which was embedded; embed the set anew"
-                )
             wanted[shards[entry["shard"]]][entry["key"]] = folder / picture_name(name, row)
     for shard in progress(sorted(wanted, key=str), len(wanted), "galleries", "shard"):
-        missing = dict(wanted[shard])
-        for sample in read_shard(shard, Accounting(), caption=False, label=False):
-            if sample.key in missing:
-                _write_thumbnail(sample.image, missing.pop(sample.key), f"{shard}: {sample.key}")
-            if not missing:
-                break
-        if missing:
-            raise SimgapError(f"{shard}: has no sample {next(iter(missing))}, which was embedded; embed the set anew")
+        samples = read_shard(shard, Accounting(), caption=False, label=False)
+        for sample in select_samples(samples, wanted[shard], shard):
+            _write_thumbnail(sample.image, wanted[shard][sample.key], f"{shard}: {sample.key}")
 
 
 def _write_thumbnail(image: bytes, out: Path, where: str) -> None:
     try:
         picture = decode(image)
     except BrokenImage as error:
-        raise SimgapError(f"{where}: was embedded but is {error} now; embed the set anew") from None
+        raise SimgapError(f"{where}: was embedded, but is {error} now; embed the set again") from None
     picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     picture.save(out, "JPEG", quality=QUALITY)

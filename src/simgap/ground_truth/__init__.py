@@ -1,1 +1,4 @@
-"""What a pool's marks say of embedder, deduplication and pruning; besides, only matched controls are drawn by them."""
+"""Evaluation of embedder, deduplication and pruning against the annotations of a pool.
+
+Training and rules never see annotations; only leaks and matched controls use them too.
+"""

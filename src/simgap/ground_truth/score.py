@@ -1,4 +1,4 @@
-"""Score embedder, deduplication and pruning against the marks."""
+"""Score embedder, deduplication and pruning against the annotations of a pool."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ from simgap.store.embeddings import Embeddings
 from simgap.store.split import KEEP_FILE, read_keep, read_split
 
 BLOCK_ROWS = 2048
-# A split that is without this share of a style has lost a domain, not samples.
+# A rule that prunes this share of a style has removed a domain, not single samples.
 DOMAIN_REMOVED = 0.95
-
-
-def _rows_by_key(embeddings: Embeddings) -> dict[str, int]:
-    return {key: row for row, key in enumerate(embeddings.metadata(["key"]).column("key").to_pylist())}
 
 
 def rank_of_copies(
     pool: Embeddings, queries: NDArray[np.float16], copies: NDArray[np.int64], own: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """For each query the number of pool rows strictly more similar to it than its copy is: int64 [queries], 0 is rank 1.
+    """Count, for each query, the pool rows that are more similar to it than its copy: int64 [queries].
+
+    Rows as similar as the copy do not count. A count of 0 is rank 1.
 
     Args:
+        pool: the embeddings of the pool.
         queries: fp16 [queries, dim].
-        copies: pool row of each query's copy.
-        own: pool row of the query itself, which does not count; -1 where it is no pool row.
+        copies: the pool row of each query's copy, int64 [queries].
+        own: the pool row of the query itself, which does not count; -1 if the query is not in the pool. int64 [queries].
     """
     wide = queries.astype(np.float64)
     order = np.argsort(copies)
@@ -53,57 +52,70 @@ def rank_of_copies(
 
 
 def rank1_recall(
-    marks: Sequence[Annotation], pool: Embeddings, embeddings: Path, benchmarks: Sequence[str]
+    annotations: Sequence[Annotation], pool: Embeddings, embeddings: Path, benchmarks: Sequence[str]
 ) -> dict[str, float]:
-    """Give the share of planted copies that are the nearest pool row of what they repeat, by kind and over exact and near.
+    """Return the share of annotated copies that are the nearest pool row to their original.
 
-    Copies of pool, reference and `benchmarks` count; a world may also hold copies of benchmarks that the study leaves out.
+    There is a metric for each kind of copy, and one for exact and near copies together. Copies of pool, reference and
+    `benchmarks` count. The pool may also have copies of benchmarks that are not part of the study.
     """
     ranks: dict[str, list[int]] = defaultdict(list)
     by_source: dict[str, list[tuple[int, Annotation]]] = defaultdict(list)
     counted = {"pool", "reference", *benchmarks}
-    for row, mark in enumerate(marks):
-        if mark.source is not None and mark.source in counted:
-            by_source[mark.source].append((row, mark))
+    for row, annotation in enumerate(annotations):
+        if annotation.source is not None and annotation.source in counted:
+            by_source[annotation.source].append((row, annotation))
     for source, planted in sorted(by_source.items()):
         originals = Embeddings(embeddings / source)
-        rows = _rows_by_key(originals)
-        planted = [(row, mark) for row, mark in planted if mark.key in rows]
-        own = np.array([rows[str(mark.key)] for _, mark in planted], np.int64)
+        rows = originals.rows_by_key()
+        planted = [(row, annotation) for row, annotation in planted if annotation.key in rows]
+        own = np.array([rows[str(annotation.key)] for _, annotation in planted], np.int64)
         nearer = rank_of_copies(
             pool,
             originals.read()[own],
             np.array([row for row, _ in planted], np.int64),
             own if source == "pool" else np.full(len(own), -1, np.int64),
         )
-        for (_, mark), rank in zip(planted, nearer, strict=True):
-            ranks[str(mark.planted)].append(int(rank))
+        for (_, annotation), rank in zip(planted, nearer, strict=True):
+            ranks[str(annotation.planted)].append(int(rank))
     copies = ranks["exact"] + ranks["near"]
     result = {f"rank1_recall/{how}": float(np.mean([r == 0 for r in found])) for how, found in ranks.items() if found}
     return {**result, "rank1_recall/copies": float(np.mean([r == 0 for r in copies]))} if copies else result
 
 
-def duplicate_groups(marks: Sequence[Annotation], keys: Sequence[str]) -> NDArray[np.int64]:
-    """Number the pool rows by what they show: a row and its marked exact and near copies share a number, int64 [rows]."""
-    group = np.arange(len(marks), dtype=np.int64)
+def duplicate_groups(annotations: Sequence[Annotation], keys: Sequence[str]) -> NDArray[np.int64]:
+    """Number the groups of duplicates: a row and its exact and near copies have the same number, int64 [pool rows].
+
+    Args:
+        annotations: the annotation of each pool row.
+        keys: the key of each pool row.
+    """
+    group = np.arange(len(annotations), dtype=np.int64)
     rows = {key: row for row, key in enumerate(keys)}
-    # Two rows may also repeat one image that is not in the pool.
+    # Two rows may be copies of one image that is not in the pool.
     outside: dict[tuple[str | None, str | None], int] = {}
-    for row, mark in enumerate(marks):
-        if mark.planted in ("exact", "near"):
-            if mark.source == "pool" and mark.key in rows:
-                group[row] = rows[mark.key]
+    for row, annotation in enumerate(annotations):
+        if annotation.planted in ("exact", "near"):
+            if annotation.source == "pool" and annotation.key in rows:
+                group[row] = rows[annotation.key]
             else:
-                group[row] = outside.setdefault((mark.source, mark.key), row)
+                group[row] = outside.setdefault((annotation.source, annotation.key), row)
     return group
 
 
-def deduplication(
+def score_deduplication(
     pool: Embeddings, group: NDArray[np.int64], centroids: NDArray[np.float16], eps: Sequence[float]
 ) -> dict[str, float]:
-    """Precision and recall of the deduplication rule at each eps, over rows.
+    """Compute precision and recall of the deduplication rule for each eps, over rows.
 
-    A row is a true duplicate where a lower row has its group. Natural duplicates are not marked: precision is a lower bound.
+    A row is a true duplicate if a lower row belongs to the same group. The pool may have near-duplicates without an
+    annotation, so the precision is a lower bound.
+
+    Args:
+        pool: the embeddings of the pool.
+        group: the group of each row, see `duplicate_groups`, int64 [pool rows].
+        centroids: the centroids of the clusters, fp16 [clusters, dim].
+        eps: the values of eps.
     """
     order = np.argsort(group, kind="stable")
     first = np.r_[True, group[order][1:] != group[order][:-1]]
@@ -124,61 +136,73 @@ def deduplication(
     return result
 
 
-def pruned_shares(marks: Sequence[Annotation], split: Path, rule_queries: dict[str, set[str]]) -> dict[str, Any]:
-    """Give the share of pool rows that a split is without, by style, by class, and of copies of its benchmarks' images.
+def pruned_shares(annotations: Sequence[Annotation], split: Path, rule_queries: dict[str, set[str]]) -> dict[str, Any]:
+    """Return the share of pool rows that are not in a split: for each style and class, and for copies of benchmark images.
 
-    Copies of queries that the rule saw (`rule_queries`, keys by benchmark) count as `planted`, those of the others as
-    `planted_held_out`. For an imagenet-like split also `domains_removed`, in words: the styles of which at least 95% are gone.
+    Copies of queries that the rule used count as `planted`, copies of held-out queries as `planted_held_out`. For an
+    imagenet-like split, `domains_removed` lists the styles that lost at least 95% of their rows.
+
+    Args:
+        annotations: the annotation of each pool row.
+        split: the folder of the split.
+        rule_queries: by benchmark, the keys of the queries that rules use.
     """
     info = read_split(split)
     keep = read_keep(split / KEEP_FILE, info.pool_rows)
     total: Counter[str] = Counter()
-    gone: Counter[str] = Counter()
-    for row, mark in enumerate(marks):
-        names = [f"style/{mark.style}", f"class/{mark.kind or 'none'}"]
-        if mark.planted and mark.source in info.benchmarks:
-            seen = mark.key in rule_queries[mark.source]
-            names.append(f"{'planted' if seen else 'planted_held_out'}/{mark.planted}")
+    pruned: Counter[str] = Counter()
+    for row, annotation in enumerate(annotations):
+        names = [f"style/{annotation.style}", f"class/{annotation.kind or 'none'}"]
+        if annotation.planted and annotation.source in info.benchmarks:
+            seen = annotation.key in rule_queries[annotation.source]
+            names.append(f"{'planted' if seen else 'planted_held_out'}/{annotation.planted}")
         total.update(names)
         if not keep[row]:
-            gone.update(names)
+            pruned.update(names)
     shares: dict[str, Any] = {
-        f"{split.name}/pruned_share/{name}": gone[name] / count for name, count in sorted(total.items())
+        f"{split.name}/pruned_share/{name}": pruned[name] / count for name, count in sorted(total.items())
     }
     if info.rule == "imagenet-like":
         removed = [
-            name for name in sorted(total) if name.startswith("style/") and gone[name] >= DOMAIN_REMOVED * total[name]
+            name for name in sorted(total) if name.startswith("style/") and pruned[name] >= DOMAIN_REMOVED * total[name]
         ]
         shares[f"{split.name}/domains_removed"] = ", ".join(name.removeprefix("style/") for name in removed) or "none"
     return shares
 
 
 def score(
-    marks: dict[tuple[str, str], Annotation],
+    annotations: dict[tuple[str, str], Annotation],
     embeddings: Path,
     rule_queries: dict[str, set[str]],
     splits: Sequence[Path],
     centroids: NDArray[np.float16],
     eps: Sequence[float],
 ) -> dict[str, Any]:
-    """Give all that the marks say: recall of copies, deduplication over eps, and what each split is without.
+    """Return all metrics: rank-1 recall of copies, precision and recall of deduplication, and shares pruned by each split.
 
     Args:
-        rule_queries: by benchmark, the keys of the queries that rules see.
+        annotations: the annotation of each pool sample, by shard and key.
+        embeddings: the folder of all sets' embeddings.
+        rule_queries: by benchmark, the keys of the queries that rules use.
+        splits: the folders of the splits.
+        centroids: the centroids of the clusters, fp16 [clusters, dim].
+        eps: the values of eps at which deduplication is scored.
 
     Raises:
-        SimgapError: a pool row has no marks.
+        SimgapError: a pool row has no annotation.
     """
     pool = Embeddings(embeddings / "pool")
     table = pool.metadata(["shard", "key"])
     shards, keys = table.column("shard").to_pylist(), table.column("key").to_pylist()
     for shard, key in zip(shards, keys, strict=True):
-        if (shard, key) not in marks:
-            raise SimgapError(f"{shard}: {key} has no json with marks; leave ground_truth empty for pools without them")
-    aligned = [marks[shard, key] for shard, key in zip(shards, keys, strict=True)]
+        if (shard, key) not in annotations:
+            raise SimgapError(
+                f"{shard}: {key} has no json with an annotation; leave ground_truth empty for a pool without annotations"
+            )
+    aligned = [annotations[shard, key] for shard, key in zip(shards, keys, strict=True)]
     metrics: dict[str, Any] = {
         **rank1_recall(aligned, pool, embeddings, list(rule_queries)),
-        **deduplication(pool, duplicate_groups(aligned, keys), centroids, eps),
+        **score_deduplication(pool, duplicate_groups(aligned, keys), centroids, eps),
     }
     for split in splits:
         metrics |= pruned_shares(aligned, split, rule_queries)

@@ -1,1 +1,1 @@
-"""Which benchmark images have a copy in the pool."""
+"""Contamination: the benchmark images that have a copy in the pool."""

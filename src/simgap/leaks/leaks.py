@@ -1,4 +1,4 @@
-"""Find the benchmark images that have a copy in the pool, by a threshold that is calibrated where copies are marked."""
+"""Find the benchmark images that have a copy in the pool, by a threshold that annotated copies can calibrate."""
 
 from __future__ import annotations
 
@@ -20,43 +20,50 @@ COPIES = ("exact", "near")
 
 
 @dataclass(frozen=True)
-class MarkedCopies:
-    """What a pool's marks say of copies.
+class AnnotatedCopies:
+    """The copies that the annotations of a pool name.
 
     Attributes:
-        similarity: of every marked copy to what it repeats, by kind (`exact`, `near`): fp32 [copies].
-        marked: by benchmark: the queries with a marked copy, bool [queries].
+        similarity: by kind (`exact`, `near`), the similarity of each copy to its original, fp32 [copies].
+        copied: by benchmark, the queries with an annotated copy, bool [queries].
     """
 
     similarity: dict[str, NDArray[np.float32]]
-    marked: dict[str, NDArray[np.bool_]]
+    copied: dict[str, NDArray[np.bool_]]
 
 
-def marked_copies(
-    marks: Mapping[tuple[str, str], Annotation], embeddings: Path, benchmarks: Sequence[str]
-) -> MarkedCopies:
-    """Measure the marked copies of pool, reference and benchmark images; one whose original was dropped is left out.
+def annotated_copies(
+    annotations: Mapping[tuple[str, str], Annotation], embeddings: Path, benchmarks: Sequence[str]
+) -> AnnotatedCopies:
+    """Measure the annotated copies of pool, reference and benchmark images.
+
+    A copy is left out if its original could not be embedded.
+
+    Args:
+        annotations: the annotation of each pool sample, by shard and key.
+        embeddings: the folder of all sets' embeddings.
+        benchmarks: the benchmarks of the study.
 
     Raises:
-        SimgapError: a pool row has no marks.
+        SimgapError: a pool row has no annotation.
     """
     pool = Embeddings(embeddings / "pool")
     table = pool.metadata(["shard", "key"])
     copies: dict[str, list[tuple[int, Annotation]]] = defaultdict(list)
     for row, place in enumerate(zip(table.column("shard").to_pylist(), table.column("key").to_pylist(), strict=True)):
-        if place not in marks:
+        if place not in annotations:
             raise SimgapError(
-                f"{place[0]}: {place[1]} has no json with marks; give leaks.threshold for pools without them"
+                f"{place[0]}: {place[1]} has no json with an annotation; set leaks.threshold for a pool without annotations"
             )
-        mark = marks[place]
-        if mark.planted in COPIES and mark.source in ("pool", "reference", *benchmarks):
-            copies[str(mark.source)].append((row, mark))
+        annotation = annotations[place]
+        if annotation.planted in COPIES and annotation.source in ("pool", "reference", *benchmarks):
+            copies[str(annotation.source)].append((row, annotation))
     similarity: dict[str, list[NDArray[np.float32]]] = {kind: [] for kind in COPIES}
-    marked = {name: np.zeros(Embeddings(embeddings / name).rows, np.bool_) for name in benchmarks}
+    copied = {name: np.zeros(Embeddings(embeddings / name).rows, np.bool_) for name in benchmarks}
     for source, found in copies.items():
         originals = Embeddings(embeddings / source)
-        row_of = {key: row for row, key in enumerate(originals.metadata(["key"]).column("key").to_pylist())}
-        known = [(row, row_of[mark.key], mark.planted) for row, mark in found if mark.key in row_of]
+        row_of = originals.rows_by_key()
+        known = [(row, row_of[copy.key], copy.planted) for row, copy in found if copy.key in row_of]
         for kind in COPIES:
             rows = np.array([row for row, _, how in known if how == kind], np.int64)
             repeated = np.array([original for _, original, how in known if how == kind], np.int64)
@@ -65,44 +72,54 @@ def marked_copies(
             vectors[order] = originals.take(repeated[order])
             exact = np.einsum("cd,cd->c", pool.take(rows).astype(np.float64), vectors)
             similarity[kind].append(exact.astype(np.float32))
-            if source in marked:
-                marked[source][repeated] = True
-    return MarkedCopies(
-        {kind: np.concatenate([np.empty(0, np.float32), *parts]) for kind, parts in similarity.items()}, marked
+            if source in copied:
+                copied[source][repeated] = True
+    return AnnotatedCopies(
+        {kind: np.concatenate([np.empty(0, np.float32), *parts]) for kind, parts in similarity.items()}, copied
     )
 
 
-def calibrated(not_copied: NDArray[np.float32], false_positives: float) -> float:
-    """Give the lowest threshold that at most this share of the similarities of queries without a copy exceeds."""
+def calibrate_threshold(not_copied: NDArray[np.float32], false_positives: float) -> float:
+    """Return the lowest threshold with at most this share of false positives.
+
+    Args:
+        not_copied: the similarities to the pool of queries without a copy, fp32 [queries].
+        false_positives: the largest share of them that may exceed the threshold, in [0, 1).
+    """
     allowed = int(false_positives * len(not_copied))
     return float(np.sort(not_copied)[::-1][allowed])
 
 
 def find_leaks(
-    parameters: LeakParameters, pool_similarity: Mapping[str, NDArray[np.float32]], known: MarkedCopies | None
+    parameters: LeakParameters, pool_similarity: Mapping[str, NDArray[np.float32]], known: AnnotatedCopies | None
 ) -> dict[str, Any]:
-    """Give the threshold, how well it tells copies from others where some are marked, and how many queries are copied.
+    """Count the queries that have a copy in the pool, and measure how well the threshold finds annotated copies.
 
-    A copy may also be in the pool that nobody marked: `false_positive_share` is at most what it says.
+    The pool may hold copies without an annotation, so the true share of false positives is at most
+    `false_positive_share`. The metrics call an annotated copy a marked copy.
 
     Args:
-        pool_similarity: by benchmark, s_q of the pool: fp32 [queries].
-        known: marks, or None for a pool without.
+        parameters: the threshold, or the share of false positives that calibrates it.
+        pool_similarity: by benchmark, s_q of the pool, fp32 [queries].
+        known: the annotated copies; None for a pool without annotations.
+
+    Returns:
+        The metrics.
 
     Raises:
-        SimgapError: there is neither a threshold nor a mark to calibrate it on.
+        SimgapError: there is no threshold, and no annotated copy to calibrate it on.
     """
     metrics: dict[str, Any] = {"calibrated": parameters.threshold is None}
     threshold = parameters.threshold
     if known is not None:
-        without = np.concatenate([similarity[~known.marked[name]] for name, similarity in pool_similarity.items()])
+        without = np.concatenate([similarity[~known.copied[name]] for name, similarity in pool_similarity.items()])
         copies = np.concatenate(list(known.similarity.values()))
         if threshold is None and len(without) and len(copies):
-            threshold = calibrated(without, parameters.false_positives)
+            threshold = calibrate_threshold(without, parameters.false_positives)
     if threshold is None:
         raise SimgapError(
-            "leaks.threshold: is null, though no sample of the pool is marked as a copy, or every test image as copied; "
-            "give a similarity"
+            "leaks.threshold is null, but it cannot be calibrated: no pool sample is annotated as a copy, or every test image "
+            "has an annotated copy. Set it to a similarity"
         )
     metrics["threshold"] = threshold
     if known is not None:
@@ -119,5 +136,5 @@ def find_leaks(
         metrics |= {f"{name}/queries": len(copied), f"{name}/copied": int(copied.sum())}
         metrics[f"{name}/copied_share"] = float(copied.mean())
         if known is not None:
-            metrics[f"{name}/marked"] = int(known.marked[name].sum())
+            metrics[f"{name}/marked"] = int(known.copied[name].sum())
     return metrics

@@ -1,50 +1,47 @@
-"""Parameters of a toy world."""
+"""Block `draw`: toy worlds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
-from simgap.core.errors import SimgapError
+from pydantic import Field, NonNegativeInt, model_validator
+from pydantic.dataclasses import dataclass
+
+from simgap.params.block import STRICT, Count, across_fields
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class DrawParameters:
-    """The size of a toy world.
+    """The size of a toy world."""
 
-    Attributes:
-        seed: decides every image and caption.
-        pool: samples of the pool, planted and broken ones among them.
-        reference: samples of the reference.
-        queries: images of each benchmark.
-        image_size: width and height of every image, in pixels.
-        planted: planted rows of each kind (exact, near, sibling) for each benchmark, for the reference and for the pool itself.
-        broken: pool samples whose image is cut off.
-    """
+    seed: NonNegativeInt
+    """Decides every image and caption."""
 
-    seed: int
-    pool: int
-    reference: int
-    queries: int
-    image_size: int
-    planted: int
-    broken: int
+    pool: Count
+    """Samples of the pool, planted and broken ones included."""
 
-    def check(self) -> None:
-        """Raise SimgapError where a value is out of range."""
-        for field in ("pool", "reference", "queries"):
-            if getattr(self, field) < 1:
-                raise SimgapError(f"draw: {field} is {getattr(self, field)}; it should be at least 1")
-        for field in ("planted", "broken"):
-            if getattr(self, field) < 0:
-                raise SimgapError(f"draw: {field} is {getattr(self, field)}; it should be at least 0")
+    reference: Count
+    """Samples of the reference."""
+
+    queries: Count
+    """Images of each benchmark."""
+
+    image_size: Annotated[int, Field(ge=16)]
+    """Width and height of every image, in pixels."""
+
+    planted: NonNegativeInt
+    """Planted rows of each kind (exact, near, sibling), for each benchmark, the reference and the pool itself."""
+
+    broken: NonNegativeInt
+    """Pool samples whose image is truncated."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> DrawParameters:
         if self.broken > self.pool:
-            raise SimgapError(f"draw: broken is {self.broken}; it should be at most pool, {self.pool}")
-        # Each kind of planted row repeats each of eight sets, and the pool's own need originals besides.
+            raise across_fields(f"broken is {self.broken}; it must be at most pool, {self.pool}")
+        # Each kind of planted row repeats each of eight sets. The rows that repeat the pool itself also need originals.
         if 8 * 3 * self.planted + 3 * self.planted > self.pool:
-            raise SimgapError(f"draw: planted is {self.planted}; a pool of {self.pool} has room for {self.pool // 27}")
-        if self.image_size < 16:
-            raise SimgapError(f"draw: image_size is {self.image_size}; it should be at least 16")
+            raise across_fields(f"planted is {self.planted}; a pool of {self.pool} has room for {self.pool // 27}")
         if self.planted > min(self.queries, self.reference) // 3:
-            raise SimgapError(
-                f"draw: planted is {self.planted}; it should be at most a third of queries and of reference"
-            )
+            raise across_fields(f"planted is {self.planted}; it must be at most a third of queries and of reference")
+        return self

@@ -1,52 +1,38 @@
-"""Parameters of evaluation."""
+"""Block `evaluate`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
-from simgap.core.errors import SimgapError
+from pydantic import AfterValidator, NonNegativeInt, PositiveFloat
+from pydantic.dataclasses import dataclass
+
+from simgap.params.block import STRICT, Count, unique
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class FewShotParameters:
-    """Few-shot classification by ridge regression on image embeddings.
+    """Few-shot classification by ridge regression on image embeddings."""
 
-    Attributes:
-        shots: reference images a class; several numbers give several results, [] none.
-        draws: how many times the shots are drawn, for the spread.
-        ridge: the penalty, relative to the mean squared norm of a centred feature.
-        seed: decides which reference images are the shots of each draw, the same ones for every split and seed.
-    """
+    shots: Annotated[list[Count], AfterValidator(unique)]
+    """Reference images a class; several numbers give several results, [] none."""
 
-    shots: list[int]
-    draws: int
-    ridge: float
-    seed: int
+    draws: Count
+    """How often the shots are drawn, for the spread."""
+
+    ridge: PositiveFloat
+    """The penalty, relative to the mean squared norm of a centred feature."""
+
+    seed: NonNegativeInt
+    """Decides which reference images are the shots of each draw: the same ones for every split and seed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class EvaluateParameters:
-    """How a model is evaluated.
+    """How a model is evaluated."""
 
-    Attributes:
-        batch_size: images of every forward pass; the last one is padded to it.
-        few_shot: the few-shot protocol.
-    """
+    batch_size: Count
+    """Images of every forward pass; the last one is padded to it."""
 
-    batch_size: int
     few_shot: FewShotParameters
-
-    def check(self) -> None:
-        """Raise SimgapError where a value is out of range."""
-        if self.batch_size < 1:
-            raise SimgapError(f"evaluate.batch_size: {self.batch_size} is out of range; it should be at least 1")
-        if any(shots < 1 for shots in self.few_shot.shots) or len(set(self.few_shot.shots)) != len(self.few_shot.shots):
-            raise SimgapError(
-                f"evaluate.few_shot.shots: {self.few_shot.shots} should be different numbers, each at least 1"
-            )
-        if self.few_shot.draws < 1:
-            raise SimgapError(
-                f"evaluate.few_shot.draws: {self.few_shot.draws} is out of range; it should be at least 1"
-            )
-        if self.few_shot.ridge <= 0:
-            raise SimgapError(f"evaluate.few_shot.ridge: {self.few_shot.ridge} is out of range; it should be above 0")
+    """The few-shot protocol."""

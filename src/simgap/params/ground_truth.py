@@ -1,20 +1,18 @@
-"""Parameters of scoring against marks."""
+"""Block `ground_truth`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
-from simgap.core.errors import SimgapError
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from simgap.params.block import STRICT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class GroundTruthParameters:
-    """`eps`: the values at which precision and recall of deduplication are given."""
+    """How a pool with annotated samples is scored."""
 
-    eps: list[float]
-
-    def check(self) -> None:
-        """Raise SimgapError where a value is out of range."""
-        for eps in self.eps:
-            if not 0 <= eps <= 2:
-                raise SimgapError(f"ground_truth: eps: {eps} is out of range; it should be in [0, 2]")
+    eps: list[Annotated[float, Field(ge=0, le=2)]]
+    """Values of `deduplicate.eps` for which precision and recall are computed."""

@@ -1,29 +1,21 @@
-"""Parameters of the search for copies."""
+"""Block `leaks`: the search for copies of test images in the pool."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
-from simgap.core.errors import SimgapError
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from simgap.params.block import STRICT, Cosine
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class LeakParameters:
-    """From which similarity on an image counts as copied.
+    """When a test image counts as copied."""
 
-    Attributes:
-        threshold: a query counts as copied where its similarity to the pool exceeds this; None: calibrated on the pool's marks.
-        false_positives: of a calibrated threshold, the largest share of queries without a marked copy that may count as copied.
-    """
+    threshold: Cosine | None
+    """A query counts as copied if its similarity to the pool exceeds this; null calibrates it on the pool's annotations."""
 
-    threshold: float | None
-    false_positives: float
-
-    def check(self) -> None:
-        """Raise SimgapError where a value is out of range."""
-        if self.threshold is not None and not -1 <= self.threshold <= 1:
-            raise SimgapError(
-                f"leaks.threshold: {self.threshold} is out of range; it should be a cosine, in [-1, 1], or null"
-            )
-        if not 0 <= self.false_positives < 1:
-            raise SimgapError(f"leaks.false_positives: {self.false_positives} is out of range; it should be in [0, 1)")
+    false_positives: Annotated[float, Field(ge=0, lt=1)]
+    """Largest share of queries without an annotated copy that a calibrated threshold may count as copied."""

@@ -7,14 +7,14 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from simgap.core.errors import SimgapError
 from simgap.data.manifest import MANIFEST, read_manifest
 from simgap.embed.imported import VECTORS
-from simgap.params.load import Params
+from simgap.params.schema import Params
 from simgap.plan.numbers import LARGEST, Numbers
+from simgap.store.arrays import read_array
 
 # LAION-400M as the study had it, in shards of 256-pixel images: ten terabytes.
 LAION_SAMPLES = 407_000_000
@@ -139,10 +139,7 @@ def _imported_rows(folder: Path) -> list[int]:
     """
     rows = []
     for path in sorted((folder / VECTORS).glob("*.npy")):
-        try:
-            rows.append(len(np.load(path, mmap_mode="r", allow_pickle=False)))
-        except (ValueError, EOFError, OSError, TypeError) as error:
-            raise SimgapError(f"{path}: is no array that can be read ({error})") from None
+        rows.append(len(read_array(path, shape=(None, None), mapped=True)))
     return rows
 
 

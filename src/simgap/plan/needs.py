@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from simgap.galleries.galleries import DUPLICATES, PRUNED, QUERIES
-from simgap.params.load import Params
+from simgap.params.schema import Params
 from simgap.params.train import TrainParameters
 from simgap.plan.inputs import Inputs
 from simgap.plan.models import ModelSize, embedder_size, model_size

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from simgap.core.errors import SimgapError
 from simgap.core.files import sha256_of
-from simgap.params.load import Params, load_params
+from simgap.params.load import load_params
+from simgap.params.schema import Params
 from simgap.params.train import TrainParameters
 from simgap.plan.models import embedder_size, model_size
 from simgap.plan.numbers import LARGEST, Numbers

@@ -1,1 +1,1 @@
-"""A split's own similarity profile, and the check of the imagenet-like rule."""
+"""The similarity profile of a split, and the check of the imagenet-like rule."""

@@ -1,4 +1,7 @@
-"""Check the imagenet-like rule by plain float64 products, with no code of the engine whose columns the rules read."""
+"""Check the imagenet-like rule by plain float64 products.
+
+This module shares no code with the similarity engine, so that an error in the engine cannot hide from the check.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,15 @@ from simgap.store.columns import Similarity
 from simgap.store.embeddings import Embeddings
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-# Pairs of a kept row and a query up to which every query is checked.
+# With more pairs of a kept row and a query than this, only a sample of the queries is checked.
 PAIRS = 10**10
-# Rows whose products with all queries are held in float64.
+# Products with all queries are computed for this many rows at a time, because float64 needs much memory.
 BLOCK_ROWS = 1024
 SAMPLE_SEED = 0
 
 
 def summary(values: NDArray[Any], name: str) -> dict[str, float]:
-    """Give mean, smallest and quantiles of values as metrics."""
+    """Return the mean, the smallest value and the quantiles of `values` as metrics whose keys start with `name`."""
     values = values.astype(np.float64)
     return {
         f"{name}/mean": float(values.mean()),
@@ -30,9 +33,16 @@ def summary(values: NDArray[Any], name: str) -> dict[str, float]:
 
 
 def queries_to_check(used_by_rule: NDArray[np.bool_], kept_rows: int) -> NDArray[np.int64]:
-    """Give the queries to check, ascending: all of the rule's, or a seeded sample where they make more than `PAIRS` pairs.
+    """Choose the queries to check: all queries of the rule, or a seeded sample if these make more than `PAIRS` pairs.
 
-    The sample is of as many as make no more, and of one at least.
+    The sample is as large as `PAIRS` allows and has at least one query.
+
+    Args:
+        used_by_rule: bool [queries].
+        kept_rows: Number of rows that the split keeps.
+
+    Returns:
+        Query numbers in ascending order.
     """
     queries = np.flatnonzero(used_by_rule)
     if len(queries) * kept_rows <= PAIRS:
@@ -42,9 +52,17 @@ def queries_to_check(used_by_rule: NDArray[np.bool_], kept_rows: int) -> NDArray
 
 
 def nearest_similarity(rows: Embeddings, keep: NDArray[np.bool_], queries: NDArray[np.float16]) -> NDArray[np.float64]:
-    """Give s_q of the kept rows for each query, float64 [queries], exact; -inf where no row is kept.
+    """Compute the nearest-neighbour similarity s_q of each query to the kept rows.
 
-    Memory: in float64 the queries, a block of rows, and their products.
+    Memory: the queries, a block of rows and their products, all in float64.
+
+    Args:
+        rows: Embeddings of the rows.
+        keep: bool [rows].
+        queries: fp16 [queries, dim].
+
+    Returns:
+        float64 [queries], exact; -inf if no row is kept.
     """
     wide = queries.astype(np.float64).T
     largest = np.full(len(queries), -np.inf)
@@ -58,19 +76,28 @@ def nearest_similarity(rows: Embeddings, keep: NDArray[np.bool_], queries: NDArr
 def check_bound(
     kept_similarity: NDArray[np.float64], reference_similarity: NDArray[np.float64], threshold: float, where: str
 ) -> dict[str, Any]:
-    """Check that no kept row is closer to a query than the reference is, plus the threshold; give the slack left.
+    """Check that no query is closer to a kept row than to the reference by more than the threshold.
 
-    The difference is rounded to fp32 as a stored margin is, so that rule and check mean the same bound.
+    The difference is rounded to fp32, as stored margins are, so that the rule and the check use the same bound.
+
+    Args:
+        kept_similarity: s_q of the kept rows, float64 [queries].
+        reference_similarity: s_q of the reference, float64 [queries].
+        threshold: Threshold of the rule.
+        where: Split and benchmark, for the error message.
+
+    Returns:
+        Metrics of the check, with the slack that is left: threshold minus difference.
 
     Raises:
-        SimgapError: a query is violated.
+        SimgapError: A query violates the bound.
     """
     excess = (kept_similarity - reference_similarity).astype(np.float32).astype(np.float64)
     violations = int((excess > threshold).sum())
     if violations:
         raise SimgapError(
-            f"{where}: {violations} of {len(excess)} queries are closer to a kept row than the threshold allows; "
-            "the split does not follow its rule"
+            f"{where}: {violations} of {len(excess)} queries are closer to a kept row than the threshold allows, "
+            "so the split does not follow its rule; prune again."
         )
     slack = threshold - excess
     finite = slack[np.isfinite(slack)]
@@ -90,29 +117,41 @@ def certify(
     similarity: Similarity,
     where: str,
 ) -> dict[str, Any]:
-    """Check the queries that a rule saw against kept rows and reference, and give the metrics.
+    """Check the rule's queries against the kept rows and the reference.
 
-    `certificate/queries` counts the rule's queries, `certificate/queries_checked` those that were checked, and
-    `certificate/sampled` says whether they are fewer. Memory: see `nearest_similarity`.
+    Memory: see `nearest_similarity`.
+
+    Args:
+        keep: bool [pool rows].
+        threshold: Threshold of the rule.
+        pool: Embeddings of the pool.
+        reference: Embeddings of the reference.
+        benchmark: Embeddings of the benchmark.
+        similarity: Stored similarity of the pool to the benchmark.
+        where: Split and benchmark, for error messages.
+
+    Returns:
+        Metrics. `certificate/queries` is the number of queries of the rule, and `certificate/queries_checked` the number of
+        checked ones. `certificate/sampled` is true if only a sample was checked.
 
     Raises:
-        SimgapError: a query is violated, or its stored reference similarity is not the reference's.
+        SimgapError: A query violates the bound, or its stored reference similarity is wrong.
     """
     table = similarity.queries(["used_by_rule", "reference_similarity"])
     used_by_rule = table.column("used_by_rule").to_numpy()
     checked = queries_to_check(used_by_rule, int(keep.sum()))
     queries = benchmark.read()[checked]
-    in_reference = nearest_similarity(reference, np.ones(reference.rows, np.bool_), queries)
+    reference_similarity = nearest_similarity(reference, np.ones(reference.rows, np.bool_), queries)
     stored = table.column("reference_similarity").to_numpy()[checked]
-    wrong = int((stored != in_reference.astype(np.float32)).sum())
+    wrong = int((stored != reference_similarity.astype(np.float32)).sum())
     if wrong:
         raise SimgapError(
-            f"{where}: {wrong} of {len(checked)} reference similarities in {similarity.folder} are not the reference's; "
-            "measure it again"
+            f"{where}: {wrong} of {len(checked)} reference similarities in {similarity.folder} are wrong; "
+            "measure the similarity again."
         )
-    in_kept = nearest_similarity(pool, keep, queries)
+    kept_similarity = nearest_similarity(pool, keep, queries)
     return {
         "certificate/queries": int(used_by_rule.sum()),
         "certificate/sampled": len(checked) < int(used_by_rule.sum()),
-        **check_bound(in_kept, in_reference, threshold, where),
+        **check_bound(kept_similarity, reference_similarity, threshold, where),
     }

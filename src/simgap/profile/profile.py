@@ -1,4 +1,4 @@
-"""Measure what is left in a split: for every query its similarity to the kept rows."""
+"""Measure the similarity profile of a split: the similarity of every query to the kept rows."""
 
 from __future__ import annotations
 
@@ -25,14 +25,22 @@ from simgap.store.columns import Similarity
 from simgap.store.embeddings import Embeddings, check_same_embedder
 from simgap.store.split import Split
 
-# Rows whose kept ones are taken to memory together.
+# The pool is read in blocks of this many rows, which limits the memory.
 BLOCK_ROWS = 65_536
-# Of the curve; the split's own is added.
+# The curve of pruned rows has these thresholds and the split's own threshold.
 THRESHOLDS = (-0.1, -0.05, -0.02, 0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
 
 
 def known_nearest(keep: NDArray[np.bool_], stored: Nearest) -> Nearest:
-    """Give the nearest kept rows among the stored nearest rows of the whole pool, in their order, as many columns as stored."""
+    """Select the kept rows among the stored nearest rows of the whole pool.
+
+    Args:
+        keep: bool [pool rows].
+        stored: The nearest rows of each query in the whole pool.
+
+    Returns:
+        The kept ones in the same order and with the same number of columns; missing places are -inf and -1.
+    """
     kept = (stored.row >= 0) & keep[stored.row]
     first = np.argsort(~kept, axis=1, kind="stable")
     kept = np.take_along_axis(kept, first, 1)
@@ -45,9 +53,16 @@ def known_nearest(keep: NDArray[np.bool_], stored: Nearest) -> Nearest:
 def rescanned_nearest(
     pool: Embeddings, keep: NDArray[np.bool_], queries: NDArray[np.float16], neighbours: int, engine_name: str
 ) -> Nearest:
-    """Find the nearest kept rows by a pass over them.
+    """Find the nearest kept rows of the queries by a pass over all kept rows.
 
-    Memory: the queries, a block of rows, what the engine takes, and 8 bytes a kept row.
+    Memory: the queries, a block of rows, what the engine needs, and 8 bytes for each kept row.
+
+    Args:
+        pool: Embeddings of the pool.
+        keep: bool [pool rows].
+        queries: fp16 [queries, dim].
+        neighbours: Number of nearest rows to find for each query.
+        engine_name: Name of the similarity engine; it changes no result.
     """
     engine = make_engine(engine_name, SearchRequest(queries, neighbours))
     nearest = Nearest.none(len(queries), neighbours)
@@ -67,26 +82,41 @@ def rescanned_nearest(
 def nearest_kept(
     keep: NDArray[np.bool_], pool: Embeddings, benchmark: Embeddings, stored: Nearest, engine_name: str
 ) -> tuple[Nearest, int]:
-    """Give each query's nearest kept rows, as many as are stored of the whole pool, and how many queries needed a pass.
+    """Find the nearest kept rows of each query, as many as are stored for the whole pool.
 
-    Where enough of the stored rows are kept they are the answer; only the other queries are asked of all kept rows.
+    If enough of a query's stored rows are kept, they are the result. Only the other queries need a pass over all kept rows.
+
+    Args:
+        keep: bool [pool rows].
+        pool: Embeddings of the pool.
+        benchmark: Embeddings of the benchmark.
+        stored: The nearest rows of each query in the whole pool.
+        engine_name: Name of the similarity engine; it changes no result.
+
+    Returns:
+        The nearest kept rows, and the number of queries that needed a pass.
     """
     nearest = known_nearest(keep, stored)
-    lacking = (nearest.row >= 0).sum(axis=1) < min(int(keep.sum()), stored.row.shape[1])
-    if lacking.any():
-        found = rescanned_nearest(pool, keep, benchmark.read()[lacking], stored.row.shape[1], engine_name)
-        nearest.similarity[lacking], nearest.row[lacking] = found.similarity, found.row
-    return nearest, int(lacking.sum())
+    incomplete = (nearest.row >= 0).sum(axis=1) < min(int(keep.sum()), stored.row.shape[1])
+    if incomplete.any():
+        found = rescanned_nearest(pool, keep, benchmark.read()[incomplete], stored.row.shape[1], engine_name)
+        nearest.similarity[incomplete], nearest.row[incomplete] = found.similarity, found.row
+    return nearest, int(incomplete.sum())
 
 
 def rows_by_class(
     full: NDArray[np.bool_], keep: NDArray[np.bool_], nearest_query: NDArray[np.int32], labels: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count the rows of full, and the kept ones, by the class of their nearest query: each int64 [classes]. Memory: a block.
+    """Count the rows of the full split and of this split by the class of their nearest query. Memory: a block of rows.
 
     Args:
-        nearest_query: int32 [pool rows], the queries numbered as `labels` are.
-        labels: int32 [queries].
+        full: Rows of the full split, bool [pool rows].
+        keep: Rows of this split, bool [pool rows].
+        nearest_query: int32 [pool rows], indices of `labels`.
+        labels: Class of each query, int32 [queries].
+
+    Returns:
+        The rows of the full split and of this split, each int64 [classes].
     """
     classes = int(labels.max()) + 1
     counts = np.zeros((2, classes), np.int64)
@@ -112,35 +142,48 @@ def profile_benchmark(
     engine_name: str,
     out: Path,
 ) -> dict[str, Any]:
-    """Write a benchmark's two tables and give its metrics; see `profile`.
+    """Write the two tables of a benchmark; see `profile`.
+
+    Args:
+        keep: Rows of the split, bool [pool rows].
+        full: Rows of the full split, bool [pool rows].
+        pool: Embeddings of the pool.
+        benchmark: Embeddings of the benchmark.
+        similarity: Stored similarity of the pool to the benchmark.
+        engine_name: Name of the similarity engine; it changes no result.
+        out: Folder to write to.
+
+    Returns:
+        The metrics of the benchmark.
 
     Raises:
-        SimgapError: the stored similarity is of other queries.
+        SimgapError: The stored similarity has another number of queries.
     """
     table = similarity.queries(["label", "reference_similarity", "nearest_rows", "nearest_similarities"])
     if len(table) != benchmark.rows:
         raise SimgapError(
-            f"{similarity.folder}: has {len(table)} queries, {benchmark.folder} has {benchmark.rows}; measure it again"
+            f"{similarity.folder} has {len(table)} queries, but {benchmark.folder} has {benchmark.rows}; "
+            "measure the similarity again."
         )
-    in_reference = table.column("reference_similarity").to_numpy()
+    reference_similarity = table.column("reference_similarity").to_numpy()
     stored = Nearest(
         _matrix(table, "nearest_similarities").astype(np.float64), _matrix(table, "nearest_rows").astype(np.int64)
     )
     nearest, rescanned = nearest_kept(keep, pool, benchmark, stored, engine_name)
-    in_kept = nearest.similarity[:, 0].astype(np.float32)
-    joined = np.maximum(in_kept, in_reference)
-    known = nearest.row >= 0
+    kept_similarity = nearest.similarity[:, 0].astype(np.float32)
+    with_reference = np.maximum(kept_similarity, reference_similarity)
+    found = nearest.row >= 0
     pq.write_table(
         pa.table(
             {
                 "row": np.arange(len(table), dtype=np.int32),
-                "similarity": pa.array(in_kept, mask=~np.isfinite(in_kept)),
-                "similarity_with_reference": joined,
+                "similarity": pa.array(kept_similarity, mask=~np.isfinite(kept_similarity)),
+                "similarity_with_reference": with_reference,
                 "nearest_rows": pa.array(
-                    [row[there] for row, there in zip(nearest.row, known, strict=True)], pa.list_(pa.int64())
+                    [row[valid] for row, valid in zip(nearest.row, found, strict=True)], pa.list_(pa.int64())
                 ),
                 "nearest_similarities": pa.array(
-                    [row[there] for row, there in zip(nearest.similarity.astype(np.float32), known, strict=True)],
+                    [row[valid] for row, valid in zip(nearest.similarity.astype(np.float32), found, strict=True)],
                     pa.list_(pa.float32()),
                 ),
             }
@@ -148,18 +191,20 @@ def profile_benchmark(
         out / f"{similarity.folder.name}.parquet",
     )
     labels = table.column("label").to_numpy()
-    of_full, of_kept = rows_by_class(full, keep, similarity.column("nearest_query"), labels)
+    full_rows, kept_rows = rows_by_class(full, keep, similarity.column("nearest_query"), labels)
     (out / "classes").mkdir(exist_ok=True)
     pq.write_table(
-        pa.table({"label": np.arange(len(of_full), dtype=np.int32), "rows_of_full": of_full, "kept": of_kept}),
+        pa.table({"label": np.arange(len(full_rows), dtype=np.int32), "rows_of_full": full_rows, "kept": kept_rows}),
         out / "classes" / f"{similarity.folder.name}.parquet",
     )
     metrics: dict[str, Any] = {
-        "gap_to_reference_mean": float((joined.astype(np.float64) - in_reference.astype(np.float64)).mean())
+        "gap_to_reference_mean": float(
+            (with_reference.astype(np.float64) - reference_similarity.astype(np.float64)).mean()
+        )
     }
     if keep.any():
-        metrics |= summary(in_kept, "similarity")
-        metrics["nearer_than_reference_share"] = float((in_kept > in_reference).mean())
+        metrics |= summary(kept_similarity, "similarity")
+        metrics["nearer_than_reference_share"] = float((kept_similarity > reference_similarity).mean())
         metrics["queries_rescanned"] = rescanned
     return metrics
 
@@ -167,17 +212,27 @@ def profile_benchmark(
 def threshold_curve(
     kept_rows: int, threshold: float, full: NDArray[np.bool_], margins: Sequence[NDArray[np.float32]], where: str
 ) -> dict[str, int]:
-    """Give how many rows of full an imagenet-like split's rule would prune at other thresholds, and does at its own.
+    """Count the rows of the full split that the imagenet-like rule prunes at several thresholds.
+
+    Args:
+        kept_rows: Number of rows that the split keeps.
+        threshold: Threshold of the split.
+        full: Rows of the full split, bool [pool rows].
+        margins: Margins of each benchmark of the rule, each fp32 [pool rows].
+        where: Split, for the error message.
+
+    Returns:
+        Metrics, one for each threshold.
 
     Raises:
-        SimgapError: at its own threshold, that is not what it did.
+        SimgapError: The split keeps another number of rows than the rule does at the split's own threshold.
     """
     thresholds = sorted({*THRESHOLDS, threshold})
     pruned = dict(zip(thresholds, rules.rows_pruned(full, margins, thresholds), strict=True))
     if pruned[threshold] != int(full.sum()) - kept_rows:
         raise SimgapError(
-            f"{where}: keeps {kept_rows} of {int(full.sum())} rows, though {pruned[threshold]} have a margin above "
-            f"{threshold}; prune again"
+            f"{where}: the split keeps {kept_rows} of {int(full.sum())} rows, but {pruned[threshold]} have a margin above "
+            f"{threshold}; prune again."
         )
     return {f"rows_pruned_at/{value}": count for value, count in pruned.items()}
 
@@ -192,23 +247,38 @@ def profile(
     engine_name: str,
     out: Path,
 ) -> dict[str, Any]:
-    """Write two tables for each benchmark, certify an imagenet-like split, and give the metrics.
+    """Write two tables for each benchmark and certify the split if it is imagenet-like.
 
-    `<benchmark>.parquet` has a row a query: `similarity` fp32 to the kept pool rows (null where none is kept),
-    `similarity_with_reference` fp32, to them and the reference rows, and lists of the `nearest_rows` int64 among the kept
-    ones and their `nearest_similarities` fp32, as many as were stored of the whole pool. Where enough of the stored rows are
-    kept they are the answer; only the other queries, `queries_rescanned`, need a pass over the kept rows. Both give canonical
-    similarities. `classes/<benchmark>.parquet` counts the pool rows by the class of their nearest query of the rule's.
+    `<benchmark>.parquet` has one row for each query:
+
+    - `similarity`: fp32, to the kept pool rows; null if no row is kept.
+    - `similarity_with_reference`: fp32, to the kept pool rows and the reference rows.
+    - `nearest_rows`: list of int64, the nearest kept pool rows, as many as are stored for the whole pool.
+    - `nearest_similarities`: list of fp32, their similarities.
+
+    All similarities are canonical. If enough of a query's stored rows are kept, they are the result. Only the other queries,
+    counted by `queries_rescanned`, need a pass over the kept rows.
+
+    `classes/<benchmark>.parquet` counts the pool rows by the class of their nearest query of the rule.
 
     Args:
-        full: the deduplicated pool, bool [pool rows].
-        engine_name: what multiplies, one of `ENGINES`; speed, not results.
+        split: The split.
+        keep: Rows of the split, bool [pool rows].
+        full: Rows of the full split (the deduplicated pool), bool [pool rows].
+        pool: Embeddings of the pool.
+        reference: Embeddings of the reference.
+        benchmarks: Embeddings and stored similarity of each benchmark, by name.
+        engine_name: Name of the similarity engine; it changes no result.
+        out: Folder to write.
+
+    Returns:
+        The metrics.
 
     Raises:
-        SimgapError: the split belongs to other pool rows, or an imagenet-like split has a kept row that its rule forbids.
+        SimgapError: The split belongs to other pool rows, or an imagenet-like split keeps a row that its rule prunes.
     """
     if split.row_order != pool.row_order:
-        raise SimgapError(f"{out.name}: the split was made from other pool rows or another embedder; prune again")
+        raise SimgapError(f"{out.name}: the split belongs to other pool rows or to another embedder; prune again.")
     metrics: dict[str, Any] = {}
     with atomic_output(out) as partial:
         partial.mkdir(parents=True)
@@ -216,11 +286,11 @@ def profile(
             benchmarks.items(), len(benchmarks), f"profile {out.name}", "benchmark"
         ):
             check_same_embedder(pool, reference, benchmark)
-            of_benchmark = profile_benchmark(keep, full, pool, benchmark, similarity, engine_name, partial)
+            benchmark_metrics = profile_benchmark(keep, full, pool, benchmark, similarity, engine_name, partial)
             if split.threshold is not None and name in split.benchmarks:
                 where = f"split {out.name}, benchmark {name}"
-                of_benchmark |= certify(keep, split.threshold, pool, reference, benchmark, similarity, where)
-            metrics |= {f"{name}/{key}": value for key, value in of_benchmark.items()}
+                benchmark_metrics |= certify(keep, split.threshold, pool, reference, benchmark, similarity, where)
+            metrics |= {f"{name}/{key}": value for key, value in benchmark_metrics.items()}
         if split.threshold is not None:
             margins = [benchmarks[name][1].column("margin") for name in split.benchmarks]
             metrics |= threshold_curve(split.kept, split.threshold, full, margins, f"split {out.name}")

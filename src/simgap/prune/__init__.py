@@ -1,1 +1,1 @@
-"""Splits: which pool rows a rule keeps."""
+"""Pruning rules: which pool rows a split keeps."""

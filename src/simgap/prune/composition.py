@@ -1,4 +1,4 @@
-"""The class or style of every pool row, for controls that match a split's composition."""
+"""The class or style of each pool row, for controls with the same composition as a split."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
 from simgap.data.marks import shard_annotations
-from simgap.data.shards import find_shards
+from simgap.data.shards import ShardsByName
 from simgap.store.embeddings import Embeddings
 
 
 def groups_of_rows(pool: Path, embeddings: Embeddings, match: str) -> NDArray[np.int32]:
-    """Number the pool's rows by their class or style: int32 [rows], in the order in which groups first come.
+    """Number the classes or styles of the pool's rows, in the order in which they first occur: int32 [rows].
 
-    Rows of which it is not known are one group. Memory: the result, and one shard's marks.
+    Rows without a known class or style form a group of their own. Memory: the result and the annotations of one shard.
 
     Args:
+        pool: the folder of the shards.
+        embeddings: the embeddings of the pool.
         match: `class` or `style`.
 
     Raises:
-        SimgapError: a row lies in no shard of the pool or has no marks, or the marks name it of no row.
+        SimgapError: a row's shard is not in the pool, a row has no annotation, or no annotation has a class or style.
     """
-    shards = {shard.name: shard for shard in find_shards(pool)}
+    shards = ShardsByName(pool)
     numbers: dict[str | None, int] = {}
     groups = np.empty(embeddings.rows, np.int32)
-    remedy = "leave prune.matched empty for pools without them"
+    remedy = "leave prune.matched empty for a pool without annotations"
     for start, table in embeddings.metadata_parts(["shard", "key"]):
         rows = zip(itertools.count(start), table.column("shard").to_pylist(), table.column("key").to_pylist())
         for name, of_shard in itertools.groupby(rows, key=lambda row: row[1]):
-            if name not in shards:
-                raise SimgapError(f"{pool}: has no shard {name!r}, though rows of the embeddings lie in it")
-            marks = dict(shard_annotations(shards[name]))
+            annotations = dict(shard_annotations(shards[name]))
             for row, _, key in of_shard:
-                if key not in marks:
-                    raise SimgapError(f"{name}: {key} has no json with marks; {remedy}")
-                group = marks[key].kind if match == "class" else marks[key].style
+                if key not in annotations:
+                    raise SimgapError(f"{name}: {key} has no json with an annotation; {remedy}")
+                group = annotations[key].kind if match == "class" else annotations[key].style
                 groups[row] = numbers.setdefault(group, len(numbers))
     if not set(numbers) - {None}:
-        raise SimgapError(f"{pool}: its marks name no sample's {match}; {remedy}")
+        raise SimgapError(f"{pool}: no sample has a {match} in its annotation; {remedy}")
     return groups

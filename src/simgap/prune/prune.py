@@ -1,4 +1,4 @@
-"""Make a split by its rule, from the deduplicated pool and the similarity columns."""
+"""Prune the deduplicated pool by a rule and write the split."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _finish(
         kept=int(keep.sum()),
         pool_rows=full.pool_rows,
         kept_description=kept_description,
-        # Without pool rows training is on the reference alone, whatever joins the other splits.
+        # A model needs training data: without pool rows it is trained on the reference, whatever the params say.
         reference_rows=reference_rows or not keep.any(),
         row_order=full.row_order,
         controls=controls,
@@ -62,7 +62,9 @@ def _finish(
 def prune_imagenet_like(
     full_folder: Path, similarity: Path, benchmarks: list[str], threshold: float, reference_rows: bool, out: Path
 ) -> dict[str, Any]:
-    """Write an imagenet-like split and give its metrics; `degenerate` marks one that keeps under a fifth of full.
+    """Write an imagenet-like split and return its metrics.
+
+    The metric `degenerate` is true if the split keeps less than a fifth of full.
 
     Raises:
         SimgapError: the similarity columns belong to other pool rows.
@@ -75,7 +77,7 @@ def prune_imagenet_like(
         out,
         rule="imagenet-like",
         parameters={"benchmarks": benchmarks, "threshold": threshold},
-        kept_description="rows no closer to any query than the reference is, plus the threshold",
+        kept_description="rows that exceed no query's similarity to the reference by more than the threshold",
         reference_rows=reference_rows,
         benchmarks=benchmarks,
         threshold=threshold,
@@ -93,10 +95,10 @@ def prune_by_similarity(
     *,
     most_similar: bool,
 ) -> dict[str, Any]:
-    """Write a dissimilar-pruned (`most_similar` kept) or similar-pruned split and give its metrics.
+    """Write a dissimilar-pruned split (`most_similar` rows are kept) or a similar-pruned split, and return its metrics.
 
     Raises:
-        SimgapError: `keep_rows` is more than full has, or the columns belong to other pool rows.
+        SimgapError: `keep_rows` is larger than full, or the similarity columns belong to other pool rows.
     """
     full, full_keep = _read_full(full_folder)
     rule = "dissimilar" if most_similar else "similar"
@@ -118,10 +120,19 @@ def prune_by_similarity(
 def prune_random(
     full_folder: Path, size_of: str, size: int, keep_rows: int | float, seed: int, reference_rows: bool, out: Path
 ) -> dict[str, Any]:
-    """Write a random split of a share of `size`, the number of rows that the split `size_of` keeps; give its metrics.
+    """Write a random split and return its metrics.
+
+    Args:
+        full_folder: the split full, from which the rows are drawn.
+        size_of: the split whose size is the reference for `keep_rows`.
+        size: the number of rows that `size_of` keeps.
+        keep_rows: a number of rows, or a fraction of `size`.
+        seed: the seed of the draw.
+        reference_rows: whether the reference joins the training data.
+        out: the folder to write.
 
     Raises:
-        SimgapError: `keep_rows` is more than full has.
+        SimgapError: `keep_rows` is larger than full.
     """
     full, full_keep = _read_full(full_folder)
     count = rules.rows_to_keep(keep_rows, size, full.kept, f"prune.random.{out.name}.keep")
@@ -132,7 +143,7 @@ def prune_random(
         out,
         rule="random",
         parameters={"size_of": size_of, "keep": keep_rows, "seed": seed},
-        kept_description=f"{count} rows drawn at random" if count else "no pool rows: the reference alone",
+        kept_description=f"{count} rows drawn at random" if count else "no pool rows: only the reference",
         reference_rows=reference_rows,
         controls=size_of if count == size and size_of != "full" else None,
     )
@@ -148,20 +159,27 @@ def prune_matched(
     reference_rows: bool,
     out: Path,
 ) -> dict[str, Any]:
-    """Write a random split that has of each group as many rows as the split `size_of` keeps; give its metrics.
+    """Write a random split with as many rows of each group as the split `size_of`, and return its metrics.
 
     Args:
-        controlled: that split's rows, its `keep.npy`.
+        full_folder: the split full, from which the rows are drawn.
+        size_of: the name of the split that this one is a control of.
+        controlled: the `keep.npy` of that split.
         groups: the group of each pool row, int32 [pool rows].
-        match: what the groups are, `class` or `style`.
+        match: the meaning of the groups, `class` or `style`.
+        seed: the seed of the draw.
+        reference_rows: whether the reference joins the training data.
+        out: the folder to write.
 
     Raises:
-        SimgapError: the split keeps rows that full is without.
+        SimgapError: `size_of` keeps rows that are not in full.
     """
     full, full_keep = _read_full(full_folder)
     kept = read_keep(controlled, full.pool_rows)
     if (kept & ~full_keep).any():
-        raise SimgapError(f"{controlled}: keeps rows that {full_folder} is without; `dvc repro` makes both anew")
+        raise SimgapError(
+            f"{controlled}: keeps rows that are not in {full_folder}; run `dvc repro` to make both splits again"
+        )
     keep = rules.matched(full_keep, kept, groups, seed)
     return _finish(
         full,
@@ -169,7 +187,7 @@ def prune_matched(
         out,
         rule="matched",
         parameters={"size_of": size_of, "match": match, "seed": seed},
-        kept_description=f"{int(keep.sum())} rows drawn at random, of each {match} as many as {size_of} keeps",
+        kept_description=f"{int(keep.sum())} rows drawn at random, as many of each {match} as {size_of} keeps",
         reference_rows=reference_rows,
         controls=size_of,
     )

@@ -1,4 +1,4 @@
-"""The pruning rules, on similarity columns alone: each gives bool [pool rows], True for a row that is kept."""
+"""The pruning rules. Each returns bool [pool rows], True for a row that is kept."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from simgap.core.errors import SimgapError
 
 JOINS = ("max", "mean")
-# What a matched control may have the same composition of, as the pool's marks name it.
+# The properties by which a control can be matched; the pool's annotations name them.
 MATCHES = ("class", "style")
-# Rows that are looked at together.
+# Rules read columns in blocks of this many rows, so that memory does not grow with the pool.
 BLOCK_ROWS = 4_194_304
 BINS = 2**20
-# numpy's hypergeometric refuses more.
+# NumPy's hypergeometric distribution refuses larger numbers.
 LARGEST_DRAW = 10**9
 
 
@@ -26,7 +26,10 @@ def _blocks(rows: int) -> Iterator[slice]:
 
 
 def _bound(threshold: float) -> np.float32:
-    """Give the largest fp32 number that is no larger: fp32 margins exceed both or neither."""
+    """Return the largest fp32 number that is at most `threshold`.
+
+    An fp32 margin exceeds this number if and only if it exceeds `threshold`.
+    """
     bound = np.float32(threshold)
     return bound if float(bound) <= threshold else np.nextafter(bound, np.float32(-np.inf))
 
@@ -34,15 +37,15 @@ def _bound(threshold: float) -> np.float32:
 def imagenet_like(
     full: NDArray[np.bool_], margins: Sequence[NDArray[np.float32]], threshold: float
 ) -> NDArray[np.bool_]:
-    """Keep the rows whose stored margin exceeds the threshold for no benchmark (paper, section 4; threshold 0 is the paper's).
+    """Keep the rows of full whose margin does not exceed the threshold for any benchmark.
 
-    A row is pruned by strictly larger margins only, and there is no limit on how many rows a query prunes. Memory: the
-    result, and a block; columns may be mapped.
+    This is the rule of the paper (section 4), which uses threshold 0. A row whose margin equals the threshold is kept. A
+    query may prune any number of rows. Memory: the result and a block; columns may be mapped.
 
     Args:
-        full: the deduplicated pool, bool [pool rows].
-        margins: of each benchmark, fp32 [pool rows].
-        threshold: the slack, in cosine.
+        full: the rows of the deduplicated pool, bool [pool rows].
+        margins: for each benchmark, the stored margins, fp32 [pool rows].
+        threshold: the slack, a difference of cosine similarities.
     """
     bound = _bound(threshold)
     keep = full.copy()
@@ -55,10 +58,13 @@ def imagenet_like(
 def rows_pruned(
     full: NDArray[np.bool_], margins: Sequence[NDArray[np.float32]], thresholds: Sequence[float]
 ) -> list[int]:
-    """Count the rows of full that `imagenet_like` would prune at each threshold, in one pass. Memory: a block."""
+    """Count the rows of full that `imagenet_like` prunes at each of several thresholds.
+
+    This takes one pass over the columns and the memory of a block.
+    """
     bounds = np.array([_bound(threshold) for threshold in thresholds])
     ascending = np.argsort(bounds)
-    # exceeding[i]: rows whose largest margin exceeds i of the bounds.
+    # exceeding[i] counts the rows whose largest margin exceeds exactly i of the bounds.
     exceeding = np.zeros(len(bounds) + 1, np.int64)
     for block in _blocks(len(full)):
         largest = np.max([margin[block] for margin in margins], axis=0)[full[block]]
@@ -69,7 +75,12 @@ def rows_pruned(
 
 
 def join_similarities(best: Sequence[NDArray[np.float32]], join: str) -> NDArray[np.float64]:
-    """Join the best similarities to several benchmarks to one value a row: their `max` or `mean`, float64 [rows]."""
+    """Join the similarities to several benchmarks by `max` or `mean`: one value for each row, float64 [rows].
+
+    Args:
+        best: for each benchmark, the highest similarity of each row to a query, fp32 [rows].
+        join: `max` or `mean`.
+    """
     joined = best[0].astype(np.float64)
     for column in best[1:]:
         joined = np.maximum(joined, column) if join == "max" else joined + column
@@ -79,22 +90,25 @@ def join_similarities(best: Sequence[NDArray[np.float32]], join: str) -> NDArray
 def by_similarity(
     full: NDArray[np.bool_], best: Sequence[NDArray[np.float32]], join: str, keep: int, *, most_similar: bool
 ) -> NDArray[np.bool_]:
-    """Keep exactly `keep` rows of full: the most similar ones (dissimilar-pruned) or the least similar (similar-pruned).
+    """Keep exactly `keep` rows of full, those most similar or those least similar to the benchmarks.
 
-    Ties go to the lower row. Three passes over the columns, which may be mapped: a histogram finds the bin in which the
-    bound lies, the values in it give the bound, and the third marks the rows. Memory: the result, a block, and that bin.
+    If similarities are equal, the lower row is kept. The columns may be mapped and are read three times. The first pass
+    counts values in a histogram, to find the bin of the last value that is kept. The second pass collects the values of that
+    bin, and the third selects the rows. Memory: the result, a block and the values of that bin.
 
     Args:
-        full: the deduplicated pool, bool [pool rows].
-        best: of each benchmark, fp32 [pool rows], in [-2, 2].
-        join: how they are joined, see `join_similarities`.
+        full: the rows of the deduplicated pool, bool [pool rows].
+        best: for each benchmark, the highest similarity of each row to a query, fp32 [pool rows] in [-2, 2].
+        join: how the benchmarks are joined, see `join_similarities`.
+        keep: the number of rows to keep, at most the rows of full.
+        most_similar: keep the most similar rows (dissimilar-pruned); else the least similar (similar-pruned).
     """
     result = np.zeros(len(full), np.bool_)
     if keep == 0:
         return result
 
     def keys(block: slice) -> NDArray[np.float64]:
-        """Give what is ranked, the smallest first, of the rows of full in a block."""
+        """Return the sort keys of the rows of full in a block; the smallest keys are kept."""
         joined = join_similarities([column[block] for column in best], join)[full[block]]
         return -joined if most_similar else joined
 
@@ -122,13 +136,18 @@ def by_similarity(
 
 
 def random(full: NDArray[np.bool_], keep: int, seed: int) -> NDArray[np.bool_]:
-    """Keep exactly `keep` rows of full, drawn without replacement; the draw depends on the seed.
+    """Keep exactly `keep` rows of full, drawn at random without replacement.
 
-    How many fall into a block is drawn first, given what the blocks before it took: every set of rows is as likely as
-    without blocks. Memory: the result, and a block.
+    For each block, the number of its rows is drawn first, given the numbers of the blocks before it. So every set of rows is
+    as likely as without blocks. Memory: the result and a block.
+
+    Args:
+        full: the rows of the deduplicated pool, bool [pool rows].
+        keep: the number of rows to keep, at most the rows of full.
+        seed: the seed of the draw.
 
     Raises:
-        SimgapError: full has more rows than the numbers for blocks can be drawn for.
+        SimgapError: full has `LARGEST_DRAW` rows or more.
     """
     generator = np.random.default_rng(seed)
     result = np.zeros(len(full), np.bool_)
@@ -145,13 +164,13 @@ def random(full: NDArray[np.bool_], keep: int, seed: int) -> NDArray[np.bool_]:
 def _rows_to_draw_from(full: NDArray[np.bool_]) -> int:
     rows = int(full.sum())
     if rows >= LARGEST_DRAW:
-        raise SimgapError(f"random: full has {rows} rows; a draw is possible from fewer than {LARGEST_DRAW}")
+        raise SimgapError(f"full has {rows} rows; a random split can be drawn from fewer than {LARGEST_DRAW} rows")
     return rows
 
 
 def _draw(generator: np.random.Generator, rows: NDArray[np.int64], left: int, keep: int) -> NDArray[np.int64]:
-    """Draw those of a block's `rows` that are among the `keep` to draw from them and the `left` rows of later blocks."""
-    # Where all rows that are left lie in this block, or none does, their number is no matter of chance.
+    """Draw `keep` rows from a block's `rows` and the `left` rows of later blocks; return those of the block."""
+    # If all remaining rows are in this block, or none is, their number does not depend on chance.
     count = int(generator.hypergeometric(len(rows), left, keep)) if len(rows) and left else min(keep, len(rows))
     return generator.choice(rows, count, replace=False)
 
@@ -159,18 +178,19 @@ def _draw(generator: np.random.Generator, rows: NDArray[np.int64], left: int, ke
 def matched(
     full: NDArray[np.bool_], kept: NDArray[np.bool_], groups: NDArray[np.int32], seed: int
 ) -> NDArray[np.bool_]:
-    """Keep of each group exactly as many rows of full as another split keeps of it, drawn without replacement.
+    """Keep exactly as many rows of each group as another split, drawn at random without replacement.
 
-    What `random` does, in each group by itself: a sample stratified by group. Where the other split keeps a whole group,
-    so does this. Memory: the result, a block, and two numbers a group.
+    This is a sample stratified by group: `random` is applied to each group. If the other split keeps all rows of a group, so
+    does this one. Memory: the result, a block and two numbers for each group.
 
     Args:
-        full: the deduplicated pool, bool [pool rows].
+        full: the rows of the deduplicated pool, bool [pool rows].
         kept: the rows of full that the other split keeps, bool [pool rows].
-        groups: the group of each row, from 0 on, int32 [pool rows].
+        groups: the group of each row, numbered from 0, int32 [pool rows].
+        seed: the seed of the draw.
 
     Raises:
-        SimgapError: full has more rows than the numbers for blocks can be drawn for.
+        SimgapError: full has `LARGEST_DRAW` rows or more.
     """
     generator = np.random.default_rng(seed)
     result = np.zeros(len(full), np.bool_)
@@ -194,10 +214,16 @@ def matched(
 
 
 def rows_to_keep(keep: Any, of: int, available: int, where: str) -> int:
-    """Resolve `keep` to a number of rows: an integer is a count, a float in [0, 1] a fraction of `of`, rounded down.
+    """Return the number of rows that the parameter `keep` means.
+
+    Args:
+        keep: an integer is a number of rows; a float in [0, 1] is a fraction of `of`, rounded down.
+        of: the number of rows that a fraction refers to.
+        available: the largest number of rows that is possible.
+        where: the name of the parameter, for error messages.
 
     Raises:
-        SimgapError: it is neither, or more than the `available` rows.
+        SimgapError: `keep` is neither of the two, or means more than `available` rows.
     """
     if (
         isinstance(keep, bool)
@@ -205,9 +231,9 @@ def rows_to_keep(keep: Any, of: int, available: int, where: str) -> int:
         or keep < 0
         or (isinstance(keep, float) and keep > 1)
     ):
-        raise SimgapError(f"{where}: {keep!r} should be a count of rows (an integer) or a fraction in [0.0, 1.0]")
-    # As written, not as stored in binary: 0.29 of 100 is 29.
+        raise SimgapError(f"{where} is {keep!r}; it must be a number of rows (an integer) or a fraction in [0.0, 1.0]")
+    # The decimal number as written counts, not its binary value: 0.29 of 100 is 29.
     rows = int(Fraction(str(keep)) * of) if isinstance(keep, float) else keep
     if rows > available:
-        raise SimgapError(f"{where}: {keep} is more than the {available} rows of the deduplicated pool")
+        raise SimgapError(f"{where} is {keep}; it must be at most {available}, the rows of the deduplicated pool")
     return rows

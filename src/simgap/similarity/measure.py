@@ -12,18 +12,28 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
-from simgap.core.executor import LOCAL, PartsParameters
+from simgap.core.executor import LOCAL, Executor
 from simgap.core.files import atomic_output, write_json
 from simgap.params.similarity import SimilarityParameters
 from simgap.similarity.search.engines.choose import make_engine
 from simgap.similarity.search.engines.engine import SearchRequest
 from simgap.similarity.search.scan import COLUMNS, nearest_rows, scan, scanned_column
+from simgap.store.arrays import read_array
 from simgap.store.columns import INFO_FILE, QUERIES_FILE
 from simgap.store.embeddings import Embeddings, check_same_embedder
 
 
 def rule_queries(queries: int, fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Choose the queries that rules see: bool [queries], a seeded `fraction` of them, at least one."""
+    """Draw the queries that the pruning rules may use.
+
+    Args:
+        queries: Number of queries.
+        fraction: Fraction of the queries to draw; at least one query is drawn.
+        seed: Seed of the draw.
+
+    Returns:
+        bool [queries].
+    """
     chosen = np.zeros(queries, np.bool_)
     count = max(1, round(fraction * queries))
     chosen[np.random.default_rng(seed).permutation(queries)[:count]] = True
@@ -38,29 +48,40 @@ def measure(
     used_by_rule: NDArray[np.bool_],
     out: Path,
     scratch: Path,
-    by: PartsParameters = LOCAL,
+    engine: str = "auto",
+    executor: Executor = LOCAL,
 ) -> dict[str, Any]:
-    """Measure the pool's similarity to a benchmark in one pass, write the columns and give the metrics.
+    """Measure the similarity of a pool to a benchmark in one pass over the pool, and write the columns.
 
-    `best.npy`, `nearest_query.npy` and `margin.npy` hold a value for each pool row and come from the rule's queries alone;
-    `queries.parquet` has a row for each query, held out or not. Memory: O(queries + tile).
+    `best.npy`, `nearest_query.npy` and `margin.npy` have one value for each pool row and depend on the rule's queries only.
+    `queries.parquet` has one row for each query, held out or not. Memory: O(queries + tile).
 
     Args:
-        scratch: folder where finished parts wait for a stage that was killed.
-        by: who works on the pool's parts; changes no result.
+        parameters: Number of neighbours.
+        pool: Embeddings of the pool.
+        reference: Embeddings of the reference.
+        benchmark: Embeddings and labels of the benchmark.
+        used_by_rule: bool [queries], the queries that the pruning rules may use.
+        out: Folder to write.
+        scratch: Folder of the finished parts, from which a killed stage continues.
+        engine: Name of the similarity engine; it changes no result.
+        executor: Where the pool's parts are processed; it changes no result.
+
+    Returns:
+        The metrics.
 
     Raises:
-        SimgapError: the sets come from different embedders, or one is empty.
+        SimgapError: The sets come from different embedders, or a set is empty.
     """
     check_same_embedder(pool, reference, benchmark)
     for embeddings in (pool, reference, benchmark):
         if not embeddings.rows:
-            raise SimgapError(f"{embeddings.folder}: holds no rows; there is nothing to measure")
+            raise SimgapError(f"{embeddings.folder}: the set has no rows; similarity needs at least one.")
     queries = benchmark.read()
-    in_reference = nearest_rows(reference, make_engine(parameters.engine, SearchRequest(queries, 1)))
-    reference_similarity = in_reference.similarity[:, 0]
-    asked = SearchRequest(queries, parameters.neighbours, reference_similarity, used_by_rule)
-    in_pool = scan(pool, asked, parameters.engine, scratch, f"similarity {pool.folder.name}", by)
+    reference_nearest = nearest_rows(reference, make_engine(engine, SearchRequest(queries, 1)))
+    reference_similarity = reference_nearest.similarity[:, 0]
+    request = SearchRequest(queries, parameters.neighbours, reference_similarity, used_by_rule)
+    pool_nearest = scan(pool, request, engine, scratch, f"similarity {pool.folder.name}", executor)
     with atomic_output(out) as partial:
         partial.mkdir(parents=True)
         for name, dtype in COLUMNS.items():
@@ -68,7 +89,7 @@ def measure(
             for first_row, part in scanned_column(scratch, pool, name):
                 column[first_row : first_row + len(part)] = part
             column.flush()
-        positive = int((np.load(partial / "margin.npy", mmap_mode="r") > 0).sum())
+        positive_margins = int((read_array(partial / "margin.npy", mapped=True) > 0).sum())
         pq.write_table(
             pa.table(
                 {
@@ -76,11 +97,11 @@ def measure(
                     "label": benchmark.metadata(["label"]).column("label").to_numpy(),
                     "used_by_rule": used_by_rule,
                     "reference_similarity": reference_similarity.astype(np.float32),
-                    "reference_row": in_reference.row[:, 0].astype(np.int32),
-                    "pool_similarity": in_pool.similarity[:, 0].astype(np.float32),
-                    "nearest_rows": pa.array(list(in_pool.row), pa.list_(pa.int64())),
+                    "reference_row": reference_nearest.row[:, 0].astype(np.int32),
+                    "pool_similarity": pool_nearest.similarity[:, 0].astype(np.float32),
+                    "nearest_rows": pa.array(list(pool_nearest.row), pa.list_(pa.int64())),
                     "nearest_similarities": pa.array(
-                        list(in_pool.similarity.astype(np.float32)), pa.list_(pa.float32())
+                        list(pool_nearest.similarity.astype(np.float32)), pa.list_(pa.float32())
                     ),
                 }
             ),
@@ -92,7 +113,7 @@ def measure(
         "queries": len(queries),
         "queries_used_by_rule": int(used_by_rule.sum()),
         "reference_similarity_mean": float(reference_similarity.mean()),
-        "pool_similarity_mean": float(in_pool.similarity[:, 0].mean()),
-        "queries_nearer_to_pool_share": float((in_pool.similarity[:, 0] > reference_similarity).mean()),
-        "rows_with_positive_margin_share": positive / pool.rows,
+        "pool_similarity_mean": float(pool_nearest.similarity[:, 0].mean()),
+        "queries_nearer_to_pool_share": float((pool_nearest.similarity[:, 0] > reference_similarity).mean()),
+        "rows_with_positive_margin_share": positive_margins / pool.rows,
     }

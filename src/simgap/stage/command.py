@@ -1,4 +1,4 @@
-"""What every stage command does before and around its one library call."""
+"""The command line of a stage, and how commands report errors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,19 @@ from simgap.params.load import PARAMS_FILE, load_params
 from simgap.stage.rates import write_rates
 
 PATH = click.Path(path_type=Path)
-# What the person at the keyboard can mend; any other OSError is a fault of ours.
+# The user can correct the cause of these errors. Any other OSError is a bug, and its traceback helps.
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG)
 
 
 def reports_errors(function: Callable[..., None]) -> Callable[..., None]:
-    """Turn a SimgapError, and what the system refuses (a full disk, a file without permission), into one line and exit code 1."""
+    """Make a command print one line and exit with code 1 on a SimgapError, a full disk or a missing permission.
+
+    Args:
+        function: The function of the command.
+
+    Returns:
+        The function that the command calls instead.
+    """
 
     @functools.wraps(function)
     def wrapped(*args: Any, **options: Any) -> None:
@@ -41,14 +48,19 @@ def reports_errors(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def stage(function: Callable[..., dict[str, float] | None]) -> click.Command:
-    """Make a command whose function gets the checked params file first, then its options.
+    """Make the command of a stage.
 
-    Rates that it gives back are logged beside the metrics that it wrote.
+    Args:
+        function: Takes the checked params file, then the options of the command. If it returns rates, they are logged beside
+            the metrics file that it wrote.
+
+    Returns:
+        The command.
     """
 
     @functools.wraps(function)
     def checked(**options: Any) -> None:
-        # What was imported lives as long as the process, see stages/__init__.py.
+        # Imported modules live as long as the process, so garbage collection can skip them; see stages/__init__.py.
         gc.freeze()
         gc.enable()
         rates = function(load_params(PARAMS_FILE), **options)

@@ -1,4 +1,7 @@
-"""Rates of a stage: of no two runs the same, so they stand beside the metrics in a log that is in neither git nor DVC."""
+"""Rates of a stage, for example samples per second.
+
+They differ between runs, so they are kept out of the metrics: in a log that neither git nor DVC tracks.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +13,25 @@ from simgap.core.files import read_json, sha256_of, write_json
 
 
 def _log(metrics: Path) -> Path:
-    # By content: experiments that run at once have metrics of one name.
+    # The name depends on the content, because experiments that run at the same time have metrics files of the same name.
     return Path(os.environ.get("DVC_ROOT", ".")) / "logs" / f"{metrics.stem}-{sha256_of(metrics)[:16]}.json"
 
 
 def write_rates(metrics: Path, rates: dict[str, float]) -> None:
-    """Log the rates of the run that wrote a metrics file, at the main repository's root."""
+    """Log the rates of the run that wrote a metrics file, at the root of the main repository."""
     write_json(_log(metrics), rates)
 
 
 def read_rates(metrics: Path) -> dict[str, float]:
-    """Give the rates of the run that wrote a metrics file; none where it ran elsewhere.
+    """Return the rates of the run that wrote a metrics file; {} if the run was on another machine.
 
     Raises:
-        SimgapError: there is no such metrics file, or its log is damaged.
+        SimgapError: The metrics file does not exist, or its log is damaged.
     """
     path = _log(metrics)
     if not path.exists():
         return {}
     rates = read_json(path)
     if not isinstance(rates, dict):
-        raise SimgapError(f"{path}: is no log of rates; delete it")
+        raise SimgapError(f"{path}: not a log of rates; delete it")
     return rates

@@ -12,25 +12,30 @@ from typing import Any
 
 from filelock import FileLock
 
-from simgap.core.files import remove, sha256_of
-
-SOURCE = Path(__file__).parents[1]
+from simgap.core.code import code_fingerprint
+from simgap.core.files import remove
 
 
 @contextmanager
-def scratch(stage_name: str, identity: dict[str, Any], *, owned: bool = True) -> Iterator[Path]:
-    """Give a folder that outlives a killed stage, and remove it when the block ends well.
+def scratch(name: str, cache_key: dict[str, Any], code: str, *, owned: bool = True) -> Iterator[Path]:
+    """Open a folder that outlives a killed stage, and remove it when the block ends without an error.
 
-    It lies at the main repository's root and is named by the stage, by `identity`, which has to hold all that its content
-    depends on, and by simgap's own code, so that a stage never goes on from another's files. Of two processes that run one
-    stage at the same time, the second waits for the first.
+    The folder lies at the root of the main repository. Its name depends on `cache_key` and on the code of the stage, so a
+    stage never continues the work of other inputs, parameters or code. If two processes run one stage at the same time, the
+    second waits for the first.
 
     Args:
-        owned: whether this process makes and removes the folder; of several that run a stage together one does.
+        name: Name of the stage and of its output.
+        cache_key: Everything that the folder's content depends on, except code.
+        code: The stage's file, `__file__`.
+        owned: Whether this process creates and removes the folder. Of several processes that run a stage together, one does.
+
+    Yields:
+        The folder.
     """
-    identity = {**identity, "code": sha256_of(SOURCE, "*.py")}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("DVC_ROOT", ".")) / "scratch" / f"{stage_name}-{digest}"
+    content = json.dumps({**cache_key, "code": code_fingerprint(code)}, sort_keys=True, default=str)
+    digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("DVC_ROOT", ".")) / "scratch" / f"{name}-{digest}"
     if not owned:
         yield folder
         return

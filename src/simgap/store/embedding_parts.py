@@ -1,4 +1,4 @@
-"""Parts of embeddings: written one by one, then joined into a set."""
+"""Write the embeddings of a set in parts, and join the parts."""
 
 from __future__ import annotations
 
@@ -15,17 +15,24 @@ from numpy.typing import NDArray
 from simgap.core.files import atomic_output, link_or_copy, read_json, write_json
 from simgap.data.limits import check_limit
 from simgap.data.shards import Accounting, Shard
+from simgap.store.arrays import read_array
 from simgap.store.embeddings import INFO_FILE
 
-# Of the folder of a part.
+# The files in the folder of a part.
 VECTORS_FILE, METADATA_FILE, ACCOUNTING_FILE = "embeddings.npy", "metadata.parquet", "accounting.json"
 
 
 def write_part(part: Path, vectors: NDArray[np.float16], metadata: pa.Table, accounting: Accounting) -> None:
-    """Write the folder `part`: vectors fp16 [kept, dim], as many rows of metadata, and what became of the samples.
+    """Write a part of the embeddings of a set.
+
+    Args:
+        part: the folder to write.
+        vectors: fp16 [kept samples, dim].
+        metadata: one row for each vector.
+        accounting: the number of samples that were read, and dropped for each reason.
 
     Raises:
-        SimgapError: the accounting does not add up.
+        SimgapError: the numbers do not add up.
     """
     accounting.metrics(len(vectors))
     with atomic_output(part) as partial:
@@ -38,22 +45,28 @@ def write_part(part: Path, vectors: NDArray[np.float16], metadata: pa.Table, acc
 def join_parts(
     parts: list[Path], out: Path, *, embedder: str, dim: int, drop_limit: float, sources: tuple[Shard, ...]
 ) -> dict[str, Any]:
-    """Link finished parts into the set `out`, in clip-retrieval's layout, and give its metrics.
+    """Join finished parts into a set in clip-retrieval's layout, and return the metrics.
+
+    Files are linked, not copied, if the file system allows it.
 
     Args:
-        embedder: hash of the embedder's files, recorded with the embeddings.
-        sources: files that the parts come from, for what an error says.
+        parts: the folders of the parts, in row order.
+        out: the folder to write.
+        embedder: the hash of the embedder's files; it is recorded with the embeddings.
+        dim: the number of dimensions, which is recorded too.
+        drop_limit: the largest share of samples that may be dropped, and of files that may be damaged.
+        sources: the files that the parts come from, for error messages.
 
     Raises:
-        SimgapError: no row is left, or more than `drop_limit` of the samples were dropped or of the files are damaged.
+        SimgapError: no row is left, or more samples or files than `drop_limit` are lost.
     """
-    of_parts = [Accounting(**read_json(part / ACCOUNTING_FILE)) for part in parts]
+    accountings = [Accounting(**read_json(part / ACCOUNTING_FILE)) for part in parts]
     total = Accounting(
-        sum(found.read for found in of_parts),
-        sum((Counter(found.dropped) for found in of_parts), Counter()),
-        sum(found.damaged_shards for found in of_parts),
+        sum(found.read for found in accountings),
+        sum((Counter(found.dropped) for found in accountings), Counter()),
+        sum(found.damaged_shards for found in accountings),
     )
-    rows = sum(np.load(part / VECTORS_FILE, mmap_mode="r").shape[0] for part in parts)
+    rows = sum(len(read_array(part / VECTORS_FILE, mapped=True)) for part in parts)
     metrics = total.metrics(rows)
     check_limit(drop_limit, total, rows, sources)
     with atomic_output(out) as partial:

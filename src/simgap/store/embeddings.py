@@ -4,114 +4,73 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
 from simgap.core.files import read_json
+from simgap.store.arrays import read_array, read_parquet
 
 INFO_FILE = "embeddings.json"
-
-
-def _map(path: Path) -> NDArray[Any]:
-    try:
-        return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
-    except (ValueError, EOFError, OSError) as error:
-        raise SimgapError(f"{path}: is no array that can be read ({error})") from None
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[pq.ParquetFile]:
-    try:
-        with pq.ParquetFile(path) as file:
-            yield file
-    except (pa.ArrowException, OSError) as error:
-        raise SimgapError(f"{path}: is no Parquet table that can be read ({str(error).splitlines()[0]})") from None
-
-
-def columns_of(path: Path) -> list[str]:
-    """Give the names of a Parquet table's columns.
-
-    Raises:
-        SimgapError: the file is missing or is no such table.
-    """
-    with _opened(path) as file:
-        return list(file.schema_arrow.names)
-
-
-def read_table(path: Path, columns: list[str]) -> pa.Table:
-    """Read columns of a Parquet table.
-
-    Raises:
-        SimgapError: the file is missing or damaged, text in it is not UTF-8, or it lacks a column.
-    """
-    missing = [column for column in columns if column not in columns_of(path)]
-    if missing:
-        raise SimgapError(f"{path}: has no column {missing[0]}")
-    with _opened(path) as file:
-        table = file.read(columns)
-        # Else text that is not UTF-8 would be found out where it is used.
-        table.validate(full=True)
-        return table
+REMEDY = "embed or import the set again"
 
 
 class Embeddings:
-    """Unit-norm fp16 vectors of a set, by part, with row-aligned metadata.
+    """The embeddings of a set: unit-norm fp16 vectors in parts, with metadata for each row.
 
-    A row is a position in part order. Vectors are mapped, not read: memory is what the caller touches.
-
-    Raises:
-        SimgapError: a part is missing, or a part's rows, dim or dtype are not what `embeddings.json` says.
+    Rows are numbered in the order of the parts. Vectors are mapped into memory, not read: only what the caller uses takes
+    memory.
     """
 
     def __init__(self, folder: Path) -> None:
+        """Open the folder of a set.
+
+        Raises:
+            SimgapError: a part is missing, or the rows, dimensions or dtype of a part are not those in `embeddings.json`.
+        """
         self.folder = folder
         self.info: dict[str, Any] = read_json(folder / INFO_FILE)
         for field, kind in (("embedder", str), ("rows", int), ("dim", int)):
             if not isinstance(self.info, dict) or not isinstance(self.info.get(field), kind):
-                raise SimgapError(f"{folder / INFO_FILE}: {field} is not recorded; embed or import the set anew")
+                raise SimgapError(f"{folder / INFO_FILE}: {field} is not recorded; {REMEDY}")
         self.rows = int(self.info["rows"])
         self.dim = int(self.info["dim"])
-        self._parts = [_map(path) for path in sorted((folder / "img_emb").glob("img_emb_*.npy"))]
-        for number, part in enumerate(self._parts):
-            if part.dtype != np.float16 or part.ndim != 2 or part.shape[1] != self.dim:
-                raise SimgapError(
-                    f"{folder}: part {number} is {part.dtype} {part.shape}; it should be float16 [rows, {self.dim}]"
-                )
+        self._parts = [
+            read_array(path, np.float16, shape=(None, self.dim), mapped=True, remedy=REMEDY)
+            for path in sorted((folder / "img_emb").glob("img_emb_*.npy"))
+        ]
         stored = sum(len(part) for part in self._parts)
         if stored != self.rows:
-            raise SimgapError(f"{folder}: holds {stored} rows; {INFO_FILE} says {self.rows}")
+            raise SimgapError(f"{folder}: holds {stored} rows, but {INFO_FILE} says {self.rows}; {REMEDY}")
 
     def __reduce__(self) -> tuple[type[Embeddings], tuple[Path]]:
-        # What is mapped here is mapped anew elsewhere, not sent.
+        """Pickle the folder alone: another process maps the files itself instead of receiving the vectors."""
         return Embeddings, (self.folder,)
 
     def parts(self) -> Iterator[tuple[int, NDArray[np.float16]]]:
-        """Yield (first row, vectors [rows, dim]) of each part, mapped."""
+        """Yield (first row, mapped vectors [rows, dim]) of each part."""
         start = 0
         for part in self._parts:
             yield start, part
             start += len(part)
 
     def blocks(self, rows: int) -> Iterator[tuple[int, NDArray[np.float16]]]:
-        """Yield (first row, vectors [at most `rows`, dim]) in row order; blocks do not cross parts."""
+        """Yield (first row, vectors [at most `rows`, dim]) in row order; no block crosses the end of a part."""
         for start, part in self.parts():
             for first in range(0, len(part), rows):
                 yield start + first, part[first : first + rows]
 
     def read(self) -> NDArray[np.float16]:
-        """Read all vectors, [rows, dim]: for sets of the size of a benchmark."""
+        """Read all vectors into memory, [rows, dim]. Use it for sets of the size of a benchmark."""
         return np.concatenate(self._parts) if self._parts else np.empty((0, self.dim), np.float16)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
-        """Read the vectors of ascending `rows`, [len(rows), dim]."""
+        """Read the vectors of some rows, [len(rows), dim]; `rows` must be ascending."""
         bounds = np.cumsum([0, *(len(part) for part in self._parts)])
         pieces = [
             part[rows[(rows >= low) & (rows < high)] - low]
@@ -120,11 +79,11 @@ class Embeddings:
         return np.concatenate(pieces) if pieces else np.empty((0, self.dim), np.float16)
 
     def metadata_parts(self, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
-        """Yield (first row, row-aligned metadata columns) of each part.
+        """Yield (first row, columns of metadata) of each part.
 
         Raises:
-            SimgapError: a column of shards is asked for and rows do not say theirs, a table is damaged or lacks a column, or
-                there are other rows than vectors.
+            SimgapError: a table is damaged or lacks a column, there are more or fewer rows than vectors, or `columns` has
+                `shard` and a row does not name its shard.
         """
         for start, table in self._tables(columns):
             if "shard" in columns and table.column("shard").null_count:
@@ -137,30 +96,32 @@ class Embeddings:
     def _tables(self, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
         start = 0
         for path in sorted((self.folder / "metadata").glob("metadata_*.parquet")):
-            try:
-                table = read_table(path, columns)
-            except SimgapError as error:
-                raise SimgapError(f"{error}; embed or import the set anew") from None
+            table = read_parquet(path, columns, REMEDY)
             first, start = start, start + table.num_rows
             if start > self.rows:
                 break
             yield first, table
         if start != self.rows:
-            raise SimgapError(
-                f"{self.folder}: its metadata has {start} rows, its vectors {self.rows}; embed or import the set anew"
-            )
+            raise SimgapError(f"{self.folder}: the metadata has {start} rows, the vectors have {self.rows}; {REMEDY}")
 
     def metadata(self, columns: list[str]) -> pa.Table:
-        """Read row-aligned metadata columns of all parts.
+        """Read columns of metadata of all parts, one row for each vector.
 
         Raises:
-            SimgapError: as `metadata_parts`.
+            SimgapError: see `metadata_parts`.
         """
         return pa.concat_tables([table for _, table in self.metadata_parts(columns)])
 
+    def rows_by_key(self) -> dict[str, int]:
+        """Return the row of each key. Of two rows with one key, the later row counts."""
+        return {key: row for row, key in enumerate(self.metadata(["key"]).column("key").to_pylist())}
+
     @cached_property
     def row_order(self) -> str:
-        """SHA-256 over embedder, dim and the (shard, key) of every row: what a split's bits refer to."""
+        """The SHA-256 of the embedder, the dimensions, and the shard and key of every row.
+
+        The bits of a split refer to rows in this order.
+        """
         digest = hashlib.sha256(f"{self.info['embedder']}\n{self.dim}\n{self.rows}\n".encode())
         for _, table in self._tables(["shard", "key"]):
             for batch in table.to_batches(max_chunksize=65536):
@@ -170,16 +131,16 @@ class Embeddings:
 
 
 def check_same_embedder(*sets: Embeddings) -> None:
-    """Refuse to compare embeddings of different embedders or dimensions.
+    """Check that all sets were embedded by the same embedder.
 
     Raises:
-        SimgapError: two sets differ.
+        SimgapError: two sets have another embedder or another number of dimensions.
     """
     first = sets[0]
     for other in sets[1:]:
         for field in ("dim", "embedder"):
             if other.info[field] != first.info[field]:
                 raise SimgapError(
-                    f"{other.folder}: {field} is {other.info[field]}, but {first.folder} has {first.info[field]}; "
-                    "both should come from one embedder"
+                    f"{other.folder}: {field} is {other.info[field]}, but in {first.folder} it is {first.info[field]}; "
+                    "embed both with one embedder"
                 )

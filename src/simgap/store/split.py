@@ -1,16 +1,17 @@
-"""A split on disk: one bit a pool row, and a sidecar that says where it comes from."""
+"""A split on disk: one bit for each pool row, and a JSON file that describes the split."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
 from simgap.core.files import atomic_output, read_json, write_json
+from simgap.store.arrays import read_array
 
 KEEP_FILE = "keep.npy"
 INFO_FILE = "split.json"
@@ -19,18 +20,18 @@ DEGENERATE_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Split:
-    """A rule and the pool rows that it keeps; counts are of pool rows only.
+    """A rule and how many pool rows it keeps. All counts are of pool rows only.
 
     Attributes:
         rule: full, imagenet-like, dissimilar, similar, random or matched.
         parameters: the rule's own parameters.
-        benchmarks: whose queries the rule saw.
-        threshold: slack of an imagenet-like split, else None.
-        kept, pool_rows: rows kept, and rows there are.
-        kept_description: in words, which rows were kept.
-        reference_rows: whether the reference joins the training data.
-        row_order: hash of the pool rows that the bits refer to (`Embeddings.row_order`).
-        controls: the split whose size this one copies, or None.
+        benchmarks: the benchmarks whose queries the rule used.
+        threshold: the slack of an imagenet-like split; None for another rule.
+        kept, pool_rows: the number of rows kept, and of all rows.
+        kept_description: which rows were kept, in words.
+        reference_rows: whether the reference images join the training data.
+        row_order: the hash of the pool rows that the bits refer to (`Embeddings.row_order`).
+        controls: the split that this one is a control of; None if it is not a control.
     """
 
     rule: str
@@ -46,18 +47,28 @@ class Split:
 
 
 def is_degenerate(split: Split, full_rows: int) -> bool:
-    """Say whether an imagenet-like split keeps under a fifth of the `full_rows` of full: too little to speak for the pool."""
+    """Return whether an imagenet-like split keeps less than a fifth of the `full_rows` rows of full.
+
+    So small a split no longer represents the pool.
+    """
     return split.rule == "imagenet-like" and split.kept < DEGENERATE_SHARE * full_rows
 
 
 def write_split(split: Split, keep: NDArray[np.bool_], out: Path) -> dict[str, Any]:
-    """Write a split and give its metrics.
+    """Write a split and return its metrics.
+
+    Args:
+        split: the description of the split.
+        keep: which rows are kept, bool [pool rows].
+        out: the folder to write.
 
     Raises:
-        ValueError: the bits do not agree with the counts.
+        ValueError: the counts in `split` do not agree with `keep`.
     """
     if int(keep.sum()) != split.kept or len(keep) != split.pool_rows:
-        raise ValueError(f"{out}: {keep.sum()} of {len(keep)} rows kept, recorded as {split.kept} of {split.pool_rows}")
+        raise ValueError(
+            f"{out}: keep has {keep.sum()} of {len(keep)} rows, but {split.kept} of {split.pool_rows} are recorded"
+        )
     with atomic_output(out) as partial:
         partial.mkdir(parents=True)
         np.save(partial / KEEP_FILE, np.packbits(keep, bitorder="little"))
@@ -66,32 +77,37 @@ def write_split(split: Split, keep: NDArray[np.bool_], out: Path) -> dict[str, A
 
 
 def read_split(folder: Path) -> Split:
-    """Read a split's sidecar.
+    """Read the description of a split.
 
     Raises:
-        SimgapError: it is missing or is not a split's.
+        SimgapError: the file is missing or does not describe a split.
     """
     content = read_json(folder / INFO_FILE)
     try:
         return Split(**content)
     except TypeError as error:
-        raise SimgapError(f"{folder / INFO_FILE}: is not a split's sidecar ({error})") from None
+        raise SimgapError(f"{folder / INFO_FILE}: does not describe a split ({error}); make the split again") from None
+
+
+def read_bits(source: Path | IO[bytes], pool_rows: int, name: object = None) -> NDArray[np.uint8]:
+    """Read the packed bits of a split, uint8 [bytes]; the first row is the lowest bit of the first byte.
+
+    Args:
+        source: a `keep.npy`, or a stream of its bytes.
+        pool_rows: the number of rows that the split must have.
+        name: the name of the source in errors; the path by default.
+
+    Raises:
+        SimgapError: the file is missing, damaged or not of `pool_rows` rows.
+    """
+    remedy = f"{pool_rows} pool rows need a bit each; make the split again"
+    return read_array(source, np.uint8, shape=((pool_rows + 7) // 8,), name=name, remedy=remedy)
 
 
 def read_keep(path: Path, pool_rows: int) -> NDArray[np.bool_]:
-    """Read which of `pool_rows` rows are kept, bool [pool_rows].
+    """Read which of `pool_rows` rows a split keeps, bool [pool rows].
 
     Raises:
-        SimgapError: the file is missing or has another number of rows.
+        SimgapError: the file is missing, damaged or not of `pool_rows` rows.
     """
-    try:
-        bits = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise SimgapError(f"{path}: no such file") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise SimgapError(f"{path}: is no array that can be read ({error})") from None
-    if bits.dtype != np.uint8 or len(bits) != (pool_rows + 7) // 8:
-        raise SimgapError(
-            f"{path}: holds {len(bits)} bytes of {bits.dtype}; {pool_rows} pool rows need {(pool_rows + 7) // 8} of uint8"
-        )
-    return np.unpackbits(bits, count=pool_rows, bitorder="little").astype(np.bool_)
+    return np.unpackbits(read_bits(path, pool_rows), count=pool_rows, bitorder="little").astype(np.bool_)

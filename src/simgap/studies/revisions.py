@@ -9,7 +9,8 @@ from functools import cache
 from typing import IO, Any, cast
 
 from simgap.core.errors import SimgapError
-from simgap.params.load import PARAMS_FILE, Params, parse_params
+from simgap.params.load import PARAMS_FILE, parse_params
+from simgap.params.schema import Params
 from simgap.store.study import Study
 
 

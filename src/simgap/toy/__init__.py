@@ -1,1 +1,1 @@
-"""A small web drawn from a seed: what the study runs on where there is no data."""
+"""A toy world: synthetic images and captions, drawn from a seed, on which a study runs without real data."""

@@ -1,4 +1,4 @@
-"""Ten kinds of object as coloured outlines, no two individuals alike."""
+"""Ten classes of objects, drawn as coloured outlines that vary at random."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Part:
-    """A filled outline: `points` [n, 2] in units of the object's half size, y downwards, and the role of its colour."""
+    """A filled outline of an object.
+
+    Attributes:
+        role: the role of its colour in the palette.
+        points: its corners (x, y) in units of half the object's size, with y pointing down, float64 [n, 2].
+    """
 
     role: str
     points: Points

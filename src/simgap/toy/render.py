@@ -1,4 +1,4 @@
-"""Scenes rendered in clearly different ways."""
+"""Render scenes as images in clearly different styles."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from simgap.toy.scene import COLOURS, ODD_SETTINGS, SETTINGS, Scene
 
 Pixels = NDArray[np.float32]
 Colour = tuple[int, int, int]
-# Drawn this many times larger, then averaged down: smooth edges.
+# Images are drawn this many times larger and then averaged, which gives smooth edges.
 OVERSAMPLING = 2
-# Side of a mosaic's stones, in pixels of the enlarged drawing.
+# The side of a mosaic's stones, in pixels of the enlarged drawing.
 STONE = 4
 FIXED_COLOURS = {"dark": (40, 36, 34), "light": (232, 232, 226), "wood": (110, 75, 45), "leaf": (60, 125, 55)}
 
 
 def _noise(random: np.random.Generator, cells: int, size: int) -> Pixels:
-    """Smooth noise of `cells` x `cells` bumps in about [-1, 1], fp32 [size, size, 1]."""
+    """Draw smooth noise in [-1, 1] from a grid of `cells` x `cells` values, fp32 [size, size, 1]."""
     coarse = random.uniform(-1, 1, (cells, cells)).astype(np.float32)
     smooth: Pixels = np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BILINEAR))
     return smooth[:, :, None]
@@ -68,7 +68,7 @@ def _palette(scene: Scene, random: np.random.Generator, amount: float) -> dict[s
 
 
 def _placed(scene: Scene, random: np.random.Generator, size: int) -> list[list[Part]]:
-    """The scene's objects in pixels, the farthest first."""
+    """Place the scene's objects on the image: the parts of each object, in pixels."""
     placed = []
     shape = np.random.default_rng(random.integers(2**32))
     for position in range(scene.number):
@@ -195,7 +195,7 @@ def _finished(pixels: Pixels, random: np.random.Generator, image_size: int) -> I
 
 
 def render(scene: Scene, random: np.random.Generator, image_size: int) -> Image.Image:
-    """Render a scene in its style, RGB, `image_size` pixels square."""
+    """Render a scene in its style as an RGB image with sides of `image_size` pixels."""
     renderers = {"cartoon": _cartoon, "painting": _painting, "mosaic": _mosaic}
     size = image_size * OVERSAMPLING
     if scene.style == "sketch":
@@ -208,7 +208,7 @@ def render(scene: Scene, random: np.random.Generator, image_size: int) -> Image.
 
 
 def render_off_topic(random: np.random.Generator, image_size: int) -> Image.Image:
-    """Render something that is none of the kinds: bars, patches of text, noise or a plain landscape."""
+    """Render an image that shows no class: bars, lines of text, random polygons or a plain landscape."""
     size = image_size * OVERSAMPLING
     canvas = Image.new("RGB", (size, size), _jitter((210, 210, 210), random, 40))
     draw = ImageDraw.Draw(canvas)

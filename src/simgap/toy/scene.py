@@ -1,4 +1,4 @@
-"""What an image shows, and what the web says about it."""
+"""The content of an image, and captions for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ USUAL_COLOURS = {
     "house": "brown", "tree": "green", "car": "grey", "fish": "orange", "umbrella": "purple",
     "mushroom": "red", "sailboat": "blue", "butterfly": "yellow", "cup": "white", "flower": "pink",
 }  # fmt: skip
-# Two colours, far and near, and the texture between them.
+# Each setting has a far colour, a near colour and a texture.
 SETTINGS = {
     "grass": ((165, 205, 235), (85, 140, 60), "grain"),
     "sand": ((150, 200, 230), (220, 195, 140), "grain"),
@@ -41,7 +41,6 @@ ODD_SETTINGS = {
     "carpet": ((120, 50, 60), (105, 45, 70), "tiles"),
     "kitchen counter": ((70, 75, 80), (100, 105, 110), "bricks"),
 }
-STYLES = ("photo", "sketch", "rendition", "hard", "v2", "objectnet")
 MEDIA = ("cartoon", "painting", "mosaic")
 NUMBERS = ("a", "two", "three")
 POSES = ("", "tilted", "lying")
@@ -63,7 +62,17 @@ OFF_TOPIC = (
 
 @dataclass(frozen=True)
 class Scene:
-    """What is shown: `kind` index, `style`, colour, number of objects, pose, setting, and the medium of a rendition."""
+    """The content of an image.
+
+    Attributes:
+        kind: the index of the class in `KINDS`.
+        style: photo, sketch, rendition, hard, v2 or objectnet.
+        colour, accent: the names of the objects' two colours.
+        number: the number of objects, 1 to 3.
+        pose: the index of the pose in `POSES`.
+        setting: the background, a key of `SETTINGS` or `ODD_SETTINGS`.
+        medium: one of `MEDIA`; only renditions use it.
+    """
 
     kind: int
     style: str
@@ -76,7 +85,7 @@ class Scene:
 
 
 def draw_scene(random: np.random.Generator, kind: int, style: str) -> Scene:
-    """Draw a scene of a kind and style."""
+    """Draw a scene of a class and style at random."""
     settings = ODD_SETTINGS if style == "objectnet" else SETTINGS
     colour, accent = random.choice(list(COLOURS), 2, replace=False)
     if random.random() < 0.4:
@@ -94,7 +103,7 @@ def draw_scene(random: np.random.Generator, kind: int, style: str) -> Scene:
 
 
 def describe(scene: Scene, random: np.random.Generator) -> str:
-    """Say in words what a scene shows; which details are named varies."""
+    """Describe a scene in words; details are named at random."""
     name = KINDS[scene.kind]
     noun = name if scene.number == 1 or name == "fish" else f"{name}{'es' if name.endswith('sh') else 's'}"
     if scene.number > 1 and name == "butterfly":
@@ -116,7 +125,7 @@ def describe(scene: Scene, random: np.random.Generator) -> str:
 
 
 def web_caption(scene: Scene, random: np.random.Generator) -> str:
-    """Caption a pool image as the web does: with filler, odd capitals, and wrong for one image in twenty."""
+    """Caption a pool image like a web page does: with filler, capitals, and in one case of twenty for another scene."""
     if random.random() < 0.05:
         scene = draw_scene(random, int(random.integers(len(KINDS))), scene.style)
     text = describe(scene, random)

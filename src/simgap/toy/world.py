@@ -1,4 +1,4 @@
-"""A toy world on disk, in the layouts of real pools and benchmarks."""
+"""Draw a toy world and write it in the layouts of real pools and benchmarks."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from simgap.core.progress import progress
 from simgap.params.draw import DrawParameters
 from simgap.toy.objects import KINDS
 from simgap.toy.render import render, render_off_topic
-from simgap.toy.scene import OFF_TOPIC, STYLES, describe, draw_scene, web_caption
+from simgap.toy.scene import OFF_TOPIC, describe, draw_scene, web_caption
 
 BENCHMARKS = {"val": "photo", "sketch": "sketch", "r": "rendition", "a": "hard", "v2": "v2", "objectnet": "objectnet"}
-# As in the paper's benchmarks, three of them have fewer classes than the reference.
+# Three benchmarks have fewer classes than the reference, as in the paper.
 CLASSES = {"r": KINDS[:8], "a": KINDS[2:], "objectnet": KINDS[1:9]}
 POOL_STYLES = {"photo": 0.5, "sketch": 0.13, "rendition": 0.17, "hard": 0.06, "objectnet": 0.06, "off_topic": 0.08}
 REFERENCE_STYLES = {"photo": 0.92, "sketch": 0.02, "rendition": 0.02, "hard": 0.02, "objectnet": 0.02}
@@ -43,7 +43,12 @@ SHARD_ROWS = 500
 
 @dataclass(frozen=True)
 class Planted:
-    """A pool row that repeats sample `index` of the set `source`: exactly, nearly, or as another picture of its scene."""
+    """A pool row that is planted as a copy of a sample.
+
+    Attributes:
+        how: `exact` for the same bytes, `near` for a near-duplicate, `sibling` for the same scene drawn again.
+        source, index: the set and the index of the sample.
+    """
 
     how: str
     source: str
@@ -52,7 +57,14 @@ class Planted:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One sample: JPEG bytes, caption, the class or None for an off-topic image, and its style."""
+    """A drawn sample.
+
+    Attributes:
+        image: JPEG bytes.
+        caption: its caption.
+        kind: the index of its class in `KINDS`; None for an off-topic image.
+        style: its style.
+    """
 
     image: bytes
     caption: str
@@ -71,7 +83,7 @@ def _kinds(source: str) -> tuple[int, ...]:
 
 
 def draw_sample(parameters: DrawParameters, source: str, index: int, variant: int = 0) -> Drawn:
-    """Draw sample `index` of a set, the same one whenever it is asked for; another variant is the same scene redrawn."""
+    """Draw sample `index` of a set; the same arguments give the same bytes. A variant shows the same scene, drawn again."""
     random = np.random.default_rng([parameters.seed, SETS.index(source), index])
     styles = {"pool": POOL_STYLES, "reference": REFERENCE_STYLES}.get(source) or {BENCHMARKS[source]: 1.0}
     style = str(random.choice(list(styles), p=list(styles.values())))
@@ -86,7 +98,7 @@ def draw_sample(parameters: DrawParameters, source: str, index: int, variant: in
 
 
 def _near_copy(image: bytes, random: np.random.Generator) -> bytes:
-    """Encode anew, and either recolour by a few per cent or shift by up to half a pixel, or neither."""
+    """Return a near-duplicate: recoloured by a few per cent, shifted by up to half a pixel or unchanged, and encoded again."""
     picture = Image.open(io.BytesIO(image)).convert("RGB")
     alteration = random.integers(3)
     if alteration == 0:
@@ -94,7 +106,7 @@ def _near_copy(image: bytes, random: np.random.Generator) -> bytes:
         picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     elif alteration == 1:
         dx, dy = random.uniform(-0.5, 0.5, 2)
-        # A frame of repeated edges, so that nothing black is drawn in.
+        # A frame that repeats the edges keeps black pixels out of the shifted image.
         framed = Image.fromarray(np.pad(np.asarray(picture), ((1, 1), (1, 1), (0, 0)), mode="edge"))
         shifted = framed.transform(framed.size, Image.Transform.AFFINE, (1, 0, dx, 0, 1, dy), Image.Resampling.BICUBIC)
         picture = shifted.crop((1, 1, picture.width + 1, picture.height + 1))
@@ -102,7 +114,10 @@ def _near_copy(image: bytes, random: np.random.Generator) -> bytes:
 
 
 def plan_planted(parameters: DrawParameters) -> dict[int, Planted]:
-    """Choose which pool indices repeat what: each original is repeated once; none of them is itself planted."""
+    """Choose the planted rows of the pool and their originals, by pool index.
+
+    Each original is planted once, and no original is a planted row itself.
+    """
     random = np.random.default_rng([parameters.seed, len(SETS)])
     sizes = {"reference": parameters.reference, **dict.fromkeys(BENCHMARKS, parameters.queries)}
     order = random.permutation(parameters.pool).tolist()
@@ -126,7 +141,7 @@ def _pool_sample(parameters: DrawParameters, index: int, planted: Planted) -> Dr
 
 
 def key_of(index: int) -> str:
-    """Give img2dataset's nine-digit key: five for the shard, four for the place in it."""
+    """Return the key of a sample as img2dataset writes it: five digits for the shard, four for the position in it."""
     return f"{index // SHARD_ROWS:05d}{index % SHARD_ROWS:04d}"
 
 
@@ -137,10 +152,10 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _write_shard(parameters: DrawParameters, source: str, shard: int, rows: int, out: Path) -> Counter[str]:
-    """Write one shard of a set and count what it holds."""
+    """Write one shard of a set, and return counts of its styles and of planted and broken samples."""
     counts: Counter[str] = Counter()
     plan = plan_planted(parameters) if source == "pool" else {}
-    # Broken images are spread evenly over the pool; one that falls on a planted row is left whole.
+    # Broken images are spread evenly over the pool; planted rows are never broken.
     step = parameters.pool // parameters.broken if source == "pool" and parameters.broken else 0
     with tarfile.open(out, "w") as tar:
         for index in range(shard * SHARD_ROWS, min(rows, (shard + 1) * SHARD_ROWS)):
@@ -156,7 +171,7 @@ def _write_shard(parameters: DrawParameters, source: str, shard: int, rows: int,
                 _add(tar, f"{key}.cls", str(_kinds(source).index(drawn.kind or 0)).encode())
                 continue
             _add(tar, f"{key}.txt", drawn.caption.encode())
-            marks: dict[str, Any] = {
+            annotation: dict[str, Any] = {
                 "key": key,
                 "caption": drawn.caption,
                 "class": None if drawn.kind is None else KINDS[drawn.kind],
@@ -164,7 +179,7 @@ def _write_shard(parameters: DrawParameters, source: str, shard: int, rows: int,
                 "planted": planted.how if planted else None,
                 "copy_of": f"{planted.source}/{key_of(planted.index)}" if planted else None,
             }
-            _add(tar, f"{key}.json", json.dumps(marks).encode())
+            _add(tar, f"{key}.json", json.dumps(annotation).encode())
             if source == "reference":
                 _add(tar, f"{key}.cls", str(drawn.kind).encode())
             if planted:
@@ -177,10 +192,10 @@ def _shards(rows: int) -> int:
 
 
 def draw_world(parameters: DrawParameters, out: Path) -> dict[str, Any]:
-    """Draw pool, reference and benchmarks into `out`, in the formats of real ones, and give counts.
+    """Draw pool, reference and benchmarks, write them to the folder `out`, and return counts as metrics.
 
-    Every sample has a seed of its own, so the bytes do not depend on the number of processes. Marks in the pool's json
-    (class, style, planted, copy_of) are for scoring only.
+    Each sample has its own seed, so the bytes do not depend on the number of processes. The annotations in the pool's json
+    (class, style, planted, copy_of) are for scoring and for matched controls; models are never trained on them.
     """
     sizes = {
         "pool": parameters.pool,
@@ -219,6 +234,3 @@ def draw_world(parameters: DrawParameters, out: Path) -> dict[str, Any]:
 def _write_task(parameters: DrawParameters, sizes: dict[str, int], task: tuple[str, int, Path]) -> Counter[str]:
     source, shard, path = task
     return _write_shard(parameters, source, shard, sizes[source], path)
-
-
-__all__ = ["BENCHMARKS", "STYLES", "Drawn", "Planted", "draw_sample", "draw_world", "key_of", "plan_planted"]

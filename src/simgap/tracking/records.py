@@ -14,7 +14,8 @@ import yaml
 
 from simgap.core.errors import SimgapError
 from simgap.core.files import read_json
-from simgap.params.load import Params
+from simgap.params.load import train_parameters
+from simgap.params.schema import Params
 from simgap.stage.rates import read_rates
 from simgap.tracking.view import COLOUR_TAG, colours
 
@@ -22,7 +23,7 @@ MODELS = "simgap"
 STUDIES = "simgap studies"
 # Of the params file what a model's results may depend on; its own split, `train` and `threshold` come by other ways.
 BLOCKS = ("draw", "pool", "reference", "benchmarks", "embedder", "embed", "similarity", "deduplicate", "evaluate")
-CODE = ("src/", "stages/")
+CODE = ("code/",)
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def _model_record(params: Params, metrics: Path, lock: Lock, split: str, seed: i
     parameters = {"split": split, "seed": str(seed), "threshold": json.dumps(params.threshold), **of_threshold}
     for block in BLOCKS:
         parameters |= flatten({block: asdict(params)[block]}, "")
-    parameters |= flatten(asdict(params.train_parameters(params.runs[split], f"runs.{split}")), "train.")
+    parameters |= flatten(asdict(train_parameters(params, split)), "train.")
     parameters |= flatten(asdict(rules[split]) if split in rules else {}, f"prune.{prune['rule']}.{split}.")
     controls = prune["controls"]
     what = {

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-    from simgap.params.load import Params
+    from simgap.params.schema import Params
 
 IDENTITY = "simgap.identity"
 ARTIFACTS = "simgap.artifacts"

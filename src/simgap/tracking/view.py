@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from simgap.params.load import Params
+    from simgap.params.schema import Params
 
 # MLflow's names for the tag of an experiment that holds a view, and for the tag of a run that holds its colour.
 VIEW_TAG = "mlflow.sharedViewState."

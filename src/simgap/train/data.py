@@ -16,7 +16,16 @@ from PIL import Image
 
 from simgap.core.errors import SimgapError
 from simgap.data.images import BrokenImage, decode
-from simgap.data.shards import Accounting, Sample, Shard, check_label, find_shards, read_shard
+from simgap.data.shards import (
+    Accounting,
+    Sample,
+    Shard,
+    ShardsByName,
+    check_label,
+    find_shards,
+    read_shard,
+    select_samples,
+)
 from simgap.train.step import Batch
 
 
@@ -40,18 +49,9 @@ class TrainingShard:
             SimgapError: the shard does not give all of them, though it did when the set was embedded, or a label is outside
                 the class names.
         """
-        keys, found = frozenset(self.keys.to_pylist()), 0
-        for sample in read_shard(
-            self.shard, Accounting(), caption=self.classnames is None, label=bool(self.classnames)
-        ):
-            if sample.key in keys:
-                found += 1
-                yield sample if self.classnames is None else replace(sample, caption=self._class_caption(sample))
-        if found < len(keys):
-            raise SimgapError(
-                f"{self.shard}: gave {found} of the {len(keys)} samples that the split keeps of it; it changed since it was "
-                "embedded, or cannot be read to its end"
-            )
+        samples = read_shard(self.shard, Accounting(), caption=self.classnames is None, label=bool(self.classnames))
+        for sample in select_samples(samples, self.keys.to_pylist(), self.shard):
+            yield sample if self.classnames is None else replace(sample, caption=self._class_caption(sample))
 
     def _class_caption(self, sample: Sample) -> str:
         classnames = self.classnames or ()
@@ -83,10 +83,7 @@ def kept_shards(
         grouped = kept.group_by("shard", use_threads=False).aggregate([("key", "list")])
         for shard, of_shard in zip(grouped.column("shard").to_pylist(), grouped.column("key_list"), strict=True):
             keys.setdefault(shard, []).append(of_shard.values)
-    shards = {shard.name: shard for shard in find_shards(folder)}
-    for name in keys:
-        if name not in shards:
-            raise SimgapError(f"{folder / name}: no such shard, though rows of the split lie in it")
+    shards = ShardsByName(folder)
     return [TrainingShard(shards[name], pa.concat_arrays(keys[name]), classnames) for name in sorted(keys)]
 
 

@@ -14,6 +14,7 @@ from simgap.clip.model import load, save
 from simgap.core.errors import SimgapError, nearest_first
 from simgap.core.files import atomic_output
 from simgap.params.embed import EmbedderParameters, PretrainedParameters
+from simgap.params.resources import TrainResources
 from simgap.params.train import TrainParameters
 from simgap.train.data import readable_shards
 from simgap.train.process import Process
@@ -21,11 +22,17 @@ from simgap.train.train import train
 
 
 def _train(
-    parameters: TrainParameters, seed: int, pool: Path, out: Path, scratch: Path, process: Process | None
+    parameters: TrainParameters,
+    resources: TrainResources,
+    seed: int,
+    pool: Path,
+    out: Path,
+    scratch: Path,
+    process: Process | None,
 ) -> dict[str, Any]:
     shards = readable_shards(pool)
     samples = sum(len(shard.keys) for shard in shards)
-    metrics, _ = train(parameters, seed, shards, samples, out, scratch, process)
+    metrics, _ = train(parameters, resources, seed, shards, samples, out, scratch, process)
     return metrics
 
 
@@ -52,7 +59,12 @@ def _copy(directory: Path, out: Path) -> None:
 
 
 def make_embedder(
-    parameters: EmbedderParameters, pool: Path, out: Path, scratch: Path, process: Process | None = None
+    parameters: EmbedderParameters,
+    resources: TrainResources,
+    pool: Path,
+    out: Path,
+    scratch: Path,
+    process: Process | None = None,
 ) -> dict[str, Any]:
     """Train, fetch or copy the embedder, and give its metrics.
 
@@ -63,7 +75,7 @@ def make_embedder(
         SimgapError: the pretrained model or tag is unknown, or the directory is not a complete open_clip local directory.
     """
     if parameters.train is not None:
-        return {"source": "train", **_train(parameters.train, parameters.seed, pool, out, scratch, process)}
+        return {"source": "train", **_train(parameters.train, resources, parameters.seed, pool, out, scratch, process)}
     if parameters.pretrained is not None:
         _fetch(parameters.pretrained, out)
         return {"source": "pretrained"}

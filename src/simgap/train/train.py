@@ -17,6 +17,7 @@ from simgap.clip.model import CONFIG_FILE, create, save
 from simgap.core.errors import SimgapError
 from simgap.core.files import atomic_output
 from simgap.core.progress import progress
+from simgap.params.resources import TrainResources
 from simgap.params.train import TrainParameters
 from simgap.train.checkpoint import State
 from simgap.train.data import MicroBatches, TrainingShard
@@ -67,6 +68,21 @@ def count_steps(parameters: TrainParameters, samples: int) -> int:
     return max(1, int(seen // parameters.batch_size))
 
 
+def micro_batches(parameters: TrainParameters, processes: int) -> tuple[int, int]:
+    """Return how many micro-batches of a step one process computes, and the samples of each.
+
+    Raises:
+        SimgapError: The batch cannot be divided among the processes in whole micro-batches.
+    """
+    size = parameters.micro_batch_size or parameters.batch_size // processes
+    if size == 0 or parameters.batch_size % (size * processes):
+        raise SimgapError(
+            f"train.batch_size is {parameters.batch_size}; it must be a multiple of {(size or 1) * processes}: {processes} "
+            f"processes times micro-batches of {size or 1}"
+        )
+    return parameters.batch_size // (size * processes), size
+
+
 def _optimizer(clip: torch.nn.Module, parameters: TrainParameters) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
         parameter_groups(clip, parameters.weight_decay),
@@ -86,6 +102,7 @@ def _loader(
     tokenizer: Any,
     size: int,
     done: int,
+    workers: int,
 ) -> Iterator[Batch | SimgapError]:
     preprocess = image_transform_v2(
         PreprocessCfg(**config["preprocess_cfg"]),
@@ -109,7 +126,7 @@ def _loader(
         torch.utils.data.DataLoader(
             batches,
             batch_size=None,
-            num_workers=parameters.workers,
+            num_workers=workers,
             pin_memory=process.device.type == "cuda",
             # What it draws for its workers is not taken from the model's random numbers.
             generator=torch.Generator(),
@@ -141,6 +158,7 @@ def _wrapped(clip: torch.nn.Module, parameters: TrainParameters, process: Proces
 
 def train(
     parameters: TrainParameters,
+    resources: TrainResources,
     seed: int,
     shards: list[TrainingShard],
     samples: int,
@@ -167,7 +185,7 @@ def train(
         )
     process = process or Process(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     torch.set_num_threads(parameters.threads)
-    of_step, size = parameters.micro_batches(process.world_size)
+    of_step, size = micro_batches(parameters, process.world_size)
     config = read_model_config(parameters.model)
     clip, tokenizer = build(config, seed, scratch / f"process-{process.rank}", parameters.model)
     clip.to(process.device)
@@ -180,7 +198,7 @@ def train(
     step_of = ContrastiveStep(_wrapped(clip, parameters, process), process, parameters.precision)
     steps = count_steps(parameters, samples)
     begun, begun_at = len(state.losses), time.perf_counter()
-    loader = _loader(parameters, seed, shards, process, config, tokenizer, size, begun * of_step)
+    loader = _loader(parameters, seed, shards, process, config, tokenizer, size, begun * of_step, resources.workers)
     bar = progress(range(begun, steps), steps, f"train {out.name}", "step", initial=begun, silent=not process.writes)
     for step in bar:
         for group in state.optimizer.param_groups:
@@ -200,7 +218,7 @@ def train(
         bar.set_postfix(loss=f"{loss:.3f}", samples_per_second=f"{rate:.0f}", refresh=False)
         seen = (step + 1) * parameters.batch_size
         epoch_ends = seen // samples > (seen - parameters.batch_size) // samples
-        if process.writes and step + 1 < steps and ((step + 1) % parameters.checkpoint_steps == 0 or epoch_ends):
+        if process.writes and step + 1 < steps and ((step + 1) % resources.checkpoint_steps == 0 or epoch_ends):
             state.save(scratch)
 
     seconds = time.perf_counter() - begun_at

@@ -1,4 +1,4 @@
-"""ObjectNet: five folders, three of which are ImageNet classes, with the download's four files of names."""
+"""A small ObjectNet: five class folders, of which three are ImageNet classes, and the four mapping files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simgap.data.convert import objectnet
 from simgap.data.convert.imagenet import templates
 
 FOLDERS = {"t-shirt": "T-shirt", "air_freshener": "Air freshener", "chair": "Chair", "banana": "Banana", "fork": "Fork"}
-# Of five ImageNet classes, whose ids are in another order than their indices.
+# The names of five ImageNet classes. Their ids are in another order than their indices.
 LABELS = ["banana", "rocking chair, rocker", "tench, Tinca tinca", "jersey, T-shirt, tee shirt", "barber chair"]
 IDS = {"0": 2, "1": 4, "2": 3, "3": 1, "4": 0}
 SHARED = {
@@ -27,7 +27,7 @@ SHARED = {
 
 
 def photograph(seed: int, size: tuple[int, int] = (9, 8)) -> np.ndarray:
-    """Random pixels with a border of one red pixel."""
+    """Draw random pixels inside a red border of one pixel."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
     pixels[[0, -1]] = pixels[:, [0, -1]] = (255, 0, 0)
     return pixels
@@ -66,7 +66,7 @@ def test_only_with_its_licence(download: Path, tmp_path: Path) -> None:
 
 def test_the_name_that_params_know_it_by(download: Path, tmp_path: Path) -> None:
     line = refused("objectnet", download, tmp_path / "onet", "--accept-licence")
-    assert "onet: should be called objectnet" in line
+    assert "onet: must be called objectnet" in line
 
 
 def test_shared_classes_under_its_own_names(download: Path, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_an_image_that_is_all_border(download: Path, tmp_path: Path) -> None:
 def test_a_folder_that_is_not_objectnet_s(download: Path, tmp_path: Path) -> None:
     (download / "images" / "zebra").mkdir()
     line = refused("objectnet", download, tmp_path / "objectnet", "--accept-licence")
-    assert f"{download / 'images' / 'zebra'}: is no class folder of ObjectNet" in line
+    assert f"{download / 'images' / 'zebra'}: is not a class folder of ObjectNet" in line
 
 
 def put(file: str, content: object):
@@ -117,13 +117,19 @@ def put(file: str, content: object):
         (lambda folder: (folder / "mappings" / "objectnet_to_imagenet_1k.json").unlink(), "1k.json: no such file"),
         (
             put("objectnet_to_imagenet_1k.json", {"Banana": "banana"}),
-            "maps 1 classes; ObjectNet shares 3 with ImageNet",
+            "maps 1 classes; it should map the 3 that ObjectNet shares with ImageNet",
         ),
-        (put("objectnet_to_imagenet_1k.json", {**SHARED, "Fork": "fork"}), "'Fork' (fork) is not in the other files"),
-        (put("objectnet_to_imagenet_1k.json", {**SHARED, "Pan": "banana"}), "'Pan' (banana) is not in the other files"),
-        (put("objectnet_to_imagenet_1k.json", ["Banana"]), "should hold a mapping"),
-        (put("pytorch_to_imagenet_2012_id.json", {**IDS, "0": 5}), "should give each class from 0 to 4 one id"),
-        (put("pytorch_to_imagenet_2012_id.json", {"0": 0}), "should give each class from 0 to 4 one id"),
+        (
+            put("objectnet_to_imagenet_1k.json", {**SHARED, "Fork": "fork"}),
+            "'Fork' (fork) is not in the other mapping files",
+        ),
+        (
+            put("objectnet_to_imagenet_1k.json", {**SHARED, "Pan": "banana"}),
+            "'Pan' (banana) is not in the other mapping files",
+        ),
+        (put("objectnet_to_imagenet_1k.json", ["Banana"]), "should hold a JSON object"),
+        (put("pytorch_to_imagenet_2012_id.json", {**IDS, "0": 5}), "should map each class from 0 to 4 to its own id"),
+        (put("pytorch_to_imagenet_2012_id.json", {"0": 0}), "should map each class from 0 to 4 to its own id"),
         (put("imagenet_to_label_2012_v2", ""), "imagenet_to_label_2012_v2: is empty"),
     ],
 )

@@ -1,4 +1,4 @@
-"""ImageNet and its relatives: trees with the folders of the real ones, an image or none in each."""
+"""Data sets with ImageNet's classes: trees with the folders of the real ones, and at most one image in each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from simgap.data.shards import Accounting, find_shards, read_shard
 
 @pytest.fixture
 def sized(monkeypatch: pytest.MonkeyPatch):
-    """Change how many images a data set is known to have."""
+    """Return a function that sets the known number of images of a data set."""
 
     def change(name: str, images: int) -> None:
         monkeypatch.setitem(PUBLIC, name, replace(PUBLIC[name], images=images))
@@ -34,7 +34,7 @@ def synsets(letter: str) -> list[str]:
 
 
 def tree_of(root: Path, folders: list[str], suffix: str) -> Path:
-    """Write a folder for each class, with one image that is its own for each of the first ten."""
+    """Write one image for each class. The images of the first ten classes differ."""
     return write_tree(root, {f"{name}/{name}_7{suffix}": jpeg(min(n, 10)) for n, name in enumerate(folders)})
 
 
@@ -43,7 +43,7 @@ def test_names_and_classes_belong_together() -> None:
 
     lemmas = ImageNetInfo().label_descriptions()
     assert len(classnames()) == len(wnids()) == 1000
-    # OpenAI renamed some classes; what is left of WordNet's names shows that both lists have one order.
+    # OpenAI renamed some classes. The names that it kept show that both lists have the same order.
     assert sum(name in text for name, text in zip(classnames(), lemmas, strict=True)) > 700
     assert sum(name in text for name, text in zip(classnames()[1:], lemmas[:-1], strict=True)) < 10
     assert (wnids()[0], classnames()[0]) == ("n01440764", "tench")
@@ -61,7 +61,7 @@ def test_a_set_of_all_classes(name: str, tmp_path: Path, sized) -> None:
     benchmark = load_benchmark(tmp_path / "out")
     assert benchmark.classnames == classnames()
     assert benchmark.templates == templates()
-    # Names are not enough: two stand twice.
+    # Class names alone do not identify a class: two names each stand for two classes.
     assert benchmark.reference_classes == tuple((index,) for index in range(1000))
     assert written(tmp_path / "out") == [(label, jpeg(min(label, 10))) for label in range(1000)]
 
@@ -126,7 +126,7 @@ def test_the_reference_s_json_says_where_an_image_comes_from(tmp_path: Path, siz
 
 @pytest.fixture
 def tree_a(tmp_path: Path, sized) -> Path:
-    """ImageNet-A with an image for each of its 200 classes."""
+    """Write an ImageNet-A with one image for each of its 200 classes."""
     sized("imagenet-a", 200)
     return tree_of(tmp_path / "tree", synsets("a"), ".jpg")
 
@@ -141,7 +141,7 @@ def test_an_image_too_few_or_too_many(tmp_path: Path, tree_a: Path) -> None:
     (tree_a / first / "second.jpg").unlink()
     (tree_a / first / f"{first}_7.jpg").unlink()
     line = refused("imagenet-a", tree_a, tmp_path / "out")
-    assert f"{tree_a}: holds 199 images; ImageNet-A has 200; --allow-incomplete takes what is there" in line
+    assert f"{tree_a}: holds 199 images; ImageNet-A has 200; --allow-incomplete accepts fewer" in line
     result = convert("imagenet-a", tree_a, tmp_path / "out", "--allow-incomplete")
     assert result.output == f"{tmp_path / 'out'}: 199 images of 200 classes\n"
     assert [label for label, _ in written(tmp_path / "out")] == list(range(1, 200))
@@ -169,7 +169,7 @@ def test_another_data_set(tmp_path: Path, tree_a: Path) -> None:
     other = next(wnid for wnid in wnids() if wnid not in synsets("a"))
     (tree_a / other).mkdir()
     line = refused("imagenet-a", tree_a, tmp_path / "out")
-    assert f"{tree_a / other}: is no class folder of ImageNet-A" in line
+    assert f"{tree_a / other}: is not a class folder of ImageNet-A" in line
     line = refused("imagenet-v2", tree_a, tmp_path / "out")
     assert f"{tree_a}: holds no class folder of ImageNet-V2; it should hold 0 to 999, unpacked" in line
     line = refused("imagenet-a", tree_a.parent, tmp_path.parent / f"{tmp_path.name}-out")
@@ -179,7 +179,7 @@ def test_another_data_set(tmp_path: Path, tree_a: Path) -> None:
 def test_a_flat_validation_set(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "val", {f"ILSVRC2012_val_0000000{n}.JPEG": jpeg(n) for n in range(3)})
     line = refused("imagenet-val", tree, tmp_path / "out")
-    assert "holds no class folder of ImageNet-Val; its images should be sorted into such folders" in line
+    assert "holds no class folder of ImageNet-Val; its images should be sorted into class folders" in line
 
 
 def test_folders_without_images_are_no_data_set(tmp_path: Path, tree_a: Path) -> None:

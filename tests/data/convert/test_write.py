@@ -1,4 +1,4 @@
-"""Shards: what is in them, what is left out, and what happens when a conversion is stopped."""
+"""Written shards: their content, images that are left out, and conversions that are stopped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simgap.data.convert import write
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Twelve images of three classes, for shards of five."""
+    """Write twelve images of three classes, for shards of five images."""
     monkeypatch.setattr(write, "SHARD_IMAGES", 5)
     monkeypatch.setattr(write, "GROUP", 2)
     files = {f"{label}/{index}.jpg": jpeg(4 * label + index) for label in range(3) for index in range(4)}
@@ -52,19 +52,25 @@ def test_members_do_not_know_when_and_by_whom_they_were_made(tree: Path, tmp_pat
     assert {(m.mtime, m.uid, m.gid, m.uname, m.mode) for m in members} == {(0, 0, 0, "", 0o644)}
 
 
+def test_a_repeated_conversion_writes_the_same_bytes(tree: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        convert("image-folder", tree, tmp_path / name)
+    assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
+
+
 def stop_after(monkeypatch: pytest.MonkeyPatch, images: int) -> list[Path]:
-    """Let a conversion be interrupted after some images; give the list of those that are read."""
+    """Interrupt a conversion after a number of images. Return the list of the images that it reads."""
     read: list[Path] = []
-    content, one_at_a_time = write._content, threading.Lock()
+    read_image, one_at_a_time = write._read_image, threading.Lock()
 
     def interrupted(path: Path, border: int) -> bytes | str:
         with one_at_a_time:
             if len(read) == images:
                 raise KeyboardInterrupt
             read.append(path)
-        return content(path, border)
+        return read_image(path, border)
 
-    monkeypatch.setattr(write, "_content", interrupted)
+    monkeypatch.setattr(write, "_read_image", interrupted)
     return read
 
 
@@ -90,7 +96,7 @@ def test_finished_shards_of_other_images_are_not_used(tree: Path, tmp_path: Path
     with pytest.MonkeyPatch.context() as patch:
         read = stop_after(patch, 1000)
         convert("image-folder", tree, tmp_path / "out")
-    # The second shard is as it was.
+    # The second shard had not changed, so it was not written again.
     assert len(read) == 12 - 5
     assert written(tmp_path / "out")[0] == (0, jpeg(99, 32))
     assert len(written(tmp_path / "out")) == 12
@@ -126,7 +132,7 @@ def test_a_file_that_cannot_be_read_is_one_line(tree: Path, tmp_path: Path, monk
     def unreadable(path: Path, border: int) -> bytes:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(write, "_content", unreadable)
+    monkeypatch.setattr(write, "_read_image", unreadable)
     assert f"{tree / '0' / '0.jpg'}: Permission denied" in refused("image-folder", tree, tmp_path / "out")
 
 

@@ -1,4 +1,4 @@
-"""Miniature data sets with the folders of real ones, and what was made of them."""
+"""Write small data sets, convert them, and read the results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def convert(*arguments: object) -> Result:
 
 
 def refused(*arguments: object) -> str:
-    """Run a conversion that has to fail, and give its message."""
+    """Run a conversion that has to fail, and return its message."""
     result = convert(*arguments)
     assert result.exit_code == 1
     assert not Path(str(arguments[2])).exists()
@@ -33,7 +33,7 @@ def write_tree(root: Path, files: dict[str, bytes]) -> Path:
 
 
 def written(benchmark: Path) -> list[tuple[int | None, bytes]]:
-    """Give label and bytes of a benchmark's images, none of which is missing."""
+    """Return label and bytes of each image of a benchmark, and check that none is missing."""
     accounting = Accounting()
     shards = load_benchmark(benchmark).shards
     found = [sample for shard in shards for sample in read_shard(shard, accounting, caption=False, label=True)]

@@ -1,1 +1,1 @@
-"""Data sets as they are downloaded, and one's own, turned into benchmarks and a reference."""
+"""Convert downloaded data sets, and users' own images, to benchmarks and references."""

@@ -1,4 +1,4 @@
-"""Labelled images on disk, before they become a benchmark or a reference."""
+"""Find labelled images on disk."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from simgap.data.shards import IMAGE_SUFFIXES
 
 @dataclass(frozen=True)
 class ImageSet:
-    """What a converter found.
+    """The images and classes that a converter found.
 
     Attributes:
-        root: folder that the images' names are relative to.
+        root: folder that the names of the images are relative to.
         images: name and label of every image.
-        ignored: files and folders beside them that are no images.
-        classnames: one name for each label.
-        templates: prompts with `{c}` where the class name goes.
-        reference_classes: for each class the reference's class indices, or None where equal names are meant.
-        border: pixels to cut off on every side.
+        ignored: number of files and folders that are not images of the set.
+        classnames: name of each class, in the order of the labels.
+        templates: prompts in which `{c}` stands for the class name.
+        reference_classes: for each class, the indices of the same class in the reference. None if classes correspond by
+            equal names.
+        border: number of pixels to cut off on every side.
     """
 
     root: Path
@@ -37,13 +38,13 @@ class ImageSet:
 
 
 def natural_order(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sort key in which numbers count as numbers: 0, 1, 2, 10; different names never tie."""
+    """Return a sort key that compares digits as numbers: 0, 1, 2, 10. Different names have different keys."""
     parts = [part for part in re.split(r"(\d+)", name) if part]
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], name
 
 
 def is_image(name: str) -> bool:
-    """Say whether a file's name or path is an image's: of a known suffix in either case, and not hidden."""
+    """Return whether a name or path is that of an image: it has a known suffix in either case, and is not hidden."""
     path = Path(name)
     return not path.name.startswith(".") and path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES
 
@@ -54,10 +55,13 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def class_folders(root: Path) -> tuple[list[str], list[str]]:
-    """Give the names of a tree's class folders in natural order, and the names of what stands beside them.
+    """List the class folders of a tree.
+
+    Returns:
+        The names of the class folders in natural order, and the names of all other entries of `root`.
 
     Raises:
-        SimgapError: there is no such folder.
+        SimgapError: If `root` is not a folder.
     """
     if not root.is_dir():
         raise SimgapError(f"{root}: no such folder; it should hold a folder for each class")
@@ -66,38 +70,43 @@ def class_folders(root: Path) -> tuple[list[str], list[str]]:
     return sorted(folders, key=natural_order), [entry.name for entry in entries if entry.name not in folders]
 
 
-def _images_of(root: Path, folder: str, within: bool, above: tuple[Path, ...] = ()) -> tuple[list[str], int]:
+def _images_of(root: Path, folder: str, recursive: bool, above: tuple[Path, ...] = ()) -> tuple[list[str], int]:
     place = (root / folder).resolve()
     if place in above:
-        raise SimgapError(f"{root / folder}: leads back to {place}, in which it lies; remove the link")
+        raise SimgapError(f"{root / folder}: is a link to {place}, which contains the link; remove it")
     entries = sorted(_entries(root / folder), key=lambda entry: natural_order(entry.name))
     names = [f"{folder}/{entry.name}" for entry in entries if is_image(entry.name) and entry.is_file()]
-    inner = [entry.name for entry in entries if within and entry.is_dir() and not entry.name.startswith(".")]
+    inner = [entry.name for entry in entries if recursive and entry.is_dir() and not entry.name.startswith(".")]
     ignored = len(entries) - len(names) - len(inner)
     for name in inner:
-        more, others = _images_of(root, f"{folder}/{name}", within, (*above, place))
+        more, others = _images_of(root, f"{folder}/{name}", recursive, (*above, place))
         names += more
         ignored += others
     return names, ignored
 
 
-def images_in(root: Path, folders: Sequence[str | None], *, within: bool = False) -> tuple[list[tuple[str, int]], int]:
-    """List the images of class folders; give their names and labels in natural order, and the number of other entries.
-
-    A label is the place in `folders`, where None is a class without a folder.
+def images_in(
+    root: Path, folders: Sequence[str | None], *, recursive: bool = False
+) -> tuple[list[tuple[str, int]], int]:
+    """List the images in class folders.
 
     Args:
-        within: whether images of folders within a class folder are the class's too. They come after the folder's own;
-            links to folders are followed.
+        root: folder of the class folders.
+        folders: the class folder of each label, or None for a class without a folder.
+        recursive: whether subfolders of a class folder are searched too. Their images come after those of the folder
+            itself, and links to folders are followed.
+
+    Returns:
+        Names and labels of the images, by label and then in natural order, and the number of other entries.
 
     Raises:
-        SimgapError: a link leads back to a folder that it lies in.
+        SimgapError: If a link leads to a folder that contains the link.
     """
     images: list[tuple[str, int]] = []
     ignored = 0
     for label, folder in enumerate(progress(folders, len(folders), f"list {root.name}", "class")):
         if folder is not None:
-            names, others = _images_of(root, folder, within)
+            names, others = _images_of(root, folder, recursive)
             images += [(name, label) for name in names]
             ignored += others
     return images, ignored

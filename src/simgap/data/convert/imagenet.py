@@ -1,4 +1,7 @@
-"""ImageNet and the test sets with its classes; names, templates and class subsets are those of open_clip and timm."""
+"""Describe ImageNet and the test sets with its classes.
+
+Class names, templates and class subsets are those of open_clip and timm.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,19 @@ def _synsets(file: str) -> list[str]:
 
 @functools.cache
 def wnids() -> tuple[str, ...]:
-    """Give the WordNet ids of ImageNet's 1000 classes in the order of their indices."""
+    """Return the WordNet ids of ImageNet's 1000 classes, in the order of the class indices."""
     return tuple(_synsets("imagenet_synsets.txt"))
 
 
 def classnames() -> tuple[str, ...]:
-    """Give OpenAI's names of ImageNet's 1000 classes; two of them stand twice."""
+    """Return OpenAI's names of ImageNet's 1000 classes. Two of the names each stand for two classes."""
     from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
     return tuple(IMAGENET_CLASSNAMES)
 
 
 def templates() -> tuple[str, ...]:
-    """Give OpenAI's 80 prompts for ImageNet, with `{c}` where the class name goes."""
+    """Return OpenAI's 80 prompts for ImageNet, in which `{c}` stands for the class name."""
     from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
 
     return tuple(template("{c}") for template in OPENAI_IMAGENET_TEMPLATES)
@@ -34,13 +37,13 @@ def templates() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class PublicSet:
-    """A data set with ImageNet's classes, as it is downloaded.
+    """A downloaded data set with ImageNet's classes.
 
     Attributes:
-        title: what it is called.
-        images: how many it has.
-        folders: gives the names of its class folders, in the order of ImageNet's classes.
-        classes: gives the ImageNet class of each of them.
+        title: name of the data set.
+        images: number of its images.
+        folders: returns the names of its class folders, in the order of ImageNet's class indices.
+        classes: returns the ImageNet class index of each class folder.
     """
 
     title: str

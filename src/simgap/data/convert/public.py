@@ -1,4 +1,4 @@
-"""Public data sets, whose class folders and numbers of images are known."""
+"""Find the images of public data sets, whose class folders and numbers of images are known."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from simgap.data.convert.image_set import ImageSet, class_folders, images_in, is
 from simgap.data.convert.imagenet import PublicSet, classnames, templates
 
 
-def known_images(
+def list_known_images(
     title: str,
     root: Path,
     folders: Sequence[str],
@@ -19,50 +19,62 @@ def known_images(
     others: Collection[str] = (),
     allow_incomplete: bool,
 ) -> tuple[list[tuple[str, int]], int]:
-    """List the images of a public data set, whose class folders and number of images are known; see `images_in`.
+    """List the images of a public data set, whose class folders and number of images are known.
 
     Args:
-        others: folders of the data set that are not wanted.
-        allow_incomplete: whether classes and images may be missing.
+        title: name of the data set, for error messages.
+        root: folder of the class folders.
+        folders: names of the class folders, in the order of the labels.
+        expected: number of images in the data set.
+        others: further folders of the data set, which are ignored.
+        allow_incomplete: whether class folders and images may be missing.
+
+    Returns:
+        Names and labels of the images, and the number of other entries; see `images_in`.
 
     Raises:
-        SimgapError: a class folder or an image is missing, there are more images than the data set has, or folders that it
-            does not have.
+        SimgapError: If class folders or images are missing, if there are more images than the data set has, or if there is a
+            folder that it does not have.
     """
-    found, beside = class_folders(root)
+    found, entries = class_folders(root)
     there = set(found)
     missing = [folder for folder in folders if folder not in there]
     if len(missing) == len(folders):
-        flat = " its images should be sorted into such folders;" if any(is_image(name) for name in beside) else ""
+        flat = " its images should be sorted into class folders;" if any(is_image(name) for name in entries) else ""
         raise SimgapError(
             f"{root}: holds no class folder of {title};{flat} it should hold {folders[0]} to {folders[-1]}, unpacked"
         )
     for folder in found:
         if folder not in folders and folder not in others:
-            raise SimgapError(f"{root / folder}: is no class folder of {title}; remove it, or name another data set")
-    hint = "" if allow_incomplete else "; --allow-incomplete takes what is there"
+            raise SimgapError(f"{root / folder}: is not a class folder of {title}; remove it, or name another data set")
+    hint = "" if allow_incomplete else "; --allow-incomplete accepts fewer"
     if missing and not allow_incomplete:
         raise SimgapError(
             f"{root}: lacks {len(missing)} of the {len(folders)} class folders of {title}, {missing[0]} first{hint}"
         )
     images, ignored = images_in(root, [folder if folder in there else None for folder in folders])
     if len(images) > expected:
-        raise SimgapError(f"{root}: holds {len(images)} images; {title} has {expected}: remove those that it has not")
+        raise SimgapError(f"{root}: holds {len(images)} images; {title} has {expected}: remove the others")
     if not images or (len(images) < expected and not allow_incomplete):
         raise SimgapError(f"{root}: holds {len(images)} images; {title} has {expected}{hint}")
-    return images, ignored + len(beside)
+    return images, ignored + len(entries)
 
 
 def find_imagenet(public: PublicSet, source: Path, *, allow_incomplete: bool) -> ImageSet:
-    """Find the images of a data set with ImageNet's classes, in class folders; for its count see `known_images`.
+    """Find the images of a data set with ImageNet's classes.
+
+    Args:
+        public: the data set.
+        source: folder of its class folders.
+        allow_incomplete: whether class folders and images may be missing.
 
     Raises:
-        SimgapError: images or class folders are missing, or there are others.
+        SimgapError: If the class folders or the number of images are wrong; see `list_known_images`.
     """
-    images, ignored = known_images(
+    images, ignored = list_known_images(
         public.title, source, public.folders(), public.images, allow_incomplete=allow_incomplete
     )
     classes = public.classes()
-    # By index, since two classes of ImageNet share a name with another.
+    # Classes of the reference are given by index, since two of ImageNet's class names each stand for two classes.
     indices = tuple((index,) for index in classes)
     return ImageSet(source, images, ignored, tuple(classnames()[index] for index in classes), templates(), indices)

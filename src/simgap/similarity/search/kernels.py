@@ -1,4 +1,7 @@
-"""Inner loops, compiled by Numba: numpy would walk over the same memory several times, and hold the interpreter's lock."""
+"""Inner loops that Numba compiles.
+
+NumPy would read the same memory several times and would hold the interpreter's lock.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-# Products that are looked at together; each by itself only where one of them matters.
-RUN = 64
+# The loop first checks this many products together. It checks single products only if one of the chunk may matter.
+CHUNK = 64
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Pairs(NamedTuple):
-    """Pairs (row, query), int32 [room], with a value, fp32 [room]."""
+    """Pairs of row and query, int32 [capacity], with one value for each pair, fp32 [capacity]."""
 
     row: NDArray[np.int32]
     query: NDArray[np.int32]
@@ -24,7 +27,10 @@ class Pairs(NamedTuple):
 
 
 def _compiled(function: Function) -> Function:
-    """Compile, once for all processes of a machine. Sums may be taken in any order; values may be infinite, but no NaN."""
+    """Compile a function and cache the result for all processes of a machine.
+
+    The compiler may reorder sums. Values may be infinite, but must not be NaN.
+    """
     allowed = {"nnan", "nsz", "reassoc", "contract"}
     return cast(Function, njit(cache=True, nogil=True, fastmath=allowed)(function))
 
@@ -37,17 +43,20 @@ def _widen(halves: Any, bits: Any) -> None:
 
 
 def to_single(rows: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Convert finite fp16 values to fp32, exactly and several times as fast as numpy; infinite ones and NaN become large."""
+    """Convert fp16 values to fp32, several times faster than NumPy.
+
+    Finite values are converted exactly. Infinity and NaN become large finite values.
+    """
     singles = np.empty(rows.shape, np.float32)
     _widen(np.ascontiguousarray(rows).reshape(-1).view(np.uint16), singles.reshape(-1).view(np.uint32))
-    # The exponents of fp16 and fp32 are counted from 15 and from 127.
+    # The exponent bias of fp16 is 15 and that of fp32 is 127; the factor makes up for the difference.
     singles *= np.float32(2.0**112)
     return singles
 
 
 @_compiled
 def sum_pairs(rows: Any, queries: Any, row: Any, query: Any, out: Any) -> None:
-    """Write to `out` the inner products, summed in float64, of the pairs (rows[row[i]], queries[query[i]])."""
+    """Write the inner products of the pairs (rows[row[i]], queries[query[i]]), summed in float64, to `out`."""
     for pair in range(len(row)):
         left, right = rows[row[pair]], queries[query[pair]]
         total = 0.0
@@ -70,22 +79,28 @@ def collect(
     margin: Any,
     counts: Any,
 ) -> None:
-    """Collect from a block of products, fp32 [rows, queries] from `first_query` on, the pairs that may matter.
+    """Collect the pairs that may matter from a block of products.
 
     Args:
-        shift: fp32 [queries], what is taken off a product where margins are compared.
-        slack: how far below the largest of its row a pair may lie.
-        near_bound: fp32 [queries]: pairs that reach the bound of their query go to `near`.
-        best_bound, margin_bound: fp32 [rows]: products, shifted products that reach the bound of their row go to `best`,
-            `margin`. Bounds are raised on the way, and end as the largest less the slack.
-        near, best, margin: `Pairs` with room for a block after `counts`, int64 [3], which is raised.
+        product: fp32 [rows, queries], products of the tile's rows with a block of queries.
+        first_query: Number of the block's first query.
+        shift: fp32 [queries], subtracted from a product before margins are compared.
+        slack: A pair stays undecided if it lies at most this far below the largest value of its row.
+        near_bound: fp32 [queries]. A pair whose product reaches the bound of its query is added to `near`.
+        best_bound: fp32 [rows]. A pair whose product reaches the bound of its row is added to `best`. The function raises
+            the bounds in place; they end as the largest product minus the slack.
+        margin_bound: fp32 [rows]. The same for shifted products and `margin`.
+        near: `Pairs` with space for a whole block after the pairs that `counts` counts.
+        best: `Pairs`, as `near`.
+        margin: `Pairs`, as `near`.
+        counts: int64 [3], the pairs in `near`, `best` and `margin`; updated in place.
     """
     near_count, best_count, margin_count = counts
     rows, queries = product.shape
     for row in range(rows):
         products, lowest, lowest_shifted = product[row], best_bound[row], margin_bound[row]
-        for start in range(0, queries, RUN):
-            stop = min(queries, start + RUN)
+        for start in range(0, queries, CHUNK):
+            stop = min(queries, start + CHUNK)
             hit = False
             for q in range(start, stop):
                 value = products[q]
@@ -113,9 +128,15 @@ def collect(
 
 @_compiled
 def insert(query: Any, row: Any, value: Any, largest: Any, largest_row: Any) -> None:
-    """Insert pairs, one after the other, into the k largest values of their query, [queries, k], and their rows.
+    """Insert pairs into the k largest values of their query, one pair after the other.
 
-    Values descend; one that equals another goes behind it.
+    Args:
+        query: Query of each pair, [pairs].
+        row: Row of each pair, [pairs].
+        value: Value of each pair, [pairs].
+        largest: The k largest values of each query, [queries, k], in descending order; updated in place. A value is
+            inserted behind an equal one.
+        largest_row: The rows of `largest`, [queries, k]; updated in place.
     """
     last = largest.shape[1] - 1
     for pair in range(len(query)):

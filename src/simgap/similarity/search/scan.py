@@ -1,4 +1,4 @@
-"""Ask an engine about all rows of a set, part by part, and keep what is finished."""
+"""Search all rows of a set, part by part, and keep the finished parts."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from simgap.core.executor import LOCAL, PartsParameters, run_parts
+from simgap.core.executor import LOCAL, Executor, run_parts
 from simgap.core.files import atomic_output
 from simgap.core.progress import progress
 from simgap.similarity.search.engines.choose import make_engine
 from simgap.similarity.search.engines.engine import Engine, RowResults, SearchRequest
 from simgap.similarity.search.nearest import Candidates, Nearest, NearestCandidates
+from simgap.store.arrays import read_array
 from simgap.store.embeddings import Embeddings
 
 COLUMNS = {"best": np.float32, "nearest_query": np.int32, "margin": np.float32}
-# Pairs that a thread decides at a time.
-TAKEN = 16384
+# A thread computes this many pairs at a time, so that all threads share the work.
+PAIRS_PER_TASK = 16384
 
 
 def _tiles(rows: int, engine: Engine) -> Iterator[tuple[int, int]]:
-    """Cut rows into tiles of equal size, as many for each thread: none waits for another at the end."""
+    """Cut the rows into tiles of equal size. Every thread gets the same number of tiles, so that none waits at the end."""
     tiles = engine.threads * math.ceil(rows / (engine.threads * engine.tile_rows))
     cuts = [rows * number // tiles for number in range(tiles + 1)] if rows else []
     return ((start, stop) for start, stop in pairwise(cuts) if stop > start)
@@ -39,36 +40,50 @@ def _tiles(rows: int, engine: Engine) -> Iterator[tuple[int, int]]:
 def scan_part(
     engine: Engine, first_row: int, part: NDArray[np.float16], known: Nearest, advance: Callable[[int], object]
 ) -> tuple[list[RowResults], Nearest]:
-    """Answer for one part in tiles, several at a time; neither changes the answers."""
-    answers: list[RowResults] = []
+    """Search one part in tiles, several tiles at a time.
+
+    Neither the tiles nor the threads change the results.
+
+    Args:
+        engine: Engine that searches.
+        first_row: Number of the part's first row in the set.
+        part: Vectors, fp16 [rows, dim].
+        known: Nearest rows that are known from other parts; they only speed up the search.
+        advance: Called with the number of rows of each submitted tile.
+
+    Returns:
+        The results for rows of each tile (an empty list if the request has no rule queries), and the nearest rows in this
+        part.
+    """
+    results: list[RowResults] = []
     running: deque[Future[tuple[RowResults | None, Candidates]]] = deque()
 
     def similarities(row: NDArray[np.int64], query: NDArray[np.int64]) -> NDArray[np.float64]:
-        turns = [slice(start, start + TAKEN) for start in range(0, len(row), TAKEN)]
-        exact = pool.map(lambda turn: engine.similarities(part, row[turn] - first_row, query[turn]), turns)
+        tasks = [slice(start, start + PAIRS_PER_TASK) for start in range(0, len(row), PAIRS_PER_TASK)]
+        exact = threads.map(lambda task: engine.similarities(part, row[task] - first_row, query[task]), tasks)
         return np.concatenate([np.empty(0), *exact])
 
     nearest = NearestCandidates(engine.error, known, similarities)
 
     def finish() -> None:
-        of_rows, found = running.popleft().result()
-        nearest.update(found)
-        if of_rows is not None:
-            answers.append(of_rows)
+        row_results, candidates = running.popleft().result()
+        nearest.update(candidates)
+        if row_results is not None:
+            results.append(row_results)
 
-    with ThreadPoolExecutor(engine.threads) as pool, threadpool_limits(1, "blas"):
+    with ThreadPoolExecutor(engine.threads) as threads, threadpool_limits(1, "blas"):
         for start, stop in _tiles(len(part), engine):
-            running.append(pool.submit(engine.answer, first_row + start, part[start:stop], nearest.bound))
+            running.append(threads.submit(engine.search, first_row + start, part[start:stop], nearest.bound))
             if len(running) > engine.threads:
                 finish()
             advance(stop - start)
         while running:
             finish()
-        return answers, nearest.decide()
+        return results, nearest.decide()
 
 
 def nearest_rows(rows: Embeddings, engine: Engine) -> Nearest:
-    """Find the nearest rows of each query in a set of the size of a reference."""
+    """Find the nearest rows of each query in a small set, such as a reference. Finished parts are not stored."""
     nearest = Nearest.none(len(engine.order), engine.neighbours)
     bar: Any = progress(None, rows.rows, f"similarity {rows.folder.name}", "row")
     with bar:
@@ -84,17 +99,20 @@ def _part_folder(scratch: Path, number: int) -> Path:
 
 @dataclass
 class _Scan:
-    """The parts of a scan. What one finds is kept as a bound for those that this process does later, in any order."""
+    """The parts of a scan.
+
+    The nearest rows of finished parts are a bound for the parts that this process does later, in any order.
+    """
 
     rows: Embeddings
-    asked: SearchRequest
+    request: SearchRequest
     engine_name: str
     scratch: Path
     known: Nearest
 
     @cached_property
     def engine(self) -> Engine:
-        return make_engine(self.engine_name, self.asked)
+        return make_engine(self.engine_name, self.request)
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -105,40 +123,55 @@ class _Scan:
 
     def write(self, number: int, out: Path, advance: Callable[[int], object]) -> None:
         first_row, part = next(islice(self.rows.parts(), number, None))
-        answers, found = scan_part(self.engine, first_row, part, self.known, advance)
+        results, nearest = scan_part(self.engine, first_row, part, self.known, advance)
         with atomic_output(out) as partial:
             partial.mkdir(parents=True)
             for name, dtype in COLUMNS.items():
-                values = [getattr(of_tile, name) for of_tile in answers]
+                values = [getattr(tile, name) for tile in results]
                 np.save(partial / f"{name}.npy", np.concatenate([np.empty(0, dtype), *values]))
-            np.save(partial / "similarity.npy", found.similarity)
-            np.save(partial / "row.npy", found.row)
-        self.known = self.known.merged(found)
+            np.save(partial / "similarity.npy", nearest.similarity)
+            np.save(partial / "row.npy", nearest.row)
+        self.known = self.known.merged(nearest)
 
 
 def scan(
-    rows: Embeddings, asked: SearchRequest, engine: str, scratch: Path, description: str, by: PartsParameters = LOCAL
+    rows: Embeddings, request: SearchRequest, engine: str, scratch: Path, description: str, executor: Executor = LOCAL
 ) -> Nearest:
-    """Answer for all rows of a set; finished parts wait in `scratch`, from where a stage that was killed goes on.
+    """Search all rows of a set and store the results of finished parts in `scratch`.
 
-    `scanned_column` reads the answers for rows; the neighbours in all parts are given back. Memory: the queries, for each
-    thread a tile and a block of products, and a part's answers.
+    A stage that was killed continues after the finished parts. `scanned_column` reads the stored results for rows. Memory:
+    the queries, a tile and a block of products for each thread, and the results of one part.
 
     Args:
-        engine: name of the engine that is asked; changes no answer.
-        description: what the progress bar says.
-        by: who scans; changes no answer.
+        rows: The set.
+        request: Queries and wanted results.
+        engine: Name of the engine; it changes no result.
+        scratch: Folder of the finished parts.
+        description: Text of the progress bar.
+        executor: Where the parts are processed; it changes no result.
+
+    Returns:
+        The nearest rows of each query in the whole set.
     """
-    nearest = Nearest.none(len(asked.queries), asked.neighbours)
-    parts = _Scan(rows, asked, engine, scratch, nearest)
-    run_parts(by, parts, description, "row")
+    nearest = Nearest.none(len(request.queries), request.neighbours)
+    parts = _Scan(rows, request, engine, scratch, nearest)
+    run_parts(executor, parts, description, "row")
     for number in range(len(parts.sizes)):
         folder = parts.path(number)
-        nearest = nearest.merged(Nearest(np.load(folder / "similarity.npy"), np.load(folder / "row.npy")))
+        nearest = nearest.merged(Nearest(read_array(folder / "similarity.npy"), read_array(folder / "row.npy")))
     return nearest
 
 
 def scanned_column(scratch: Path, rows: Embeddings, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield (first row, values) of each part that `scan` left in `scratch`, of one of COLUMNS."""
+    """Yield one column of the results that `scan` stored, part by part.
+
+    Args:
+        scratch: Folder of the finished parts.
+        rows: The set that was scanned.
+        name: One of `COLUMNS`.
+
+    Yields:
+        Number of the part's first row, and the values of the part.
+    """
     for number, (first_row, _) in enumerate(rows.parts()):
-        yield first_row, np.load(_part_folder(scratch, number) / f"{name}.npy")
+        yield first_row, read_array(_part_folder(scratch, number) / f"{name}.npy")

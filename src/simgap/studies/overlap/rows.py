@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
-from simgap.params.load import Params
+from simgap.params.schema import Params
+from simgap.store.split import read_bits
 from simgap.studies.revisions import Revision
 
 METADATA = "data/embeddings/pool/metadata"
@@ -112,13 +113,7 @@ def _info(revision: Revision, split: str) -> dict[str, Any]:
 def _bits(revision: Revision, split: str, pool_rows: int) -> Bits:
     path = f"data/splits/{split}/keep.npy"
     with revision.open(path) as stream:
-        try:
-            bits: Bits = np.load(stream, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise SimgapError(f"{revision.where(path)}: cannot be read as an array ({error})") from None
-    if bits.dtype != np.uint8 or len(bits) != (pool_rows + 7) // 8:
-        raise SimgapError(f"{revision.where(path)}: does not have {pool_rows} pool rows; run the experiment again")
-    return bits
+        return read_bits(stream, pool_rows, revision.where(path))
 
 
 def _check_rows(first: Revision, second: Revision) -> None:

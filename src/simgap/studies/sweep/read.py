@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from simgap.core.errors import SimgapError
-from simgap.params.load import Params
+from simgap.params.schema import Params
 from simgap.store.estimates import Estimate, Metric
 from simgap.store.split import Split
 from simgap.store.study import Study
@@ -115,8 +115,10 @@ class Sweep:
 def _settings(params: Params, splits: Iterable[str]) -> dict[str, str]:
     """Flatten all parameters that a sweep does not change. Of `runs`, keep only some splits."""
     runs = {split: params.runs[split] for split in splits}
-    unchanged = replace(params, threshold=0.0, repeats=replace(params.repeats, seeds=[]), runs=runs)
-    return flatten(asdict(unchanged), "")
+    unchanged = asdict(replace(params, threshold=0.0, repeats=replace(params.repeats, seeds=[0]), runs=runs))
+    # They cannot change a result.
+    del unchanged["resources"]
+    return flatten(unchanged, "")
 
 
 def _difference(first: Params, other: Params) -> str | None:

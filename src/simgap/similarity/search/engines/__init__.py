@@ -1,1 +1,1 @@
-"""Engines that find the nearest: all give the same bits, each is fast somewhere."""
+"""Engines for exact nearest-neighbour search. All return the same bits; each is fast on other hardware."""

@@ -1,4 +1,4 @@
-"""Which engine answers: all give the same bits."""
+"""Choose the engine of a search. All engines return the same bits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from simgap.core.errors import SimgapError
 from simgap.similarity.search.engines.engine import Engine, SearchRequest
 
-# Modules are imported where their engine is chosen: torch and FAISS take seconds.
+# Each engine is imported only if it is chosen, because importing torch or FAISS takes seconds.
 
 
 def _has_gpu() -> bool:
@@ -18,24 +18,28 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def make_engine(name: str, asked: SearchRequest) -> Engine:
-    """Make the engine of a name in `parameters.ENGINES`, `auto` the GPU's where there is one.
+def make_engine(name: str, request: SearchRequest) -> Engine:
+    """Create an engine.
+
+    Args:
+        name: `cpu`, `gpu`, `faiss`, or `auto`: the GPU engine if there is a GPU, else the CPU engine.
+        request: Queries and wanted results.
 
     Raises:
-        SimgapError: the GPU's is asked for, and there is none; or a query is not of unit norm.
+        SimgapError: `name` is `gpu` and there is no GPU, or a query does not have unit norm.
     """
     if name == "faiss":
         from simgap.similarity.search.engines.faiss_engine import FaissEngine
 
-        return FaissEngine(asked)
+        return FaissEngine(request)
     if name == "gpu" or (name == "auto" and _has_gpu()):
         if not _has_gpu():
-            raise SimgapError("similarity.engine: gpu, but there is no GPU that torch can use; choose auto or cpu")
+            raise SimgapError("resources.engine is gpu, but torch finds no GPU; choose auto or cpu.")
         from simgap.similarity.search.engines.gpu import GpuEngine
 
-        return GpuEngine(asked)
+        return GpuEngine(request)
     if name not in ("auto", "cpu"):
-        raise ValueError(f"{name!r} names no engine")
+        raise ValueError(f"{name!r} is no engine; choose auto, cpu, gpu or faiss.")
     from simgap.similarity.search.engines.cpu import CpuEngine
 
-    return CpuEngine(asked)
+    return CpuEngine(request)

@@ -1,4 +1,4 @@
-"""The engine for processors: blocks of products in fp32, asked everything while they are in cache."""
+"""Search on the CPU: compute products in blocks, and evaluate each block for all results while it is in the cache."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from simgap.similarity.search.nearest import Candidates
 if TYPE_CHECKING:
     from simgap.similarity.search.engines.bf16 import Bf16Products
 
-# Products of a tile and so many queries stay in the cache of a core.
+# The products of a tile with this many queries fit in the cache of a core.
 BLOCK_QUERIES = 1024
-# Groups of rows, for each neighbour wanted, whose largest products bound a query's nearest rows from below.
+# Each wanted neighbour has this many groups of rows. The largest products of the groups set a query's first bound.
 GROUPS = 4
-# Tiles after which the slower precision is tried once more.
+# After this many tiles, the slower precision is tried again.
 RETRY = 64
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 def processor_has_bf16() -> bool:
-    """Say whether the processor multiplies bf16 itself; emulated, it is slower than fp32."""
+    """Return whether the CPU has bf16 instructions. Without them, bf16 is emulated and slower than fp32."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
     return not flags.isdisjoint(BF16_INSTRUCTIONS)
 
 
-def _pairs(room: int) -> Pairs:
-    return Pairs(np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.float32))
+def _pairs(capacity: int) -> Pairs:
+    return Pairs(np.empty(capacity, np.int32), np.empty(capacity, np.int32), np.empty(capacity, np.float32))
 
 
-class _Collected:
-    """The pairs of a tile that may matter: of each query's nearest rows, of each row's best similarity and margin.
+class _CollectedPairs:
+    """The pairs of a tile that may decide a query's nearest rows, a row's best similarity, or a row's margin.
 
-    Memory: what is found, and room for a block each.
+    Memory: the pairs found, and space for one block of pairs for each of the three.
     """
 
     def __init__(self, rows: int, slack: np.float32) -> None:
@@ -62,7 +62,14 @@ class _Collected:
         bound: NDArray[np.float32],
         shift: NDArray[np.float32] | None,
     ) -> None:
-        """Take in a block of products [rows, queries]; without a `shift` its queries are none of the rule."""
+        """Add the pairs of a block of products.
+
+        Args:
+            product: fp32 [rows, queries].
+            first_query: Number of the block's first query.
+            bound: fp32 [queries], see `NearestCandidates.bound`.
+            shift: Reference similarity of the queries, fp32 [queries]; None if they are not queries of the rule.
+        """
         of_rule = shift is not None
         collect(
             product,
@@ -72,11 +79,11 @@ class _Collected:
             bound,
             self.best_bound if of_rule else self._unreached,
             self.margin_bound if of_rule else self._unreached.copy(),
-            *self._with_room(product.size),
+            *self._with_space(product.size),
             self.counts,
         )
 
-    def _with_room(self, more: int) -> tuple[Pairs, Pairs, Pairs]:
+    def _with_space(self, more: int) -> tuple[Pairs, Pairs, Pairs]:
         grown = []
         for pairs, count in zip((self.near, self.best, self.margin), self.counts, strict=True):
             larger = pairs
@@ -89,7 +96,7 @@ class _Collected:
         return self.near, self.best, self.margin
 
     def candidates(self) -> Candidates:
-        """Give the pairs that reached the bound of their query."""
+        """Return the pairs that reached the bound of their query."""
         count = self.counts[0]
         return Candidates(
             self.near.query[:count].astype(np.int64),
@@ -97,18 +104,18 @@ class _Collected:
             self.near.value[:count].copy(),
         )
 
-    def open(self) -> tuple[UndecidedPairs, UndecidedPairs]:
-        """Give the pairs that may be the best of their row, and those that may have its margin."""
+    def undecided(self) -> tuple[UndecidedPairs, UndecidedPairs]:
+        """Return the pairs that may have the best similarity of their row, and those that may have its margin."""
         return (
-            self._open(self.best, self.counts[1], self.best_bound),
-            self._open(self.margin, self.counts[2], self.margin_bound),
+            self._undecided(self.best, self.counts[1], self.best_bound),
+            self._undecided(self.margin, self.counts[2], self.margin_bound),
         )
 
     @staticmethod
-    def _open(pairs: Pairs, count: int, bound: NDArray[np.float32]) -> UndecidedPairs:
+    def _undecided(pairs: Pairs, count: int, bound: NDArray[np.float32]) -> UndecidedPairs:
         row = pairs.row[:count]
         left = np.flatnonzero(pairs.value[:count] >= bound[row])
-        # Blocks came by ascending query.
+        # A stable sort by row keeps the queries in ascending order, because the blocks came in this order.
         by_row = left[np.argsort(row[left], kind="stable")]
         return UndecidedPairs(row[by_row].astype(np.int64), pairs.query[by_row].astype(np.int64))
 
@@ -120,42 +127,52 @@ class _Fp32Products:
         self._rows, self._queries, self.error = rows, queries, error
 
     def write(self, start: int, stop: int, out: NDArray[np.float32]) -> None:
-        """Write the products with queries start to stop, fp32 [rows, stop - start]."""
+        """Write the products with queries `start` to `stop` to `out`, fp32 [rows, stop - start]."""
         np.matmul(self._rows, self._queries[start:stop].T, out=out)
 
 
 class PrecisionTuner:
-    """Chooses among ways to do the same, by what each took when it was last tried.
+    """Choose the precision that was fastest when it was last tried.
 
-    The slower one is tried again now and then: which one it is may depend on the data.
+    The slower precision is tried again from time to time, because the data decide which one is faster.
+
+    Attributes:
+        seconds: Seconds for each row of the last tile in each precision; 0 before the first.
     """
 
-    def __init__(self, ways: Sequence[str]) -> None:
-        self.seconds = dict.fromkeys(ways, 0.0)
-        self._chosen = 0
+    def __init__(self, precisions: Sequence[str]) -> None:
+        """Start with no measurement of the precisions."""
+        self.seconds = dict.fromkeys(precisions, 0.0)
+        self._choices = 0
 
     def choose(self) -> str:
-        """Give the way to go next; one that was never tried comes first."""
-        self._chosen += 1
-        pick = max if self._chosen % RETRY == 0 else min
+        """Return the precision of the next tile; one that was never tried comes first."""
+        self._choices += 1
+        pick = max if self._choices % RETRY == 0 else min
         return pick(self.seconds, key=self.seconds.__getitem__)
 
 
 class CpuEngine(HostEngine):
-    """Screens with products in fp32, or in bf16 where the processor has it and it pays; one thread a tile.
+    """Screen with products in fp32, or in bf16 if the CPU supports it and it is faster. Each thread searches one tile.
 
-    Memory: the queries in fp32, and for each thread a tile, a block of products and the pairs left open.
+    Memory: the queries in fp32 (and in bf16); and for each thread a tile, a block of products and the undecided pairs.
     """
 
     tile_rows = 1024
 
-    def __init__(self, asked: SearchRequest, *, precisions: Sequence[str] | None = None) -> None:
-        super().__init__(asked)
+    def __init__(self, request: SearchRequest, *, precisions: Sequence[str] | None = None) -> None:
+        """Prepare the queries.
+
+        Args:
+            request: Queries and wanted results.
+            precisions: `fp32`, `bf16` or both. If None, both are used on a CPU with bf16 instructions, else `fp32`.
+        """
+        super().__init__(request)
         self.threads = len(os.sched_getaffinity(0))
         self.error = screening_error(self.queries.shape[1])
         self._precision = PrecisionTuner(precisions or (("fp32", "bf16") if processor_has_bf16() else ("fp32",)))
         if "bf16" in self._precision.seconds:
-            # Importing torch takes seconds.
+            # torch is imported only here, because the import takes seconds.
             from simgap.similarity.search.engines.bf16 import Bf16Queries
 
             self._bf16 = Bf16Queries(self.queries)
@@ -164,38 +181,38 @@ class CpuEngine(HostEngine):
         cuts = sorted({0, *range(0, len(self.queries), BLOCK_QUERIES), self.rule_queries, len(self.queries)})
         self._blocks = list(pairwise(cuts))
 
-    def answer(
+    def search(
         self, first_row: int, rows: NDArray[np.float16], bound: NDArray[np.float32]
     ) -> tuple[RowResults | None, Candidates]:
-        """Answer for a tile in the precision that is faster at the time; see `Engine.answer`."""
-        begun = time.perf_counter()
+        """Search one tile in the precision that is currently faster; see `Engine.search`."""
+        started = time.perf_counter()
         precision = self._precision.choose()
         screen = self.screen if precision == "fp32" else self._screen_in_bf16
-        answers = self.answer_by(screen, first_row, rows, bound)
-        # Without bounds a tile leaves more open than those that follow.
+        results = self.search_by(screen, first_row, rows, bound)
+        # A tile without bounds leaves more pairs undecided than later tiles, so its time says nothing about them.
         if not np.isneginf(bound).any():
-            self._precision.seconds[precision] = (time.perf_counter() - begun) / len(rows)
-        return answers
+            self._precision.seconds[precision] = (time.perf_counter() - started) / len(rows)
+        return results
 
     def screen(self, rows: NDArray[np.float32], bound: NDArray[np.float32]) -> Screened:
-        """Give what a tile leaves open, by products in fp32."""
+        """Screen a tile by products in fp32; see `HostEngine.screen`."""
         return self._collect(_Fp32Products(rows, self.queries, self.error), len(rows), bound)
 
     def _screen_in_bf16(self, rows: NDArray[np.float32], bound: NDArray[np.float32]) -> Screened:
         products = self._bf16.products(rows)
-        # A pair whose exact similarity reaches the bound has a product that is no further below than the error.
+        # If the exact similarity of a pair reaches the bound, its product is below the bound by at most the error.
         screened = self._collect(products, len(rows), bound - np.float32(products.error + 2.0**-22))
         return replace(screened, near=self._exact(rows, screened.near, bound))
 
     def _exact(self, rows: NDArray[np.float32], near: Candidates, bound: NDArray[np.float32]) -> Candidates:
-        """Give the pairs whose exact similarity reaches the bound of their query, with that similarity."""
+        """Return the pairs whose exact similarity reaches the bound of their query, with the exact similarity."""
         exact = exact_pairs(rows, self.queries, near.row, near.query).astype(np.float32)
-        stays = np.flatnonzero(exact >= bound[near.query])
-        return Candidates(near.query[stays], near.row[stays], exact[stays])
+        left = np.flatnonzero(exact >= bound[near.query])
+        return Candidates(near.query[left], near.row[left], exact[left])
 
     def _collect(self, products: _Fp32Products | Bf16Products, rows: int, bound: NDArray[np.float32]) -> Screened:
-        # Two more roundings where margins are compared, of the reference similarity and of the difference.
-        collected = _Collected(rows, slack(products.error + 4 * 2.0**-24))
+        # Margins have two more roundings: of the reference similarity and of the difference.
+        collected = _CollectedPairs(rows, slack(products.error + 4 * 2.0**-24))
         memory = np.empty(rows * BLOCK_QUERIES, np.float32)
         for start, stop in self._blocks:
             product = memory[: rows * (stop - start)].reshape(rows, stop - start)
@@ -204,17 +221,20 @@ class CpuEngine(HostEngine):
             collected.update(product, start, self._lowest(product, bound[start:stop], slack(products.error)), shift)
         if not self.rule_queries:
             return Screened(None, None, collected.candidates())
-        return Screened(*collected.open(), collected.candidates())
+        return Screened(*collected.undecided(), collected.candidates())
 
     def _lowest(
         self, product: NDArray[np.float32], bound: NDArray[np.float32], slack: np.float32
     ) -> NDArray[np.float32]:
-        """Give `bound` with another in place of none: without one every row of a block would be a candidate."""
+        """Return `bound` with a bound from this block in place of each missing one (-inf).
+
+        Without a bound, every row of the block would be a candidate.
+        """
         groups = GROUPS * self.neighbours
-        without = np.isneginf(bound)
-        if len(product) < groups or not without.any():
+        missing = np.isneginf(bound)
+        if len(product) < groups or not missing.any():
             return bound
-        # Each of these is the product of another row.
-        of_groups = np.stack([product[first::groups].max(axis=0) for first in range(groups)])
-        kth = np.partition(of_groups, groups - self.neighbours, axis=0)[groups - self.neighbours]
-        return np.where(without, kth - slack, bound)
+        # The largest products of the groups belong to different rows, so k rows reach the k-th largest of them.
+        group_largest = np.stack([product[first::groups].max(axis=0) for first in range(groups)])
+        kth = np.partition(group_largest, groups - self.neighbours, axis=0)[groups - self.neighbours]
+        return np.where(missing, kth - slack, bound)

@@ -1,7 +1,7 @@
-"""The engine for GPUs: products in fp16 with fp32 sums, of which only the maxima of blocks are ever written to memory.
+"""Search on a GPU: compute products in fp16 with fp32 sums, and write only the maxima of blocks to memory.
 
-A Triton kernel multiplies a block of rows by a block of queries and writes, of its products, the largest of each row and of
-each query. Blocks whose largest product reaches what is wanted are multiplied once more, pair by pair.
+A Triton kernel multiplies a block of rows by a block of queries. It writes the largest product of each row and of each query.
+Blocks whose largest product reaches the bound are multiplied again, and the pairs that reach it are kept.
 """
 
 from __future__ import annotations
@@ -17,20 +17,23 @@ from numpy.typing import NDArray
 from simgap.core.errors import SimgapError
 from simgap.similarity.search.engines.engine import Engine, RowResults, SearchRequest
 from simgap.similarity.search.engines.triton_kernels import write_maxima, write_products
-from simgap.similarity.search.exact import screening_error, slack
+from simgap.similarity.search.exact import NOT_UNIT_NORM, screening_error, slack
 from simgap.similarity.search.nearest import Candidates
 
 BLOCK_ROWS = 128
 BLOCK_QUERIES = 128
 BLOCK_DIM = 64
-# Pairs whose exact products are held in float64.
+# Exact products are computed for this many pairs at a time, because float64 vectors need much memory.
 PAIRS = 16384
-# Tiles are not made smaller for good than this.
+# An out-of-memory error never makes all later tiles smaller than this.
 SMALLEST_TILE = 8192
 
 
 def _first_largest(row: torch.Tensor, value: torch.Tensor, rows: int) -> torch.Tensor:
-    """Give for each row the position of its largest value, the first of equals; `row` ascends and has each of them."""
+    """Return for each row the position of its largest value, the first of equal ones.
+
+    `row` is sorted and has each of the `rows` rows at least once.
+    """
     largest = torch.full((rows,), -torch.inf, dtype=value.dtype, device=value.device)
     largest.scatter_reduce_(0, row, value, "amax")
     attained = (value == largest[row]).nonzero()[:, 0]
@@ -39,50 +42,56 @@ def _first_largest(row: torch.Tensor, value: torch.Tensor, rows: int) -> torch.T
 
 
 class GpuEngine(Engine):
-    """Screens on a GPU, and decides there.
+    """Screen on a GPU and decide there.
 
-    A tile that does not fit on the device is halved. Memory on the device: the queries and a tile in fp16, and for each
-    row and 128 queries, for each query and 128 rows a number or two.
+    A tile that does not fit on the GPU is halved. Memory on the GPU: the queries and a tile in fp16, two fp32 numbers for each
+    row and 128 queries, and one for each query and 128 rows.
     """
 
     tile_rows = 131_072
     threads = 1
 
-    def __init__(self, asked: SearchRequest, *, device: str = "cuda") -> None:
-        super().__init__(asked)
-        # Tensor cores round their sums less carefully than IEEE's fp32 does.
+    def __init__(self, request: SearchRequest, *, device: str = "cuda") -> None:
+        """Copy the queries to the device.
+
+        Args:
+            request: Queries and wanted results.
+            device: torch device; `cpu` works with Triton's interpreter only.
+        """
+        super().__init__(request)
+        # Tensor cores round their sums less accurately than IEEE fp32.
         self.error = 4 * screening_error(self.queries.shape[1])
         self.device = torch.device(device)
-        self._queries = torch.from_numpy(asked.queries[self.order]).to(self.device)
+        self._queries = torch.from_numpy(request.queries[self.order]).to(self.device)
         reference = self.reference_similarity if self.rule_queries else np.zeros(1)
         self._reference = torch.from_numpy(reference).to(self.device)
         self._shift = self._reference.float()
 
-    def answer(
+    def search(
         self, first_row: int, rows: NDArray[np.float16], bound: NDArray[np.float32]
     ) -> tuple[RowResults | None, Candidates]:
-        """Answer for a tile of rows [rows, dim] that starts at `first_row`; see `Engine.answer`."""
+        """Search one tile, in halves if it does not fit on the GPU; see `Engine.search`."""
         try:
-            return self._answer(first_row, rows, bound)
+            return self._search(first_row, rows, bound)
         except torch.cuda.OutOfMemoryError:
             if len(rows) == 1:
                 raise SimgapError(
-                    f"similarity.engine: {len(self.order)} queries do not fit on the GPU; cpu has room for them"
+                    f"resources.engine: {len(self.order)} queries do not fit on the GPU; set it to cpu."
                 ) from None
         torch.cuda.empty_cache()
         half = len(rows) // 2
-        # A tile of rows that are alike may need more than others do.
+        # This tile may need unusual memory because its rows are almost equal, so later tiles are not made too small.
         self.tile_rows = max(min(self.tile_rows, half), SMALLEST_TILE)
-        first, second = self.answer(first_row, rows[:half], bound), self.answer(first_row + half, rows[half:], bound)
+        first, second = self.search(first_row, rows[:half], bound), self.search(first_row + half, rows[half:], bound)
         return _joined(first, second)
 
-    def _answer(
+    def _search(
         self, first_row: int, rows: NDArray[np.float16], bound: NDArray[np.float32]
     ) -> tuple[RowResults | None, Candidates]:
         tile = torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
         norms = tile.float().square().sum(dim=1)
         if not bool(((norms - 1).abs() < 0.01).all()):
-            raise SimgapError("embeddings: a row is not of unit norm; embed or import the set anew")
+            raise SimgapError(NOT_UNIT_NORM)
         largest, largest_shifted, of_query = self._maxima(tile)
         lowest = torch.from_numpy(bound[self.order]).to(self.device)
         query, row, screened = self._near(tile, of_query, lowest)
@@ -92,19 +101,24 @@ class GpuEngine(Engine):
         row, query = self._largest(tile, largest, None, self.error)
         similarity = self._exact(tile, row, query)
         best = _first_largest(row, similarity, len(tile))
-        # Two more roundings, of the reference similarity and of the difference.
-        of_margin_row, of_margin_query = self._largest(tile, largest_shifted, self._shift, self.error + 4 * 2.0**-24)
-        above = self._exact(tile, of_margin_row, of_margin_query) - self._reference[of_margin_query]
-        margin = above[_first_largest(of_margin_row, above, len(tile))]
-        answers = RowResults(
+        # Margins have two more roundings: of the reference similarity and of the difference.
+        margin_row, margin_query = self._largest(tile, largest_shifted, self._shift, self.error + 4 * 2.0**-24)
+        difference = self._exact(tile, margin_row, margin_query) - self._reference[margin_query]
+        margin = difference[_first_largest(margin_row, difference, len(tile))]
+        results = RowResults(
             best=similarity[best].float().cpu().numpy(),
             nearest_query=self.order[query[best].cpu().numpy()].astype(np.int32),
             margin=margin.float().cpu().numpy(),
         )
-        return answers, near
+        return results, near
 
     def _maxima(self, tile: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Give the largest products of each row in each block of queries, shifted too, and of each query in each of rows."""
+        """Compute the maxima of all blocks.
+
+        Returns:
+            Three arrays: the largest product of each row in each block of queries, [rows, blocks of queries]; the same for
+            shifted products; and the largest product of each query in each block of rows, [blocks of rows, queries].
+        """
         row_blocks = triton.cdiv(len(tile), BLOCK_ROWS)
         query_blocks = triton.cdiv(len(self._queries), BLOCK_QUERIES)
         largest = torch.empty((len(tile), query_blocks), device=self.device)
@@ -130,7 +144,18 @@ class GpuEngine(Engine):
     def _pairs(
         self, vectors: torch.Tensor, others: torch.Tensor, hit: torch.Tensor, block: int, keep: Callable[..., Any]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Multiply the vectors of `hit` [hits, 2] by their block of others, and give (vector, other, product) to keep."""
+        """Multiply single vectors by single blocks of others and return the pairs to keep.
+
+        Args:
+            vectors: Vectors, fp16 [vectors, dim].
+            others: Vectors, fp16 [others, dim].
+            hit: The vector and the block of each multiplication, [hits, 2].
+            block: Number of others in a block.
+            keep: Takes vectors [hits], others [hits, block] and their products, and returns the pairs to keep.
+
+        Returns:
+            The vector, the other vector and the product of each pair.
+        """
         vector, of_block = hit[:, 0].contiguous(), hit[:, 1].contiguous()
         product = torch.empty((len(hit), block), device=self.device)
         if len(hit):
@@ -145,9 +170,9 @@ class GpuEngine(Engine):
     def _near(
         self, tile: torch.Tensor, of_query: torch.Tensor, bound: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Give the pairs (query, row, product) that reach the bound of their query."""
+        """Return the pairs (query, row, product) that reach the bound of their query."""
         if len(of_query) >= self.neighbours:
-            # Without a bound every row would be a candidate. The largest products of blocks are of different rows.
+            # Without a bound, every row would be a candidate. The largest products of the blocks belong to different rows.
             kth = of_query.topk(self.neighbours, dim=0).values[-1] - float(slack(self.error))
             bound = torch.where(bound == -torch.inf, kth, bound)
         hit = (of_query >= bound).nonzero().flip(1)
@@ -158,7 +183,7 @@ class GpuEngine(Engine):
     def _largest(
         self, tile: torch.Tensor, largest: torch.Tensor, shift: torch.Tensor | None, error: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give the pairs (row, query) that may be the largest of their row, ordered by row, then query."""
+        """Return the pairs (row, query) that may have the largest product of their row, sorted by row, then by query."""
         bound = largest.max(dim=1).values - float(slack(error))
         hit = (largest >= bound[:, None]).nonzero()
 
@@ -170,18 +195,18 @@ class GpuEngine(Engine):
         return row, query
 
     def _exact(self, tile: torch.Tensor, row: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
-        """Give the canonical similarity of the pairs, float64."""
-        turns = [
+        """Compute the canonical similarity of the pairs, float64 [pairs]."""
+        similarities = [
             (tile[r].double() * self._queries[q].double()).sum(dim=1)
             for r, q in zip(torch.split(row, PAIRS), torch.split(query, PAIRS), strict=True)
         ]
-        return torch.cat(turns)
+        return torch.cat(similarities)
 
 
 def _joined(
     first: tuple[RowResults | None, Candidates], second: tuple[RowResults | None, Candidates]
 ) -> tuple[RowResults | None, Candidates]:
-    """Join the answers for two tiles that follow each other."""
+    """Join the results of two consecutive tiles."""
     near = Candidates(
         *(
             np.concatenate([getattr(found, name) for found in (first[1], second[1])])

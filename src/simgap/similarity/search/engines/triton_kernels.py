@@ -1,4 +1,4 @@
-"""Products on a GPU, of which only what is asked for is written to memory."""
+"""Triton kernels that multiply on a GPU and write only the needed products to memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ def write_maxima(
     QUERIES: tl.constexpr,
     DIM: tl.constexpr,
 ):
-    """Write the largest products of a block: of each row over queries of the rule, as they are and shifted; of each query."""
+    """Write the maxima of a block of products.
+
+    For each row, these are the largest product and the largest shifted product over the queries of the rule. For each query,
+    it is the largest product.
+    """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     query = tl.program_id(1) * QUERIES + tl.arange(0, QUERIES)
     place = tl.arange(0, DIM)
@@ -52,7 +56,7 @@ def write_maxima(
 
 @triton.jit
 def write_products(vectors, others, vector, block, out, other_count, dim, OTHERS: tl.constexpr, DIM: tl.constexpr):
-    """Write the products of one vector with a block of others, fp32; below all others where there is none."""
+    """Write the products of one vector with a block of others, fp32; -inf in the places past the last one."""
     pair = tl.program_id(0)
     this = tl.load(vector + pair).to(tl.int64)
     other = tl.load(block + pair).to(tl.int64) * OTHERS + tl.arange(0, OTHERS)

@@ -1,4 +1,4 @@
-"""One's own test sets."""
+"""Users' own test sets."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_folder_a_class_in_natural_order(tmp_path: Path) -> None:
 
 
 def test_folders_within_a_class_folder_are_the_class_s_too(tmp_path: Path) -> None:
-    """As torchvision's ImageFolder has it, but in natural order: files of a folder come before those of its folders."""
+    """Subfolders belong to the class, as in ImageFolder of torchvision. Files of a folder come before its subfolders."""
     files = {
         "cat/z.jpg": jpeg(0),
         "cat/session10/a.jpg": jpeg(1),
@@ -73,7 +73,7 @@ def test_linked_folders_are_followed_and_circles_refused(tmp_path: Path) -> None
     convert("image-folder", tree, tmp_path / "out")
     assert written(tmp_path / "out") == [(0, jpeg(0)), (1, jpeg(1)), (1, jpeg(2))]
     (tmp_path / "elsewhere" / "back").symlink_to(tree / "b")
-    assert "back: leads back to" in refused("image-folder", tree, tmp_path / "other")
+    assert "back: is a link to" in refused("image-folder", tree, tmp_path / "other")
 
 
 def test_templates_of_one_s_own(tmp_path: Path) -> None:
@@ -88,10 +88,10 @@ def test_templates_of_one_s_own(tmp_path: Path) -> None:
     [
         ({"a/1.jpg": b""}, "tree: has 1 classes; a benchmark needs at least 2"),
         ({"a/1.jpg": b"", "b/1.gif": b""}, "tree/b: holds no image (jpg, jpeg, png, webp)"),
-        ({"a/1.jpg": b"", "_/1.jpg": b""}, "'' is no class name"),
-        ({"a/1.jpg": b"", "b\nc/1.jpg": b""}, "'b\\nc' is no class name"),
-        ({"a_b/1.jpg": b"", "a b/1.jpg": b""}, "'a b' stands twice"),
-        ({"a/1.jpg": b"", "a_/1.jpg": b""}, "'a' stands twice"),
+        ({"a/1.jpg": b"", "_/1.jpg": b""}, "'' is not a class name"),
+        ({"a/1.jpg": b"", "b\nc/1.jpg": b""}, "'b\\nc' is not a class name"),
+        ({"a_b/1.jpg": b"", "a b/1.jpg": b""}, "two classes have the name 'a b'"),
+        ({"a/1.jpg": b"", "a_/1.jpg": b""}, "two classes have the name 'a'"),
     ],
 )
 def test_a_tree_that_is_none(tmp_path: Path, files: dict[str, bytes], words: str) -> None:
@@ -148,8 +148,8 @@ def test_a_csv_of_labels_with_a_list_of_names(tmp_path: Path) -> None:
         ("path,label\nx.jpg,0\nimages/z.png,3\n", "line 3: '3' should be a label from 0 to 2"),
         ("path,label\nx.jpg,²\n", "'²' should be a label"),
         ("path,label\nx.jpg,cat\n", "'cat' should be a label"),
-        ("path,label\nw.jpg,0\n", "line 2: 'w.jpg' is no image file"),
-        ("path,label\ntest.csv,0\n", "'test.csv' is no image file"),
+        ("path,label\nw.jpg,0\n", "line 2: 'w.jpg' is not an image file"),
+        ("path,label\ntest.csv,0\n", "'test.csv' is not an image file"),
         ("path,classname\nx.jpg,fox\n", "line 2: 'fox' is not in"),
     ],
 )
@@ -161,7 +161,7 @@ def test_a_csv_that_is_none(tmp_path: Path, text: str, words: str) -> None:
 
 def test_a_csv_without_what_it_needs(tmp_path: Path) -> None:
     file = write_csv(tmp_path, "path,label\nx.jpg,0\n")
-    assert "--classnames should name the file" in refused("csv", file, tmp_path / "out")
+    assert "name a file with the class names, one a line, by --classnames" in refused("csv", file, tmp_path / "out")
     assert "no such file" in refused("csv", tmp_path / "none.csv", tmp_path / "out")
     file.write_bytes(b"path,label\nx\xe9.jpg,0\n")
     assert "cannot be read as CSV" in refused("csv", file, tmp_path / "out")

@@ -1,0 +1,39 @@
+"""Copy data into the study after their checksum is checked."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from simgap.core.errors import SimgapError
+from simgap.core.files import atomic_output, sha256_of
+
+
+def copy_data(name: str, root: Path, source: str, folders: list[str], sha256: str, out: Path) -> None:
+    """Copy folders of a data set, so that experiments in temporary workspaces find them.
+
+    Args:
+        name: The data set's name under `copy` in the params file, for errors.
+        root: What a relative `source` starts at.
+        source: The folder that holds the folders.
+        folders: Their names.
+        sha256: Checksum of everything that is copied, see `sha256_of`.
+        out: Folder to write.
+
+    Raises:
+        SimgapError: A folder is missing, or the checksum is another one.
+    """
+    place = f"params.yaml: copy.{name}"
+    if not (root / source).is_dir():
+        raise SimgapError(f"{place}.source is {source!r}; there is no folder {root / source}")
+    if not folders:
+        raise SimgapError(f"{place}.folders is empty; name a folder in {source}")
+    for folder in folders:
+        if Path(folder).name != folder or not (root / source / folder).is_dir():
+            raise SimgapError(f"{place}.folders: {folder!r} must be the name of a folder in {source}")
+    with atomic_output(out) as partial:
+        for folder in folders:
+            shutil.copytree(root / source / folder, partial / folder)
+        found = sha256_of(partial)
+        if found != sha256:
+            raise SimgapError(f"{place}.sha256 is {sha256!r}, but the files in {source} have {found}")

@@ -1,0 +1,112 @@
+"""Read and write NumPy arrays (.npy) and read Parquet tables; a damaged file ends in an error of one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from simgap.core.errors import SimgapError
+from simgap.core.files import atomic_output
+
+
+def read_array(
+    source: Path | IO[bytes],
+    *dtypes: type[np.generic],
+    shape: tuple[int | None, ...] | None = None,
+    mapped: bool = False,
+    name: object = None,
+    remedy: str = "",
+) -> NDArray[Any]:
+    """Read an array from an .npy file. Pickled objects are refused.
+
+    Args:
+        source: a file, or a stream of its bytes.
+        dtypes: the dtypes that are allowed; without one, any dtype is.
+        shape: the size that each dimension must have, None for a dimension of any size.
+        mapped: map the file into memory instead of reading it.
+        name: the name of the source in errors; the path by default.
+        remedy: what to do about a file that is refused.
+
+    Raises:
+        SimgapError: the file is missing, damaged, or has another dtype or shape.
+    """
+    where, ending = name or source, f"; {remedy}" if remedy else ""
+    try:
+        if not isinstance(source, Path):
+            array: NDArray[Any] = np.lib.format.read_array(source, allow_pickle=False)
+        elif mapped:
+            array = np.lib.format.open_memmap(source, mode="r")
+        else:
+            with source.open("rb") as stream:
+                array = np.lib.format.read_array(stream, allow_pickle=False)
+    except FileNotFoundError:
+        raise SimgapError(f"{where}: no such file{ending}") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise SimgapError(f"{where}: cannot be read as a NumPy array ({error}){ending}") from None
+    fits = shape is None or (
+        array.ndim == len(shape)
+        and all(expected in (None, size) for expected, size in zip(shape, array.shape, strict=True))
+    )
+    if (dtypes and array.dtype not in dtypes) or not fits:
+        wanted = " or ".join(dtype.__name__ for dtype in dtypes) or "any dtype"
+        sizes = "..." if shape is None else ", ".join("*" if size is None else str(size) for size in shape)
+        raise SimgapError(f"{where}: is {array.dtype} {list(array.shape)}; it must be {wanted} [{sizes}]{ending}")
+    return array
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array to an .npy file that is either complete or absent."""
+    with atomic_output(path) as partial, partial.open("wb") as stream:
+        np.save(stream, array)
+
+
+@contextmanager
+def _open_parquet(path: Path, remedy: str) -> Iterator[pq.ParquetFile]:
+    ending = f"; {remedy}" if remedy else ""
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except FileNotFoundError:
+        raise SimgapError(f"{path}: no such file{ending}") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise SimgapError(f"{path}: cannot be read as a Parquet table ({reason}){ending}") from None
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """Return the names of a Parquet table's columns.
+
+    Raises:
+        SimgapError: the file is missing or is not a Parquet table.
+    """
+    with _open_parquet(path, "") as file:
+        return list(file.schema_arrow.names)
+
+
+def read_parquet(path: Path, columns: list[str], remedy: str = "", *, others: bool = False) -> pa.Table:
+    """Read columns of a Parquet table.
+
+    Args:
+        path: the file.
+        columns: the columns that the table must have.
+        remedy: what to do about a file that is refused.
+        others: read the other columns of the table too.
+
+    Raises:
+        SimgapError: the file is missing or damaged, it has text that is not UTF-8, or it lacks a column.
+    """
+    with _open_parquet(path, remedy) as file:
+        missing = [column for column in columns if column not in file.schema_arrow.names]
+        if missing:
+            raise SimgapError(f"{path}: has no column {missing[0]}{f'; {remedy}' if remedy else ''}")
+        table = file.read(None if others else columns)
+        # Without this check, text that is not UTF-8 would raise an error only where it is used.
+        table.validate(full=True)
+        return table

@@ -1,0 +1,26 @@
+"""Write the fingerprint of every stage's code, so that an edit reruns the stages that use it and no others."""
+
+from pathlib import Path
+
+import click
+
+from simgap.core.code import code_lines
+from simgap.core.files import atomic_output
+from simgap.params.schema import Params
+from simgap.stage.command import PATH, stage
+
+STAGES = Path(__file__).parent
+
+
+@stage
+@click.option("--out", type=PATH, required=True)
+def main(params: Params, out: Path) -> None:
+    with atomic_output(out) as partial:
+        partial.mkdir()
+        # The stage `code` itself depends on all source files.
+        for file in sorted({*STAGES.glob("[!_]*.py")} - {Path(__file__)}):
+            (partial / f"{file.stem}.txt").write_text(code_lines(file), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

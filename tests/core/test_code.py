@@ -1,0 +1,100 @@
+"""The fingerprint of a stage names the code that the stage runs."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from simgap.core import code as module
+from simgap.core.code import code_fingerprint, code_of
+
+SOURCE = REPOSITORY / "src"
+STAGES = sorted(file for file in (REPOSITORY / "stages").glob("*.py") if file.name != "__init__.py")
+LEFT_OUT = re.compile(r"simgap\.(params|stage|tracking)(\..*)?|simgap\.core\.(errors|progress)")
+
+
+def imports(file: Path) -> set[str]:
+    """Return the modules of simgap that a file imports itself, at its top or inside a function."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {name.name for name in node.names}
+    return {name for name in names if name.startswith("simgap.") and (SOURCE / path_of(name)).is_file()}
+
+
+def path_of(name: str) -> str:
+    return f"{name.replace('.', '/')}.py"
+
+
+def used_by(stage: Path) -> set[str]:
+    """Return the modules that a stage runs, except those that change no output."""
+    found: set[str] = set()
+    waiting = imports(stage)
+    while waiting:
+        name = waiting.pop()
+        if name not in found and not LEFT_OUT.fullmatch(name):
+            found.add(name)
+            waiting |= imports(SOURCE / path_of(name))
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda path: path.stem)
+def test_a_fingerprint_names_every_module_and_data_file_that_the_stage_uses(stage: Path) -> None:
+    expected = {name: SOURCE / path_of(name) for name in used_by(stage)}
+    for folder in {file.parent for file in expected.values()}:
+        for data in (folder, *(child for child in folder.iterdir() if child.is_dir())):
+            if data == folder or (not (data / "__init__.py").exists() and data.name != "__pycache__"):
+                files = [file for file in data.iterdir() if file.is_file() and file.suffix != ".py"]
+                expected |= {file.relative_to(SOURCE).as_posix(): file for file in files}
+    expected[f"stages.{stage.stem}"] = stage
+    assert code_of(stage) == {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in expected.items()}
+
+
+def test_every_stage_of_the_graph_depends_on_its_own_fingerprint_and_on_no_source_file() -> None:
+    for name, entry in yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"].items():
+        stage = entry.get("do", entry)
+        deps = [dep for dep in stage["deps"] if dep.startswith(("src", "stages", "code/"))]
+        command = re.search(r"-m stages\.(\w+)", stage["cmd"])[1]
+        assert deps == (["stages", "src/simgap"] if name == "code" else [f"code/{command}.txt"])
+
+
+def test_package_markers_hold_no_code() -> None:
+    """They are in no fingerprint."""
+    for file in (SOURCE / "simgap").rglob("__init__.py"):
+        body = ast.parse(file.read_text()).body
+        assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body), file
+
+
+def test_a_fingerprint_changes_with_a_module_and_with_a_template(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(SOURCE / "simgap", tmp_path / "src" / "simgap")
+    shutil.copytree(REPOSITORY / "stages", tmp_path / "stages")
+    monkeypatch.setattr(module, "SOURCE", tmp_path / "src")
+
+    def fingerprint(stage: str) -> str:
+        for cached in (module._hash, module._imports, module._data_files, code_fingerprint):
+            cached.cache_clear()
+        return code_fingerprint(tmp_path / "stages" / f"{stage}.py")
+
+    def edit(name: str) -> None:
+        with (tmp_path / "src" / "simgap" / name).open("a") as stream:
+            stream.write("\n")
+
+    report, prune = fingerprint("report"), fingerprint("prune")
+    edit("params/train.py")
+    assert (fingerprint("report"), fingerprint("prune")) == (report, prune)
+    edit("report/templates/page.html")
+    assert fingerprint("report") != report
+    assert fingerprint("prune") == prune
+    edit("core/files.py")
+    assert fingerprint("prune") != prune
