@@ -1,1 +1,4 @@
-"""Programs that measure speed and memory: `python -m perf.<name>`; figures are ratios to something measured in the same run."""
+"""Programs that measure speed and memory: `python -m perf.<name>`.
+
+Results are reported as ratios to a baseline that is measured in the same run.
+"""

@@ -1,4 +1,4 @@
-"""CLIP_benchmark, the field's evaluator, in an environment of its own."""
+"""Run CLIP_benchmark, the usual evaluator of CLIP models, in its own virtual environment."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ from pathlib import Path
 
 from perf import environment
 
-# With numpy 2.3 it fails; pandas, requests and scikit-learn it imports without asking for them.
+# CLIP_benchmark fails with numpy 2.3, and it imports pandas, requests and scikit-learn without requiring them.
 REQUIREMENTS = ("clip-benchmark==1.6.2", "numpy<2.3", "pandas", "requests", "scikit-learn")
 
 
 def install(folder: Path) -> Path:
-    """Install CLIP_benchmark into the virtual environment `folder`, unless it is there, and give its command.
+    """Install CLIP_benchmark into the virtual environment `folder`, unless it is there, and return its command.
 
     Raises:
-        SimgapError: it does not install.
+        SimgapError: The installation fails.
     """
     return environment.install(folder, REQUIREMENTS) / "clip_benchmark"
 
 
 def evaluate(command: Path, model: Path, benchmarks: list[Path], out: Path) -> dict[str, dict[str, float]]:
-    """Evaluate a model directory on benchmark folders of one parent: CLIP_benchmark's metrics by benchmark.
+    """Evaluate a model zero-shot and return CLIP_benchmark's metrics by benchmark.
 
     Args:
-        out: where its result files are written.
+        command: The command of CLIP_benchmark, from `install`.
+        model: An open_clip local directory.
+        benchmarks: Benchmark folders, all in the same parent folder.
+        out: Folder for the result files; it must not exist.
 
     Raises:
-        SimgapError: it fails.
+        SimgapError: CLIP_benchmark fails.
     """
     out.mkdir()
     root = benchmarks[0].parent.resolve()

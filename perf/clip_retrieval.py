@@ -1,4 +1,4 @@
-"""clip-retrieval's inference, in an environment of its own."""
+"""Run the inference of clip-retrieval in its own virtual environment."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from perf import environment
 from simgap.clip.model import CONFIG_FILE, WEIGHTS_FILE
 
-# It asks for an open_clip below 3, which it brings along; what it imports of pkg_resources went with setuptools 81.
+# clip-retrieval installs an open_clip below 3. It imports pkg_resources, which setuptools 81 removed.
 REQUIREMENTS = ("clip-retrieval==2.45.0", "numpy==1.26.4", "setuptools<81")
 
-# clip-retrieval loads a model by an open_clip name and a file of weights, `open_clip:NAME/FILE`; its open_clip does not
-# know `local-dir:`. So the name is registered first, by open_clip's own function. Its own runner then works with its own
-# reader, mapper and writer; model and warm-up come before the clock starts, the process that logs its speed is left out.
-# It leaves models in training mode, in which the warm-up changes batch norms and a vector depends on its batch: so they are
-# put into evaluation mode before, where it keeps what it has loaded.
+# clip-retrieval loads a model by an open_clip name and a file of weights, `open_clip:NAME/FILE`, because its open_clip does not
+# support `local-dir:`. The program therefore registers the name first, with open_clip's own function. Then clip-retrieval's own
+# runner, reader, mapper and writer do the work. The model is loaded and warmed up before the clock starts, and the process that
+# logs the speed is left out.
+# clip-retrieval leaves models in training mode. The warm-up would then change batch norms, and a vector would depend on its
+# batch. The program therefore puts the model into evaluation mode first, and clip-retrieval keeps the loaded model.
 DRIVER = """\
 import json, sys, time
 from pathlib import Path
@@ -57,10 +58,10 @@ print(json.dumps({"seconds": time.perf_counter() - begun}))
 
 
 def install(folder: Path) -> Path:
-    """Install clip-retrieval into the virtual environment `folder`, unless it is there, and give its Python.
+    """Install clip-retrieval into the virtual environment `folder`, unless it is there, and return its Python.
 
     Raises:
-        SimgapError: it does not install.
+        SimgapError: The installation fails.
     """
     return environment.install(folder, REQUIREMENTS) / "python"
 
@@ -68,16 +69,24 @@ def install(folder: Path) -> Path:
 def embed(
     python: Path, model: Path, shards: list[Path], batch_size: int, workers: int, out: Path
 ) -> tuple[float, dict[str, NDArray[np.float16]]]:
-    """Embed shards with a model directory: the seconds it took, and the unit-norm vector [dim] of every key.
+    """Embed the images of shards with clip-retrieval.
 
-    Only models of OpenAI's mean and deviation, which its open_clip assumes, are preprocessed as their config says.
+    The open_clip of clip-retrieval assumes OpenAI's mean and standard deviation. Models with other values are preprocessed
+    differently than their config says.
 
     Args:
-        workers: processes that decode.
-        out: where it writes.
+        python: The Python of clip-retrieval's environment, from `install`.
+        model: An open_clip local directory.
+        shards: The shards to embed.
+        batch_size: Number of images in a forward pass.
+        workers: Number of processes that decode images.
+        out: Folder to write; it must not exist.
+
+    Returns:
+        The seconds that embedding took, and the unit-norm embedding [dim] of each key.
 
     Raises:
-        SimgapError: it fails.
+        SimgapError: clip-retrieval fails.
     """
     out.mkdir()
     config = out / "model.json"

@@ -157,9 +157,7 @@ def main(
         return result
 
     def fitted(pool: Embeddings, cluster_count: int) -> NDArray[np.float16]:
-        parameters = DeduplicateParameters(
-            eps, cluster_count, ITERATIONS, SAMPLED_PER_CLUSTER * cluster_count, 0
-        )
+        parameters = DeduplicateParameters(eps, cluster_count, ITERATIONS, SAMPLED_PER_CLUSTER * cluster_count, 0)
         return measured("k-means", pool.rows, cluster_count, lambda: find_centroids(parameters, pool))
 
     def applied(

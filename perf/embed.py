@@ -1,4 +1,4 @@
-"""simgap's embedding beside clip-retrieval's, a plain open_clip loop and the bare forward pass: one model, the same shards."""
+"""Compare the embedding speed of simgap, clip-retrieval, a plain open_clip loop and the forward pass alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from simgap.data.shards import Accounting, read_shard
 from simgap.embed.embed import embed
 from simgap.params.draw import DrawParameters
 from simgap.params.embed import EmbedParameters
-from simgap.stage.command import reports_errors
+from simgap.stage.command import PATH, reports_errors
 from simgap.store.embeddings import Embeddings
 from simgap.toy.world import draw_sample
 
@@ -38,12 +38,13 @@ Vectors = dict[str, NDArray[np.float16]]
 
 @dataclass(frozen=True)
 class Case:
-    """A freshly initialised model, and drawn images to embed with it.
+    """A model with initial weights, and the synthetic images to embed with it.
 
     Attributes:
-        model: as in the params.
-        image_size: width and height in pixels.
-        batch_size: of every way.
+        model: The model, named as in params.yaml.
+        image_size: Width and height of the images in pixels.
+        images: Number of images.
+        batch_size: Number of images in a forward pass, the same for all methods.
     """
 
     model: str
@@ -53,7 +54,10 @@ class Case:
 
 
 def draw_shards(case: Case, folder: Path) -> list[Path]:
-    """Draw images into shards of equal size: with as many as decoders or more, none of a data loader's workers idles."""
+    """Write synthetic images to shards of equal size.
+
+    With at least as many shards as decoders, no worker of a data loader is idle.
+    """
     size = DrawParameters(
         seed=0, pool=case.images, reference=1, queries=1, image_size=case.image_size, planted=0, broken=0
     )
@@ -68,21 +72,21 @@ def draw_shards(case: Case, folder: Path) -> list[Path]:
 
 
 def by_simgap(model: Model, shards: list[Path], batch_size: int, decoders: int, folder: Path) -> Vectors:
-    """Embed as the stage does, everything written."""
-    parameters = EmbedParameters(
-        batch_size=batch_size, precision="fp32", decoders=decoders, shards_per_part=len(shards), drop_limit=0.0
-    )
-    (folder / "scratch").mkdir(parents=True)
+    """Embed as the stage does, including all writing, and return the embedding of each key."""
+    parameters = EmbedParameters(batch_size=batch_size, precision="fp32", shards_per_part=len(shards))
+    out, scratch = folder / "out", folder / "scratch"
+    scratch.mkdir(parents=True)
     embed(
-        parameters, lambda: model, "", tuple(shards), folder / "out", folder / "scratch", classes=None, captioned=True
-    )
-    found = Embeddings(folder / "out")
+        parameters, lambda: model, "", tuple(shards), out, scratch,
+        classes=None, captioned=True, decoders=decoders, drop_limit=0.0,
+    )  # fmt: skip
+    found = Embeddings(out)
     return dict(zip(found.metadata(["key"]).column("key").to_pylist(), found.read(), strict=True))
 
 
 @torch.inference_mode()
 def by_loader(model: Model, shards: list[Path], batch_size: int, workers: int) -> None:
-    """Embed as open_clip's users write it: a webdataset, decoded and batched by a data loader's workers; nothing is written."""
+    """Embed with a typical open_clip loop: a webdataset that the workers of a data loader decode. Nothing is written."""
     dataset = (
         webdataset.WebDataset([str(path) for path in shards], shardshuffle=False)
         .decode("pilrgb")
@@ -101,7 +105,7 @@ def by_loader(model: Model, shards: list[Path], batch_size: int, workers: int) -
 
 
 def preprocess(model: Model, shards: list[Path], batch_size: int, decoders: int) -> torch.Tensor:
-    """Decode and preprocess by simgap's threads: float [images, 3, height, width]."""
+    """Decode and preprocess images with simgap's threads: float [images, 3, height, width]."""
     samples = (sample for path in shards for sample in read_shard(path, Accounting(), caption=True, label=False))
     images = decode_samples(samples, model.preprocess, decoders, batch_size, Accounting())
     return torch.stack([image for _, image in images])
@@ -109,7 +113,7 @@ def preprocess(model: Model, shards: list[Path], batch_size: int, decoders: int)
 
 @torch.inference_mode()
 def by_forward_pass(model: Model, images: torch.Tensor, batch_size: int) -> None:
-    """Embed preprocessed images, float [images, 3, height, width]: what reading and decoding cost is left out."""
+    """Embed preprocessed images, float [images, 3, height, width], without the cost of reading and decoding."""
     for batch in torch.split(images, batch_size):
         model.clip.encode_image(batch.to(model.device)).cpu()
 
@@ -117,12 +121,23 @@ def by_forward_pass(model: Model, images: torch.Tensor, batch_size: int) -> None
 def measure(
     case: Case, decoders: int, repeats: int, python: Path, folder: Path
 ) -> tuple[dict[str, list[float]], float]:
-    """Give seconds of every way, interleaved, and the smallest cosine of simgap's and clip-retrieval's vectors of an image."""
+    """Time all methods, interleaved.
+
+    Args:
+        case: The model and the images.
+        decoders: Threads of simgap, and workers of the data loaders.
+        repeats: Number of repeats of each method.
+        python: The Python of clip-retrieval's environment.
+        folder: Folder to write; it must not exist.
+
+    Returns:
+        The seconds of each method, and the smallest cosine between simgap's and clip-retrieval's embeddings of an image.
+    """
     folder.mkdir()
     path, shards = make_model(case.model, folder), draw_shards(case, folder / "shards")
     model, batch_size = load(path), case.batch_size
     images = preprocess(model, shards, batch_size, decoders)
-    # What the first pass sets up is no part of a rate.
+    # The first pass includes set-up time, so it runs before the measurement.
     by_forward_pass(model, images[:batch_size], batch_size)
     vectors: dict[str, Vectors] = {}
 
@@ -138,49 +153,51 @@ def measure(
         )
         return seconds
 
-    ways: dict[str, Callable[[], float]] = {
+    methods: dict[str, Callable[[], float]] = {
         "simgap": clocked(simgap),
         CLIP_RETRIEVAL: retrieval,
         "open_clip and a data loader": clocked(lambda: by_loader(model, shards, batch_size, decoders)),
         LIMIT: clocked(lambda: by_forward_pass(model, images, batch_size)),
         "simgap's decoding alone": clocked(lambda: preprocess(model, shards, batch_size, decoders)),
     }
-    seconds = interleaved(ways, repeats)
+    seconds = interleaved(methods, repeats)
     ours, theirs = vectors["simgap"], vectors[CLIP_RETRIEVAL]
     cosine = min(float(ours[key].astype(np.float64) @ theirs[key].astype(np.float64)) for key in ours)
     return seconds, cosine
 
 
 @click.command()
-@click.option("--images", default=128, show_default=True, help="Of 256 pixels, for a ViT-B-32.")
-@click.option("--small-images", default=2048, show_default=True, help="Of 40 pixels, for the toy study's model.")
+@click.option("--images", default=128, show_default=True, help="Number of 256-pixel images for a ViT-B-32.")
 @click.option(
-    "--decoders", default=len(os.sched_getaffinity(0)), show_default="the cores",
-    help="Threads of simgap, workers of the others' data loaders.",
-)  # fmt: skip
-@click.option("--repeats", default=3, show_default=True)
+    "--small-images", default=2048, show_default=True, help="Number of 40-pixel images for the toy study's model."
+)
 @click.option(
-    "--environment", type=click.Path(path_type=Path), default="scratch/clip_retrieval", show_default=True,
-    help="Where clip-retrieval is installed, unless it is there.",
+    "--decoders", default=len(os.sched_getaffinity(0)), show_default="the number of cores",
+    help="Threads of simgap, and workers of the other data loaders.",
 )  # fmt: skip
-@click.option("--json", "out", type=click.Path(path_type=Path))
+@click.option("--repeats", default=3, show_default=True, help="Number of repeats; medians are reported.")
+@click.option(
+    "--environment", type=PATH, default="scratch/clip_retrieval", show_default=True,
+    help="Virtual environment of clip-retrieval; it is created if it does not exist.",
+)  # fmt: skip
+@click.option("--json", "out", type=PATH, help="JSON file to write the results to.")
 @reports_errors
 def main(images: int, small_images: int, decoders: int, repeats: int, environment: Path, out: Path | None) -> None:
-    """Measure images a second from shards on disk to embeddings, the model loaded, as medians over interleaved repeats."""
+    """Measure the images per second from shards on disk to embeddings, with the model already loaded."""
     python = clip_retrieval.install(environment)
     cases = {
         "ViT-B-32": Case("ViT-B-32", 256, images, 32),
         "toy": Case(str(REPOSITORY / "presets" / "models" / "toy.json"), 40, small_images, 256),
     }
-    table: list[tuple[str, ...]] = [("model", "way", "images a second", "of the limit", "of clip-retrieval")]
+    table: list[tuple[str, ...]] = [("model", "method", "images/s", "share of the limit", "ratio to clip-retrieval")]
     content: dict[str, Any] = {"decoders": decoders, "models": {}}
     with tempfile.TemporaryDirectory() as place:
         for name, case in cases.items():
             seconds, cosine = measure(case, decoders, repeats, python, Path(place) / name)
-            rates = {way: case.images / statistics.median(values) for way, values in seconds.items()}
+            rates = {method: case.images / statistics.median(values) for method, values in seconds.items()}
             table += [
-                (name, way, f"{rate:.1f}", f"{rate / rates[LIMIT]:.2f}", f"{rate / rates[CLIP_RETRIEVAL]:.2f}")
-                for way, rate in rates.items()
+                (name, method, f"{rate:.1f}", f"{rate / rates[LIMIT]:.2f}", f"{rate / rates[CLIP_RETRIEVAL]:.2f}")
+                for method, rate in rates.items()
             ]
             content["models"][name] = {
                 "images": case.images,
@@ -191,7 +208,7 @@ def main(images: int, small_images: int, decoders: int, repeats: int, environmen
                 "of_clip_retrieval": rates["simgap"] / rates[CLIP_RETRIEVAL],
                 "smallest_cosine": cosine,
             }
-            print(f"{name}: smallest cosine of simgap's and clip-retrieval's vectors {cosine:.4f}")
+            print(f"{name}: the smallest cosine between embeddings of simgap and clip-retrieval is {cosine:.4f}")
     report(table, content, out)
 
 

@@ -1,4 +1,4 @@
-"""simgap's evaluation beside CLIP_benchmark's: one model directory, the same benchmark folders, interleaved."""
+"""Compare the evaluation of simgap and CLIP_benchmark: the same model and benchmarks, interleaved."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from simgap.clip.config import read_model_config
 from simgap.clip.model import save
 from simgap.core.files import read_json
 from simgap.params.draw import DrawParameters
-from simgap.stage.command import reports_errors
+from simgap.stage.command import PATH, reports_errors
 from simgap.toy.world import draw_world
 from simgap.train.train import build
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-# CLIP_benchmark's own.
+# The default batch size of CLIP_benchmark.
 BATCH_SIZE = 64
+# simgap's name of each metric of CLIP_benchmark.
 NAMES = {"acc1": "top1", "acc5": "top5", "mean_per_class_recall": "mean_per_class_recall"}
 MODEL = str(REPOSITORY / "presets" / "models" / "pacs.json")
 DRAWN = ("val", "sketch", "r", "a")
-Figures = dict[str, dict[str, float]]
+Metrics = dict[str, dict[str, float]]
 
 
 def make_model(name: str, folder: Path) -> Path:
-    """Write a freshly initialised model, named as in the params, as an open_clip directory."""
+    """Write a model with initial weights as an open_clip local directory; `name` is as in params.yaml."""
     config = read_model_config(name)
     clip, _ = build(config, 0, folder, name)
     save(clip, config, folder / "model")
@@ -42,14 +43,14 @@ def make_model(name: str, folder: Path) -> Path:
 
 
 def draw_benchmarks(folder: Path, images: int) -> list[Path]:
-    """Draw four benchmarks; photographs on the web are as large as their images, or larger."""
+    """Write four synthetic benchmarks with images of 256 pixels; photographs on the web are at least as large."""
     size = DrawParameters(seed=0, pool=1, reference=1, queries=images, image_size=256, planted=0, broken=0)
     draw_world(size, folder / "world")
     return [folder / "world" / "benchmarks" / name for name in DRAWN]
 
 
 def write_params(folder: Path, benchmarks: list[Path]) -> None:
-    """Write the params file of a study that evaluates zero-shot on these benchmarks, as CLIP_benchmark does."""
+    """Write the params file of a study that evaluates these benchmarks zero-shot, as CLIP_benchmark does."""
     content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
     names = [path.name for path in benchmarks]
     content["benchmarks"]["names"] = names
@@ -59,19 +60,19 @@ def write_params(folder: Path, benchmarks: list[Path]) -> None:
     content["runs"] = {"full": {}}
     for training in (content["train"], content["embedder"]["train"]):
         training["model"] = str(REPOSITORY / training["model"])
-    content["embed"]["decoders"] = len(os.sched_getaffinity(0))
+    content["resources"]["decoders"] = len(os.sched_getaffinity(0))
     content["evaluate"]["batch_size"] = BATCH_SIZE
     content["evaluate"]["few_shot"]["shots"] = []
     folder.mkdir()
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
 
 
-def evaluate_by_stage(model: Path, benchmarks: list[Path], folder: Path) -> Figures:
-    """Run the stage as DVC does, and give its figures by CLIP_benchmark's names."""
+def evaluate_by_stage(model: Path, benchmarks: list[Path], folder: Path) -> Metrics:
+    """Run the stage as DVC does, and return its metrics under CLIP_benchmark's names."""
     write_params(folder, benchmarks)
     parent = benchmarks[0].parent.resolve()
     command = [sys.executable, "-m", "stages.evaluate", "--model", str(model.resolve()), "--benchmarks", str(parent)]
-    # Without few-shot, reference and embeddings are not read.
+    # The reference and the embeddings are only read for few-shot classification.
     command += ["--reference", "reference", "--embeddings", "embeddings", "--out", "out", "--metrics", "metrics.json"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
@@ -86,30 +87,26 @@ def evaluate_by_stage(model: Path, benchmarks: list[Path], folder: Path) -> Figu
     }
 
 
-def largest_difference(ours: Figures, theirs: Figures) -> float:
-    """Give the largest difference of a figure that both have."""
-    return max(abs(ours[name][figure] - theirs[name][figure]) for name in ours for figure in ours[name])
+def largest_difference(ours: Metrics, theirs: Metrics) -> float:
+    """Return the largest absolute difference between the metrics of both programs."""
+    return max(abs(ours[name][metric] - theirs[name][metric]) for name in ours for metric in ours[name])
 
 
 @click.command()
+@click.option("--model", type=PATH, help="An open_clip local directory.  [default: initial weights]")
+@click.option("--benchmarks", type=PATH, help="Folder of the benchmarks.  [default: four synthetic ones]")
+@click.option("--images", default=500, show_default=True, help="Number of images of each synthetic benchmark.")
+@click.option("--repeats", default=3, show_default=True, help="Number of repeats; medians are reported.")
 @click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    help="An open_clip directory.  [default: a fresh one]",
-)
-@click.option("--benchmarks", type=click.Path(path_type=Path), help="Their folder.  [default: four, drawn]")
-@click.option("--images", default=500, show_default=True, help="Of each drawn benchmark.")
-@click.option("--repeats", default=3, show_default=True)
-@click.option(
-    "--environment", type=click.Path(path_type=Path), default="scratch/clip_benchmark", show_default=True,
-    help="Where CLIP_benchmark is installed, unless it is there.",
+    "--environment", type=PATH, default="scratch/clip_benchmark", show_default=True,
+    help="Virtual environment of CLIP_benchmark; it is created if it does not exist.",
 )  # fmt: skip
-@click.option("--json", "out", type=click.Path(path_type=Path))
+@click.option("--json", "out", type=PATH, help="JSON file to write the results to.")
 @reports_errors
 def main(
     model: Path | None, benchmarks: Path | None, images: int, repeats: int, environment: Path, out: Path | None
 ) -> None:
-    """Measure seconds from the start of a process to the figures, as medians over interleaved repeats."""
+    """Measure the seconds from the start of a process to the metrics."""
     command = clip_benchmark.install(environment)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -119,28 +116,30 @@ def main(
             else draw_benchmarks(folder, images)
         )
         used = model or make_model(MODEL, folder)
-        figures: dict[str, Figures] = {}
+        metrics: dict[str, Metrics] = {}
 
         def new_folder() -> Path:
             return Path(tempfile.mkdtemp(dir=folder)) / "results"
 
         def simgap() -> None:
-            figures["simgap"] = evaluate_by_stage(used, chosen, new_folder())
+            metrics["simgap"] = evaluate_by_stage(used, chosen, new_folder())
 
         def by_clip_benchmark() -> None:
-            figures["CLIP_benchmark"] = clip_benchmark.evaluate(command, used, chosen, new_folder())
+            metrics["CLIP_benchmark"] = clip_benchmark.evaluate(command, used, chosen, new_folder())
 
-        ways = {"simgap": clocked(simgap), "CLIP_benchmark": clocked(by_clip_benchmark)}
-        seconds = interleaved(ways, repeats)
+        programs = {"simgap": clocked(simgap), "CLIP_benchmark": clocked(by_clip_benchmark)}
+        seconds = interleaved(programs, repeats)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    difference = largest_difference(figures["simgap"], figures["CLIP_benchmark"])
+    difference = largest_difference(metrics["simgap"], metrics["CLIP_benchmark"])
     ratio = medians["CLIP_benchmark"] / medians["simgap"]
-    print(f"benchmarks {', '.join(path.name for path in chosen)}; largest difference of a figure {difference:.1e}")
-    table: list[tuple[str, ...]] = [("way", "seconds", "CLIP_benchmark takes")]
+    print(
+        f"benchmarks: {', '.join(path.name for path in chosen)}; largest difference between metrics: {difference:.1e}"
+    )
+    table: list[tuple[str, ...]] = [("program", "seconds", "speedup over CLIP_benchmark")]
     table += [
         (name, f"{median:.1f}", f"{medians['CLIP_benchmark'] / median:.2f} x") for name, median in medians.items()
     ]
-    content: dict[str, Any] = {"seconds": seconds, "medians": medians, "ratio": ratio, "figures": figures}
+    content: dict[str, Any] = {"seconds": seconds, "medians": medians, "ratio": ratio, "metrics": metrics}
     report(table, {**content, "largest_difference": difference}, out)
 
 

@@ -1,7 +1,8 @@
-"""How well `simgap plan` predicts a study that is finished: seconds from its logs and its files' times, bytes from dvc.lock."""
+"""Compare a plan with a finished study: seconds from its logs and file times, bytes from dvc.lock."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,25 @@ import yaml
 
 from perf.machine import report
 from simgap.params.load import load_params
-from simgap.plan.inputs import Given, gather
-from simgap.plan.needs import Need, Planner
+from simgap.plan.needs import START_SECONDS, Need, Planner
 from simgap.plan.rates import assumed, logged, measured, stage_logs
+from simgap.plan.sizes import gather
+from simgap.plan.table import sources
 from simgap.stage.command import reports_errors
 
+FOLDER = click.Path(path_type=Path)
+CORES = 2
+# Values by folder of the stage's metrics and instance.
 Instances = dict[tuple[str, str], float]
 
 
 def logged_seconds(study: Path) -> Instances:
-    """Give the seconds that stages of embedding and training logged: of their work, without starting."""
+    """Return the seconds that embedding and training logged for their work, without the start of the command."""
     return {(stage, log.name): log.seconds for stage in ("embed", "train") for log in stage_logs(study, stage)}
 
 
 def seconds_between(study: Path) -> Instances:
-    """Give the seconds from one metrics file of a stage to the next: of whole stages, the first of each left out."""
+    """Return the seconds between successive metrics files of a stage, for all instances but the first."""
     found: Instances = {}
     for folder in sorted((study / "metrics").iterdir()):
         times = sorted((path.stat().st_mtime, path.stem) for path in folder.glob("*.json"))
@@ -34,25 +39,25 @@ def seconds_between(study: Path) -> Instances:
 
 
 def stored_bytes(study: Path) -> Instances:
-    """Give the bytes of each stage's outputs but metrics, as `dvc.lock` has them."""
+    """Return the bytes of each stage's outputs without metrics, as `dvc.lock` has them."""
     lock = yaml.safe_load((study / "dvc.lock").read_text(encoding="utf-8"))
     found: Instances = {}
     for stage, entry in lock["stages"].items():
         name, _, instance = stage.partition("@")
         outs = [out for out in entry.get("outs", ()) if not out["path"].startswith("metrics/")]
-        found[metrics_folder(name), instance or {"deduplicate": "full"}.get(name, name)] = sum(o["size"] for o in outs)
+        found[metrics_folder(name), instance or name] = sum(out["size"] for out in outs)
     return found
 
 
 def metrics_folder(stage: str) -> str:
-    """Give the name under which `metrics/` has a stage."""
-    if stage == "ground-truth":
-        return stage
-    return {"deduplicate": "prune", "embed-benchmark": "embed"}.get(stage, stage.partition("-")[0])
+    """Return the name of a stage's folder in `metrics/`."""
+    return "embed" if stage == "embed-benchmark" else stage
 
 
-def compared(needs: list[Need], actual: Instances, predict: Any) -> dict[str, tuple[int, float, float]]:
-    """Give for each stage how many instances both know, and what was predicted and what was of them, in all."""
+def compare(
+    needs: list[Need], actual: Instances, predict: Callable[[Need], float | None]
+) -> dict[str, tuple[int, float, float]]:
+    """Return for each stage the instances that plan and study both know, and the predicted and actual sums."""
     found: dict[str, tuple[int, float, float]] = {}
     for need in needs:
         was, predicted = actual.get((metrics_folder(need.stage), need.name)), predict(need)
@@ -63,42 +68,43 @@ def compared(needs: list[Need], actual: Instances, predict: Any) -> dict[str, tu
 
 
 @click.command()
-@click.argument("study", type=click.Path(path_type=Path))
-@click.option("--rates", "files", type=click.Path(path_type=Path), multiple=True, help="As of `simgap plan`.")
-@click.option("--rates-of", type=click.Path(path_type=Path), help="Another study, whose logs have rates.")
+@click.argument("study", type=FOLDER)
+@click.option("--rates", "files", type=FOLDER, multiple=True, help="As for `simgap plan`. Repeatable.")
+@click.option("--rates-of", type=FOLDER, help="Another study, whose logs hold rates.")
 @click.option(
     "--from", "instances", multiple=True,
-    help="An instance of STUDY, as pool or full-0, whose log has a rate; it is not compared. Several may be given.",
+    help="An instance of STUDY, for example pool or full-0, whose log holds a rate. It is not compared. Repeatable.",
 )  # fmt: skip
-@click.option("--json", "out", type=click.Path(path_type=Path))
+@click.option("--json", "out", type=FOLDER)
 @reports_errors
 def main(
     study: Path, files: tuple[Path, ...], rates_of: Path | None, instances: tuple[str, ...], out: Path | None
 ) -> None:
-    """Compare a plan of STUDY, a repository in which it ran, with what it took: ratios of predicted to actual."""
-    params = load_params(study / "params.yaml")
-    rates = assumed(2).joined(logged(rates_of)) if rates_of else assumed(2)
+    """Compare a plan of STUDY with what it took. STUDY is a repository in which a study ran."""
+    params, rates = load_params(study / "params.yaml"), assumed(CORES)
+    if rates_of:
+        rates = rates.joined(logged(rates_of))
     if instances:
         rates = rates.joined(logged(study, instances))
-    planner = Planner(params, gather(params, Given(), study), rates.joined(measured(files)))
+    planner = Planner(params, gather(params, {}, study), rates.joined(measured(files)))
     needs = [need for need in planner.needs() if need.name not in instances]
-    ways: dict[str, tuple[Instances, Any]] = {
+    ways: dict[str, tuple[Instances, Callable[[Need], float | None]]] = {
         "seconds of work (logs)": (
             logged_seconds(study),
-            lambda need: None if need.seconds is None else need.seconds - need.alone,
+            lambda need: None if need.seconds is None else need.seconds - START_SECONDS,
         ),
         "seconds in all (file times)": (seconds_between(study), lambda need: need.seconds),
-        "bytes left (dvc.lock)": (stored_bytes(study), lambda need: need.disk_bytes or None),
+        "bytes left (dvc.lock)": (stored_bytes(study), lambda need: need.disk_bytes),
     }
-    table: list[tuple[str, ...]] = [("figure", "stage", "instances", "predicted", "was", "predicted / was")]
+    table: list[tuple[str, ...]] = [("metric", "stage", "instances", "predicted", "was", "predicted / was")]
     content: dict[str, Any] = {}
     for way, (actual, predict) in ways.items():
         content[way] = {}
-        for stage, (count, predicted, was) in compared(needs, actual, predict).items():
+        for stage, (count, predicted, was) in compare(needs, actual, predict).items():
             content[way][stage] = {"instances": count, "predicted": predicted, "was": was}
             table.append((way, stage, str(count), f"{predicted:,.1f}", f"{was:,.1f}", f"{predicted / was:.2f}"))
     report(table, content, out)
-    print(*(f"rate of {work}: {source}" for work, sources in planner.sources.items() for source in sources), sep="\n")
+    print(*(f"rate of {work}: {source}" for work, source in sorted(sources(planner, needs))), sep="\n")
 
 
 if __name__ == "__main__":

@@ -100,8 +100,16 @@ def _embedding(folder: Path, rows: int, sizes: Sizes) -> Work:
     (folder / "embedded").mkdir()
     out, scratch = folder / "embedded" / "out", folder / "embedded" / "scratch"
     return lambda: embed(
-        parameters, partial(load, folder / "model"), "", shards, out, scratch,
-        classes=None, captioned=True, decoders=1, drop_limit=0.0,
+        parameters,
+        partial(load, folder / "model"),
+        "",
+        shards,
+        out,
+        scratch,
+        classes=None,
+        captioned=True,
+        decoders=1,
+        drop_limit=0.0,
     )
 
 

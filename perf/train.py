@@ -1,4 +1,7 @@
-"""Training beside open_clip's own program: the same model, pool, batch and precision, in one run. Or a study's training alone."""
+"""Compare the training speed of simgap and open_clip's program, or measure the training of a study alone.
+
+Both programs train the same model on the same pool with the same batch size and precision, in one run.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +23,20 @@ from perf.timing import clocked, interleaved
 from simgap.core.errors import SimgapError
 from simgap.data.shards import find_shards
 from simgap.params.load import load_params
+from simgap.params.resources import TrainResources
 from simgap.params.train import TrainParameters
 from simgap.plan.models import model_size
-from simgap.plan.rates import forward_again_of, training_flop
-from simgap.stage.command import reports_errors
+from simgap.plan.rates import extra_forward_passes, training_flop
+from simgap.stage.command import PATH, reports_errors
 from simgap.train.data import TrainingShard, readable_shards
 from simgap.train.train import train
 
-# What open_clip's program runs with; simgap's own is newer.
+# open_clip's program needs this version; simgap itself uses a newer one.
 WEBDATASET = "webdataset==0.2.86"
 
 
-def parameters_of(model: Path, samples: int, batch_size: int, workers: int, threads: int) -> TrainParameters:
-    """Give training parameters for a number of samples, otherwise as open_clip's program has them by default."""
+def parameters_of(model: Path, samples: int, batch_size: int, threads: int) -> TrainParameters:
+    """Return training parameters for a number of samples, with the defaults of open_clip's program."""
     return TrainParameters(
         model=str(model),
         budget="samples_seen",
@@ -48,24 +52,22 @@ def parameters_of(model: Path, samples: int, batch_size: int, workers: int, thre
         warmup_fraction=0.5,
         crop_scale=0.9,
         precision="fp32",
-        workers=workers,
         threads=threads,
         processes=1,
         readers=1,
         grad_checkpointing=False,
         compile=False,
         shuffle_buffer=5000,
-        checkpoint_steps=10**9,
     )
 
 
 def open_clip_program(
     python: Path, model: Path, pool: Path, samples: int, batch_size: int, workers: int, logs: Path
 ) -> None:
-    """Train on a number of samples by open_clip's program, in a process of its own.
+    """Train on a number of samples with open_clip's program, in a new process.
 
     Raises:
-        SimgapError: it fails.
+        SimgapError: open_clip's program fails.
     """
     names = [path.name for path in find_shards(pool)]
     command = [str(python), "-m", "open_clip_train.main", "--dataset-type", "webdataset", "--device", "cpu"]
@@ -76,13 +78,16 @@ def open_clip_program(
 
 
 def rate(work: Callable[[int], None], samples: int) -> float:
-    """Give samples a second, from what twice as many take longer: starting and saving drop out."""
+    """Return samples per second, from the difference in time between `2 * samples` and `samples`.
+
+    The difference does not contain the time for starting and saving.
+    """
     once, twice = (clocked(partial(work, count))() for count in (samples, 2 * samples))
     return samples / (twice - once)
 
 
-def of_a_process(parameters: TrainParameters) -> TrainParameters:
-    """Give the training of one process of those that a study's have: its share of the batch and of the readers."""
+def one_process(parameters: TrainParameters) -> TrainParameters:
+    """Return the parameters of one process of a training, with its share of the batch and of the readers."""
     processes = parameters.processes
     return replace(
         parameters,
@@ -90,29 +95,26 @@ def of_a_process(parameters: TrainParameters) -> TrainParameters:
         batch_size=parameters.batch_size // processes,
         readers=max(1, parameters.readers // processes),
         processes=1,
-        checkpoint_steps=10**9,
     )
 
 
 @click.command()
 @click.option(
-    "--params", "study", type=click.Path(path_type=Path),
-    help="A study's params file: measure the training that it describes, on its pool, without open_clip's program.",
+    "--params", "study", type=PATH,
+    help="Params file of a study: measure only simgap, with the training and the pool of that file.",
 )  # fmt: skip
-@click.option("--pool", type=click.Path(path_type=Path), help="[default: of --params, else data/worlds/toy/pool]")
-@click.option("--model", type=click.Path(path_type=Path), default=Path("presets/models/pacs.json"), show_default=True)
-@click.option("--samples", default=2560, show_default=True, help="Samples of the shorter of two trainings.")
-@click.option("--batch-size", default=128, show_default=True)
-@click.option("--workers", default=1, show_default=True)
+@click.option("--pool", type=PATH, help="Folder of shards.  [default: that of --params, else data/worlds/toy/pool]")
+@click.option("--model", type=PATH, default="presets/models/pacs.json", show_default=True, help="open_clip config.")
+@click.option("--samples", default=2560, show_default=True, help="Number of samples in the shorter of two trainings.")
+@click.option("--batch-size", default=128, show_default=True, help="Number of samples in a training step.")
+@click.option("--workers", default=1, show_default=True, help="Number of processes that decode images.")
+@click.option("--threads", default=1, show_default=True, help="Threads of simgap's process; open_clip uses all cores.")
+@click.option("--repeats", default=1, show_default=True, help="Number of repeats; medians are reported.")
 @click.option(
-    "--threads", default=1, show_default=True, help="Of simgap's training process; open_clip takes all cores."
-)
-@click.option("--repeats", default=1, show_default=True)
-@click.option(
-    "--environment", "folder", type=click.Path(path_type=Path), default="scratch/open_clip_train", show_default=True,
-    help="Where what open_clip's program needs is installed, unless it is there.",
+    "--environment", "folder", type=PATH, default="scratch/open_clip_train", show_default=True,
+    help="Virtual environment of open_clip's program; it is created if it does not exist.",
 )  # fmt: skip
-@click.option("--json", "out", type=click.Path(path_type=Path))
+@click.option("--json", "out", type=PATH, help="JSON file to write the results to.")
 @reports_errors
 def main(
     study: Path | None,
@@ -126,29 +128,31 @@ def main(
     folder: Path,
     out: Path | None,
 ) -> None:
-    """Measure samples a second of both, interleaved, as medians over repeats."""
+    """Measure the samples per second of both programs, interleaved."""
     if study is None:
-        of = parameters_of(model, samples, batch_size, workers, threads)
+        parameters = parameters_of(model, samples, batch_size, threads)
         pool = pool or Path("data/worlds/toy/pool")
     else:
-        # What --model, --batch-size, --workers and --threads say is in it.
+        # The params file replaces --model, --batch-size, --workers and --threads.
         params = load_params(study)
-        of = of_a_process(params.train)
+        parameters, workers = one_process(params.train), params.resources.train.workers
         pool = pool or Path(params.pool.path)
-    if samples < of.batch_size or samples % of.batch_size:
-        raise SimgapError(f"--samples: {samples} should be a multiple of the batch, {of.batch_size}")
+    if samples < parameters.batch_size or samples % parameters.batch_size:
+        raise SimgapError(f"--samples is {samples}; it must be a multiple of the batch size, {parameters.batch_size}")
     shards: list[TrainingShard] = readable_shards(pool)
     count = sum(len(shard.keys) for shard in shards)
+    # The measurement does not include checkpoints.
+    resources = TrainResources(workers, checkpoint_steps=10**9)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
 
         def by_simgap(seen: int) -> None:
             scratch = Path(tempfile.mkdtemp(dir=place))
-            train(replace(of, samples_seen=seen), 0, shards, count, scratch / "model", scratch)
+            train(replace(parameters, samples_seen=seen), resources, 0, shards, count, scratch / "model", scratch)
 
-        # What a process does once, on its first steps.
-        by_simgap(of.batch_size)
-        ways = {"simgap": lambda: rate(by_simgap, samples)}
+        # The first steps of a process include set-up time, so one step runs before the measurement.
+        by_simgap(parameters.batch_size)
+        programs = {"simgap": lambda: rate(by_simgap, samples)}
         if study is None:
             python = environment.install(folder, (WEBDATASET,)) / "python"
             fresh = make_model(str(model), place)
@@ -157,20 +161,23 @@ def main(
                 logs = Path(tempfile.mkdtemp(dir=place))
                 open_clip_program(python, fresh, pool, seen, batch_size, workers, logs)
 
-            ways = {"open_clip_train": lambda: rate(by_open_clip, samples), **ways}
-        rates = interleaved(ways, repeats)
+            programs = {"open_clip_train": lambda: rate(by_open_clip, samples), **programs}
+        rates = interleaved(programs, repeats)
     medians = {program: statistics.median(values) for program, values in rates.items()}
-    table: list[tuple[str, ...]] = [("program", "samples a second", "ratio")]
+    table: list[tuple[str, ...]] = [("program", "samples per second", "ratio")]
     for program, median in medians.items():
         table.append((program, f"{median:.0f}", f"{median / next(iter(medians.values())):.2f}"))
-    size = model_size(of.model)
+    config = Path(parameters.model)
+    size = model_size(parameters.model)
     content: dict[str, Any] = {
-        "model": json.loads(Path(of.model).read_text())["model_cfg"] if Path(of.model).is_file() else of.model,
-        "flop_per_sample": training_flop(size.image_flop, size.text_flop, forward_again_of(of)),
+        "model": json.loads(config.read_text())["model_cfg"] if config.is_file() else parameters.model,
+        "flop_per_sample": training_flop(
+            size.image_flop, size.text_flop, extra_forward_passes(parameters, parameters.processes)
+        ),
         "samples": samples,
-        "batch_size": of.batch_size,
-        "workers": of.workers,
-        "threads": of.threads,
+        "batch_size": parameters.batch_size,
+        "workers": workers,
+        "threads": parameters.threads,
         "rates": rates,
         "medians": medians,
     }

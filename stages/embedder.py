@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from simgap.clip.config import read_model_config
 from simgap.core.files import write_json
 from simgap.data.fingerprint import fingerprint
 from simgap.params.schema import Params
@@ -21,13 +20,11 @@ from simgap.train.split_data import training_key
 @click.option("--out", type=PATH, required=True)
 @click.option("--metrics", type=PATH, required=True)
 def main(params: Params, pool: Path, out: Path, metrics: Path) -> None:
-    config, training = None, params.embedder.train
-    if training is not None:
-        config = read_model_config(training.model, "params.yaml: embedder.train.model")
-        if launch(training.processes, "stages.embedder"):
-            return
+    training = params.embedder.train
+    if training is not None and launch(training.processes, "stages.embedder"):
+        return
     embedder = {**asdict(params.embedder), "train": training and training_key(training)}
-    cache_key = {"embedder": embedder, "config": config, "pool": fingerprint(pool)}
+    cache_key = {"embedder": embedder, "pool": fingerprint(pool)}
     with join() as process, scratch("embedder", cache_key, __file__, owned=process.writes) as folder:
         process.wait()
         content = make_embedder(params.embedder, params.resources.train, pool, out, folder, process)

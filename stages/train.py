@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from simgap.clip.config import read_model_config
 from simgap.core.files import write_json
 from simgap.params.load import train_parameters
 from simgap.params.schema import Params
@@ -36,12 +35,11 @@ def main(
     metrics: Path,
 ) -> dict[str, float] | None:
     parameters = train_parameters(params, split)
-    config = read_model_config(parameters.model)
     if launch(parameters.processes, "stages.train"):
         return None
     classnames, add_reference = Path(params.reference.classnames), params.reference.add_to_pool
     data = read_split_data(keep_file, embeddings, pool, reference, classnames, add_reference)
-    cache_key = {"train": training_key(parameters), "model": config, "seed": seed, **data.cache_key}
+    cache_key = {"train": training_key(parameters), "seed": seed, **data.cache_key}
     with join() as process, scratch(f"train-{out.name}", cache_key, __file__, owned=process.writes) as folder:
         process.wait()
         resources = params.resources.train

@@ -1,4 +1,4 @@
-"""open_clip's configs, read without open_clip."""
+"""Configs of open_clip are read and checked without importing open_clip."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from simgap.core.errors import SimgapError, nearest_first
 
 
 def changed(block: str, **keys: Any) -> dict[str, Any]:
-    """The tiny model's config with keys of one block changed; those of None are gone."""
+    """Return the tiny model's config with keys of one block changed; a key whose value is None is removed."""
     config = copy.deepcopy(MODEL_CONFIG)
     place: Any = config
     for name in block.split("."):
@@ -33,7 +33,7 @@ def changed(block: str, **keys: Any) -> dict[str, Any]:
 
 
 def test_names_and_configs_are_those_of_open_clip() -> None:
-    assert sorted(module._shipped()) == sorted(open_clip.list_models())
+    assert sorted(module._shipped_configs()) == sorted(open_clip.list_models())
     for name in ("ViT-B-32", "RN50", "convnext_base"):
         model = {"quick_gelu": False, **open_clip.get_model_config(name)}
         preprocess = asdict(PreprocessCfg(size=model["vision_cfg"]["image_size"]))
@@ -44,7 +44,7 @@ def test_names_and_configs_are_those_of_open_clip() -> None:
     assert open_clip.model.CLIPVisionCfg().image_size == module.IMAGE_SIZE
 
 
-def test_a_slash_in_a_name_is_open_clip_s_dash() -> None:
+def test_a_slash_in_a_name_is_read_as_a_dash() -> None:
     assert read_model_config("ViT-B/32") == read_model_config("ViT-B-32")
 
 
@@ -62,22 +62,22 @@ def test_activation_of_a_name() -> None:
     assert read_model_config("ViT-B-32")["model_cfg"]["quick_gelu"] is False
 
 
-def test_every_model_that_open_clip_ships_is_taken_or_refused_for_a_reason() -> None:
-    taken, refused = [], {}
+def test_every_model_of_open_clip_is_accepted_or_refused_for_a_reason() -> None:
+    accepted, refused = [], {}
     for name in open_clip.list_models():
         try:
             read_model_config(name)
-            taken.append(name)
+            accepted.append(name)
         except SimgapError as error:
             refused[name] = str(error)
     for name, reason in refused.items():
         assert reason.startswith(f"train.model: {name}: model_cfg."), name
         assert any(word in reason for word in ("hf_", "CoCa", "SigLIP", "vocab_size")), name
-    for name in taken:
+    for name in accepted:
         assert "hf_model_name" not in open_clip.get_model_config(name)["text_cfg"], name
         assert "siglip" not in name.lower(), name
         assert "coca" not in name, name
-    assert {"RN50", "ViT-B-32", "ViT-B-16-plus-240", "convnext_base", "EVA02-B-16", "MobileCLIP-S1"} <= set(taken)
+    assert {"RN50", "ViT-B-32", "ViT-B-16-plus-240", "convnext_base", "EVA02-B-16", "MobileCLIP-S1"} <= set(accepted)
 
 
 def test_an_unknown_name_gets_the_nearest_ten() -> None:
@@ -92,7 +92,7 @@ def test_an_unknown_name_gets_the_nearest_ten() -> None:
     assert nearest_first("b", "abcdefghij") == "b, a, c, d, e, f, g, h, i, j"
 
 
-def test_a_file_as_it_is(tmp_path: Path) -> None:
+def test_a_file_is_read_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "model.json"
     path.write_text(json.dumps(MODEL_CONFIG))
     assert read_model_config(str(path)) == MODEL_CONFIG
@@ -105,30 +105,34 @@ def test_a_file_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("block", "keys", "words"),
     [
-        ("model_cfg", {"quick_gelu": None}, "quick_gelu is not recorded"),
-        ("model_cfg", {"vision_cfg": [1]}, "vision_cfg is not recorded"),
-        ("model_cfg.text_cfg", {"hf_tokenizer_name": "x"}, "hf_tokenizer_name names something to fetch"),
-        ("model_cfg.text_cfg", {"hf_model_name": "x"}, "hf_model_name names something to fetch"),
-        ("model_cfg.vision_cfg", {"timm_model_name": "hf-hub:a/b"}, "'hf-hub:a/b' names something to fetch"),
-        ("model_cfg.vision_cfg", {"timm_model_pretrained": True}, "timm_model_pretrained would fetch"),
-        ("preprocess_cfg", {"mean": None}, "mean is not recorded"),
+        ("model_cfg", {"quick_gelu": None}, "quick_gelu is missing"),
+        ("model_cfg", {"vision_cfg": [1]}, "vision_cfg is missing"),
+        ("model_cfg.text_cfg", {"hf_tokenizer_name": "x"}, "hf_tokenizer_name would download a part"),
+        ("model_cfg.text_cfg", {"hf_model_name": "x"}, "hf_model_name would download a part"),
+        ("model_cfg.vision_cfg", {"timm_model_name": "hf-hub:a/b"}, "'hf-hub:a/b' and would be downloaded"),
+        ("model_cfg.vision_cfg", {"timm_model_pretrained": True}, "timm_model_pretrained would download a part"),
+        ("preprocess_cfg", {"mean": None}, "mean is missing"),
         ("preprocess_cfg", {"interpolation": "cubic"}, "'cubic' is unknown; choose from bicubic, bilinear, random"),
         ("preprocess_cfg", {"resize_mode": "crop"}, "'crop' is unknown; choose from shortest, longest, squash"),
         ("preprocess_cfg", {"mode": "L"}, "'L' is unknown; choose from RGB"),
-        ("preprocess_cfg", {"mean": [0.5]}, "[0.5] should be three numbers"),
-        ("preprocess_cfg", {"mean": "0.5"}, "'0.5' should be three numbers"),
-        ("preprocess_cfg", {"std": [0.0, 1, 1]}, "[0.0, 1, 1] should be three numbers"),
-        ("preprocess_cfg", {"size": 32}, "preprocess_cfg.size: 32 should be model_cfg.vision_cfg.image_size, 16"),
-        ("preprocess_cfg", {"size": [16, 24]}, "[16, 24] should be model_cfg.vision_cfg.image_size, 16"),
-        ("model_cfg", {"embed_dim": True}, "embed_dim: True should be an integer above 0"),
-        ("model_cfg", {"embed_dim": 0}, "embed_dim: 0 should be an integer above 0"),
-        ("model_cfg.vision_cfg", {"image_size": "16"}, "image_size: '16' should be one or two integers above 0"),
-        ("model_cfg.vision_cfg", {"image_size": 0}, "image_size: 0 should be one or two integers above 0"),
-        ("model_cfg.text_cfg", {"tokenizer_kwargs": {"reduction_mask": "random"}}, "'random' should be simple"),
-        ("model_cfg.vision_cfg", {"image_size": None}, "16 should be model_cfg.vision_cfg.image_size, 224"),
+        ("preprocess_cfg", {"mean": [0.5]}, "mean is [0.5]; it must be three finite numbers (R, G, B)"),
+        ("preprocess_cfg", {"mean": "0.5"}, "mean is '0.5'; it must be three finite numbers (R, G, B)"),
+        ("preprocess_cfg", {"std": [0.0, 1, 1]}, "std is [0.0, 1, 1]; it must be three positive numbers (R, G, B)"),
+        (
+            "preprocess_cfg",
+            {"size": 32},
+            "preprocess_cfg.size is 32; it must equal model_cfg.vision_cfg.image_size, 16",
+        ),
+        ("preprocess_cfg", {"size": [16, 24]}, "[16, 24]; it must equal model_cfg.vision_cfg.image_size, 16"),
+        ("model_cfg", {"embed_dim": True}, "embed_dim is True; it must be a positive integer"),
+        ("model_cfg", {"embed_dim": 0}, "embed_dim is 0; it must be a positive integer"),
+        ("model_cfg.vision_cfg", {"image_size": "16"}, "image_size is '16'; it must be one or two positive integers"),
+        ("model_cfg.vision_cfg", {"image_size": 0}, "image_size is 0; it must be one or two positive integers"),
+        ("model_cfg.text_cfg", {"tokenizer_kwargs": {"reduction_mask": "random"}}, "'random'; it must be 'simple'"),
+        ("model_cfg.vision_cfg", {"image_size": None}, "16; it must equal model_cfg.vision_cfg.image_size, 224"),
     ],
 )
-def test_what_is_refused_everywhere(tmp_path: Path, block: str, keys: dict[str, Any], words: str) -> None:
+def test_configs_that_are_always_refused(tmp_path: Path, block: str, keys: dict[str, Any], words: str) -> None:
     config = changed(block, **keys)
     with pytest.raises(SimgapError) as raised:
         check_config(config, "here")
@@ -147,13 +151,13 @@ def test_what_is_refused_everywhere(tmp_path: Path, block: str, keys: dict[str, 
     [
         ("model_cfg", {"multimodal_cfg": {"layers": 1}}, "model_cfg.multimodal_cfg makes it a CoCa model"),
         ("model_cfg", {"init_logit_bias": -10}, "model_cfg.init_logit_bias makes it a SigLIP model"),
-        ("model_cfg", {"output_dict": True}, "output_dict and output_tokens should not be set"),
-        ("model_cfg.vision_cfg", {"output_tokens": True}, "output_dict and output_tokens should not be set"),
-        ("model_cfg.text_cfg", {"vocab_size": 1000}, "vocab_size: 1000 should be 49408 at least"),
+        ("model_cfg", {"output_dict": True}, "output_dict or output_tokens is set"),
+        ("model_cfg.vision_cfg", {"output_tokens": True}, "output_dict or output_tokens is set"),
+        ("model_cfg.text_cfg", {"vocab_size": 1000}, "vocab_size is 1000; it must be at least 49408"),
         ("preprocess_cfg", {"colour": 1}, "preprocess_cfg.colour is unknown; choose from size, mode"),
     ],
 )
-def test_what_cannot_be_trained(tmp_path: Path, block: str, keys: dict[str, Any], words: str) -> None:
+def test_configs_that_cannot_be_trained(tmp_path: Path, block: str, keys: dict[str, Any], words: str) -> None:
     config = changed(block, **keys)
     check_config(config, "here")
     path = tmp_path / "model.json"
@@ -162,8 +166,10 @@ def test_what_cannot_be_trained(tmp_path: Path, block: str, keys: dict[str, Any]
         read_model_config(str(path))
 
 
-@pytest.mark.parametrize(("content", "words"), [(None, "no such file"), ("{", "not JSON"), ("[1]", "not recorded")])
-def test_a_file_that_is_no_config(tmp_path: Path, content: str | None, words: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "no such file"), ("{", "not JSON"), ("[1]", "embed_dim is missing")]
+)
+def test_a_file_that_is_not_a_config(tmp_path: Path, content: str | None, words: str) -> None:
     path = tmp_path / "model.json"
     if content is not None:
         path.write_text(content)
@@ -173,7 +179,7 @@ def test_a_file_that_is_no_config(tmp_path: Path, content: str | None, words: st
     assert "\n" not in str(raised.value)
 
 
-def test_a_pretrained_model_may_have_another_loss_but_fetches_no_other_part() -> None:
+def test_a_pretrained_model_may_have_another_loss_but_downloads_no_other_part() -> None:
     assert "multimodal_cfg" in named_config("coca_ViT-B-32", "embedder.pretrained.model")["model_cfg"]
     with pytest.raises(SimgapError, match=r"embedder\.pretrained\.model: ViT-B-16-SigLIP: .*hf_tokenizer_name"):
         named_config("ViT-B-16-SigLIP", "embedder.pretrained.model")

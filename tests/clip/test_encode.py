@@ -26,7 +26,7 @@ def cosines(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])
-def test_it_agrees_with_the_model_called_plainly(model: Model, images: torch.Tensor, count: int) -> None:
+def test_encode_agrees_with_a_direct_call_of_the_model(model: Model, images: torch.Tensor, count: int) -> None:
     with torch.inference_mode():
         plain = model.clip.encode_image(images[:count].to(model.device)).cpu().numpy()
     found = encode(model, list(images[:count]), 8)
@@ -41,7 +41,7 @@ def test_a_vector_does_not_depend_on_its_batch(model: Model, images: torch.Tenso
     assert np.array_equal(together, np.concatenate(alone))
 
 
-def test_bf16_rounds_and_no_more(model: Model, images: torch.Tensor) -> None:
+def test_bf16_changes_only_rounding(model: Model, images: torch.Tensor) -> None:
     exact, rounded = (encode(model, list(images), 8, precision) for precision in ("fp32", "bf16"))
     assert rounded.dtype == np.float32
     assert not np.array_equal(exact, rounded)
@@ -49,9 +49,9 @@ def test_bf16_rounds_and_no_more(model: Model, images: torch.Tensor) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no card is at hand")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_gpu_gives_the_vectors_of_a_processor(model: Model, images: torch.Tensor, precision: str) -> None:
+def test_a_gpu_gives_the_vectors_of_a_cpu(model: Model, images: torch.Tensor, precision: str) -> None:
     with torch.inference_mode():
         expected = model.clip.cpu().encode_image(images).numpy()
     model.clip.to(model.device)

@@ -85,10 +85,10 @@ def test_the_precision_reaches_the_model_and_fp16_needs_a_gpu(model, tmp_path: P
     run(model, shards, tmp_path / "fp32", tmp_path / "s1")
     run(model, shards, tmp_path / "bf16", tmp_path / "s2", parameters=replace(PARAMETERS, precision="bf16"))
     assert not np.array_equal(*(Embeddings(tmp_path / name).read() for name in ("fp32", "bf16")))
-    on_processor = replace(model, device=torch.device("cpu"))
-    with pytest.raises(SimgapError, match=r"embed\.precision: fp16 needs a GPU .*fp32, bf16"):
+    on_cpu = replace(model, device=torch.device("cpu"))
+    with pytest.raises(SimgapError, match=r"embed\.precision is fp16, which needs a GPU.*choose from fp32, bf16"):
         run(
-            on_processor,
+            on_cpu,
             [tmp_path / "nowhere.tar"],
             tmp_path / "out",
             tmp_path / "s3",
@@ -97,7 +97,7 @@ def test_the_precision_reaches_the_model_and_fp16_needs_a_gpu(model, tmp_path: P
     assert not any((tmp_path / "s3").iterdir())
 
 
-def test_a_killed_stage_goes_on_and_ends_with_the_same_bytes(model, tmp_path: Path, monkeypatch) -> None:
+def test_a_killed_stage_resumes_with_the_same_bytes(model, tmp_path: Path, monkeypatch) -> None:
     shards = sorted(write_pool(tmp_path / "pool", 4, 5).glob("*.tar"))
     run(model, shards, tmp_path / "whole", tmp_path / "s1")
     done: list[str] = []
@@ -125,7 +125,7 @@ def test_a_killed_stage_goes_on_and_ends_with_the_same_bytes(model, tmp_path: Pa
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
 
 
-def test_vectors_that_are_no_directions_are_counted() -> None:
+def test_vectors_that_are_not_finite_or_zero_are_counted() -> None:
     dropped: Counter[str] = Counter()
     raw = np.array([[3, 4], [0, 0], [np.nan, 1], [np.inf, 1], [1e-30, 0]], np.float32)
     rows, good = unit_norm(raw, dropped)
@@ -160,7 +160,7 @@ def test_limits(model, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_folder_that_lacks_something(model_folder: Path, tmp_path: Path) -> None:
+def test_a_model_folder_with_a_missing_file(model_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SimgapError, match=CONFIG_FILE):
         load(tmp_path)
     (tmp_path / CONFIG_FILE).write_bytes((model_folder / CONFIG_FILE).read_bytes())
@@ -178,29 +178,29 @@ def test_a_model_folder_whose_config_open_clip_cannot_build(
     (tmp_path / WEIGHTS_FILE).write_bytes((model_folder / WEIGHTS_FILE).read_bytes())
     with pytest.raises(SimgapError) as raised:
         load(tmp_path)
-    assert str(raised.value).startswith(f"{tmp_path / CONFIG_FILE}: open_clip cannot build it (")
+    assert str(raised.value).startswith(f"{tmp_path / CONFIG_FILE}: open_clip cannot build this model (")
     assert words in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-def test_a_half_loaded_model_is_no_model(model_folder: Path, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_the_config_are_refused(model_folder: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     (tmp_path / CONFIG_FILE).write_bytes((model_folder / CONFIG_FILE).read_bytes())
     state = load_file(model_folder / WEIGHTS_FILE)
     state.pop(next(iter(state)))
     save_file(state, tmp_path / WEIGHTS_FILE)
-    with pytest.raises(SimgapError, match="do not fit its config"):
+    with pytest.raises(SimgapError, match="do not fit the config"):
         load(tmp_path)
     save_file({}, tmp_path / WEIGHTS_FILE)
-    with pytest.raises(SimgapError, match="do not fit its config"):
+    with pytest.raises(SimgapError, match="do not fit the config"):
         load(tmp_path)
     (tmp_path / WEIGHTS_FILE).write_bytes(b"no weights")
-    with pytest.raises(SimgapError, match="do not fit its config"):
+    with pytest.raises(SimgapError, match="do not fit the config"):
         load(tmp_path)
 
 
-def test_a_store_that_does_not_add_up(store) -> None:
+def test_embeddings_with_inconsistent_files_are_refused(store) -> None:
     found = store("pool", np.eye(6, dtype=np.float16), parts=2)
     (found.folder / "img_emb" / "img_emb_0001.npy").unlink()
     with pytest.raises(SimgapError, match="holds 3 rows"):

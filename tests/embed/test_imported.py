@@ -1,4 +1,4 @@
-"""Embeddings made elsewhere: what is taken, what is left out and why, and what is refused."""
+"""Import of embeddings: what is kept, what is dropped and why, and what is refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ DIM = 16
 
 
 def write_source(folder: Path, parts: list[np.ndarray], padded: bool = False, **columns: list[list]) -> Path:
-    """Write clip-retrieval's layout: unpadded numbers, `image_path` and `caption`, and other columns by part."""
+    """Write embeddings in clip-retrieval's layout.
+
+    The numbers of parts are not padded unless `padded` is set. Further columns of the metadata are given by part.
+    """
     for name in ("img_emb", "metadata"):
         (folder / name).mkdir(parents=True)
     first = 0
@@ -44,7 +47,7 @@ def write_source(folder: Path, parts: list[np.ndarray], padded: bool = False, **
 
 @pytest.fixture
 def embedder(tmp_path: Path) -> Path:
-    """A folder whose config says the width; an import reads no weights."""
+    """Write a folder with the config of an embedder; an import does not read its weights."""
     folder = tmp_path / "embedder"
     folder.mkdir()
     (folder / CONFIG_FILE).write_text(json.dumps(MODEL_CONFIG))
@@ -65,13 +68,13 @@ def refused(source: Path, *options: str) -> str:
     return result.output
 
 
-def test_vectors_and_names_come_as_they_are(embedder: Path, tmp_path: Path) -> None:
-    """More than ten parts, numbered without padding: 10 comes after 9."""
+def test_vectors_and_names_are_imported_unchanged(embedder: Path, tmp_path: Path) -> None:
+    """There are more than ten parts with unpadded numbers, so part 10 must come after part 9."""
     vectors = [unit_rows(3 + number % 2, DIM, number) for number in range(12)]
     source = write_source(tmp_path / "source", vectors)
     out = tmp_path / "out"
     result = run(source, out, "--shard-digits", "5")
-    assert result.output == f"{out}: 42 of 42 rows of 16 numbers\n"
+    assert result.output == f"{out}: kept 42 of 42 embeddings of 16 components\n"
     found = Embeddings(out)
     assert found.info["embedder"] == sha256_of(embedder)
     assert np.array_equal(found.read(), np.concatenate(vectors))
@@ -134,14 +137,14 @@ def test_broken_rows_are_counted_by_reason(tmp_path_factory, kinds, parts, block
 
 
 def test_norms_to_the_tolerance(embedder: Path, tmp_path: Path) -> None:
-    """What rounding to fp16 does to a norm passes, a norm that similarity would refuse does not."""
+    """Norms that differ from 1 by fp16 rounding are accepted, norms that similarity would refuse are not."""
     exact = np.random.default_rng(0).normal(size=(500, DIM))
     rounded = (exact / np.linalg.norm(exact, axis=1, keepdims=True)).astype(np.float16)
     off = np.zeros((2, DIM), np.float32)
     off[:, 0] = [1.005, 0.995]
     source = write_source(tmp_path / "source", [rounded.astype(np.float32), off])
     output = run(source, tmp_path / "out").output
-    assert "500 of 502 rows of 16 numbers; left out: 2 not_unit_norm; they name no shard" in output
+    assert "kept 500 of 502 embeddings of 16 components; dropped: 2 not_unit_norm; no shards are named" in output
 
 
 def write_mapping(source: Path, parts: list[dict[str, list]]) -> None:
@@ -156,7 +159,7 @@ def test_a_mapping_names_shards_and_keys(embedder: Path, tmp_path: Path) -> None
               {"shard": ["b.tar", None], "key": ["l", "m"]}]  # fmt: skip
     write_mapping(source, tables)
     output = run(source, tmp_path / "out", "--drop-limit", "0.5").output
-    assert "3 of 5 rows of 16 numbers; left out: 1 duplicate_key, 1 no_shard\n" in output
+    assert "kept 3 of 5 embeddings of 16 components; dropped: 1 duplicate_key, 1 no_shard\n" in output
     table = Embeddings(tmp_path / "out").metadata(["shard", "key"]).to_pydict()
     assert table == {"shard": ["b.tar", "a.tar", "b.tar"], "key": ["k", "k", "l"]}
 
@@ -168,8 +171,8 @@ def test_a_mapping_names_shards_and_keys(embedder: Path, tmp_path: Path) -> None
     mapped=st.booleans(),
     collide=st.booleans(),
 )
-def test_of_rows_of_one_sample_the_first_good_one_stays(tmp_path_factory, rows, parts, mapped, collide) -> None:
-    """In whatever parts they are, and where hashes of other samples are the same."""
+def test_the_first_valid_row_of_a_sample_is_kept(tmp_path_factory, rows, parts, mapped, collide) -> None:
+    """The rows may be in any parts, and other samples may have the same hash."""
     folder = tmp_path_factory.mktemp("import")
     rows = [("z", "k", True), *rows]
     whole = unit_rows(len(rows), DIM, len(rows))
@@ -203,7 +206,7 @@ def test_of_rows_of_one_sample_the_first_good_one_stays(tmp_path_factory, rows, 
     assert table["caption"] == [f"c{row}" for row in good]
 
 
-def test_parts_that_are_there_twice_are_refused(embedder: Path, tmp_path: Path) -> None:
+def test_duplicate_parts_are_refused(embedder: Path, tmp_path: Path) -> None:
     source = write_source(tmp_path / "source", [unit_rows(5, DIM, 0)] * 2, image_path=[[f"{n}" for n in range(5)]] * 2)
     assert "5 of 10 samples were dropped ({'duplicate_key': 5}), more than limits.drop_limit 0.01 allows" in refused(
         source, "--shard-digits", "1"
@@ -212,19 +215,21 @@ def test_parts_that_are_there_twice_are_refused(embedder: Path, tmp_path: Path) 
 
 def test_keys_without_shards_may_repeat(embedder: Path, tmp_path: Path) -> None:
     source = write_source(tmp_path / "source", [unit_rows(5, DIM, 0)] * 2, image_path=[["k"] * 5] * 2)
-    assert "10 of 10 rows" in run(source, tmp_path / "out").output
+    assert "kept 10 of 10 " in run(source, tmp_path / "out").output
 
 
 @pytest.mark.parametrize("stopped_at", [1, 2])
-def test_an_import_that_is_killed_among_repeated_rows_goes_on(embedder: Path, tmp_path: Path, stopped_at: int) -> None:
+def test_an_import_that_is_killed_while_dropping_repeated_rows_resumes(
+    embedder: Path, tmp_path: Path, stopped_at: int
+) -> None:
     keys = [["0a", "0b", "0c"], ["0d", "0a", "0e"], ["0e", "0f", "0c"]]
     source = write_source(tmp_path / "source", [unit_rows(3, DIM, n) for n in range(3)], image_path=keys)
     options = ("--shard-digits", "1", "--drop-limit", "0.5")
-    assert "left out: 3 duplicate_key" in run(source, tmp_path / "whole", *options).output
+    assert "dropped: 3 duplicate_key" in run(source, tmp_path / "whole", *options).output
     real, calls = imported.write_part, []
 
     def stopped(*rest):
-        # Three parts are written first.
+        # The first three calls write the imported parts.
         calls.append(rest)
         if len(calls) == 3 + stopped_at:
             raise KeyboardInterrupt
@@ -234,12 +239,14 @@ def test_an_import_that_is_killed_among_repeated_rows_goes_on(embedder: Path, tm
         patch.setattr(imported, "write_part", stopped)
         assert run(source, tmp_path / "again", *options).exit_code == 1
     assert not (tmp_path / "again").exists()
-    assert "6 of 9 rows of 16 numbers; left out: 3 duplicate_key" in run(source, tmp_path / "again", *options).output
+    assert "kept 6 of 9 embeddings of 16 components; dropped: 3 duplicate_key" in (
+        run(source, tmp_path / "again", *options).output
+    )
     assert sha256_of(tmp_path / "whole") == sha256_of(tmp_path / "again")
 
 
 @pytest.mark.parametrize("mapped", [True, False])
-def test_shards_that_the_pool_lacks_are_said_before_vectors_are_read(
+def test_shards_that_the_pool_does_not_have_are_refused_before_vectors_are_read(
     embedder: Path, tmp_path: Path, mapped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_source(tmp_path / "source", [unit_rows(8, DIM, 0), unit_rows(9, DIM, 1)])
@@ -251,43 +258,44 @@ def test_shards_that_the_pool_lacks_are_said_before_vectors_are_read(
     for name in {*shards[0], *shards[1]} - {"00002.tar", "00004.tar"}:
         write_tar(pool / name, [])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(imported, "_open", lambda *_: pytest.fail("vectors are read"))
+        patch.setattr(imported, "_open_vectors", lambda *_: pytest.fail("vectors are read"))
         line = refused(source, *options, "--pool", str(pool))
     by = source / ("shards/shards_1.parquet" if mapped else "metadata/metadata_1.parquet")
-    assert f"error: {pool}: has no shard '00002.tar' and 1 more, though rows of {by} lie there; it should hold" in line
+    assert f"error: {pool}: has no shard '00002.tar' and 1 more, but rows of {by} are in it; the pool must have" in line
     for name in ("00002.tar", "00004.tar", "00005.tar"):
         write_tar(pool / name, [])
-    assert "17 of 17 rows" in run(source, tmp_path / "out", *options, "--pool", str(pool)).output
+    assert "kept 17 of 17 " in run(source, tmp_path / "out", *options, "--pool", str(pool)).output
 
 
-def test_without_shards_the_pool_is_not_looked_at(embedder: Path, tmp_path: Path) -> None:
+def test_the_pool_is_not_read_if_no_shards_are_named(embedder: Path, tmp_path: Path) -> None:
     source = write_source(tmp_path / "source", [unit_rows(2, DIM, 0)])
-    assert "neither trained on nor exported" in run(source, tmp_path / "out", "--pool", str(tmp_path / "none")).output
+    output = run(source, tmp_path / "out", "--pool", str(tmp_path / "none")).output
+    assert "cannot be trained on or exported" in output
 
 
 @pytest.mark.parametrize("key", ["1234", "١٢٣٤٥", "12a45", "x1234567", "-12345", " 12345", "12345"])
-def test_which_keys_say_their_shard(embedder: Path, tmp_path: Path, key: str) -> None:
+def test_keys_that_contain_the_number_of_their_shard(embedder: Path, tmp_path: Path, key: str) -> None:
     source = write_source(tmp_path / "source", [unit_rows(2, DIM, 0)], image_path=[["543210000", key]])
     output = run(source, tmp_path / "out", "--shard-digits", "5", "--drop-limit", "0.5").output
     named = key == "12345"
-    assert ("left out: 1 no_shard" in output) != named
+    assert ("dropped: 1 no_shard" in output) != named
     shards = Embeddings(tmp_path / "out").metadata(["shard"]).column("shard").to_pylist()
     assert shards == ["54321.tar", *(["12345.tar"] if named else [])]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("table", ["metadata/metadata_1.parquet", "shards/shards_1.parquet"])
-def test_a_damaged_table_is_one_line(embedder: Path, tmp_path: Path, damage, table: str) -> None:
+def test_a_damaged_table_is_refused_in_one_line(embedder: Path, tmp_path: Path, damage, table: str) -> None:
     source = write_source(tmp_path / "source", [unit_rows(3, DIM, 0), unit_rows(3, DIM, 1)])
     write_mapping(source, [{"shard": ["a.tar"] * 3}] * 2)
     damage(source / table)
     assert f"{table}: cannot be read as a Parquet table (" in refused(source)
 
 
-def test_without_shards_they_are_measured_and_nothing_else(embedder: Path, tmp_path: Path) -> None:
+def test_embeddings_without_shards_can_only_be_measured(embedder: Path, tmp_path: Path) -> None:
     vectors = unit_rows(5, DIM, 0)
     source = write_source(tmp_path / "source", [vectors])
-    assert "neither trained on nor exported" in run(source, tmp_path / "out").output
+    assert "cannot be trained on or exported" in run(source, tmp_path / "out").output
     found = Embeddings(tmp_path / "out")
     assert np.array_equal(found.read(), vectors)
     assert len(found.row_order) == 64
@@ -297,7 +305,7 @@ def test_without_shards_they_are_measured_and_nothing_else(embedder: Path, tmp_p
         kept_shards(tmp_path, found.metadata(["shard", "key"]), np.ones(5, np.bool_))
 
 
-def test_rows_that_only_a_url_names(embedder: Path, tmp_path: Path) -> None:
+def test_rows_that_are_only_named_by_a_url(embedder: Path, tmp_path: Path) -> None:
     source = write_source(tmp_path / "source", [unit_rows(2, DIM, 0)])
     path = source / "metadata" / "metadata_0.parquet"
     pq.write_table(pa.table({"url": ["https://example.org/a", "https://example.org/b"]}), path)
@@ -307,10 +315,10 @@ def test_rows_that_only_a_url_names(embedder: Path, tmp_path: Path) -> None:
     (source / "shards").mkdir()
     pq.write_table(pa.table({"shard": ["0.tar", "0.tar"]}), source / "shards" / "shards_0.parquet")
     (tmp_path / "out").rename(tmp_path / "other")
-    assert "has no column key, and metadata_0.parquet has urls alone" in refused(source)
+    assert "has no column key, and metadata_0.parquet has only urls" in refused(source)
 
 
-def test_what_is_refused(embedder: Path, tmp_path: Path) -> None:
+def test_inconsistent_files_are_refused(embedder: Path, tmp_path: Path) -> None:
     source = write_source(tmp_path / "source", [unit_rows(3, DIM, 0), unit_rows(2, DIM, 1)])
     vectors, metadata = source / "img_emb" / "img_emb_1.npy", source / "metadata" / "metadata_1.parquet"
 
@@ -318,9 +326,9 @@ def test_what_is_refused(embedder: Path, tmp_path: Path) -> None:
         np.save(vectors, content, allow_pickle=True)
 
     put(unit_rows(3, DIM, 1))
-    assert "metadata_1.parquet: has 2 rows, img_emb_1.npy has 3" in refused(source)
+    assert "metadata_1.parquet: has 2 rows but img_emb_1.npy has 3" in refused(source)
     put(unit_rows(2, DIM + 1, 1))
-    assert "img_emb_1.npy: its vectors have 17 numbers, the embedder's have 16" in refused(source)
+    assert "img_emb_1.npy: the vectors have 17 components; the embedder's vectors have 16" in refused(source)
     put(unit_rows(2, DIM, 1).astype(np.float64))
     assert "img_emb_1.npy: is float64 [2, 16]; it must be float16 or float32 [*, *]" in refused(source)
     put(np.array([["object"]], object))
@@ -329,14 +337,14 @@ def test_what_is_refused(embedder: Path, tmp_path: Path) -> None:
     metadata.write_bytes(b"no table")
     assert "metadata_1.parquet: cannot be read as a Parquet table" in refused(source)
     pq.write_table(pa.table({"key": [1, 2]}), metadata)
-    assert "metadata_1.parquet: key is int64; it should be text" in refused(source)
+    assert "metadata_1.parquet: the type of column key is int64; it must be text" in refused(source)
     pq.write_table(pa.table({"width": [1, 2]}), metadata)
-    assert "metadata_1.parquet: names no samples; it should have a column key or image_path or url" in refused(source)
+    assert "metadata_1.parquet: has none of the columns key, image_path, url; add one of them" in refused(source)
     metadata.rename(metadata.with_name("metadata_2.parquet"))
-    assert "part 1 should be in img_emb and in metadata, it is in one of them" in refused(source)
+    assert "part 1 is in only one of img_emb and metadata" in refused(source)
     metadata.with_name("metadata_2.parquet").rename(metadata.with_name("metadata_01b.parquet"))
-    assert "metadata_01b.parquet: is no part of its own" in refused(source)
-    assert "holds no img_emb_0.npy" in refused(tmp_path / "embedder")
+    assert "metadata_01b.parquet: unexpected or duplicate part name" in refused(source)
+    assert "has no img_emb_0.npy" in refused(tmp_path / "embedder")
     assert "open_clip_config.json: no such file" in refused(source, "--embedder", str(source))
 
 
@@ -348,7 +356,7 @@ def test_too_many_broken_rows_end_the_import(embedder: Path, tmp_path: Path) -> 
     assert run(source, tmp_path / "out", "--drop-limit", "0.05").exit_code == 0
 
 
-def test_a_killed_import_goes_on_and_ends_with_the_same_bytes(embedder: Path, tmp_path: Path) -> None:
+def test_a_killed_import_resumes_with_the_same_bytes(embedder: Path, tmp_path: Path) -> None:
     source = write_source(tmp_path / "source", [unit_rows(4, DIM, number) for number in range(4)], padded=True)
     run(source, tmp_path / "whole")
     real, done = imported._import_part, []

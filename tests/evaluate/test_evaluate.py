@@ -35,7 +35,7 @@ def model(model_folder: Path):
 
 @pytest.fixture
 def embedded(store):
-    """Embed a reference for its metadata alone: readable images in shard order."""
+    """Return a function that writes embeddings of a reference, of which only the metadata is meaningful."""
 
     def embed(reference: Path) -> Path:
         samples = [
@@ -73,16 +73,16 @@ def test_ranking_is_the_start_of_a_stable_sort(rows: list[list[float]]) -> None:
     assert np.array_equal(scores, np.array(rows))
 
 
-def test_mean_per_class_recall_counts_classes_alike() -> None:
+def test_mean_per_class_recall_weighs_classes_equally() -> None:
     labels, predictions = np.array([0, 0, 0, 1, 5]), np.array([0, 0, 1, 1, 0])
     assert mean_per_class_recall(labels, predictions) == pytest.approx((2 / 3 + 1 + 0) / 3)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=40))
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label was found")
-def test_figures_of_classes_against_scikit_learn(pairs) -> None:
+def test_metrics_of_classes_agree_with_scikit_learn(pairs) -> None:
     labels, predictions = (np.array(values, np.int64) for values in zip(*pairs, strict=True))
-    # What CLIP_benchmark calls.
+    # CLIP_benchmark calls this function of scikit-learn.
     assert mean_per_class_recall(labels, predictions) == pytest.approx(balanced_accuracy_score(labels, predictions))
     best = np.stack([predictions, *((predictions + step) % 6 for step in (1, 2, 3, 4))], axis=1)
     table = class_table(labels, best, tuple("abcdef"))
@@ -122,13 +122,13 @@ def test_zero_shot_is_the_argmax_over_the_mean_prompts(model, embedded, tmp_path
     assert table.column("prediction").to_pylist() == expected.tolist()
     assert table.column("label").to_pylist() == labels
     assert metrics["zero_shot/val/top1"] == pytest.approx(np.mean(expected == labels))
-    # Of three classes: CLIP_benchmark's acc5 is undefined too.
+    # CLIP_benchmark's acc5 is undefined too for three classes.
     assert "zero_shot/val/top5" not in metrics
     of_classes = pq.read_table(tmp_path / "out" / "classes" / "val.parquet").to_pydict()
     assert of_classes["class"] == ["cat", "red dog", "house"]
     assert of_classes["images"] == [3, 4, 4]
     assert np.mean(of_classes["top1"]) == pytest.approx(metrics["zero_shot/val/mean_per_class_recall"])
-    # "house" is no class of the reference.
+    # The reference has no class "house".
     assert metrics["few_shot/val/refused"] is True
     assert not any(column.endswith("_shot") for column in table.column_names)
 
@@ -136,7 +136,7 @@ def test_zero_shot_is_the_argmax_over_the_mean_prompts(model, embedded, tmp_path
 @pytest.mark.parametrize(
     ("tower", "value"), [("visual.proj", torch.nan), ("visual.proj", 0), ("text_projection", torch.inf)]
 )
-def test_a_model_whose_features_say_nothing_is_refused(
+def test_a_model_with_features_that_are_not_finite_or_zero_is_refused(
     model_folder: Path, tmp_path: Path, tower: str, value: float
 ) -> None:
     broken = load(model_folder)
@@ -144,7 +144,7 @@ def test_a_model_whose_features_say_nothing_is_refused(
     folder = write_benchmark(tmp_path / "val", [0, 1, 0, 1], ["cat", "dog"])
     parameters = EvaluateParameters(batch_size=4, few_shot=FewShotParameters([], 1, 1.0, 0))
     kind = "image" if tower.startswith("visual") else "class"
-    with pytest.raises(SimgapError, match=rf"val: the model gives {kind} features that are not finite or zero"):
+    with pytest.raises(SimgapError, match=rf"val: \d of \d {kind} features are not finite or zero"):
         evaluate(parameters, broken, [load_benchmark(folder)], None, (), 1, 0.2, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -184,7 +184,9 @@ def test_bad_benchmarks_and_references(model, embedded, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     reference = write_pool(tmp_path / "reference", 1, 9, labels=True)
     many = FewShotParameters(shots=[2, 5], draws=1, ridge=0.5, seed=0)
-    with pytest.raises(SimgapError, match=r"evaluate\.few_shot\.shots: 5 is more than the 4 .* class 'dog'"):
+    with pytest.raises(
+        SimgapError, match=r"evaluate\.few_shot\.shots: 5 is too many, .* only 4 .* class 'dog'; choose at most 4"
+    ):
         Shots(many, reference, embedded(reference), ("cat", "dog"))
 
 
@@ -212,7 +214,7 @@ def test_a_benchmark_of_broken_images_is_refused(model, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["no metadata", "no label", "cut off", "more classes"])
-def test_a_reference_without_its_metadata_is_one_line(embedded, tmp_path: Path, damage: str) -> None:
+def test_a_reference_with_damaged_metadata_is_refused_in_one_line(embedded, tmp_path: Path, damage: str) -> None:
     reference = write_pool(tmp_path / "reference", 1, 9, labels=True)
     folder = embedded(reference)
     part = folder / "metadata" / "metadata_0000.parquet"
@@ -227,14 +229,14 @@ def test_a_reference_without_its_metadata_is_one_line(embedded, tmp_path: Path, 
         "no metadata": "the metadata has 0 rows, the vectors have 9; embed or import the set again",
         "no label": r"metadata_0000\.parquet: has no column label; embed or import the set again",
         "cut off": r"metadata_0000\.parquet: cannot be read as a Parquet table [^\n]*; embed or import the set again",
-        "more classes": "label 1 is outside the class list of 1 names[^\n]*; embed the reference anew",
+        "more classes": "label 1 is outside the class list, which has 1 names; embed the reference again",
     }[damage]
     with pytest.raises(SimgapError, match=rf"^[^\n]*{message}$"):
         Shots(FEW_SHOT, reference, folder, classes)
 
 
 @pytest.mark.parametrize("dim", [5, 12, 30])
-def test_ridge_regression_against_scikit_learn(dim: int) -> None:
+def test_ridge_regression_agrees_with_scikit_learn(dim: int) -> None:
     random = np.random.default_rng(0)
     features = random.normal(size=(12, dim)).astype(np.float32)
     queries = random.normal(size=(4, dim)).astype(np.float32)
@@ -264,7 +266,7 @@ def test_shots_are_seeded_balanced_and_nested(embedded, tmp_path: Path) -> None:
     assert set().union(*draws) == set(range(len(shots.rows)))
 
 
-def test_fewer_draws_are_a_part_of_more(embedded, tmp_path: Path) -> None:
+def test_fewer_draws_are_a_subset_of_more(embedded, tmp_path: Path) -> None:
     reference = write_pool(tmp_path / "reference", 2, 12, labels=True)
     folder = embedded(reference)
     few, more = (
@@ -296,15 +298,15 @@ def test_shots_are_streamed_in_their_order_and_never_broken(embedded, tmp_path: 
     assert [sample.key for sample in samples] == ["02", "03", "05", "06", "08", "09", "10", "11"]
     assert [sample.label for sample in samples] == shots.labels.tolist()
     write_tar(tmp_path / "reference" / "0.tar", members[:8])
-    with pytest.raises(SimgapError, match="'05' is not there any more; embed the reference anew"):
+    with pytest.raises(SimgapError, match="sample '05' is no longer there; embed the reference again"):
         list(shots.samples())
 
 
-def test_a_benchmark_that_is_cut_off_is_not_evaluated(model, tmp_path: Path) -> None:
+def test_a_truncated_benchmark_is_not_evaluated(model, tmp_path: Path) -> None:
     folder = write_benchmark(tmp_path / "val", [0, 1, 0, 1], ["cat", "dog"])
     shard = folder / "test" / "0.tar"
     shard.write_bytes(shard.read_bytes()[: 2 * 2560])
-    with pytest.raises(SimgapError, match="a benchmark should be whole"):
+    with pytest.raises(SimgapError, match="a benchmark must be complete"):
         evaluate(PARAMETERS, model, [load_benchmark(folder)], None, ("cat", "dog"), 1, 0.2, tmp_path / "out")
 
 
@@ -317,14 +319,16 @@ def test_classes_of_a_benchmark_map_to_the_reference() -> None:
     assert mapped(("dog", "cat"), None) == ((1,), (0,))
     assert mapped(("dog", "eel"), None) is None
     assert mapped(("dog", "eel"), ((1,), ())) is None
-    # Which of two is meant only a mapping says.
+    # If a name occurs twice, only an explicit mapping says which class is meant.
     assert mapped(("dog", "cat", "dog"), None) is None
     assert mapped(("dog", "cat", "dog"), ((1,), (0,), (2,))) == ((1,), (0,), (2,))
     doubled = Benchmark("val", Path("val"), ("dog", "cat"), ("a {c}",), (), None)
     assert map_classes(doubled, ("dog", "cat", "dog")) is None
     assert map_classes(doubled, ("wolf", "cat", "wolf", "dog")) == ((3,), (1,))
     assert mapped(("canine", "cat"), ((1, 2), (0,))) == ((1, 2), (0,))
-    with pytest.raises(SimgapError, match=r"val/reference_classes\.json: class 3 is outside the reference's 3 classes"):
+    with pytest.raises(
+        SimgapError, match=r"val/reference_classes\.json: class 3 does not exist; the reference has 3 classes"
+    ):
         mapped(("canine", "cat"), ((1, 3), (0,)))
     scores = np.array([[0.1, 0.2, 0.9]])
     assert benchmark_scores(scores, ((1, 2), (0,))).tolist() == [[0.9, 0.1]]

@@ -1,4 +1,4 @@
-"""CLIP_benchmark gives the same figures for the same model directory and the same benchmark folders."""
+"""CLIP_benchmark gives the same metrics for the same model and the same benchmarks."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from simgap.evaluate.evaluate import evaluate
 from simgap.params.draw import DrawParameters
 from simgap.params.evaluate import EvaluateParameters, FewShotParameters
 from simgap.params.load import load_params
+from simgap.params.resources import TrainResources
 from simgap.toy.world import draw_world
 from simgap.train.data import readable_shards
 from simgap.train.train import train
@@ -39,13 +40,14 @@ def command() -> Path:
 
 
 def train_briefly(folder: Path, images: Path) -> Path:
-    """Train a tiny model until it tells classes apart: one that does not calls all images the same."""
+    """Train a tiny model until it predicts several classes; an untrained one predicts the same class for all images."""
     (folder / "scratch").mkdir()
     (folder / "model.json").write_text(json.dumps(MODEL_CONFIG))
     toy = load_params(REPOSITORY / "presets" / "toy.yaml").train
-    parameters = replace(toy, model=str(folder / "model.json"), samples_seen=6400, learning_rate=2e-3, workers=0)
+    parameters = replace(toy, model=str(folder / "model.json"), samples_seen=6400, learning_rate=2e-3)
     shards = readable_shards(images)
-    train(parameters, 0, shards, sum(len(shard.keys) for shard in shards), folder / "model", folder / "scratch")
+    samples, resources = sum(len(shard.keys) for shard in shards), TrainResources(workers=0, checkpoint_steps=500)
+    train(parameters, resources, 0, shards, samples, folder / "model", folder / "scratch")
     return folder / "model"
 
 
@@ -54,12 +56,12 @@ def check(command: Path, model: Path, benchmarks: list[Path], folder: Path) -> N
         PARAMETERS, load(model), [load_benchmark(path) for path in benchmarks], None, (), 2, 0.01, folder / "ours"
     )
     theirs = clip_benchmark.evaluate(command, model, benchmarks, folder / "theirs")
-    for benchmark, figures in theirs.items():
+    for benchmark, metrics in theirs.items():
         predictions = pq.read_table(folder / "ours" / f"{benchmark}.parquet").column("prediction").to_numpy()
         assert len(np.unique(predictions)) > 2
         for name, our_name in NAMES.items():
-            our_figure = ours.get(f"zero_shot/{benchmark}/{our_name}", math.nan)
-            assert figures[name] == pytest.approx(our_figure, abs=1e-4, nan_ok=True), (benchmark, name)
+            our_metric = ours.get(f"zero_shot/{benchmark}/{our_name}", math.nan)
+            assert metrics[name] == pytest.approx(our_metric, abs=1e-4, nan_ok=True), (benchmark, name)
 
 
 def test_on_a_toy_world(command: Path, tmp_path: Path) -> None:

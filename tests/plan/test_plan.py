@@ -1,4 +1,4 @@
-"""Plans against figures worked out by hand, from the formats that stages and perf/* write."""
+"""Compare plans with numbers computed by hand, and read the formats that stages and perf write."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from simgap.core.errors import SimgapError
 from simgap.core.files import sha256_of
 from simgap.data.manifest import write_manifest
 from simgap.data.remote import RemoteShard
-from simgap.params.load import Params, load_params
+from simgap.params.load import load_params
+from simgap.params.schema import Params
 from simgap.plan import rates
-from simgap.plan.inputs import Given, gather
 from simgap.plan.models import model_size
-from simgap.plan.needs import Need, Planner
-from simgap.plan.report import BYTES, COUNT, HOURS, Machine, total, with_unit
+from simgap.plan.needs import START_SECONDS, Need, Planner
+from simgap.plan.sizes import SAMPLES, SHARE_OF_FULL, Sizes, gather, queries_of
+from simgap.plan.table import BYTES, COUNT, HOURS, total, with_unit
 
 LAION = REPOSITORY / "presets" / "laion400m.yaml"
 TOY = REPOSITORY / "presets" / "toy.yaml"
@@ -45,8 +46,21 @@ def changed(tmp_path: Path, preset: Path, change: Any) -> Params:
     return load_params(tmp_path / "params.yaml")
 
 
-def plan_of(params: Params, root: Path, known: rates.Rates, **said: Any) -> dict[tuple[str, str], Need]:
-    return {(n.stage, n.name): n for n in Planner(params, gather(params, Given(**said), root), known).needs()}
+def plan_of(
+    params: Params, root: Path, known: rates.Rates, given: dict[str, float] | None = None, devices: int = 8
+) -> dict[tuple[str, str], Need]:
+    planner = Planner(params, gather(params, given or {}, root), known, devices)
+    return {(need.stage, need.name): need for need in planner.needs()}
+
+
+def work_seconds(need: Need) -> float:
+    """Return the seconds without those of starting the command."""
+    assert need.seconds is not None
+    return need.seconds - START_SECONDS
+
+
+def source(sizes: Sizes, name: str) -> str:
+    return next(source for size, _, source in sizes.table if size == name)
 
 
 def one(work: str, per_second: float, flop: float = 1.0) -> rates.Rates:
@@ -67,38 +81,35 @@ def test_a_model_s_flop_are_those_of_open_clip_s_table(
     assert round(size.parameters / 1e6, 2) == parameters
 
 
-def test_laion_400m_in_figures_of_the_design(tmp_path: Path) -> None:
+def test_laion_400m_has_the_numbers_of_the_design(tmp_path: Path) -> None:
     needs = plan_of(load_params(LAION), tmp_path, rates.of_card(400, 1.0).joined(one("read", 1e30)))
-    # 407 million rows of 640 dimensions in fp16, and what their metadata take.
+    # 407 million rows of 640 components in fp16, and their metadata.
     assert needs["embed", "pool"].disk_bytes == 407e6 * (640 * 2 + 80)
     assert needs["embed", "pool"].read_bytes == pytest.approx(10e12, rel=0.01)
-    assert needs["embed", "pool"].seconds == pytest.approx(407e6 * 54_761_168_896 / 400e12)
+    assert work_seconds(needs["embed", "pool"]) == pytest.approx(407e6 * 54_761_168_896 / 400e12)
     queries = {"val": 50_000, "sketch": 50_889, "r": 30_000, "a": 7_500, "v2": 10_000}
     for name, count in queries.items():
         need = needs["similarity", name]
-        assert need.seconds == pytest.approx(2 * (407e6 + 1_281_167) * count * 640 / 400e12)
+        assert work_seconds(need) == pytest.approx(2 * (407e6 + 1_281_167) * count * 640 / 400e12)
         assert need.read_bytes == (407e6 + 1_281_167) * 640 * 2
         assert 407e6 * 12 < need.disk_bytes < 407e6 * 12.1
-    # 32 epochs of full and ImageNet-Train in whole batches; checkpointing computes the forward pass once more.
+    # 32 epochs of full and ImageNet-Train in whole batches; checkpointing repeats the forward pass.
     steps = 32 * (203_500_000 + 1_281_167) // 33_600
     assert needs["train", "full-0"].rows == steps * 33_600
     flop = 4 * (8_817_623_040 + 5_959_540_736)
-    assert needs["train", "full-0"].seconds == pytest.approx(steps * 33_600 * flop / 400e12)
-    assert needs["train", "imagenet-0"].rows == 32 * 1_281_167 // 33_600 * 33_600
-    assert needs["train", "dissimilar-100m-0"].rows == 32 * 101_281_167 // 33_600 * 33_600
+    assert work_seconds(needs["train", "full-0"]) == pytest.approx(steps * 33_600 * flop / 400e12)
+    assert needs["train", "reference-only-0"].rows == 32 * 1_281_167 // 33_600 * 33_600
+    assert needs["train", "nearest-100m-0"].rows == 32 * 101_281_167 // 33_600 * 33_600
     assert needs["train", "random-25m-0"].rows == needs["train", "similar-val-25m-0"].rows
-    # Without data the imagenet-like rule may keep everything.
+    # Until there are data, the imagenet-like rule may keep everything.
     assert needs["train", "combined-control-0"].rows == needs["train", "combined-0"].rows == steps * 33_600
-    assert needs["prune-similar", "similar-val-25m"].disk_bytes == 407e6 / 8
-    # A profile has ten nearest rows of every query; an evaluation 17 ways in which an answer may be correct.
-    assert needs["profile-full", "full"].disk_bytes == sum(queries.values()) * (12 + 10 * 12)
+    # An evaluation has 17 ways in which an answer may be correct.
     assert needs["evaluate", "full-0"].disk_bytes == sum(queries.values()) * (12 + 17 / 8)
-    # Deduplication: what k-means is fitted on, twice in fp32.
-    assert needs["deduplicate", "full"].memory_bytes >= 3_200_000 * 640 * 8
+    assert {stage for stage, _ in needs} == {"embed", "embed-benchmark", "similarity", "train", "evaluate"}
 
 
-def test_a_full_training_in_gpu_hours_is_the_one_that_is_known() -> None:
-    """4,600 GPU-hours for 407 million samples 32 times, on A100s: 0.11 of 312 TFLOP/s without checkpointing."""
+def test_gpu_hours_of_a_training_are_those_of_open_clip() -> None:
+    """LAION-400M took 4,600 hours of an A100 for 32 epochs: 0.11 of 312 TFLOP/s, without checkpointing."""
     size = model_size("ViT-B-32")
     known = rates.of_card(312, 0.112)
     rate = known.find("train", rates.training_flop(size.image_flop, size.text_flop))
@@ -106,13 +117,7 @@ def test_a_full_training_in_gpu_hours_is_the_one_that_is_known() -> None:
     assert 407e6 * 32 / rate.per_second / 3600 == pytest.approx(4600, rel=0.01)
 
 
-def test_deduplication_within_clusters_is_half_the_square_of_a_cluster() -> None:
-    rows, clusters, dim = 120, 4, 8
-    pairs = sum(1 for row in range(rows) for lower in range(row) if row // 30 == lower // 30)
-    assert rates.within_clusters_flop(rows, clusters, dim) == pytest.approx(pairs * 2 * dim, rel=0.05)
-
-
-def test_sizes_are_counted_where_data_and_metrics_are(tmp_path: Path) -> None:
+def test_sizes_are_counted_if_there_are_data_and_metrics(tmp_path: Path) -> None:
     params = load_params(TOY)
     pool = tmp_path / "data" / "worlds" / "toy" / "pool"
     for number in range(3):
@@ -125,33 +130,43 @@ def test_sizes_are_counted_where_data_and_metrics_are(tmp_path: Path) -> None:
     (tmp_path / "metrics" / "prune" / "combined.json").write_text(json.dumps({"kept": 123}))
     (tmp_path / "metrics" / "prune" / "sketch-pruned.json").write_text(json.dumps({"kept": 456}))
 
-    foreign = gather(params, Given(), tmp_path)
-    assert (foreign.samples, foreign.full, foreign.kept) == (20_000, 10_000, {}), "no lock says whose the metrics are"
-    lock = {"stages": {"embed@pool": {"deps": [{"path": params.pool.path}]}}}
-    (tmp_path / "dvc.lock").write_text(yaml.safe_dump(lock))
-    inputs = gather(params, Given(), tmp_path)
-    assert (inputs.samples, inputs.rows, inputs.full, inputs.shards) == (1000, 990, 900, 3)
-    assert inputs.sample_bytes == sum(path.stat().st_size for path in pool.iterdir()) / 1000
-    assert inputs.queries == {"val": 70, **dict.fromkeys(("sketch", "r", "a", "v2", "objectnet"), 400)}
-    assert inputs.sources["queries of val"] == "counted"
-    assert inputs.sources["queries of r"] == "drawn"
-    planner = Planner(params, inputs, rates.Rates())
+    foreign = gather(params, {}, tmp_path)
+    assert (foreign.samples, foreign.full, foreign.kept) == (20_000, 10_000, {}), (
+        "no dvc.lock says whose metrics they are"
+    )
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump(lock_of(params.pool.path)))
+    sizes = gather(params, {}, tmp_path)
+    assert (sizes.samples, sizes.rows, sizes.full, sizes.shards) == (1000, 990, 900, 3)
+    assert sizes.sample_bytes == sum(path.stat().st_size for path in pool.iterdir()) / 1000
+    assert sizes.queries == {"val": 70, **dict.fromkeys(("sketch", "r", "a", "v2", "objectnet"), 400)}
+    assert source(sizes, "queries of val") == "counted"
+    assert source(sizes, "queries of r") == "drawn"
+    planner = Planner(params, sizes, rates.Rates())
     assert planner.kept("combined") == planner.kept("combined-control") == 123
     assert planner.kept("sketch-pruned") == planner.kept("sketch-pruned-matched") == 456
-    assert planner.kept("dissimilar-quarter") == 225
-    assert planner.kept("imagenet") == 0
+    assert planner.kept("nearest-quarter") == 225
+    assert planner.kept("reference-only") == 0
+    assert planner.kept("full") == 900
+    assert planner.kept("r-pruned") == 900
 
     for path in pool.iterdir():
         path.unlink()
     write_manifest([RemoteShard(f"s3://b/{number}.tar", 7_000, "e") for number in range(5)], pool)
-    remote = gather(params, Given(), tmp_path)
+    remote = gather(params, {}, tmp_path)
     assert (remote.shards, remote.sample_bytes) == (5, 35.0)
 
-    said = gather(params, Given(samples=5000, full_share=0.2, queries={"val": 9}), tmp_path)
-    assert (said.samples, said.rows, said.full, said.queries["val"], said.kept) == (5000, 5000, 1000, 9, {})
-    # What was counted is of a pool of another size.
-    larger = gather(params, Given(samples=5000), tmp_path)
+    given = gather(params, {SAMPLES: 5000, SHARE_OF_FULL: 0.2, queries_of("val"): 9}, tmp_path)
+    assert (given.samples, given.rows, given.full, given.queries["val"], given.kept) == (5000, 5000, 1000, 9, {})
+    assert source(given, SAMPLES) == "given"
+    # What was counted belongs to a pool of another size.
+    larger = gather(params, {SAMPLES: 5000}, tmp_path)
     assert (larger.full, larger.shards, larger.sample_bytes) == (2500, 1, 24_600)
+
+
+def lock_of(pool: str) -> dict[str, Any]:
+    """Return the content of a dvc.lock whose study embedded the pool at a path."""
+    embedded = {"deps": [{"path": pool}], "outs": [{"path": "metrics/embed/pool.json"}]}
+    return {"stages": {"embed@pool": embedded}}
 
 
 def test_imported_embeddings_are_read_not_computed(tmp_path: Path) -> None:
@@ -161,34 +176,33 @@ def test_imported_embeddings_are_read_not_computed(tmp_path: Path) -> None:
     need = plan_of(params, tmp_path, known)["embed", "pool"]
     assert need.rows == 407e6
     assert need.read_bytes == need.disk_bytes == 407e6 * (640 * 2 + 80)
-    assert need.seconds == pytest.approx(407e6 / 1000)
-    # A part of a million rows, as clip-retrieval writes them, not the whole pool, but for a hash of each row.
+    assert work_seconds(need) == pytest.approx(407e6 / 1000)
+    # A part of a million rows, as clip-retrieval writes them, and a hash of every row of the pool.
     assert 1e6 * 640 * 2 < need.memory_bytes - 9 * 407e6 < 3e9
-    assert plan_of(load_params(LAION), tmp_path, known)["embed", "pool"].seconds == pytest.approx(
-        407e6 * 54_761_168_896
-    )
+    embedded = plan_of(load_params(LAION), tmp_path, known)["embed", "pool"]
+    assert work_seconds(embedded) == pytest.approx(407e6 * 54_761_168_896)
 
     # A folder of other shards is embedded.
     write_tar(folder / "00000.tar", [("a.jpg", b"x")])
-    assert gather(params, Given(), tmp_path).imported_parts == 0
+    assert gather(params, {}, tmp_path).imported_parts == 0
     (folder / "00000.tar").unlink()
 
     (folder / "img_emb").mkdir(parents=True)
     for number, rows in enumerate((300, 200)):
         np.save(folder / "img_emb" / f"img_emb_{number}.npy", np.zeros((rows, 640), np.float16))
-    inputs = gather(params, Given(), tmp_path)
-    assert (inputs.samples, inputs.rows, inputs.imported_parts, inputs.sources["pool rows"]) == (500, 500, 2, "counted")
+    sizes = gather(params, {}, tmp_path)
+    assert (sizes.samples, sizes.rows, sizes.imported_parts, source(sizes, "pool rows")) == (500, 500, 2, "counted")
     (tmp_path / "metrics" / "embed").mkdir(parents=True)
     (tmp_path / "metrics" / "embed" / "pool.json").write_text(json.dumps({"read": 500, "kept": 490}))
-    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": {"embed@pool": {"deps": [{"path": "data/foreign"}]}}}))
-    assert gather(params, Given(), tmp_path).rows == 490
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump(lock_of("data/foreign")))
+    assert gather(params, {}, tmp_path).rows == 490
     (folder / "img_emb" / "img_emb_1.npy").write_bytes(b"cut")
-    with pytest.raises(SimgapError, match=r"img_emb_1.npy: cannot be read as a NumPy array"):
-        gather(params, Given(), tmp_path)
+    with pytest.raises(SimgapError, match=r"img_emb_1.npy: not a NumPy array"):
+        gather(params, {}, tmp_path)
 
 
 def stage_instances(params: Path) -> set[tuple[str, str]]:
-    """Every stage of dvc.yaml for a params file, by stage and instance; the instance of a single stage is empty."""
+    """Return each stage of dvc.yaml for a params file with its instance, which is empty for a single stage."""
     content = yaml.safe_load(params.read_text())
 
     def resolved(value: Any) -> Any:
@@ -209,47 +223,23 @@ def stage_instances(params: Path) -> set[tuple[str, str]]:
     return instances
 
 
+PLANNED = ("embedder", "embed", "embed-benchmark", "similarity", "train", "evaluate")
+
+
 @pytest.mark.parametrize("params", [REPOSITORY / "params.yaml", *sorted((REPOSITORY / "presets").glob("*.yaml"))])
-def test_every_stage_of_the_graph_has_a_need(params: Path, tmp_path: Path) -> None:
-    expected = stage_instances(params)
-    known = rates.assumed(2).joined(rates.of_card(100, 0.5))
-    needs = plan_of(load_params(params), tmp_path, known)
-    single = {stage for stage, name in expected if not name}
-    assert {(stage, "" if stage in single else name) for stage, name in needs} == expected
-    # Where a rate is missing the table says so; of what runs here, none is.
-    without = {stage for (stage, _), need in needs.items() if need.seconds is None}
-    assert without <= {"embedder"}
-    assert all(need.disk_bytes or need.read_bytes for need in needs.values())
+def test_every_instance_of_a_planned_stage_has_a_need(params: Path, tmp_path: Path) -> None:
+    expected = {(stage, name or stage) for stage, name in stage_instances(params) if stage in PLANNED}
+    loaded = load_params(params)
+    if loaded.embedder.train is None:
+        expected.remove(("embedder", "embedder"))
+    needs = plan_of(loaded, tmp_path, rates.assumed(2).joined(rates.of_card(100, 0.5)), devices=1)
+    assert set(needs) == expected
+    assert all(need.seconds is not None and need.disk_bytes for need in needs.values())
 
 
-def test_stages_that_bring_data_show_them_and_read_annotations(tmp_path: Path) -> None:
-    known = rates.assumed(1)
-    pacs = load_params(REPOSITORY / "presets" / "pacs.yaml")
-    needs = plan_of(pacs, tmp_path, known, samples=1000, sample_bytes=500.0, reference=10)
-    brought = 1000 * 500 + 10 * 110_000 + 4 * 10_000 * 110_000
-    brought -= (10_000 - 50_000) * 110_000 + (10_000 - 50_889) * 110_000  # val and sketch are public ones
-    assert needs["copy", "pacs96"].disk_bytes == brought
-    assert needs["copy", "pacs96"].read_bytes == 2 * brought
-    # 1,000 samples whose marks are read, for the scores, the leaks and the control of the same classes.
-    marks = known.find("marks")
-    assert marks is not None
-    for stage, name in (("ground-truth", "pacs"), ("leaks", "leaks"), ("prune-matched", "sketch-pruned-matched")):
-        need = needs[stage, name]
-        assert need.read_bytes >= 1000 * 500
-        if stage != "ground-truth":
-            assert need.seconds == pytest.approx(8 + 1000 / marks.per_second, rel=0.01)
-    laion = plan_of(load_params(LAION), tmp_path, known)
-    assert laion["leaks", "leaks"].read_bytes < 1e6
-    assert laion["manifest", "laion400m"].disk_bytes == 41_455 * 120
-    # Pictures are cut from some of the shards, not from all.
-    assert 1e9 < laion["galleries", "galleries"].read_bytes < 0.01 * 407e6 * 24_600 + 150e9
-
-
-def test_no_row_is_a_duplicate_where_none_is_looked_for(tmp_path: Path) -> None:
+def test_without_deduplication_full_is_the_whole_pool(tmp_path: Path) -> None:
     params = changed(tmp_path, TOY, lambda c: c["deduplicate"].update(eps=None))
-    inputs = gather(params, Given(samples=1000), tmp_path / "nowhere")
-    assert inputs.full == 1000
-    assert Planner(params, inputs, rates.Rates()).needs()[2].name == "pool"
+    assert gather(params, {SAMPLES: 1000}, tmp_path / "nowhere").full == 1000
 
 
 def test_a_rate_is_that_of_the_nearest_model_scaled_by_flop() -> None:
@@ -268,17 +258,6 @@ PROGRAMS: dict[str, dict[str, Any]] = {
     },
     "embed": {"decoders": 2, "models": {"toy": {"images_per_second": {"simgap": 300.0, "clip-retrieval": 1.0}}}},
     "train": {"flop_per_sample": 4e9, "workers": 1, "threads": 1, "medians": {"simgap": 12.0, "open_clip_train": 9.0}},
-    "prune": {
-        "rows": 10, "benchmarks": 2,
-        "rules": {"imagenet-like": {"rows": 10, "seconds": 0.1}, "random": {"rows": 10, "seconds": 0.5}},
-    },
-    "deduplicate": {
-        "dim": 8, "block_rows": 4, "eps": 0.1,
-        "steps": [
-            {"step": "within clusters", "rows": 5, "clusters": 1, "seconds": 9.0},
-            {"step": "within clusters", "rows": 100, "clusters": 10, "seconds": 2.0},
-        ],
-    },
 }  # fmt: skip
 
 
@@ -291,11 +270,9 @@ def test_what_perf_measured_becomes_rates(tmp_path: Path) -> None:
     assert found["similarity"] == [(1, 2 * 100 * 50 * 8 / 2.0)]
     assert found["embed"] == [(model_size("presets/models/toy.json").image_flop, 300)]
     assert found["train"] == [(4e9, 12)]
-    assert found["prune"] == [(1, 10 * 2 / 0.5)]
-    assert found["near-duplicates"] == [(1, 100 * 10 / 2 * 2 * 8 / 2.0)]
 
 
-def test_a_card_is_measured_where_there_was_one(tmp_path: Path) -> None:
+def test_the_rate_of_a_card_comes_before_that_of_processors(tmp_path: Path) -> None:
     content = PROGRAMS["similarity"]
     medians = {**content["medians"], "GPU: engine": 0.5, "GPU: bare product, fp16": 0.2}
     (tmp_path / "a.json").write_text(json.dumps({**content, "medians": medians}))
@@ -321,18 +298,18 @@ def test_logs_of_a_study_become_rates(tmp_path: Path) -> None:
     assert found["embed"][0].per_second == (100 * 30 + 40 * 10) / 40
     assert found["train"][0].per_second == 5
 
-    # A stage that found its work done, an import, and a run with a model of its own.
+    # A stage whose work was done before, an import, and a run with another model.
     more = {
         "embed/pool": {"rows_per_second": 1e5, "seconds": 2.0},
         "embed/val": {"images_per_second": 0.0, "seconds": 0.1},
-        "train/imagenet-0": {"samples_per_second": 2.0, "seconds": 3.0},
+        "train/reference-only-0": {"samples_per_second": 2.0, "seconds": 3.0},
     }
     for name, log in more.items():
         metrics = tmp_path / "metrics" / f"{name}.json"
         metrics.write_text(json.dumps({"of": name}))
         (tmp_path / "logs" / f"{metrics.stem}-{sha256_of(metrics)[:16]}.json").write_text(json.dumps(log))
     large = {"model": "ViT-B-32", "grad_checkpointing": True}
-    changed(tmp_path, TOY, lambda c: c["runs"].update(imagenet=large))
+    changed(tmp_path, TOY, lambda c: c["runs"].update({"reference-only": large}))
     found = rates.logged(tmp_path).by_work
     assert "embed" not in found
     assert found["import"] == (rates.Rate(128.0, 1e5, "logs of 1 stage"),)
@@ -346,7 +323,7 @@ def test_logs_of_a_study_become_rates(tmp_path: Path) -> None:
         rates.logged(tmp_path)
 
 
-def test_what_is_said_of_a_card_replaces_what_was_measured() -> None:
+def test_the_rates_of_a_card_replace_measured_ones() -> None:
     known = rates.assumed(4).joined(one("embed", 7.0)).joined(rates.of_card(1, 0.5))
     assert known.card
     found = known.find("embed", 1e6)
@@ -358,17 +335,15 @@ def test_what_is_said_of_a_card_replaces_what_was_measured() -> None:
 def test_decoding_or_reading_may_take_longer_than_a_card(tmp_path: Path) -> None:
     params, card = load_params(LAION), rates.of_card(1e9, 1.0)
     decoding = plan_of(params, tmp_path, one("decode", 1000.0).joined(card))["embed", "pool"]
-    assert (decoding.bound, decoding.seconds) == ("decode", 407e6 / 1000)
+    assert (decoding.bound, work_seconds(decoding)) == ("decode", 407e6 / 1000)
     reading = plan_of(params, tmp_path, one("read", 1e9).joined(card))["embed", "pool"]
-    assert (reading.bound, reading.seconds) == ("reading", 407e6 * 24_600 / 1e9)
+    assert (reading.bound, work_seconds(reading)) == ("read", 407e6 * 24_600 / 1e9)
 
 
-def test_a_second_forward_pass_where_a_share_is_of_several_micro_batches(tmp_path: Path) -> None:
+def test_several_micro_batches_take_a_second_forward_pass(tmp_path: Path) -> None:
     def seconds(**train: Any) -> float:
         params = changed(tmp_path, TOY, lambda c: c["train"].update(train))
-        found = plan_of(params, tmp_path / "nowhere", one("train", 1.0, 1.0))["train", "full-0"].seconds
-        assert found is not None
-        return found
+        return work_seconds(plan_of(params, tmp_path / "nowhere", one("train", 1.0, 1.0))["train", "full-0"])
 
     whole = seconds()
     assert seconds(micro_batch_size=16) == pytest.approx(whole * 4 / 3)
@@ -376,46 +351,40 @@ def test_a_second_forward_pass_where_a_share_is_of_several_micro_batches(tmp_pat
     assert seconds(micro_batch_size=16, grad_checkpointing=True) == pytest.approx(whole * 5 / 3)
 
 
-def need(seconds: float | None, *, devices: int | None = None, alone: float = 0.0) -> Need:
-    return Need("s", "n", 10, 1, 2, 3, 4, seconds, "work", devices, alone)
+def need(seconds: float | None, *, shared: bool = True) -> Need:
+    return Need("s", "n", 10, 1, 2, 3, 4, seconds, "work", shared, ("work", "test"))
 
 
-def test_processes_and_ray_say_who_shares_a_stage(tmp_path: Path) -> None:
+def test_a_ray_cluster_shares_the_parts_of_a_stage(tmp_path: Path) -> None:
     known = rates.assumed(2).joined(rates.of_card(100, 0.5))
-    needs = plan_of(load_params(LAION), tmp_path, known)
-    shared = {stage: need.devices for (stage, _), need in needs.items()}
-    assert shared["train"] == 8
-    assert shared["embed"] == shared["similarity"] == shared["evaluate"] == shared["deduplicate"] == 1
-    by_ray = plan_of(changed(tmp_path, LAION, lambda c: c["parts"].update(run_by="ray")), tmp_path, known)
-    shared = {stage: need.devices for (stage, _), need in by_ray.items()}
-    assert shared["embed"] is shared["embed-benchmark"] is shared["similarity"] is shared["deduplicate"] is None
-    assert shared["evaluate"] == 1
-    # k-means is fitted by one process all the same.
-    need = by_ray["deduplicate", "full"]
-    fitting = 2.0 * 3_200_000 * 50_000 * 640 * 10 / (2 * 60e9)
-    assert need.alone == pytest.approx(8 + fitting)
-    # Machines without cards train together, as many as there are.
-    assert plan_of(load_params(LAION), tmp_path, one("train", 1.0))["train", "full-0"].devices is None
+
+    def shared(params: Params) -> set[str]:
+        return {stage for (stage, _), need in plan_of(params, tmp_path, known).items() if need.shared}
+
+    assert shared(load_params(LAION)) == {"train"}
+    by_ray = changed(tmp_path, LAION, lambda c: c["resources"].update(executor="ray"))
+    assert shared(by_ray) == {"train", "embed", "embed-benchmark", "similarity"}
 
 
-def test_starting_is_not_divided_among_devices() -> None:
-    assert need(108.0, alone=8.0).seconds_on(10) == 18.0
-    assert need(108.0, devices=4, alone=8.0).seconds_on(10) == 33.0
-    assert need(108.0, devices=1, alone=8.0).seconds_on(10) == 108.0
+def test_several_devices_do_not_start_faster() -> None:
+    assert need(108.0).seconds_on(10) == 18.0
+    assert need(108.0, shared=False).seconds_on(10) == 108.0
     assert need(None).seconds_on(10) is None
 
 
 def test_totals_are_sums_and_memory_is_the_largest() -> None:
-    found = total("s", [need(7200.0), need(3600.0, devices=1), need(None)], Machine(4, 2.5))
+    needs = [need(3608.0 + 3600.0), need(3600.0, shared=False), need(None)]
+    found = total("s", needs, 4, 2.5)
     assert (found.instances, found.rows, found.disk_bytes, found.scratch_bytes, found.read_bytes) == (3, 30, 3, 2, 9)
-    assert (found.memory_bytes, found.device_hours, found.hours) == (4, 3.0, 1.5)
-    assert found.cost == 1.5 * 4 * 2.5
-    assert total("s", [need(None)], Machine(4, 2.5)).hours is None
-    assert total("s", [need(1.0)], Machine(4, None)).cost is None
+    assert (found.memory_bytes, found.device_hours) == (4, (7208 + 3600) / 3600)
+    assert found.hours == (8 + 1800 + 3600) / 3600
+    assert found.cost == found.hours * 4 * 2.5
+    assert total("s", [need(None)], 4, 2.5).hours is None
+    assert total("s", [need(8.0)], 4, None).cost is None
 
 
 @given(st.floats(0.001, 1e18))
-def test_a_figure_reads_as_what_it_is(value: float) -> None:
+def test_a_formatted_number_is_close_to_the_number(value: float) -> None:
     factors = {unit: factor for factor, unit in BYTES}
     text = with_unit(value, BYTES)
     number, unit = text.split(" ")
@@ -442,7 +411,7 @@ def test_the_command_s_table_and_json_agree(tmp_path: Path) -> None:
     code, printed = call("laion400m", *options, "--json", str(tmp_path / "plan.json"))
     assert code == 0, printed
     content = json.loads((tmp_path / "plan.json").read_text())
-    lines = {line.split("  ")[0]: line for line in printed.splitlines()}
+    lines = {line.split("  ")[0]: line for line in printed.split("\n\n")[0].splitlines()}
     for stage in content["stages"]:
         assert with_unit(stage["disk_bytes"], BYTES) in lines[stage["stage"]]
         if stage["cost"] is not None:
@@ -454,12 +423,11 @@ def test_the_command_s_table_and_json_agree(tmp_path: Path) -> None:
     assert {one["name"] for one in instances if one["stage"] == "train"} == {
         f"{run}-0" for run in load_params(LAION).runs
     }
-    assert "not in the hours: embedder" in printed
-    assert "(assumed, LAION-400M's)" in printed
+    assert any(line.split("  ")[0] == "pool samples" and "assumed, LAION-400M" in line for line in printed.splitlines())
 
 
 def hours_of(stage: str, *arguments: str) -> tuple[float, str]:
-    """Hours of a stage on all devices, and what is printed."""
+    """Return the hours of a stage on all devices, and the command's output."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "plan.json"
         code, printed = call(*arguments, "--json", str(out))
@@ -468,80 +436,74 @@ def hours_of(stage: str, *arguments: str) -> tuple[float, str]:
     return found["hours"], printed
 
 
-def test_gpus_and_processes_that_disagree_are_said(tmp_path: Path) -> None:
+def test_a_note_says_that_cards_and_processes_differ() -> None:
     card = ("--card-tflops", "100")
-    as_it_says, printed = hours_of("train", "laion400m", *card)
-    assert "hours: 8 GPUs" in printed
-    assert "trainings:" not in printed
-    assert (as_it_says, printed) == hours_of("train", "laion400m", *card, "--gpus", "8")
+    by_params, printed = hours_of("train", "laion400m", *card)
+    assert "hours on 8" in printed
+    assert "Trainings:" not in printed
+    assert (by_params, printed) == hours_of("train", "laion400m", *card, "--gpus", "8")
     half, printed = hours_of("train", "laion400m", *card, "--gpus", "4")
-    assert half == pytest.approx(2 * as_it_says, rel=0.001)
-    (line,) = [line for line in printed.splitlines() if line.startswith("trainings: ")]
-    assert "4 processes, one a GPU, where train.processes says 8" in line
+    assert half == pytest.approx(2 * by_params, rel=0.001)
+    (line,) = [line for line in printed.splitlines() if line.startswith("Trainings: ")]
+    assert "4 processes, one on each card. Change train.processes, which is 8" in line
     code, printed = call("laion400m", *card, "--gpus", "9")
     assert code == 1
-    assert printed.startswith("error: --gpus: 9: ")
-    assert "33600 cannot be dealt to 9 processes" in printed
-    # Of a run that has processes of its own.
-    changed(tmp_path, LAION, lambda c: c["runs"]["full"].update(processes=4))
-    whole, printed = hours_of("train", str(tmp_path / "params.yaml"), *card)
-    assert "trainings:" not in printed
-    assert whole > as_it_says
-    assert "train.processes says 4, 8" in call(str(tmp_path / "params.yaml"), *card, "--gpus", "8")[1]
-    # What was measured is of a machine.
-    assert "whatever train.processes (8) says" in call("laion400m", "--gpus", "2")[1]
-    assert "trainings:" not in call("toy", "--gpus", "2")[1]
+    assert "train.batch_size is 33600; it must be a multiple of 33597: 9 processes" in printed
+    # A measured rate is that of a whole machine.
+    assert "Trainings:" not in call("laion400m", "--gpus", "2")[1]
 
 
-def test_cards_that_stages_leave_idle_are_said() -> None:
+def test_a_note_names_the_stages_that_run_on_one_device() -> None:
     alone, printed = hours_of("embed", "laion400m", "--card-tflops", "100")
-    (line,) = [line for line in printed.splitlines() if line.startswith("on one GPU alone")]
-    assert line.endswith(": embed, embed-benchmark, deduplicate, similarity")
+    (line,) = [line for line in printed.splitlines() if line.startswith("On one device")]
+    assert line.endswith(": embed, embed-benchmark, similarity, evaluate.")
     assert hours_of("embed", "laion400m", "--card-tflops", "100", "--gpus", "1")[0] == alone
-    assert "on one GPU alone" not in call("laion400m", "--card-tflops", "100", "--gpus", "1")[1]
+    assert "On one device" not in call("laion400m", "--card-tflops", "100", "--gpus", "1")[1]
 
 
-def test_a_split_that_full_is_too_small_for_is_named() -> None:
+def test_a_note_names_splits_that_are_larger_than_full() -> None:
     code, printed = call("laion400m", "--pool-samples", "60000000", "--full-share", "0.75")
     assert code == 0, printed
-    (note,) = [line for line in printed.splitlines() if line.startswith("more rows than full has")]
+    (note,) = [
+        line for line in printed.splitlines() if line.startswith("These splits should keep more rows than full has")
+    ]
     named = note.split(": ")[1].split(", ")
-    assert "dissimilar-val-50m" in named
+    assert "nearest-val-50m" in named
     assert "similar-val-50m" in named
-    assert not {"dissimilar-val-40m", "similar-val-25m", "random-100m", "combined-control"} & set(named)
+    assert not {"nearest-val-40m", "similar-val-25m", "random-100m", "combined-control"} & set(named)
     assert "more rows than full has" not in call("laion400m")[1]
 
 
-def test_a_study_without_any_rate_has_sizes_all_the_same() -> None:
+def test_a_study_without_rates_has_sizes() -> None:
     code, printed = call(str(TOY), "--pool-samples", "1000")
     assert code == 0, printed
     train = next(line for line in printed.splitlines() if line.startswith("train "))
-    assert train.split()[-4:] == ["-", "-", "no", "rate"]
-    assert "pool samples: 1,000 (given)" in printed
+    assert train.split()[-5:] == ["-", "-", "-", "no", "rate"]
+    assert any(line.split() == ["pool", "samples", "1,000", "given"] for line in printed.splitlines())
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("nosuch",), ("PRESET: 'nosuch' is unknown", "laion400m")),
+        (("nosuch",), ("PRESET is 'nosuch'", "laion400m")),
         (("nosuch.yaml",), ("nosuch.yaml", "no such file")),
-        (("toy", "--gpus", "0"), ("--gpus: 0", "at least 1")),
-        (("toy", "--gpus", "9" * 400), ("--gpus: 999", "1,000,000 at most")),
-        (("toy", "--cores", "9" * 400), ("--cores: 999", "1,000,000 at most")),
-        (("toy", "--price", "inf"), ("--price: inf", "1,000,000 at most")),
-        (("toy", "--pool-samples", "9" * 400), ("--pool-samples: 999", "between 1 and 1e+15")),
-        (("toy", "--card-tflops", "1e300"), ("--card-tflops: 1e+300", "1e+15 at most")),
-        (("toy", "--card-tflops", "1e-300"), ("--card-tflops: 1e-300", "above 0")),
-        (("toy", "--card-tflops", "1", "--utilisation", "nan"), ("--utilisation: nan", "(0, 1]")),
-        (("toy", "--price", "-1"), ("--price: -1.0", "0 or more")),
-        (("toy", "--cores", "0"), ("--cores: 0", "at least 1")),
-        (("toy", "--card-tflops", "0"), ("--card-tflops: 0.0", "above 0")),
-        (("toy", "--card-tflops", "1", "--utilisation", "40"), ("--utilisation: 40.0", "(0, 1]")),
-        (("toy", "--pool-samples", "0"), ("--pool-samples: 0", "between 1 and 1e+15")),
-        (("toy", "--sample-bytes", "nan"), ("--sample-bytes: nan", "between 1 and")),
-        (("toy", "--full-share", "2"), ("--full-share: 2.0", "(0, 1]")),
-        (("toy", "--queries", "vla", "3"), ("--queries: 'vla' is unknown", "val, sketch")),
-        (("toy", "--queries", "val", "0"), ("--queries val: 0", "between 1 and")),
+        (("toy", "--gpus", "0"), ("--gpus is 0; it must be between 1 and 1e+15",)),
+        (("toy", "--gpus", "9" * 400), ("--gpus is 999", "between 1 and 1e+15")),
+        (("toy", "--cores", "9" * 400), ("--cores is 999", "between 1 and 1e+15")),
+        (("toy", "--price", "inf"), ("--price is inf", "between 0 and 1e+15")),
+        (("toy", "--pool-samples", "9" * 400), ("--pool-samples is 999", "between 1 and 1e+15")),
+        (("toy", "--card-tflops", "1e300"), ("--card-tflops is 1e+300", "and 1e+15")),
+        (("toy", "--card-tflops", "1e-300"), ("--card-tflops is 1e-300", "between 1e-15 and")),
+        (("toy", "--card-tflops", "1", "--utilisation", "nan"), ("--utilisation is nan", "and 1")),
+        (("toy", "--price", "-1"), ("--price is -1.0", "between 0 and")),
+        (("toy", "--cores", "0"), ("--cores is 0", "between 1 and")),
+        (("toy", "--card-tflops", "0"), ("--card-tflops is 0.0", "between 1e-15 and")),
+        (("toy", "--card-tflops", "1", "--utilisation", "40"), ("--utilisation is 40.0", "and 1")),
+        (("toy", "--pool-samples", "0"), ("--pool-samples is 0", "between 1 and 1e+15")),
+        (("toy", "--sample-bytes", "nan"), ("--sample-bytes is nan", "between 1 and")),
+        (("toy", "--full-share", "2"), ("--full-share is 2.0", "and 1")),
+        (("toy", "--queries", "vla", "3"), ("--queries names 'vla'", "val, sketch")),
+        (("toy", "--queries", "val", "0"), ("--queries val is 0", "between 1 and")),
         (("toy", "--rates", "README.md"), ("README.md", "not JSON")),
         (("toy", "--rates", "presets/models/toy.json"), ("--rates: presets/models/toy.json", "perf.similarity")),
         (("toy", "--study", "docs"), ("docs/params.yaml", "no such file")),
@@ -557,27 +519,24 @@ def test_bad_input_ends_in_one_line(arguments: tuple[str, ...], said: tuple[str,
 
 
 DAMAGED: dict[str, tuple[str, Any, str]] = {
-    "no steps": ("deduplicate", lambda c: c.update(steps=[]), "steps"),
-    "steps that are none": ("deduplicate", lambda c: c.update(steps=[3]), "steps"),
-    "clusters": ("deduplicate", lambda c: c["steps"][1].update(clusters=0), "steps.1.clusters: 0"),
-    "no dim": ("deduplicate", lambda c: c.pop("dim"), "dim: is missing"),
-    "no rows": ("prune", lambda c: c["rules"]["random"].update(rows=0), "rules.random.rows: 0"),
-    "seconds": ("prune", lambda c: c["rules"]["random"].update(seconds=math.nan), "rules.random.seconds: nan"),
-    "no rules": ("prune", lambda c: c.update(rules={}), "rules: {}"),
-    "medians": ("similarity", lambda c: c.update(medians=None), "medians: None"),
-    "no engine": ("similarity", lambda c: c.update(medians={"FAISS": 1.0}), "medians: has no engine"),
+    "medians": ("similarity", lambda c: c.update(medians=None), "medians is None"),
+    "no engine": ("similarity", lambda c: c.update(medians={"FAISS": 1.0}), "medians names no engine"),
     "at once": (
         "similarity",
         lambda c: c["medians"].update({"engine cpu, fp32": 0.0}),
-        "medians.engine cpu, fp32: 0.0",
+        "medians.engine cpu, fp32 is 0.0",
     ),
-    "queries": ("similarity", lambda c: c.update(queries=10**400), "queries: 1000"),
-    "a model": ("embed", lambda c: c.update(models={"ViT-X": {}}), "models.ViT-X"),
-    "images": ("embed", lambda c: c["models"]["toy"].update(images_per_second={"simgap": -3.0}), "simgap: -3.0"),
-    "no simgap": ("embed", lambda c: c["models"]["toy"].update(images_per_second=[1]), "images_per_second.simgap: is"),
-    "samples": ("train", lambda c: c["medians"].update(simgap=math.inf), "medians.simgap: inf"),
-    "text": ("train", lambda c: c["medians"].update(simgap="12"), "medians.simgap: '12'"),
-    "flop": ("train", lambda c: c.pop("flop_per_sample"), "flop_per_sample: is missing"),
+    "queries": ("similarity", lambda c: c.update(queries=10**400), "queries is 1000"),
+    "a model": ("embed", lambda c: c.update(models={"ViT-X": {}}), "models.ViT-X is no model"),
+    "images": ("embed", lambda c: c["models"]["toy"].update(images_per_second={"simgap": -3.0}), "simgap is -3.0"),
+    "no simgap": (
+        "embed",
+        lambda c: c["models"]["toy"].update(images_per_second=[1]),
+        "images_per_second.simgap is missing",
+    ),
+    "samples": ("train", lambda c: c["medians"].update(simgap=math.inf), "medians.simgap is inf"),
+    "text": ("train", lambda c: c["medians"].update(simgap="12"), "medians.simgap is '12'"),
+    "flop": ("train", lambda c: c.pop("flop_per_sample"), "flop_per_sample is missing"),
 }
 
 
@@ -596,7 +555,7 @@ def test_a_damaged_file_of_perf_ends_in_one_line_that_names_it_and_the_key(case:
 
 
 def finished_study(folder: Path) -> None:
-    """Metrics, logs and dvc.lock of a toy study, as far as a plan reads them."""
+    """Write the metrics, logs and dvc.lock of a toy study that a plan reads."""
     for name in ("metrics/embed", "metrics/prune", "metrics/train", "logs"):
         (folder / name).mkdir(parents=True)
     (folder / "params.yaml").write_text(TOY.read_text())
@@ -604,8 +563,7 @@ def finished_study(folder: Path) -> None:
     (folder / "metrics" / "embed" / "pool.json").write_text(json.dumps({"read": 1000, "kept": 990}))
     (folder / "metrics" / "prune" / "full.json").write_text(json.dumps({"kept": 900}))
     (folder / "metrics" / "prune" / "combined.json").write_text(json.dumps({"kept": 123}))
-    lock = {"stages": {"embed@pool": {"deps": [{"path": "data/worlds/toy/pool"}]}}}
-    (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+    (folder / "dvc.lock").write_text(yaml.safe_dump(lock_of("data/worlds/toy/pool")))
     log = {"images_per_second": 100.0, "seconds": 30.0}
     metrics = folder / "metrics" / "embed" / "pool.json"
     (folder / "logs" / f"pool-{sha256_of(metrics)[:16]}.json").write_text(json.dumps(log))
@@ -614,20 +572,20 @@ def finished_study(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("metrics/embed/pool.json", "[]", "read: is missing"),
-        ("metrics/embed/pool.json", '{"kept": 990}', "read: is missing"),
-        ("metrics/embed/pool.json", '{"read": 0, "kept": 0}', "read: 0 should be an integer between 1 and"),
-        ("metrics/embed/pool.json", '{"read": "many", "kept": 1}', "read: 'many'"),
-        ("metrics/embed/pool.json", '{"read": 1e3, "kept": 1}', "read: 1000.0"),
-        ("metrics/embed/pool.json", f'{{"read": {10**400}, "kept": 1}}', "read: 1000"),
+        ("metrics/embed/pool.json", "[]", "read is missing"),
+        ("metrics/embed/pool.json", '{"kept": 990}', "read is missing"),
+        ("metrics/embed/pool.json", '{"read": 0, "kept": 0}', "read is 0; it must be an integer between 1 and"),
+        ("metrics/embed/pool.json", '{"read": "many", "kept": 1}', "read is 'many'"),
+        ("metrics/embed/pool.json", '{"read": 1e3, "kept": 1}', "read is 1000.0"),
+        ("metrics/embed/pool.json", f'{{"read": {10**400}, "kept": 1}}', "read is 1000"),
         ("metrics/embed/pool.json", '{"read"', "not JSON"),
-        ("metrics/prune/full.json", '{"kept": -3}', "kept: -3"),
-        ("metrics/prune/combined.json", '{"kept": NaN}', "kept: nan"),
-        ("dvc.lock", "stages:\n<<<<<<< HEAD\n  a: b", "not YAML"),
-        ("LOG", "{}", "images_per_second or rows_per_second or samples_per_second: is missing"),
-        ("LOG", '{"images_per_second": -1.0, "seconds": 3.0}', "images_per_second: -1.0"),
-        ("LOG", '{"images_per_second": 1.0}', "seconds: is missing"),
-        ("LOG", '{"images_per_second": 1.0, "seconds": 0}', "seconds: 0"),
+        ("metrics/prune/full.json", '{"kept": -3}', "kept is -3"),
+        ("metrics/prune/combined.json", '{"kept": NaN}', "kept is nan"),
+        ("dvc.lock", "stages:\n<<<<<<< HEAD\n  a: b", "is not DVC's lock file"),
+        ("LOG", "{}", "images_per_second or rows_per_second or samples_per_second is missing"),
+        ("LOG", '{"images_per_second": -1.0, "seconds": 3.0}', "images_per_second is -1.0"),
+        ("LOG", '{"images_per_second": 1.0}', "seconds is missing"),
+        ("LOG", '{"images_per_second": 1.0, "seconds": 0}', "seconds is 0"),
     ],
 )
 def test_damaged_metrics_and_logs_end_in_one_line_that_names_them_and_the_key(
@@ -647,33 +605,23 @@ def test_damaged_metrics_and_logs_end_in_one_line_that_names_them_and_the_key(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    "change",
     [
-        (lambda c: c["similarity"].update(neighbours=10**400), "similarity.neighbours: 1000"),
-        (lambda c: c["deduplicate"].update(clusters=10**400), "deduplicate.clusters: 1000"),
-        (lambda c: c["train"].update(samples_seen=10**400), "train.samples_seen: 1000"),
-        (lambda c: c["evaluate"]["few_shot"].update(shots=[10**400]), "evaluate.few_shot.shots: 1000"),
-        (lambda c: c["prune"]["random"]["imagenet"].update(keep=10**400), "prune.random.imagenet.keep: 1000"),
-        (lambda c: c["runs"]["full"].update(samples_seen=10**400), "runs.full.samples_seen: 1000"),
+        lambda c: c["similarity"].update(neighbours=10**400),
+        lambda c: c["train"].update(samples_seen=10**400),
+        lambda c: c["runs"]["full"].update(samples_seen=10**400),
     ],
 )
-def test_a_count_of_the_params_that_is_out_of_all_proportion_is_named(change: Any, said: str, tmp_path: Path) -> None:
+def test_a_params_file_with_a_huge_number_ends_in_one_line(change: Any, tmp_path: Path) -> None:
     changed(tmp_path, TOY, change)
     code, printed = call(str(tmp_path / "params.yaml"))
     assert code == 1, printed
-    (line,) = printed.splitlines()
-    assert said in line
-    assert "1e+15 at most" in line
+    assert printed == f"error: {tmp_path / 'params.yaml'}: a number is too large to plan with\n"
 
 
 def test_a_folder_is_not_replaced_by_the_json(tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("kept")
-    assert call("toy", "--json", str(tmp_path)) == (1, f"error: --json: {tmp_path} is a folder; name a file\n")
+    code, printed = call("toy", "--json", str(tmp_path))
+    assert code == 2
+    assert "is a directory" in printed
     assert (tmp_path / "kept").read_text() == "kept"
-
-
-def test_json_where_no_folder_can_be_is_a_line(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    out = tmp_path / "file" / "below" / "plan.json"
-    code, printed = call("toy", "--json", str(out))
-    assert (code, printed) == (1, f"error: --json: {out} cannot be written (Not a directory)\n")

@@ -92,7 +92,7 @@ def test_an_embedder_that_does_not_say_its_activation(model_folder: Path, tmp_pa
     finished = call(tmp_path, "embed", *options)
     assert finished.returncode == 1
     assert finished.stderr == (
-        "error: embedder/open_clip_config.json: model_cfg.quick_gelu is not recorded; it should be true or false\n"
+        "error: embedder/open_clip_config.json: model_cfg.quick_gelu is missing; it must be true or false\n"
     )
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "m.json").exists()

@@ -20,6 +20,7 @@ from perf import train as perf_train
 from simgap.clip.model import load
 from simgap.core.errors import SimgapError
 from simgap.core.files import sha256_of
+from simgap.params.resources import TrainResources
 from simgap.plan.models import model_size
 from simgap.plan.rates import measured
 from simgap.train.data import readable_shards
@@ -67,10 +68,11 @@ def test_a_slope_is_the_exponent() -> None:
 def test_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     study = tmp_path / "study"
-    for folder in ("metrics/embed", "metrics/prune", "logs"):
+    for folder in ("metrics/embed", "metrics/similarity", "metrics/prune", "logs"):
         (study / folder).mkdir(parents=True)
     (study / "params.yaml").write_text((REPOSITORY / "presets" / "toy.yaml").read_text())
-    for time, name in enumerate(("embed/pool", "embed/reference", "prune/full", "prune/combined", "prune/r-pruned")):
+    names = ("embed/pool", "embed/reference", "prune/full", "similarity/val", "similarity/r", "similarity/a")
+    for time, name in enumerate(names):
         metrics = study / "metrics" / f"{name}.json"
         metrics.write_text(json.dumps({"kept": 100, "read": 100, "of": name}))
         os.utime(metrics, (1000 + 5 * time, 1000 + 5 * time))
@@ -81,18 +83,22 @@ def test_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "deps": [{"path": "data/worlds/toy/pool"}],
             "outs": [{"path": "data/embeddings/pool", "size": 777}, {"path": "metrics/embed/pool.json", "size": 1}],
         },
-        "deduplicate": {"outs": [{"path": "data/splits/full", "size": 10}, {"path": "data/centroids.npy", "size": 20}]},
+        "similarity@val": {"outs": [{"path": "data/similarity/val", "size": 30}]},
     }
     (study / "dvc.lock").write_text(json.dumps({"stages": lock}))
-    printed = run(plan, str(study), "--rates-of", str(study), "--json", str(tmp_path / "out.json"))
+    timing = {"rows": 10, "queries": 10, "dim": 10, "neighbours": 1, "medians": {"engine cpu, fp32": 1.0}}
+    (study / "similarity.json").write_text(json.dumps(timing))
+    rates = ("--rates", str(study / "similarity.json"))
+    printed = run(plan, str(study), *rates, "--rates-of", str(study), "--json", str(tmp_path / "out.json"))
     assert "predicted / was" in printed
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["seconds of work (logs)"] == {"embed": {"instances": 1, "predicted": 4.0, "was": 4.0}}
     of_stages = found["seconds in all (file times)"]
     # The first metrics of a stage's folder say nothing of how long they took.
     assert of_stages["embed"] == {"instances": 1, "predicted": 8 + 4, "was": 5}
-    assert of_stages["prune-imagenet-like"]["instances"] == 2
-    assert of_stages["prune-imagenet-like"]["was"] == 10
+    assert of_stages["similarity"]["instances"] == 2
+    assert of_stages["similarity"]["predicted"] == pytest.approx(2 * (8 + 2 * 200 * 400 * 128 / 2000))
+    assert of_stages["similarity"]["was"] == 10
     printed = run(plan, str(study), "--from", "pool", "--json", str(tmp_path / "other.json"))
     assert "rate of embed: logs of 1 stage" in printed
     other = json.loads((tmp_path / "other.json").read_text())
@@ -101,7 +107,7 @@ def test_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert other["seconds in all (file times)"]["embed"]["predicted"] == pytest.approx(8 + 100 / 25)
     bytes_left = found["bytes left (dvc.lock)"]
     assert bytes_left["embed"]["was"] == 777
-    assert bytes_left["deduplicate"] == {"instances": 1, "predicted": 100 / 8 + 20 * 128 * 2, "was": 30}
+    assert bytes_left["similarity"] == {"instances": 1, "predicted": 100 * 12 + 400 * (10 * 12 + 25), "was": 30}
 
 
 @pytest.mark.slow
@@ -124,7 +130,7 @@ def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """CLIP_benchmark is stood in for; `tests/evaluate/test_parity.py` runs it."""
     drawn: list[Path] = []
 
-    def stand_in(command: Path, model: Path, benchmarks: list[Path], out: Path) -> evaluate.Figures:
+    def stand_in(command: Path, model: Path, benchmarks: list[Path], out: Path) -> evaluate.Metrics:
         assert command == tmp_path / "environment"
         assert (model / "open_clip_config.json").is_file()
         drawn.extend(benchmarks)
@@ -134,10 +140,10 @@ def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate.clip_benchmark, "evaluate", stand_in)
     options = ("--images", "8", "--repeats", "1", "--environment", str(tmp_path / "environment"))
     printed = run(evaluate, *options, "--json", str(tmp_path / "out.json"))
-    assert "CLIP_benchmark takes" in printed
+    assert "speedup over CLIP_benchmark" in printed
     content = json.loads((tmp_path / "out.json").read_text())
     assert [path.name for path in drawn] == ["val", "sketch", "r", "a"]
-    assert set(content["figures"]["simgap"]) == {path.name for path in drawn}
+    assert set(content["metrics"]["simgap"]) == {path.name for path in drawn}
     assert all(len(seconds) == 1 for seconds in content["seconds"].values())
     assert 0 < content["largest_difference"] <= 0.5
 
@@ -210,10 +216,10 @@ def test_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         commands.append(list(command))
         seen = int(command[command.index("--train-num-samples") + 1])
         shards = readable_shards(pool)
-        chosen = perf_train.parameters_of(tmp_path / "model.json", seen, 8, 0, 1)
+        chosen = perf_train.parameters_of(tmp_path / "model.json", seen, 8, 1)
         folder = tmp_path / f"stand-in-{len(commands)}"
         folder.mkdir()
-        train(chosen, 0, shards, 32, folder / "model", folder)
+        train(chosen, TrainResources(0, 10**9), 0, shards, 32, folder / "model", folder)
 
     monkeypatch.setattr(environment, "install", lambda folder, packages: folder)
     monkeypatch.setattr(environment, "call", stand_in)
@@ -246,7 +252,8 @@ def test_train_of_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
     content["pool"]["path"] = content["pool"]["embed"] = str(write_pool(tmp_path / "pool", 2, 16))
     content["train"].update(model=str(tmp_path / "model.json"), batch_size=16, processes=2, grad_checkpointing=False)
-    content["train"].update(micro_batch_size=4, readers=2, workers=0)
+    content["train"].update(micro_batch_size=4, readers=2)
+    content["resources"]["train"]["workers"] = 0
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     options = ["--params", str(tmp_path / "params.yaml"), "--samples", "320"]
     printed = run(perf_train, *options, "--json", str(tmp_path / "out.json"))
@@ -259,4 +266,4 @@ def test_train_of_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert rate.flop == 4 * (size.image_flop + size.text_flop)
     assert (rate.per_second, seen) == (100.0, [320])
     refused = CliRunner().invoke(perf_train.main, [*options[:2], "--samples", "21"])
-    assert refused.output == "error: --samples: 21 should be a multiple of the batch, 8\n"
+    assert refused.output == "error: --samples is 21; it must be a multiple of the batch size, 8\n"

@@ -57,7 +57,7 @@ def test_what_ends_one_process_ends_the_stage_in_a_line(tmp_path: Path) -> None:
     assert finished.returncode == 1
     # Each of them sees it.
     assert set(finished.stderr.splitlines()) == {
-        "error: embedder: at step 1 the loss is nan and its gradient's norm nan; lower train.learning_rate"
+        "error: embedder: at step 1 the loss is nan and the gradient norm is nan; lower train.learning_rate"
     }
     assert not (tmp_path / "embedder").exists()
 

@@ -1,4 +1,4 @@
-"""MLflow's pages as a reader's browser shows them."""
+"""Read MLflow's pages in a browser."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 import pytest
 
-# Milliseconds; a busy machine is slow to draw.
+# Milliseconds. A busy machine is slow to draw.
 PATIENCE = 90_000
-# What a chart draws: of its data, its labels and its marks, which stand on the page in the order of the data.
+# Returns the data, labels and marks of a chart. The marks are in the order of the data.
 DRAWN = """graph => {
     const [trace] = graph.data
     const text = (place, within) => [...within.querySelectorAll(place)].map(found => found.textContent)
@@ -35,14 +35,14 @@ DRAWN = """graph => {
 
 
 class Chart(NamedTuple):
-    """A scatter plot as it stands on the page.
+    """A scatter plot on a page.
 
     Attributes:
-        axes: titles of the horizontal and of the vertical axis.
-        points: of every run its name and the two values that are drawn.
-        marks: of every run where its mark stands, in pixels, and the mark's colour; none where they are on a canvas.
-        ticks: the values that the vertical axis names, and where, in pixels.
-        legend: names and colours; empty where there is none.
+        axes: Titles of the horizontal and the vertical axis.
+        points: Name and the two drawn values of each run.
+        marks: Position in pixels and colour of each run's mark; empty if the marks are on a canvas.
+        ticks: Values on the vertical axis, with their positions in pixels.
+        legend: Colours by name; empty if there is no legend.
     """
 
     axes: tuple[str, ...]
@@ -54,7 +54,7 @@ class Chart(NamedTuple):
 
 @contextmanager
 def browser_page() -> Iterator[Any]:
-    """A page of Debian's Chromium, without a window."""
+    """Open a page in Debian's Chromium, without a window."""
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: install simgap[dev]")
     chromium = shutil.which("chromium")
     if chromium is None:
@@ -69,7 +69,7 @@ def browser_page() -> Iterator[Any]:
 
 
 def listed_runs(page: Any, address: str, number: int) -> list[str]:
-    """Give the names of the runs that an experiment's page lists, once there are as many as there should be."""
+    """Return the names of the runs on an experiment's page, once it lists as many as expected."""
     from playwright.sync_api import expect
 
     page.goto(address)
@@ -85,7 +85,7 @@ def _chart(within: Any) -> Chart:
         entry.locator("span").inner_text(): entry.locator("path").evaluate("path => getComputedStyle(path).stroke")
         for entry in entries.all()
     }
-    # Where a run's text says more than its name, the name comes first, in bold.
+    # If the text of a run holds more than its name, the name comes first, in bold.
     names = [re.sub(r"^<b>(.*?)</b>.*", r"\1", name) for name in drawn["names"]]
     return Chart(
         tuple(drawn["axes"]),
@@ -97,7 +97,7 @@ def _chart(within: Any) -> Chart:
 
 
 def saved_view(page: Any, address: str, metric: str, runs: int) -> Chart:
-    """Open a saved view of an experiment's page, and give its chart of a metric once all runs are drawn."""
+    """Open a saved view of an experiment, and return its chart of a metric once all runs are drawn."""
     from playwright.sync_api import expect
 
     page.goto(address)
@@ -107,7 +107,7 @@ def saved_view(page: Any, address: str, metric: str, runs: int) -> Chart:
 
 
 def compared_runs(page: Any, address: str, experiment: str, runs: list[str], x: str, y: str) -> Chart:
-    """Open the comparison of runs, by id, and have it plot a parameter and a metric of them."""
+    """Compare runs by id, and return the chart of a parameter and a metric."""
     from playwright.sync_api import expect
 
     ids, experiments = quote(json.dumps(runs)), quote(json.dumps([experiment]))

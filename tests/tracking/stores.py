@@ -1,4 +1,4 @@
-"""A small finished study in files, and MLflow servers to log it to."""
+"""Write a small finished study, and run MLflow servers to log it to."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from conftest import REPOSITORY
 from mlflow.tracking import MlflowClient
 
 from simgap.params.load import load_params
-from simgap.tracking.records import MODELS
+from simgap.tracking.store import MODELS
 from simgap.tracking.track import Tracked, track
 
 SPLITS = ("full", "combined", "combined-control")
 
 
 def write_params(folder: Path, threshold: float, splits: Sequence[str] = SPLITS) -> None:
-    """Write the toy study's params with some trained splits, one benchmark and nothing that is drawn."""
+    """Write the params of the toy study with a few trained splits, one benchmark and no drawn world."""
     content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
     content |= {
         "threshold": threshold,
@@ -60,11 +60,10 @@ def write_study(
     accuracies: Mapping[str, float] | None = None,
     embedder: int = 0,
 ) -> Path:
-    """Write params, metrics and the lock file as stages and DVC leave them; all its models but full's depend on the threshold.
+    """Write params, metrics and dvc.lock as stages and DVC do. Every model depends on the threshold, except full's.
 
-    What the embedder, which has a seed, says of similarity is in the profiles; the models do not depend on it.
-
-    Its splits are those of `accuracies`, or SPLITS of one accuracy.
+    The profiles depend on the embedder's seed, the models do not. The splits are those of `accuracies`; without it they are
+    SPLITS, with the same accuracy.
     """
     accuracies = accuracies or dict.fromkeys(SPLITS, accuracy)
     folder.mkdir(exist_ok=True)
@@ -110,7 +109,7 @@ def write_study(
 
 
 def write_report(folder: Path) -> None:
-    """Write the figures of a report of the study, as the last stage does."""
+    """Write the figures of the study's report, as the last stage does."""
     (folder / "report" / "figures").mkdir(parents=True, exist_ok=True)
     for name in ("claim-a", "profile-val"):
         (folder / "report" / "figures" / f"{name}.png").write_bytes(name.encode())
@@ -126,7 +125,7 @@ def track_here() -> Tracked:
 
 
 def begin_study(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Write a study to a folder, in which the test runs from then on, and whose store is the default."""
+    """Write a study to a folder, make it the working directory, and use the default store."""
     monkeypatch.setenv("DVC_ROOT", str(folder))
     for name in ("MLFLOW_TRACKING_URI", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
         monkeypatch.delenv(name, raising=False)
@@ -141,7 +140,7 @@ def runs_in(store: str, experiment: str = MODELS) -> list[Any]:
 
 
 def track_at_once(arguments: tuple[str, str, str | None, float], barrier: Any = None) -> Tracked:
-    """Log a study of its own folder, in a process of its own."""
+    """Write a study to its own folder and log it. Each call runs in its own process."""
     folder, root, store, threshold = arguments
     os.environ |= {"DVC_ROOT": root, **({"MLFLOW_TRACKING_URI": store} if store else {})}
     os.chdir(write_study(Path(folder), threshold=threshold))
@@ -165,7 +164,7 @@ def answers(address: str) -> bool:
 
 @contextmanager
 def running(command: list[str], ready: Callable[[], bool], **options: object) -> Iterator[None]:
-    """Run a server while the block runs, from when it is ready."""
+    """Run a server, wait until it is ready, and stop it after the block."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, **options)
         try:
@@ -182,14 +181,14 @@ def running(command: list[str], ready: Callable[[], bool], **options: object) ->
                 raise AssertionError(f"{command[0]} was not ready in five minutes")
             yield
         finally:
-            # PostgreSQL ends at once on SIGINT, MLflow's with all its workers on SIGTERM.
+            # PostgreSQL stops at once on SIGINT; MLflow stops with all its workers on SIGTERM.
             process.send_signal(2 if "postgres" in command[0] else 15)
             process.wait(60)
 
 
 @contextmanager
 def mlflow_server(folder: Path, database: str) -> Iterator[str]:
-    """An MLflow server on 127.0.0.1 before a database: its address."""
+    """Run an MLflow server on 127.0.0.1 that uses a database, and yield its address."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", str(folder / "of-the-server")]
@@ -209,10 +208,10 @@ def _postgresql(name: str) -> str:
 
 @contextmanager
 def postgresql() -> Iterator[str]:
-    """A PostgreSQL cluster of its own on 127.0.0.1: the address of its database."""
+    """Run a PostgreSQL cluster on 127.0.0.1, and yield the address of its database."""
     pytest.importorskip("psycopg2")
     initdb, postgres = _postgresql("initdb"), _postgresql("postgres")
-    # It refuses root, to whom pytest's own folders are closed.
+    # PostgreSQL does not run as root, and other users cannot read pytest's folders.
     user = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
     with tempfile.TemporaryDirectory() as folder:
         data, port = Path(folder) / "data", free_port()
@@ -237,7 +236,7 @@ def postgresql() -> Iterator[str]:
 
 @contextmanager
 def server_before(kind: str, folder: Path) -> Iterator[str]:
-    """An MLflow server before SQLite or PostgreSQL: its address."""
+    """Run an MLflow server that uses SQLite or PostgreSQL, and yield its address."""
     if kind == "sqlite":
         with mlflow_server(folder, f"sqlite:///{folder / 'server.db'}") as address:
             yield address

@@ -1,4 +1,4 @@
-"""A team's server: real ones, and such as are down or slow."""
+"""Log to servers that work, that are down, and that are slow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from stores import SPLITS, begin_study, free_port, runs_in, server_before, track_at_once, track_here, write_study
 
 from simgap.tracking import track
-from simgap.tracking.records import STUDIES
+from simgap.tracking.store import STUDIES
 from simgap.tracking.track import try_track
 
 pytestmark = pytest.mark.slow
@@ -58,7 +58,7 @@ def test_a_server_gets_every_run_once(server: str, study: Path, tmp_path: Path, 
             ((str(tmp_path / name), str(tmp_path / name), server, 0.2), together) for name in ("here", "elsewhere")
         ]
         tracked = processes.starmap(track_at_once, arguments, chunksize=1)
-    # Of the three that are new, the comparison too.
+    # The comparison is the third new run.
     assert sum(of_one.logged for of_one in tracked) >= 3
     runs_of_it = [run for run in runs_in(server) if run.data.params.get("threshold") == "0.2"]
     assert sorted(run.data.tags["split"] for run in runs_of_it) == sorted(SPLITS[1:])
@@ -99,7 +99,7 @@ def test_a_stage_says_in_a_line_that_a_server_does_not_answer(study: Path, monke
 
 def test_a_stage_stops_tracking_that_takes_too_long(study: Path, monkeypatch, capfd) -> None:
     monkeypatch.setattr(track, "STAGE_LIMIT", 3)
-    # As a server would that answers every request just in time.
+    # This is like a server that answers each request just in time.
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{silent.getsockname()[1]}")

@@ -1,4 +1,4 @@
-"""What is logged, and that it is logged once."""
+"""Check what is logged, and that it is logged once."""
 
 from __future__ import annotations
 
@@ -20,17 +20,9 @@ from simgap.core.errors import SimgapError
 from simgap.core.files import sha256_of
 from simgap.params.load import load_params
 from simgap.stage.rates import write_rates
-from simgap.tracking.records import MODELS, STUDIES, Record, flatten, threshold_of
-from simgap.tracking.track import (
-    ARTIFACTS,
-    IDENTITY,
-    REQUEST_LIMIT,
-    _only_run,
-    _write_artifacts,
-    opened,
-    store,
-    without_password,
-)
+from simgap.tracking.records import Record, flatten, threshold_of
+from simgap.tracking.store import MODELS, REQUEST_LIMIT, STUDIES, open_store, store_address, without_password
+from simgap.tracking.track import ARTIFACTS, IDENTITY, _find_or_create_run, _write_artifacts
 from simgap.tracking.view import colours
 
 
@@ -40,8 +32,8 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def by_name(experiment: str = MODELS) -> dict:
-    found = {run.info.run_name: run for run in runs_in(store(), experiment)}
-    assert len(found) == len(runs_in(store(), experiment))
+    found = {run.info.run_name: run for run in runs_in(store_address(), experiment)}
+    assert len(found) == len(runs_in(store_address(), experiment))
     return found
 
 
@@ -49,7 +41,7 @@ def test_one_run_for_each_model_of_each_threshold_and_each_once(study: Path) -> 
     assert track_here() == (4, 0, 0, [])
     assert track_here() == (0, 4, 0, [])
     write_study(study, threshold=0.1)
-    # Full does not depend on the threshold; its run is the same.
+    # The model of full does not depend on the threshold, so its run is the same.
     assert track_here() == (3, 1, 0, [])
     assert set(by_name()) == {
         "full seed=0", "combined threshold=0.0 seed=0", "combined threshold=0.1 seed=0",
@@ -83,9 +75,9 @@ def test_a_threshold_that_keeps_the_same_rows_is_a_setting_with_a_run_of_its_own
 def test_profiles_by_another_embedder_are_of_other_runs(study: Path) -> None:
     assert track_here() == (4, 0, 0, [])
     write_study(study, embedder=1)
-    # Of the study as a whole nothing is another's.
+    # The run of the study does not depend on the embedder's hash.
     assert track_here() == (3, 1, 0, [])
-    runs = runs_in(store())
+    runs = runs_in(store_address())
     found = sorted((run.info.run_name, run.data.metrics["profile/val/similarity/mean"]) for run in runs)
     names = ("combined threshold=0.0 seed=0", "combined-control threshold=0.0 seed=0", "full seed=0")
     assert found == sorted((name, mean) for name in names for mean in (0.3, 1.3))
@@ -113,7 +105,7 @@ def test_what_a_model_s_run_holds(study: Path, monkeypatch: pytest.MonkeyPatch) 
     assert run.data.metrics["few_shot/val/top1_1_shot"] == 0.25
     assert run.data.metrics["prune/kept"] == 10
     assert run.data.metrics["profile/val/similarity/mean"] == 0.3
-    history = MlflowClient(tracking_uri=store()).get_metric_history(run.info.run_id, "train/loss")
+    history = MlflowClient(tracking_uri=store_address()).get_metric_history(run.info.run_id, "train/loss")
     assert [(point.step, point.value) for point in history] == [(0, 4.0), (1, 3.0)]
     expected = {
         "split": "combined", "seed": "0", "threshold": "0.0", "rule": "imagenet-like", "benchmarks": "val",
@@ -122,7 +114,7 @@ def test_what_a_model_s_run_holds(study: Path, monkeypatch: pytest.MonkeyPatch) 
     }  # fmt: skip
     assert expected.items() <= run.data.tags.items()
     assert not [tag for tag in run.data.tags if "src/" in tag]
-    client = MlflowClient(tracking_uri=store())
+    client = MlflowClient(tracking_uri=store_address())
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert files == {"split.json", "model.json"}
     model = Path(client.download_artifacts(run.info.run_id, "model.json", str(study)))
@@ -141,7 +133,7 @@ def test_what_is_logged_of_an_applied_experiment_names_it(study: Path) -> None:
     git("add", ".")
     git("commit", "-qm", "baseline")
     baseline = git("rev-parse", "HEAD")
-    # As DVC keeps experiments, also those that were pulled.
+    # DVC stores experiments like this, also those that were pulled.
     for name, threshold in (("slack", 0.1), ("more-slack", 0.2)):
         write_study(study, threshold=threshold)
         git("commit", "-qam", name)
@@ -153,17 +145,17 @@ def test_what_is_logged_of_an_applied_experiment_names_it(study: Path) -> None:
         tags = by_name()[run].data.tags
         return tags.get("dvc.experiment"), tags.get("dvc.baseline"), tags["git.commit"]
 
-    # The baseline itself is of no experiment.
+    # The baseline belongs to no experiment.
     track_here()
     assert provenance("combined threshold=0.0 seed=0") == (None, None, baseline)
     write_study(study, threshold=0.1)
     track_here()
     assert provenance("combined threshold=0.1 seed=0") == ("slack", baseline, baseline)
-    # No experiment left this.
+    # No experiment has this dvc.lock.
     write_study(study, threshold=0.3)
     track_here()
     assert provenance("combined threshold=0.3 seed=0") == (None, None, baseline)
-    # Two left the same: which of them is meant nobody can say.
+    # Two experiments have this dvc.lock, so it is unknown which one is applied.
     write_study(study, threshold=0.2)
     git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/again", git("rev-parse", "refs/exps/exec/EXEC_APPLY"))
     track_here()
@@ -180,7 +172,9 @@ def test_a_split_has_one_colour_and_its_control_a_paler_one_and_a_reader_s_choic
         "combined threshold=0.0 seed=0": "#8c8c8c", "combined threshold=0.1 seed=0": "#8c8c8c",
         "combined-control threshold=0.0 seed=0": "#c6c6c6", "combined-control threshold=0.1 seed=0": "#c6c6c6",
     }  # fmt: skip
-    MlflowClient(tracking_uri=store()).set_tag(by_name()["full seed=0"].info.run_id, "mlflow.runColor", "#ff0000")
+    MlflowClient(tracking_uri=store_address()).set_tag(
+        by_name()["full seed=0"].info.run_id, "mlflow.runColor", "#ff0000"
+    )
     assert track_here() == (0, 4, 0, [])
     assert by_name()["full seed=0"].data.tags["mlflow.runColor"] == "#ff0000"
 
@@ -257,7 +251,7 @@ def test_rates_are_logged_and_make_no_other_run(study: Path) -> None:
 def test_results_that_changed_are_brought_up_to_date_in_the_same_run(study: Path) -> None:
     track_here()
     write_study(study, accuracy=0.25)
-    # The comparison is another one; a lower figure must win over the higher one that it replaces.
+    # The comparison is new. The lower value must replace the higher one.
     assert track_here() == (1, 3, 3, [])
     assert {run.data.metrics["zero_shot/val/top1"] for run in by_name().values()} == {0.25}
     assert track_here() == (0, 4, 0, [])
@@ -287,29 +281,29 @@ def test_a_run_that_was_cut_off_is_completed(study: Path, monkeypatch: pytest.Mo
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     assert all(run.data.metrics["zero_shot/val/top1"] == 0.5 for run in runs.values())
     for run in runs.values():
-        history = MlflowClient(tracking_uri=store()).get_metric_history(run.info.run_id, "train/loss")
+        history = MlflowClient(tracking_uri=store_address()).get_metric_history(run.info.run_id, "train/loss")
         assert len(history) == 2
 
 
 def test_a_study_s_run_holds_the_figures_of_its_report_and_of_no_other(study: Path) -> None:
     def figures(run: str) -> list[str]:
-        files = MlflowClient(tracking_uri=store()).list_artifacts(by_name(STUDIES)[run].info.run_id, "figures")
+        files = MlflowClient(tracking_uri=store_address()).list_artifacts(by_name(STUDIES)[run].info.run_id, "figures")
         return [file.path for file in files]
 
-    # While a stage compares there is no report of it yet.
+    # The stage compare logs before there is a report.
     track_here()
     assert figures("study threshold=0.0 seeds=0") == []
     write_report(study)
     assert track_here() == (0, 4, 1, [])
     assert figures("study threshold=0.0 seeds=0") == ["figures/claim-a.png", "figures/profile-val.png"]
-    # The report of threshold 0 still lies there, and dvc.lock says so.
+    # The report of threshold 0 is still there, and dvc.lock names it.
     report = yaml.safe_load((study / "dvc.lock").read_text())["stages"]["report"]
     write_study(study, threshold=0.1)
     lock = yaml.safe_load((study / "dvc.lock").read_text())
     (study / "dvc.lock").write_text(yaml.safe_dump({**lock, "stages": {**lock["stages"], "report": report}}))
     track_here()
     assert figures("study threshold=0.1 seeds=0") == []
-    # Nor are they logged where the lock file is still that of threshold 0, as in the stage that compares.
+    # In the stage compare, dvc.lock is still that of the previous threshold; no figures are logged then either.
     write_study(study, accuracy=0.25, threshold=0.2)
     compare = lock["stages"] | {"report": report}
     (study / "dvc.lock").write_text(yaml.safe_dump({**lock, "stages": compare}))
@@ -319,11 +313,11 @@ def test_a_study_s_run_holds_the_figures_of_its_report_and_of_no_other(study: Pa
 
 @pytest.mark.parametrize("first", ["0" * 32, "f" * 32])
 def test_of_two_that_create_a_run_at_once_the_same_one_stays_for_both(study: Path, monkeypatch, first: str) -> None:
-    """Two clones share no lock: here the other creates its run between our look and our creation."""
+    """Two clones share no lock: the other creates its run after we searched and before we create ours."""
     track_here()
     known = by_name()["full seed=0"]
-    client = MlflowClient(tracking_uri=store())
-    # SQLite takes another id for the run that is there: once before, once after all that can be drawn.
+    client = MlflowClient(tracking_uri=store_address())
+    # Give the existing run an id that sorts before, or after, every random id.
     import sqlite3
 
     with sqlite3.connect(study / "mlflow.db") as database:
@@ -352,8 +346,8 @@ def test_artifacts_of_any_number_are_logged_once(study: Path) -> None:
     record = Record(
         STUDIES, "0" * 16, "many", {}, {}, {}, artifacts={f"figures/{n:060d}.png": b"x" for n in range(200)}
     )
-    with opened() as (client, experiments):
-        run, _ = _only_run(client, experiments[STUDIES], record, {})
+    with open_store() as (client, experiments):
+        run, _ = _find_or_create_run(client, experiments[STUDIES], record, {})
         assert _write_artifacts(client, run, record)
         assert not _write_artifacts(client, client.get_run(run.info.run_id), record)
         record.artifacts["figures/another.png"] = b"y"
@@ -384,7 +378,7 @@ def test_what_is_unfinished_is_named_and_the_rest_is_logged(study: Path) -> None
     logged, known, _, unfinished = track_here()
     assert (logged, known) == (1, 0)
     assert sorted(unfinished)[:2] == [
-        "metrics/evaluate/combined-0.json: is not as dvc.lock says; run `dvc repro`",
+        "metrics/evaluate/combined-0.json: has changed since dvc.lock was written; run `dvc repro`",
         "metrics/train/full-0.json: no such file",
     ]
     (study / "dvc.lock").unlink()
@@ -398,12 +392,12 @@ def test_an_evaluation_of_another_model_is_not_logged(study: Path) -> None:
     lock["stages"]["evaluate@full-0"]["deps"] = [{"path": "models/full-0", "md5": "another.dir"}]
     (study / "dvc.lock").write_text(yaml.safe_dump(lock))
     assert track_here().unfinished == [
-        "metrics/evaluate/full-0.json: is of another model than models/full-0; run `dvc repro`"
+        "metrics/evaluate/full-0.json: evaluates another model than models/full-0; run `dvc repro`"
     ]
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, address: str) -> str:
-    """Give the line with which an address is refused."""
+    """Return the error line for an address."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     began = time.monotonic()
     with pytest.raises(SimgapError) as raised:

@@ -1,4 +1,4 @@
-"""What a reader sees: `simgap ui` in a browser."""
+"""Open `simgap ui` in a browser."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 from browser import Chart, browser_page, compared_runs, listed_runs, saved_view
 from stores import answers, begin_study, free_port, running, runs_in, track_here, write_study
 
-from simgap.tracking.track import store
+from simgap.tracking.store import store_address
 
 pytestmark = pytest.mark.slow
 
-SIMGAP = [sys.executable, "-m", "simgap.cli.main"]
+SIMGAP = [sys.executable, "-m", "simgap.cli"]
 METRIC = "zero_shot/val/top1"
-# Accuracies by split at two thresholds, all different; of full, which does not depend on it, one.
+# Accuracies by threshold and split. All differ, but full does not depend on the threshold.
 ACCURACIES = {
     0.0: {"full": 0.61, "combined": 0.25, "combined-control": 0.58, "val-pruned": 0.31, "val-pruned-control": 0.55},
     0.1: {"full": 0.61, "combined": 0.45, "combined-control": 0.59, "val-pruned": 0.49, "val-pruned-control": 0.57},
@@ -34,7 +34,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def said(study: Path) -> Iterator[dict[str, str]]:
-    """The addresses that `simgap ui` prints, by what stands before them, while it serves a study at two thresholds."""
+    """Serve a study at two thresholds with `simgap ui`, and yield the addresses that it prints by their labels."""
     for threshold, accuracies in ACCURACIES.items():
         write_study(study, threshold=threshold, accuracies=accuracies)
         track_here()
@@ -45,13 +45,13 @@ def said(study: Path) -> Iterator[dict[str, str]]:
 
 
 def stored() -> dict[str, Any]:
-    found = {run.info.run_name: run for run in runs_in(store())}
+    found = {run.info.run_name: run for run in runs_in(store_address())}
     assert len(found) == 9
     return found
 
 
 def assert_points(chart: Chart) -> None:
-    """What is drawn is what the store has, run by run, and what it has is what the study measured."""
+    """Check that the chart shows the values of the store, and the store holds the values of the study."""
     expected = {(name, float(run.data.params["threshold"]), run.data.metrics[METRIC]) for name, run in stored().items()}
     assert len(chart.points) == len(expected)
     assert set(chart.points) == expected
@@ -70,16 +70,16 @@ def test_the_view_that_is_printed_shows_threshold_against_accuracy_for_each_spli
     with browser_page() as page:
         assert sorted(listed_runs(page, said["Runs"], len(runs))) == sorted(runs)
         chart = saved_view(page, said["Accuracy by threshold"], METRIC, len(runs))
-        # Beside the charts stands the list of the same runs.
+        # A list beside the charts names the same runs.
         assert sorted(page.locator("a[href*='/runs/']").all_inner_texts()) == sorted(runs)
     assert_points(chart)
-    # The marks stand where the values are, read off the axis as a reader does.
+    # The position of a mark, read off the axis, is its value.
     (low, low_at), *_, (high, high_at) = sorted(chart.ticks)
     pixels = (high_at - low_at) / (high - low)
     for (_, x, y), (at_x, at_y, _) in zip(chart.points, chart.marks, strict=True):
         assert at_y == pytest.approx(low_at + (y - low) * pixels, abs=3)
         assert (at_x > sum(at for at, _, _ in chart.marks) / len(chart.marks)) == (x > 0)
-    # A colour is a split, in marks and legend alike.
+    # Each split has one colour, in the chart and in the legend.
     of_split: dict[str, set[str]] = {}
     for (name, _, _), (_, _, colour) in zip(chart.points, chart.marks, strict=True):
         assert chart.legend[name] == colour

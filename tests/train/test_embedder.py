@@ -28,15 +28,17 @@ def test_a_local_directory_is_checked_and_copied(model_folder: Path, tmp_path: P
     assert not (tmp_path / "other").exists()
 
 
-def test_unknown_weights_are_refused_before_anything_is_fetched(tmp_path: Path) -> None:
+def test_unknown_weights_are_refused_before_any_download(tmp_path: Path) -> None:
     asked = parameters(pretrained=PretrainedParameters(model="ViT-B-32", tag="laion40m"))
-    with pytest.raises(SimgapError, match=r"tag: ViT-B-32 has no weights 'laion40m'; choose from laion400m_e3"):
+    with pytest.raises(
+        SimgapError, match=r"tag: ViT-B-32 has no pretrained weights 'laion40m'; choose from laion400m_e3"
+    ):
         make_embedder(asked, RESOURCES, tmp_path, tmp_path / "out", tmp_path)
     asked = parameters(pretrained=PretrainedParameters(model="ViT-B-23", tag="openai"))
     with pytest.raises(SimgapError, match="model: 'ViT-B-23' is unknown; choose from ViT-B-32, "):
         make_embedder(asked, RESOURCES, tmp_path, tmp_path / "out", tmp_path)
     asked = parameters(pretrained=PretrainedParameters(model="ViT-S-32", tag="openai"))
-    with pytest.raises(SimgapError, match="tag: ViT-S-32 has no weights 'openai'; choose from another model"):
+    with pytest.raises(SimgapError, match="tag: ViT-S-32 has no pretrained weights 'openai'; choose another model"):
         make_embedder(asked, RESOURCES, tmp_path, tmp_path / "out", tmp_path)
 
 
@@ -54,7 +56,7 @@ def test_unknown_weights_are_refused_before_anything_is_fetched(tmp_path: Path) 
 def test_the_activation_is_that_of_the_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, tag: str, quick_gelu: bool
 ) -> None:
-    """A plain name says GELU also of weights that were trained with QuickGELU."""
+    """The config of a name without "quickgelu" says GELU, even for weights that were trained with QuickGELU."""
     saved = []
     clip = SimpleNamespace(visual=SimpleNamespace(preprocess_cfg={}))
     monkeypatch.setattr(module.open_clip, "create_model", lambda name, pretrained: clip)

@@ -26,7 +26,7 @@ from simgap.core.errors import SimgapError
 from simgap.params.resources import TrainResources
 from simgap.params.train import TrainParameters
 from simgap.train import train as module
-from simgap.train.checkpoint import State
+from simgap.train.checkpoint import TrainingState
 from simgap.train.data import MicroBatches, Reader, TrainingShard, balance_shards, kept_shards, readable_shards
 from simgap.train.process import Process
 from simgap.train.split_data import training_key
@@ -88,7 +88,7 @@ def test_equal_inputs_give_equal_bytes_and_the_seed_matters(config: str, shards,
 
 
 @pytest.mark.parametrize(("workers", "checkpoint_steps"), [(0, 2), (2, 2), (2, 3)])
-def test_a_killed_training_goes_on_as_if_nothing_had_been(
+def test_a_killed_training_resumes_with_the_same_weights(
     config, shards, tmp_path, monkeypatch, workers, checkpoint_steps
 ) -> None:
     chosen, resources = parameters(config), TrainResources(workers, checkpoint_steps)
@@ -110,13 +110,13 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
-def test_a_model_that_draws_at_random_goes_on_as_well(tmp_path, shards, monkeypatch) -> None:
-    """And its draws have nothing to do with where images are augmented."""
+def test_a_model_with_random_layers_resumes_as_well(tmp_path, shards, monkeypatch) -> None:
+    """Its random numbers do not depend on the process that augments the images."""
     vision = {**MODEL_CONFIG["model_cfg"]["vision_cfg"], "patch_dropout": 0.5}
     content = {**MODEL_CONFIG, "model_cfg": {**MODEL_CONFIG["model_cfg"], "vision_cfg": vision}}
     (tmp_path / "model.json").write_text(json.dumps(content))
     for workers in (0, 1):
-        test_a_killed_training_goes_on_as_if_nothing_had_been(
+        test_a_killed_training_resumes_with_the_same_weights(
             str(tmp_path / "model.json"), shards, tmp_path / str(workers), monkeypatch, workers, 2
         )
     inside, beside = (weights(tmp_path / str(workers) / "whole") for workers in (0, 1))
@@ -127,7 +127,7 @@ def test_a_checkpoint_that_changed_on_the_disk_is_refused(config, shards, tmp_pa
     folder = tmp_path / "a" / "scratch"
     folder.mkdir(parents=True)
     clip, _ = build(read_model_config(config), 0, tmp_path)
-    State(clip, torch.optim.AdamW(clip.parameters()), [1.0]).save(folder)
+    TrainingState(clip, torch.optim.AdamW(clip.parameters()), [1.0]).save(folder)
     whole = (folder / "checkpoint.pt").read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
@@ -135,7 +135,7 @@ def test_a_checkpoint_that_changed_on_the_disk_is_refused(config, shards, tmp_pa
     directory[whole.rindex(b"PK\x01\x02") + 30] ^= 1
     for damaged in (bytes(flipped), bytes(directory), whole[: len(whole) // 2], b""):
         (folder / "checkpoint.pt").write_bytes(damaged)
-        with pytest.raises(SimgapError, match=r"checkpoint\.pt: is damaged; remove it"):
+        with pytest.raises(SimgapError, match=r"checkpoint\.pt: the checkpoint is damaged; remove it"):
             run(parameters(config), shards, tmp_path / "a")
 
 
@@ -156,7 +156,7 @@ def test_an_image_that_broke_since_it_was_embedded(config, shards, tmp_path, wor
         content = bytearray(path.read_bytes())
         content[member.offset_data : member.offset_data + member.size] = bytes(member.size)
     path.write_bytes(content)
-    with pytest.raises(SimgapError, match=r"00001\.tar: 000010000: broken_image"):
+    with pytest.raises(SimgapError, match=r"00001\.tar: sample 000010000: broken_image"):
         run(parameters(config), shards, tmp_path / "a", resources=TrainResources(workers, 2))
 
 
@@ -168,11 +168,11 @@ def test_a_label_without_a_name_in_training(tmp_path: Path) -> None:
         list(shard.samples())
 
 
-def test_a_checkpoint_is_written_where_an_epoch_ends(config, shards, tmp_path, monkeypatch) -> None:
+def test_a_checkpoint_is_written_after_every_epoch(config, shards, tmp_path, monkeypatch) -> None:
     saved = []
-    monkeypatch.setattr(State, "save", lambda self, folder: saved.append(len(self.losses)))
+    monkeypatch.setattr(TrainingState, "save", lambda self, folder: saved.append(len(self.losses)))
     run(parameters(config), shards, tmp_path / "a", resources=TrainResources(0, 100))
-    # Epochs of 21 samples end within the third and within the sixth step, the last, after which the model is there.
+    # Epochs of 21 samples end in the third and in the sixth step. After the sixth, the last, the model is saved instead.
     assert saved == [3]
 
 
@@ -192,7 +192,7 @@ def test_micro_batches_and_checkpointed_activations_change_only_rounding(config,
 def test_a_compiled_model_changes_only_rounding(config, shards, tmp_path) -> None:
     plain = run(parameters(config, learning_rate=1e-4), shards, tmp_path / "plain")
     compiled = run(parameters(config, learning_rate=1e-4, compile=True), shards, tmp_path / "compiled")
-    # Not the very same, or nothing would have been compiled.
+    # Equal losses would mean that nothing was compiled.
     assert compiled["loss"] != plain["loss"]
     for (_, loss), (_, expected) in zip(compiled["loss"], plain["loss"], strict=True):
         assert loss == pytest.approx(expected, abs=1e-5)
@@ -218,7 +218,7 @@ def test_the_gradient_is_that_of_the_whole_batch(config, tmp_path, micro_batch_s
 
 @pytest.mark.slow
 def test_two_processes_give_the_loss_curve_of_one(config, shards, tmp_path) -> None:
-    """The same global batches, dealt to two processes that torchrun starts, with Gloo between them."""
+    """The same global batches are divided among two processes that torchrun starts, connected by Gloo."""
     chosen = parameters(config, learning_rate=1e-4, micro_batch_size=2, readers=2)
     alone = run(chosen, shards, tmp_path / "alone")
     program = tmp_path / "program.py"
@@ -253,7 +253,7 @@ with join() as process:
 """
 
 
-def test_a_batch_that_cannot_be_dealt_is_refused(config) -> None:
+def test_a_batch_that_cannot_be_divided_is_refused(config) -> None:
     with pytest.raises(SimgapError, match=r"train\.batch_size is 8; .*3 processes"):
         micro_batches(parameters(config), 3)
     for changes in ({"processes": 3}, {"processes": 9}, {"processes": 2, "micro_batch_size": 8}):
@@ -261,7 +261,7 @@ def test_a_batch_that_cannot_be_dealt_is_refused(config) -> None:
             parameters(config, **changes)
 
 
-def test_it_learns_what_it_sees(config, shards, tmp_path) -> None:
+def test_training_lowers_the_loss(config, shards, tmp_path) -> None:
     metrics = run(parameters(config, samples_seen=800, learning_rate=3e-3), shards, tmp_path / "a")
     assert metrics["loss_final"] < 0.5 * metrics["loss"][0][1]
 
@@ -293,7 +293,7 @@ def test_a_loss_that_is_not_finite_ends_training(config, shards, tmp_path) -> No
 
 
 def test_a_gradient_that_is_not_finite_ends_training_in_its_step(config, shards, tmp_path, monkeypatch) -> None:
-    """The last one's too, whose loss was finite and after which there is no other."""
+    """This includes the last step, whose loss is finite and which no other step follows."""
     real = ContrastiveStep.backward
     steps = []
 
@@ -305,7 +305,7 @@ def test_a_gradient_that_is_not_finite_ends_training_in_its_step(config, shards,
         return loss
 
     monkeypatch.setattr(ContrastiveStep, "backward", broken)
-    with pytest.raises(SimgapError, match=r"at step 5 .*norm nan"):
+    with pytest.raises(SimgapError, match=r"at step 5 .*norm is nan"):
         run(parameters(config), shards, tmp_path / "a")
     assert not (tmp_path / "a" / "model").exists()
     assert (tmp_path / "a" / "scratch" / "checkpoint.pt").exists()
@@ -317,10 +317,13 @@ def test_weights_that_are_not_finite_are_never_saved(config, shards, tmp_path) -
     assert not (tmp_path / "a" / "model").exists()
 
 
-def test_what_changes_no_result_is_no_part_of_the_state(config: str) -> None:
+def test_parameters_that_change_no_result_are_not_in_the_cache_key(config: str) -> None:
     first = training_key(parameters(config))
     assert training_key(parameters(config, processes=2)) == first
     assert training_key(parameters(config, readers=2)) != first
+    changed = {**MODEL_CONFIG, "preprocess_cfg": {**MODEL_CONFIG["preprocess_cfg"], "mean": [0.4, 0.4, 0.4]}}
+    Path(config).write_text(json.dumps(changed))
+    assert training_key(parameters(config)) != first
 
 
 @pytest.mark.parametrize(
@@ -341,7 +344,7 @@ def test_parameters_out_of_range(config: str, field: str, value) -> None:
 
 
 @pytest.mark.parametrize(("tower", "keys", "words"), UNBUILDABLE)
-def test_a_config_that_open_clip_cannot_build_is_one_line_before_work(
+def test_a_config_that_open_clip_cannot_build_is_refused_in_one_line(
     config, shards, tmp_path, tower, keys, words
 ) -> None:
     changed = copy.deepcopy(MODEL_CONFIG)
@@ -349,13 +352,13 @@ def test_a_config_that_open_clip_cannot_build_is_one_line_before_work(
     Path(config).write_text(json.dumps(changed))
     with pytest.raises(SimgapError) as raised:
         run(parameters(config), shards, tmp_path / "a")
-    assert str(raised.value).startswith(f"{config}: open_clip cannot build it (")
+    assert str(raised.value).startswith(f"{config}: open_clip cannot build this model (")
     assert words in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 class Recorder:
-    """A tokenizer that tells captions apart by their words."""
+    """A tokenizer whose tokens are the numbers among the words of a caption."""
 
     def __call__(self, texts: list[str]) -> torch.Tensor:
         return torch.tensor([[int(word) if word.isdigit() else 0 for word in text.split()] for text in texts])
@@ -380,7 +383,7 @@ def stream(
 
 
 def texts(batches, count: int) -> list[tuple[int, ...]]:
-    """The captions of the first micro-batches, sample by sample."""
+    """Return the captions of the first micro-batches, sample by sample."""
     return [tuple(text.tolist()) for _, tokens in islice(batches, count) for text in tokens]
 
 
@@ -414,7 +417,7 @@ def test_every_epoch_has_every_kept_sample_once_in_a_new_order(tmp_path: Path, b
 
 
 @pytest.mark.parametrize("readers", [1, 2, 3, 7])
-def test_a_stream_that_starts_later_goes_on_where_it_stood(shards, readers: int) -> None:
+def test_a_stream_that_starts_later_skips_the_first_batches(shards, readers: int) -> None:
     whole = list(islice(stream(shards, 5, readers=readers), 10))
     assert_same(list(islice(stream(shards, 5, readers=readers, done=3), 7)), whole[3:])
 
@@ -434,13 +437,15 @@ def test_batches_are_the_same_for_any_number_of_processes_and_workers(
 
 @pytest.mark.parametrize("readers", [1, 2, 3])
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_a_batch_dealt_whole_is_the_same_for_any_number_of_processes(shards, readers: int, world_size: int) -> None:
-    """No micro-batch size: a process takes its share of every batch, the block."""
+def test_a_batch_without_micro_batches_is_the_same_for_any_number_of_processes(
+    shards, readers: int, world_size: int
+) -> None:
+    """Without a micro-batch size, a process takes its share of every batch, and the block is the batch."""
     whole = [text for _, batch in islice(stream(shards, 5, readers=readers, micro_batch=8), 6) for text in batch]
     share = 8 // world_size
     for rank in range(world_size):
-        dealt = stream(shards, 5, readers=readers, micro_batch=share, block=8, rank=rank, world_size=world_size)
-        for step, (_, batch) in enumerate(islice(dealt, 6)):
+        batches = stream(shards, 5, readers=readers, micro_batch=share, block=8, rank=rank, world_size=world_size)
+        for step, (_, batch) in enumerate(islice(batches, 6)):
             expected = whole[step * 8 + rank * share : step * 8 + (rank + 1) * share]
             assert torch.equal(batch, torch.stack(expected))
 
@@ -450,7 +455,7 @@ def test_a_batch_dealt_whole_is_the_same_for_any_number_of_processes(shards, rea
     sizes=st.lists(st.integers(1, 6), min_size=1, max_size=5), buffer=st.integers(1, 20), start=st.integers(0, 60),
     seed=st.integers(0, 5),
 )  # fmt: skip
-def test_a_reader_that_starts_later_gives_what_it_would_have_given(
+def test_a_reader_that_starts_later_gives_the_same_samples(
     sizes: list[int], buffer: int, start: int, seed: int
 ) -> None:
     shards = [
@@ -474,28 +479,28 @@ def test_the_epochs_before_a_start_are_not_read(monkeypatch) -> None:
 
 
 class Drawn(TrainingShard):
-    """A shard whose samples are its name and their keys."""
+    """A shard without a file, whose samples are pairs of its name and a key."""
 
     def samples(self):
         return ((self.shard.name, key) for key in self.keys.to_pylist())
 
 
 @given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=20), readers=st.integers(1, 8))
-def test_shards_are_dealt_in_about_equal_shares(sizes: list[int], readers: int) -> None:
+def test_readers_get_about_equal_numbers_of_samples(sizes: list[int], readers: int) -> None:
     shards = [Drawn(Path(f"{number:05d}.tar"), pa.array(["x"] * size), None) for number, size in enumerate(sizes)]
     balanced = balance_shards(shards, readers)
-    assert sorted(shard.shard for hand in balanced for shard in hand) == [shard.shard for shard in shards]
-    assert all([shard.shard for shard in hand] == sorted(shard.shard for shard in hand) for hand in balanced)
+    assert sorted(shard.shard for of_reader in balanced for shard in of_reader) == [shard.shard for shard in shards]
+    assert all([shard.shard for shard in part] == sorted(shard.shard for shard in part) for part in balanced)
     assert len(balanced) == min(readers, len(shards))
-    held = [sum(len(shard.keys) for shard in hand) for hand in balanced]
-    # No better than the mean or the largest shard can be, and two where there are more shards than readers.
+    held = [sum(len(shard.keys) for shard in of_reader) for of_reader in balanced]
+    # Three lower bounds of the optimum: the mean, the largest shard, and two shards if there are more shards than readers.
     assert max(held) <= 4 / 3 * max(
         sum(sizes) / len(balanced), max(sizes), sum(sorted(sizes)[-len(balanced) - 1 :][:2])
     )
 
 
 def test_every_reader_sees_its_own_shards_once_an_epoch(tmp_path: Path) -> None:
-    """Two readers of unequal shards: each goes on to its next epoch by itself, and none waits."""
+    """Two readers have different numbers of samples; each starts its next epoch without waiting for the other."""
     shards = readable_shards(write_pool(tmp_path / "pool", 3, 4))
     seen = texts(stream(shards, readers=2, micro_batch=2), 16)
     first = [text for number, text in enumerate(seen) if number // 2 % 2 == 0]
@@ -514,7 +519,7 @@ def test_reference_samples_are_captioned_by_class(tmp_path: Path) -> None:
     assert [s.caption for s in shard.samples()] == [f"a photo of a {name}" for name in ("cat", "dog", "cat", "dog")]
 
 
-def test_a_shard_that_went_missing(tmp_path: Path) -> None:
+def test_a_missing_shard(tmp_path: Path) -> None:
     pool = write_pool(tmp_path / "pool", 1, 2)
     rows = pa.table({"shard": ["00007.tar"], "key": ["x"]})
     with pytest.raises(SimgapError, match=r"pool: has no shard '00007\.tar'"):

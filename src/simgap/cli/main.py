@@ -1,4 +1,4 @@
-"""What is done to a study outside its graph."""
+"""The command line program `simgap`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ METRICS, REPORT, LOCK = Path("metrics"), Path("report"), Path("dvc.lock")
 
 
 @click.group()
+@click.version_option(package_name="simgap", message="simgap %(version)s")
 def main() -> None:
-    """How much of a CLIP model's benchmark accuracy is owed to training images that resemble the test images?"""
+    """Measure how much of CLIP's benchmark accuracy comes from training images that resemble the test images.
+
+    `dvc repro` runs the study. These commands prepare data, and use what the study leaves.
+    """
 
 
 main.add_command(convert)
@@ -31,7 +35,10 @@ main.add_command(plan)
 @main.command()
 @reports_errors
 def track() -> None:
-    """Log the study to MLflow, what it lacks of it: of models that are trained and evaluated, and of a comparison."""
+    """Log every result that MLflow does not have yet.
+
+    Results are trained and evaluated models, and the comparison of the study.
+    """
     from simgap.params.load import load_params
     from simgap.tracking.track import track as track_study
 
@@ -44,10 +51,13 @@ def track() -> None:
 
 @main.command()
 @click.argument("preset")
-@click.option("--data", type=PATH, help="Folder of the data that the preset copies.")
+@click.option("--data", type=PATH, help="Folder from which the preset copies its data.")
 @reports_errors
 def study(preset: str, data: Path | None) -> None:
-    """Run the study of PRESET as a DVC experiment of its own, and show its table; the workspace stays as it is."""
+    """Run the study of PRESET as a DVC experiment.
+
+    The command prints the study's table. The workspace does not change.
+    """
     from simgap.studies.run import run_study
 
     click.echo(run_study(preset, data))
@@ -55,13 +65,20 @@ def study(preset: str, data: Path | None) -> None:
 
 @main.command()
 @click.argument("revisions", nargs=-1)
-@click.option("--out", type=PATH, default=REPORT / "sweep", show_default=True, help="Folder that is written anew.")
+@click.option(
+    "--out",
+    type=PATH,
+    default=REPORT / "sweep",
+    show_default=True,
+    help="Folder to write; it is replaced if it exists.",
+)
 @reports_errors
 def sweep(revisions: tuple[str, ...], out: Path) -> None:
-    """Show accuracy against the threshold, over experiments of the commit that is checked out, or over REVISIONS.
+    """Show how accuracy depends on the threshold.
 
-    The first revision, or that commit, says which study it is: those of which other parameters differ than threshold, seeds
-    and which splits are trained are left out. See docs/sweeps.md.
+    REVISIONS are commits or experiments; the default is all experiments of the current commit. They must have the parameters
+    of the first revision, or of the current commit, except threshold, seeds and the list of trained splits. Others are left
+    out. See docs/sweeps.md.
     """
     from simgap.studies.revisions import Revision, experiments
     from simgap.studies.sweep.page import PAGE, write_sweep
@@ -69,7 +86,7 @@ def sweep(revisions: tuple[str, ...], out: Path) -> None:
 
     names = revisions or tuple(experiments())
     if not names:
-        raise SimgapError("REVISIONS: there is no experiment of this commit; `dvc exp run -S threshold=...` makes one")
+        raise SimgapError("REVISIONS: this commit has no experiment; run `dvc exp run -S threshold=...` first")
     found = read_sweep([Revision(name) for name in names], Revision(revisions[0] if revisions else "HEAD").params())
     write_sweep(found, out)
     thresholds = ", ".join(f"{threshold:g}" for threshold in found.thresholds)
@@ -81,12 +98,13 @@ def sweep(revisions: tuple[str, ...], out: Path) -> None:
 @main.command()
 @click.argument("first")
 @click.argument("second")
-@click.option("--out", type=PATH, help="Folder of CSV files of the same, written anew.")
+@click.option("--out", type=PATH, help="Folder for CSV files of the tables; it is replaced if it exists.")
 @reports_errors
 def overlap(first: str, second: str, out: Path | None) -> None:
-    """Say which rows the splits of two revisions have in common, and whether they answer the claims alike.
+    """Compare the splits and claims of two revisions.
 
-    FIRST and SECOND are experiments or commits; HEAD is the one that is checked out. See docs/sweeps.md.
+    The command prints how many rows the splits share, and both answers to each claim. FIRST and SECOND are experiments or
+    commits; HEAD is the current commit. See docs/sweeps.md.
     """
     from simgap.studies.overlap.claims import compare_claims
     from simgap.studies.overlap.rows import compare_rows
@@ -101,46 +119,51 @@ def overlap(first: str, second: str, out: Path | None) -> None:
 
 
 @main.command()
-@click.option("--port", type=int, default=5000, show_default=True)
+@click.option("--port", type=int, default=5000, show_default=True, help="Port of the server.")
 @reports_errors
 def ui(port: int) -> None:
     """Open the MLflow UI on the study's runs, on 127.0.0.1."""
     from simgap.params.load import load_params
-    from simgap.tracking.records import MODELS
-    from simgap.tracking.track import opened, save_view, store, without_password
+    from simgap.tracking.store import MODELS, open_store, store_address, without_password
+    from simgap.tracking.view import save_view
 
-    address = store()
+    address = store_address()
     if address.startswith(("http:", "https:")):
         raise SimgapError(
             f"MLFLOW_TRACKING_URI: the runs are on a server; open {without_password(address)} in a browser"
         )
-    # Made where there is none: the UI would make it too, and take a stage by surprise that begins meanwhile.
     params = load_params(PARAMS_FILE)
-    with opened() as (client, experiments):
+    # This creates the store if there is none. If the UI did it, it could collide with a stage that starts to log.
+    with open_store() as (client, experiments):
         key = save_view(client, experiments[MODELS], params)
-        page = f"#/experiments/{experiments[MODELS]}/runs?workflowType=machine_learning"
+    page = f"#/experiments/{experiments[MODELS]}/runs?workflowType=machine_learning"
     click.echo(f"Runs: http://127.0.0.1:{port}/{page}")
     click.echo(f"Accuracy by threshold: http://127.0.0.1:{port}/{page}&compareRunsMode=CHART&viewStateShareKey={key}")
-    # One worker serves one person; several are stopped as dead where a busy machine starts them slowly.
+    # One worker is enough for one person. A busy machine starts several so slowly that MLflow stops them.
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    # Not an option: the address of a database may hold a password, and commands are seen by all.
+    # The address is no option, since it may hold a password and all users of a machine see its commands.
     os.execve(sys.executable, command, {**os.environ, "MLFLOW_BACKEND_STORE_URI": address})
 
 
 @main.command("import-embeddings")
 @click.argument("source", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--embedder", type=PATH, required=True, help="open_clip local directory of the model that made them.")
-@click.option("--shard-digits", type=click.IntRange(min=1), help="Leading digits of a key that are its shard's number.")
-@click.option("--drop-limit", type=click.FloatRange(0, 1), default=0.01, show_default=True)
-@click.option("--pool", type=PATH, help="Folder of the shards that rows lie in: it should hold all that they name.")
+@click.option("--embedder", type=PATH, required=True, help="open_clip directory of the model that made the embeddings.")
+@click.option(
+    "--shard-digits", type=click.IntRange(min=1), help="Number of leading digits of a key that name its shard."
+)
+@click.option(
+    "--drop-limit", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Largest share of dropped rows."
+)
+@click.option("--pool", type=PATH, help="Folder of the shards. It must hold every shard that the rows name.")
 @reports_errors
 def import_embeddings(
     source: Path, out: Path, embedder: Path, shard_digits: int | None, drop_limit: float, pool: Path | None
 ) -> None:
-    """Check clip-retrieval's embeddings in SOURCE and write them to the folder OUT as embeddings of a study.
+    """Import embeddings that clip-retrieval wrote.
 
-    In a study the stage embed@pool does the same, see docs/data.md. An import that was stopped goes on where it stood.
+    The command checks the embeddings in SOURCE, and writes them to OUT in the format of a study. In a study, the stage
+    embed@pool does the same, see docs/data.md. An interrupted import continues where it stopped.
     """
     from simgap.embed.imported import import_into
 
@@ -152,7 +175,10 @@ def import_embeddings(
 @click.argument("out", type=PATH)
 @reports_errors
 def contact_sheet(benchmarks: Path, out: Path) -> None:
-    """Draw one image of every class of every benchmark in BENCHMARKS into the PNG file OUT."""
+    """Draw one image of each class to a PNG file.
+
+    BENCHMARKS is the folder of the benchmarks. OUT is the PNG file.
+    """
     from simgap.cli.contact_sheet import draw_contact_sheet
 
     draw_contact_sheet(benchmarks, out)

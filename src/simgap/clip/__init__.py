@@ -1,1 +1,1 @@
-"""CLIP models: their configs, loading and saving, and encoding images."""
+"""CLIP models: check configs, load and save models, encode images."""

@@ -1,4 +1,4 @@
-"""Preprocessed images to a model's vectors, a batch at a time."""
+"""Encode preprocessed images with a CLIP model, one batch at a time."""
 
 from __future__ import annotations
 
@@ -15,28 +15,34 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse fp16 where there is no GPU.
+    """Check that the device supports the precision: fp16 needs a GPU.
 
     Raises:
-        SimgapError: the precision is fp16 and there is no GPU.
+        SimgapError: The precision is fp16 and the device is a CPU.
     """
     if precision == "fp16" and device.type == "cpu":
-        raise SimgapError("embed.precision: fp16 needs a GPU and there is none; choose from fp32, bf16")
+        raise SimgapError("embed.precision is fp16, which needs a GPU, and none was found; choose from fp32, bf16")
 
 
 @torch.inference_mode()
 def encode(
     model: Model, images: Sequence[torch.Tensor], batch_size: int, precision: str = "fp32"
 ) -> NDArray[np.float32]:
-    """Embed preprocessed images, float [3, height, width], from 1 to `batch_size`, to raw vectors fp32 [images, dim].
+    """Encode a batch of preprocessed images on the model's device.
 
-    The batch is padded to `batch_size`, so that an image's vector does not depend on how many stand beside it. It computes
-    where the model is, on which the memory is that of one batch.
+    The batch is padded to `batch_size` with zeros. A vector therefore does not depend on the number of images in its batch.
+    The device needs memory for one batch.
 
     Args:
-        precision: fp32, or bf16 or fp16 for autocast.
+        model: The CLIP model.
+        images: From 1 to `batch_size` images, float [3, height, width].
+        batch_size: The number of images in the forward pass, padding included.
+        precision: `fp32`, or `bf16` or `fp16` for autocast.
+
+    Returns:
+        The vectors, not normalised, fp32 [images, dim].
     """
-    # A GPU copies from pinned memory without waiting.
+    # Copies from pinned memory to a GPU are asynchronous.
     batch = torch.empty((batch_size, *images[0].shape), pin_memory=model.device.type == "cuda")
     torch.stack(list(images), out=batch[: len(images)])
     batch[len(images) :] = 0

@@ -1,4 +1,4 @@
-"""open_clip local directories: the one form in which models are kept."""
+"""Load and save CLIP models as open_clip local directories, the only format for models in a study."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from simgap.core.files import atomic_output, read_json
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
-# What open_clip, timm and torch raise at keys that they do not know, values of other types, and sizes that do not fit.
-BUILDING = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+# open_clip, timm and torch raise these errors for unknown keys, values of a wrong type and sizes that do not fit.
+BUILD_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A CLIP model ready to embed.
+    """A CLIP model that is ready to embed images and texts.
 
     Attributes:
-        clip: open_clip's model in evaluation mode, fp32, on `device`.
-        preprocess: RGB PIL image to float tensor [3, height, width], by the model's own config, without augmentation.
-        tokenizer: list of texts to int64 tensor [texts, context length].
-        dim: width of the embeddings.
-        device: where it computes: a GPU where there is one.
+        clip: The open_clip model in evaluation mode, fp32, on `device`.
+        preprocess: Function from an RGB PIL image to a float tensor [3, height, width]. It follows the model's config and
+            does not augment.
+        tokenizer: Function from a list of texts to an int64 tensor [texts, context length].
+        dim: Number of components of an embedding.
+        device: The device of the model: a GPU if there is one, otherwise the CPU.
     """
 
     clip: Any
@@ -44,60 +45,66 @@ class Model:
 
 
 def create(folder: Path, where: Path | str) -> tuple[Any, Any]:
-    """Make the model of an open_clip local directory, freshly initialised, and its tokenizer.
+    """Create the model of an open_clip local directory with initial weights, and its tokenizer.
 
     Args:
-        where: what gave the config, for errors.
+        folder: An open_clip local directory; only its config is read.
+        where: The source of the config, for error messages.
 
     Raises:
-        SimgapError: open_clip cannot build such a model.
+        SimgapError: open_clip cannot build the model.
     """
     name = f"local-dir:{folder.resolve()}"
-    # open_clip warns that no weights are loaded, which is what is wanted.
+    # open_clip warns that it loads no weights, which is intended here.
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         clip, tokenizer = open_clip.create_model(name, load_weights=False), open_clip.get_tokenizer(name)
-        # timm builds towers that do not take the images that the config names.
+        # timm builds some towers that reject images of the configured size; one forward pass finds them.
         size = clip.visual.image_size
         with torch.no_grad():
             clip.eval().encode_image(torch.zeros(1, 3, *(size if isinstance(size, tuple | list) else (size, size))))
         return clip, tokenizer
-    except BUILDING as error:
+    except BUILD_ERRORS as error:
         reason = " ".join(str(error).split())
-        raise SimgapError(f"{where}: open_clip cannot build it ({type(error).__name__}: {reason})") from None
+        raise SimgapError(f"{where}: open_clip cannot build this model ({type(error).__name__}: {reason})") from None
     finally:
         logging.disable(before)
 
 
+def _read_config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = read_json(folder / CONFIG_FILE)
+    check_config(config, folder / CONFIG_FILE)
+    return config
+
+
 def read_dim(folder: Path) -> int:
-    """Read the width of a model's embeddings.
+    """Return the number of components of a model's embeddings, from its config.
 
     Raises:
-        SimgapError: the folder is no open_clip local directory.
+        SimgapError: The folder is not an open_clip local directory.
     """
-    config = read_json(folder / CONFIG_FILE)
-    check_config(config, folder / CONFIG_FILE)
-    return int(config["model_cfg"]["embed_dim"])
+    return int(_read_config(folder)["model_cfg"]["embed_dim"])
 
 
 def load(folder: Path) -> Model:
-    """Load an open_clip local directory, every weight of it, onto a GPU where there is one.
+    """Load an open_clip local directory, onto a GPU if there is one.
+
+    Every weight of the model must be in the file.
 
     Raises:
-        SimgapError: a file is missing, the config fails `check_config` or cannot be built, or the weights are not those of
-            the config.
+        SimgapError: A file is missing, the config fails `check_config`, open_clip cannot build the model, or the weights do
+            not fit the config.
     """
-    config = read_json(folder / CONFIG_FILE)
-    check_config(config, folder / CONFIG_FILE)
+    config = _read_config(folder)
     if not (folder / WEIGHTS_FILE).is_file():
         raise SimgapError(f"{folder / WEIGHTS_FILE}: no such file")
     clip, tokenizer = create(folder, folder / CONFIG_FILE)
     try:
         open_clip.load_checkpoint(clip, str(folder / WEIGHTS_FILE))
-    except (*BUILDING, StopIteration, SafetensorError) as error:
+    except (*BUILD_ERRORS, StopIteration, SafetensorError) as error:
         reason = " ".join(" ".join(str(error).split()).split(" ", 60)[:60])
-        raise SimgapError(f"{folder}: its weights do not fit its config ({type(error).__name__}: {reason})") from None
+        raise SimgapError(f"{folder}: the weights do not fit the config ({type(error).__name__}: {reason})") from None
     preprocess = image_transform_v2(PreprocessCfg(**clip.visual.preprocess_cfg), is_train=False)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Model(clip.eval().to(device), preprocess, tokenizer, int(config["model_cfg"]["embed_dim"]), device)
@@ -107,7 +114,7 @@ def save(clip: torch.nn.Module, config: dict[str, Any], folder: Path) -> None:
     """Write a model as an open_clip local directory.
 
     Raises:
-        SimgapError: the config fails `check_config`.
+        SimgapError: The config fails `check_config`.
     """
     check_config(config, folder / CONFIG_FILE)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in clip.state_dict().items()}

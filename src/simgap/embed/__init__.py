@@ -1,1 +1,1 @@
-"""The embedder, and the embeddings that it makes."""
+"""Embeddings of the pool, the reference and the benchmarks: computed by simgap, or imported."""

@@ -1,4 +1,4 @@
-"""Embed the shards of a set, part by part."""
+"""Embed the shards of a set in parts, so that an interrupted stage can resume."""
 
 from __future__ import annotations
 
@@ -27,9 +27,14 @@ from simgap.store.embedding_parts import VECTORS_FILE, join_parts, write_part
 
 
 def unit_norm(vectors: NDArray[np.float32], dropped: Counter[str]) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
-    """Scale rows to unit norm and store as fp16; rows that are not finite or have zero norm are counted and left out.
+    """Scale vectors to unit norm, round them to fp16, and drop those that are not finite or zero.
 
-    Returns the kept rows fp16 [kept, dim] and which of the given rows they are, bool [n].
+    Args:
+        vectors: Raw vectors, fp32 [n, dim].
+        dropped: Number of dropped samples by reason, updated in place.
+
+    Returns:
+        The kept vectors, fp16 [kept, dim], and a mask of the kept rows, bool [n].
     """
     wide = vectors.astype(np.float64)
     finite = np.asarray(np.isfinite(wide).all(axis=1))
@@ -66,7 +71,7 @@ def _embed_part(
         raw = encode(model, [image for _, image in group], batch_size, parameters.precision)
         unit, good = unit_norm(raw, accounting.dropped)
         vectors.append(unit)
-        # Without its image: a part's images together would be gigabytes.
+        # The encoded images of a whole part would take gigabytes, so they are not kept.
         kept += [replace(sample, image=b"") for (sample, _), is_good in zip(group, good, strict=True) if is_good]
     return np.concatenate(vectors), kept, accounting
 
@@ -85,7 +90,7 @@ def _metadata(samples: list[Sample], labelled: bool, captioned: bool) -> pa.Tabl
 
 @dataclass
 class _Parts:
-    """The parts of a set, a group of shards each."""
+    """The parts of a set; each part is the embeddings of a group of shards."""
 
     parameters: EmbedParameters
     load_model: Callable[[], Model]
@@ -111,7 +116,7 @@ class _Parts:
     def write(self, number: int, out: Path, advance: Callable[[int], object]) -> None:
         model, shards = self.model, self.groups[number]
         for shard in shards:
-            # On a machine that does not see it, it would count as damaged.
+            # A machine that cannot see the shard would otherwise count it as damaged.
             if isinstance(shard, Path) and not shard.exists():
                 raise SimgapError(f"{shard}: no such file")
         vectors, kept, accounting = _embed_part(
@@ -135,20 +140,30 @@ def embed(
     drop_limit: float,
     executor: Executor = LOCAL,
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """Embed shards into `out`, in clip-retrieval's layout, and give the accounting and the rates.
+    """Embed the images of shards and write them to `out` in clip-retrieval's layout.
 
-    Vectors are fp16, unit norm; a row is a readable sample, in shard order. Finished parts wait in `scratch`, from where
-    a stage that was killed goes on.
+    Embeddings are fp16 with unit norm. There is one row for each readable sample, in shard order. Finished parts stay in
+    `scratch`, so that a killed stage resumes there.
 
     Args:
-        load_model: gives the model; called where parts are embedded, once in each process that does.
-        embedder: hash of the embedder's files, recorded with the embeddings.
-        classes: the number of classes of a labelled set; None for a set without labels.
-        executor: who works on the parts; changes no vector where machines are alike.
+        parameters: The `embed` parameters.
+        load_model: Function that loads the model. Each process that embeds parts calls it once.
+        embedder: Hash of the embedder's files, recorded with the embeddings.
+        shards: The shards of the set, in order.
+        out: Folder to write.
+        scratch: Folder for finished parts.
+        classes: Number of classes of a labelled set, or None if the set has no labels.
+        captioned: Whether the samples must have captions, which are then stored.
+        decoders: Number of threads that decode images. It does not change the embeddings.
+        drop_limit: Largest share of samples that may be dropped, and of shards that may be damaged, in [0, 1].
+        executor: Where the parts are computed. It does not change a vector if all machines are alike.
+
+    Returns:
+        The metrics (number of samples read, kept and dropped by reason), and the rates of this run.
 
     Raises:
-        SimgapError: the precision is not for this machine, a shard is missing, no row is left, more than `drop_limit` of the
-            samples were dropped or of the shards are damaged, or a label is outside the class list.
+        SimgapError: The machine does not support the precision, a shard is missing, or a label is outside the class list.
+            No row is left, or more than `drop_limit` of the samples were dropped or of the shards are damaged.
     """
     parts = _Parts(
         parameters, load_model, list(batched(shards, parameters.shards_per_part)), classes, captioned, decoders, scratch
@@ -160,5 +175,5 @@ def embed(
     folders = [parts.path(number) for number in range(len(parts.groups))]
     shapes = [read_array(folder / VECTORS_FILE, mapped=True).shape for folder in folders]
     metrics = join_parts(folders, out, embedder=embedder, dim=shapes[0][1], drop_limit=drop_limit, sources=shards)
-    # Of the parts that this run did: those that were there took it no time.
+    # The rate counts only the parts that this run embedded.
     return metrics, {"images_per_second": sum(shapes[number][0] for number in embedded) / seconds, "seconds": seconds}

@@ -1,4 +1,4 @@
-"""Embeddings that were made elsewhere, with clip-retrieval, as embeddings of the study."""
+"""Import embeddings that were computed elsewhere with clip-retrieval."""
 
 from __future__ import annotations
 
@@ -28,80 +28,81 @@ from simgap.store.arrays import parquet_columns, read_array, read_parquet
 from simgap.store.embedding_parts import ACCOUNTING_FILE, METADATA_FILE, VECTORS_FILE, join_parts, write_part
 
 VECTORS = "img_emb"
-# clip-retrieval calls a sample's key its image_path; img2dataset's metadata beside it say key. A url names a row, no sample.
-NAMES = ("key", "image_path", "url")
-# Squares of norms off by more than 0.01 are refused where similarity is measured. Rounding to fp16 moves a norm by 0.0005.
+# clip-retrieval stores a sample's key as `image_path`, img2dataset as `key`. A url names a row but not a sample in a shard.
+KEY_COLUMNS = ("key", "image_path", "url")
+# The similarity search refuses vectors whose squared norm differs from 1 by more than 0.01, which is 0.005 in the norm.
+# Rounding a unit vector to fp16 changes its norm by 0.0005.
 NORM_TOLERANCE = 0.004
-# Rows that are looked at in float64 at a time.
+# Number of rows that are checked in float64 at a time.
 BLOCK = 4096
 
 
 @dataclass(frozen=True)
 class _Part:
-    """The files of one part; `shards` is None where there is no mapping."""
+    """The files of one part; `shards` is None if the source has no shard mapping."""
 
     vectors: Path
     metadata: Path
     shards: Path | None
 
 
-def _numbered(folder: Path, stem: str, suffix: str) -> dict[int, Path]:
-    """Give a folder's `{stem}_{number}.{suffix}` by number: as numbers, since clip-retrieval does not always pad them."""
+def _numbered_files(folder: Path, stem: str, suffix: str) -> dict[int, Path]:
+    """Return the files `{stem}_{number}.{suffix}` of a folder by number; clip-retrieval does not always pad the numbers."""
     pattern = re.compile(rf"{stem}_(\d+)\.{suffix}")
     found: dict[int, Path] = {}
     for path in sorted(folder.glob(f"*.{suffix}")):
         match = pattern.fullmatch(path.name)
         if match is None or int(match[1]) in found:
             raise SimgapError(
-                f"{path}: is no part of its own; parts should be named {stem}_0.{suffix}, {stem}_1.{suffix}, ..."
+                f"{path}: unexpected or duplicate part name; name the parts {stem}_0.{suffix}, {stem}_1.{suffix}, ..."
             )
         found[int(match[1])] = path
     return found
 
 
-def _parts(source: Path) -> list[_Part]:
-    """Find the parts of a folder, in the order of their numbers."""
-    vectors = _numbered(source / VECTORS, "img_emb", "npy")
+def _find_parts(source: Path) -> list[_Part]:
+    """Return the parts of a folder, in the order of their numbers."""
+    vectors = _numbered_files(source / VECTORS, "img_emb", "npy")
     if not vectors:
         raise SimgapError(
-            f"{source / VECTORS}: holds no img_emb_0.npy, ...; it should hold clip-retrieval's embeddings"
+            f"{source / VECTORS}: has no img_emb_0.npy, ...; it must contain the embeddings of clip-retrieval"
         )
-    beside = {"metadata": _numbered(source / "metadata", "metadata", "parquet")}
+    beside = {"metadata": _numbered_files(source / "metadata", "metadata", "parquet")}
     if (source / "shards").is_dir():
-        beside["shards"] = _numbered(source / "shards", "shards", "parquet")
+        beside["shards"] = _numbered_files(source / "shards", "shards", "parquet")
     for name, files in beside.items():
         for number in sorted(vectors.keys() ^ files.keys()):
-            raise SimgapError(f"{source}: part {number} should be in {VECTORS} and in {name}, it is in one of them")
+            raise SimgapError(f"{source}: part {number} is in only one of {VECTORS} and {name}; it must be in both")
     shards = beside.get("shards", {})
     return [_Part(vectors[n], beside["metadata"][n], shards.get(n)) for n in sorted(vectors)]
 
 
-def _text(path: Path, choices: tuple[str, ...]) -> tuple[str, pa.StringArray] | None:
-    """Read the first of some columns that a table has; None where it has none of them."""
+def _read_text_column(path: Path, choices: tuple[str, ...]) -> tuple[str, pa.StringArray] | None:
+    """Return the name and the values of the first of `choices` that is a column of a table, or None if there is none."""
     name = next((name for name in choices if name in parquet_columns(path)), None)
     if name is None:
         return None
     column = read_parquet(path, [name]).column(name).combine_chunks()
-    # A column without a single value has no type of its own.
+    # A column without any value has the null type.
     if column.type not in (pa.string(), pa.large_string(), pa.null()):
-        raise SimgapError(f"{path}: {name} is {column.type}; it should be text")
+        raise SimgapError(f"{path}: the type of column {name} is {column.type}; it must be text")
     return name, column.cast(pa.string())
 
 
 def _check_rows(path: Path, rows: int, vectors: Path, expected: int) -> None:
     if rows != expected:
-        raise SimgapError(f"{path}: has {rows} rows, {vectors.name} has {expected}; they should be of the same samples")
+        raise SimgapError(f"{path}: has {rows} rows but {vectors.name} has {expected}; both must list the same samples")
 
 
-def _open(path: Path, dim: int) -> NDArray[Any]:
+def _open_vectors(path: Path, dim: int) -> NDArray[Any]:
     found = read_array(path, np.float16, np.float32, shape=(None, None), mapped=True)
     if found.shape[1] != dim:
-        raise SimgapError(f"{path}: its vectors have {found.shape[1]} numbers, the embedder's have {dim}")
+        raise SimgapError(f"{path}: the vectors have {found.shape[1]} components; the embedder's vectors have {dim}")
     return found
 
 
 def _check_vectors(found: NDArray[Any], reasons: NDArray[np.str_]) -> NDArray[np.float16]:
-    """Give the vectors as fp16, as they are where they were, and note why rows are broken in `reasons`, [rows]."""
+    """Convert vectors to fp16, which leaves fp16 as it is, and write why a row is invalid to `reasons`, [rows]."""
     vectors = np.empty(found.shape, np.float16)
     for start in range(0, len(found), BLOCK):
         rows = slice(start, start + BLOCK)
@@ -117,19 +118,19 @@ def _check_vectors(found: NDArray[Any], reasons: NDArray[np.str_]) -> NDArray[np
     return vectors
 
 
-def _names(part: _Part, shard_digits: int | None) -> tuple[pa.StringArray, pa.StringArray | None]:
-    """Read the key of every row, and its shard where rows say theirs or the key does."""
-    named = _text(part.shards, ("key",)) if part.shards else None
-    named = named or _text(part.metadata, NAMES)
+def _read_names(part: _Part, shard_digits: int | None) -> tuple[pa.StringArray, pa.StringArray | None]:
+    """Return the key of every row, and its shard if a mapping or the leading digits of the key name it."""
+    named = _read_text_column(part.shards, ("key",)) if part.shards else None
+    named = named or _read_text_column(part.metadata, KEY_COLUMNS)
     if named is None:
-        raise SimgapError(f"{part.metadata}: names no samples; it should have a column {' or '.join(NAMES)}")
+        raise SimgapError(f"{part.metadata}: has none of the columns {', '.join(KEY_COLUMNS)}; add one of them")
     column, keys = named
     if part.shards is not None:
-        shard = _text(part.shards, ("shard",))
+        shard = _read_text_column(part.shards, ("shard",))
         if shard is None:
-            raise SimgapError(f"{part.shards}: has no column shard; it should name each row's tar")
+            raise SimgapError(f"{part.shards}: has no column shard; add the file name of each row's tar")
         if column == "url":
-            raise SimgapError(f"{part.shards}: has no column key, and {part.metadata.name} has urls alone")
+            raise SimgapError(f"{part.shards}: has no column key, and {part.metadata.name} has only urls; add the keys")
         return keys, shard[1]
     if shard_digits is None:
         return keys, None
@@ -139,40 +140,40 @@ def _names(part: _Part, shard_digits: int | None) -> tuple[pa.StringArray, pa.St
 
 
 def _check_shards(parts: list[_Part], shard_digits: int | None, pool: Path) -> None:
-    """Refuse rows of shards that the pool lacks, before vectors are read."""
+    """Check that the pool has the shards of all rows, before any vectors are read."""
     known: set[str] | None = None
     for part in parts:
-        _, shards = _names(part, shard_digits)
+        _, shards = _read_names(part, shard_digits)
         if shards is None:
             return
         if known is None:
             known = {shard.name for shard in find_shards(pool)}
-        lacking = sorted({name for name in shards.unique().to_pylist() if name} - known)
-        if lacking:
-            more = f" and {len(lacking) - 1} more" if lacking[1:] else ""
+        missing = sorted({name for name in shards.unique().to_pylist() if name} - known)
+        if missing:
+            more = f" and {len(missing) - 1} more" if missing[1:] else ""
             raise SimgapError(
-                f"{pool}: has no shard {lacking[0]!r}{more}, though rows of {part.shards or part.metadata} lie there; it "
-                "should hold every shard that rows name"
+                f"{pool}: has no shard {missing[0]!r}{more}, but rows of {part.shards or part.metadata} are in it; the pool must "
+                "have all shards that the rows name"
             )
 
 
-def _lacking(names: pa.StringArray) -> NDArray[np.bool_]:
-    """Say which names are null or empty, bool [rows]."""
+def _is_missing(names: pa.StringArray) -> NDArray[np.bool_]:
+    """Return which names are null or empty, bool [rows]."""
     return np.asarray(pc.fill_null(pc.equal(names, ""), True).to_numpy(zero_copy_only=False), np.bool_)
 
 
 def _import_part(part: _Part, dim: int, shard_digits: int | None) -> tuple[NDArray[np.float16], pa.Table, Accounting]:
-    found = _open(part.vectors, dim)
+    found = _open_vectors(part.vectors, dim)
     _check_rows(part.metadata, read_parquet(part.metadata, []).num_rows, part.vectors, len(found))
     if part.shards is not None:
         _check_rows(part.shards, read_parquet(part.shards, []).num_rows, part.vectors, len(found))
-    keys, shards = _names(part, shard_digits)
-    caption = _text(part.metadata, ("caption",))
+    keys, shards = _read_names(part, shard_digits)
+    caption = _read_text_column(part.metadata, ("caption",))
     reasons = np.full(len(found), "", "U16")
     vectors = _check_vectors(found, reasons)
-    reasons[(reasons == "") & _lacking(keys)] = "no_key"
+    reasons[(reasons == "") & _is_missing(keys)] = "no_key"
     if shards is not None:
-        reasons[(reasons == "") & _lacking(shards)] = "no_shard"
+        reasons[(reasons == "") & _is_missing(shards)] = "no_shard"
     good = reasons == ""
     nothing = pa.nulls(len(found), pa.string())
     table = pa.table(
@@ -186,41 +187,42 @@ def _import_part(part: _Part, dim: int, shard_digits: int | None) -> tuple[NDArr
     return vectors if good.all() else vectors[good], table.filter(pa.array(good)), Accounting(len(found), dropped)
 
 
-def _rows_of(part: Path) -> list[tuple[str, str]]:
-    """Read the shard and key of every row of a finished part."""
+def _read_rows(part: Path) -> list[tuple[str, str]]:
+    """Return the shard and key of every row of a finished part."""
     table = read_parquet(part / METADATA_FILE, ["shard", "key"])
     return list(zip(table.column("shard").to_pylist(), table.column("key").to_pylist(), strict=True))
 
 
 def _hashes(rows: list[tuple[str, str]]) -> NDArray[np.uint64]:
-    """Hash the shard and key of rows, uint64 [rows]."""
+    """Return a hash of the shard and key of each row, uint64 [rows]."""
     digests = (hashlib.blake2b(f"{shard}\0{key}".encode(), digest_size=8).digest() for shard, key in rows)
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def _drop_repeated(parts: list[Path], drop_limit: float, sources: tuple[Path, ...]) -> None:
-    """Leave the rows out of finished parts whose sample an earlier row has, in whatever part that is.
+    """Drop rows whose sample is already in an earlier row of any part, and rewrite the finished parts.
 
-    Memory is 9 bytes a row, for the hashes by which repeated samples are suspected, and the names of those that are.
+    Rows with equal hashes are compared by name. Memory is 9 bytes a row for the hashes, plus the names of the rows whose hash
+    occurs more than once.
 
     Raises:
-        SimgapError: more than `drop_limit` of the rows are repeated.
+        SimgapError: More than `drop_limit` of the rows are repeated.
     """
     bounds = np.cumsum([0, *(len(read_array(part / VECTORS_FILE, mapped=True)) for part in parts)])
     hashes = np.empty(bounds[-1], np.uint64)
     for part, low, high in zip(parts, bounds[:-1], bounds[1:], strict=True):
-        hashes[low:high] = _hashes(_rows_of(part))
+        hashes[low:high] = _hashes(_read_rows(part))
     hashes.sort()
     repeated = hashes[1:][hashes[1:] == hashes[:-1]]
     del hashes
     if not len(repeated):
         return
-    # Before their names are held, of which there may be as many as rows.
+    # Check the limit first: in the worst case the names of all rows would be held in memory.
     found = Accounting(int(bounds[-1]), Counter(duplicate_key=len(repeated)))
     check_limit(drop_limit, found, found.read - len(repeated), sources)
     seen: set[tuple[str, str]] = set()
     for part in parts:
-        rows = _rows_of(part)
+        rows = _read_rows(part)
         suspected = np.flatnonzero(np.isin(_hashes(rows), repeated))
         good = np.ones(len(rows), np.bool_)
         for row in suspected.tolist():
@@ -244,32 +246,41 @@ def import_embeddings(
     scratch: Path,
     pool: Path | None = None,
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """Import embeddings in clip-retrieval's layout into `out`, and give the accounting and the rates.
+    """Import embeddings in clip-retrieval's layout and write them to `out`.
 
-    `source` holds `img_emb/img_emb_{n}.npy`, fp16 [rows, dim] (fp32 is rounded to it), and row-aligned
-    `metadata/metadata_{n}.parquet`, whose column `key`, `image_path` or `url`, the first that is there, names a row.
-    Vectors of unit norm are kept as they are. What is left out is counted by reason: `not_finite`, `zero_norm`,
-    `not_unit_norm` (off by more than 0.004), `no_key`, and where shards are named `no_shard` and `duplicate_key` (an earlier
-    row, of any part, is of the same sample and was kept).
+    `source` contains `img_emb/img_emb_{n}.npy`, fp16 or fp32 [rows, dim], and row-aligned `metadata/metadata_{n}.parquet`.
+    The first of the columns `key`, `image_path` and `url` in the metadata names the rows. fp32 vectors are rounded to fp16;
+    fp16 vectors are not changed.
 
-    Shards are named by `shards/shards_{n}.parquet`, row-aligned with the column `shard`, a tar's file name, and if need be
-    `key`; or by `shard_digits`. Without either rows have no shard: they can be measured, not trained on or exported.
+    Rows are dropped for these reasons, and counted by reason: `not_finite`, `zero_norm`, `not_unit_norm` (the norm differs from
+    1 by more than 0.004) and `no_key`. If shards are named, the reasons are also `no_shard` and `duplicate_key` (an earlier
+    row of any part has the same sample and was kept).
 
-    Finished parts wait in `scratch`, from where an import that was killed goes on. Memory is one part, and 9 bytes a row where
+    Shards are named by row-aligned `shards/shards_{n}.parquet` or by `shard_digits`. The former has a column `shard`, the file
+    name of a tar, and optionally `key`. If neither is given, rows have no shard: their similarity can be measured, but they
+    cannot be trained on or exported.
+
+    Finished parts stay in `scratch`, so that a killed import resumes there. Memory is that of one part, plus 9 bytes a row if
     shards are named: 3.7 GB for LAION-400M.
 
     Args:
-        embedder: hash of the embedder that made them, which nothing here can check; recorded with the embeddings.
-        dim: width of that embedder's embeddings.
-        shard_digits: of a key, how many leading digits are the shard's number, which is its tar's name too; None: none are.
-        drop_limit: the largest share of rows that may be left out.
-        pool: folder of the shards that rows lie in; None where they are not at hand.
+        source: Folder of the embeddings.
+        embedder: Hash of the embedder that computed them, recorded with the embeddings. It cannot be checked here.
+        dim: Number of components of that embedder's embeddings.
+        shard_digits: Number of leading digits of a key that are the shard's number and the name of its tar, or None.
+        drop_limit: Largest share of rows that may be dropped, in [0, 1].
+        out: Folder to write.
+        scratch: Folder for finished parts.
+        pool: Folder of the shards that contain the rows, or None if the shards are not available.
+
+    Returns:
+        The metrics (number of rows read, kept and dropped by reason), and the rates of this run.
 
     Raises:
-        SimgapError: a file is missing, cannot be read or has other rows or another width than it should, rows lie in a shard
-            that the pool lacks, no row is left, or more than `drop_limit` of the rows are broken.
+        SimgapError: A file is missing, cannot be read, or has a wrong number of rows or components. The pool does not have
+            the shard of a row. No row is left, or more than `drop_limit` of the rows were dropped.
     """
-    sources = _parts(source)
+    sources = _find_parts(source)
     if pool is not None:
         _check_shards(sources, shard_digits, pool)
     imported, begun_at = 0, time.perf_counter()
@@ -293,27 +304,40 @@ def import_embeddings(
 def import_into(
     source: Path, out: Path, embedder: Path, shard_digits: int | None, drop_limit: float, pool: Path | None
 ) -> str:
-    """Import embeddings into a folder outside a study, and say what became of them.
+    """Import embeddings into a folder outside a study.
+
+    Args:
+        source: Folder of the embeddings, as in `import_embeddings`.
+        out: Folder to write; it must not exist.
+        embedder: The open_clip local directory of the model that computed the embeddings.
+        shard_digits: As in `import_embeddings`.
+        drop_limit: As in `import_embeddings`.
+        pool: As in `import_embeddings`.
+
+    Returns:
+        One line that says how many rows were kept, and how many were dropped by reason.
 
     Raises:
-        SimgapError: `out` exists, or as `import_embeddings`.
+        SimgapError: `out` exists, or `import_embeddings` fails.
     """
     if out.exists():
-        raise SimgapError(f"{out}: exists; name a folder that does not exist yet")
+        raise SimgapError(f"{out}: already exists; name a new folder")
     dim, model = read_dim(embedder), sha256_of(embedder)
-    identity = json.dumps([code_fingerprint(__file__), str(source.resolve()), fingerprint(source), model, shard_digits])
+    cache_key = json.dumps(
+        [code_fingerprint(__file__), str(source.resolve()), fingerprint(source), model, shard_digits]
+    )
     try:
         with resumable_output(out, "importing") as folder:
-            parts = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
+            parts = folder / hashlib.sha256(cache_key.encode()).hexdigest()[:16]
             metrics, _ = import_embeddings(source, model, dim, shard_digits, drop_limit, out, parts, pool)
     except OSError as error:
         raise SimgapError(f"{error.filename or out}: {error.strerror or error}") from None
-    line = f"{out}: {metrics['kept']} of {metrics['read']} rows of {dim} numbers"
+    line = f"{out}: kept {metrics['kept']} of {metrics['read']} embeddings of {dim} components"
     reasons = [
         f"{count} {name.removeprefix('dropped/')}" for name, count in metrics.items() if name.startswith("dropped/")
     ]
     if reasons:
-        line += f"; left out: {', '.join(reasons)}"
+        line += f"; dropped: {', '.join(reasons)}"
     if shard_digits is None and not (source / "shards").is_dir():
-        line += "; they name no shard, so they can be measured, but neither trained on nor exported"
+        line += "; no shards are named, so their similarity can be measured, but they cannot be trained on or exported"
     return line

@@ -1,4 +1,4 @@
-"""The sets of a study: which shards each has, and how many classes."""
+"""Find the shards and classes of the sets to embed: pool, reference and benchmarks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from simgap.data.shards import Shard, find_shards
 
 @dataclass(frozen=True)
 class SetToEmbed:
-    """A set before it is embedded.
+    """A set that is not embedded yet.
 
     Attributes:
-        shards: Its shards, in the order of their rows.
-        classes: Number of classes of a labelled set; None for a set without labels.
-        captioned: Whether its samples have captions.
+        shards: The shards of the set, in the order of its rows.
+        classes: Number of classes of a labelled set, or None if the set has no labels.
+        captioned: Whether the samples have captions.
     """
 
     shards: tuple[Shard, ...]
@@ -29,7 +29,7 @@ def find_set(kind: str, data: Path, classnames: Path) -> SetToEmbed:
 
     Args:
         kind: `pool`, `reference` or `benchmark`.
-        data: Its folder.
+        data: Folder of the set.
         classnames: File of the reference's class names.
 
     Raises:

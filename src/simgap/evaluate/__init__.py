@@ -1,1 +1,1 @@
-"""Zero-shot and few-shot accuracy of a CLIP model."""
+"""Zero-shot and few-shot accuracy of CLIP models on benchmarks."""

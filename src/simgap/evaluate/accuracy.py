@@ -1,4 +1,4 @@
-"""From scores to predictions and accuracies."""
+"""Compute predictions and accuracies from class scores."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Of the classes ranked; where a benchmark has fewer, top-5 accuracy is undefined (CLIP_benchmark).
+# As in CLIP_benchmark, top-5 accuracy is undefined for a benchmark with fewer classes.
 TOP = 5
 
 
 def ranking(scores: NDArray[np.float64], depth: int) -> NDArray[np.int64]:
-    """Give the `depth` best classes of each image, best first: int64 [images, depth]; ties go to the lower class.
+    """Return the best classes of each image.
 
     Args:
-        scores: finite, [images, classes], of at least `depth` classes.
+        scores: Finite class scores, [images, classes].
+        depth: Number of classes to return, at most the number of classes.
+
+    Returns:
+        Class indices, best first, int64 [images, depth]. If scores are equal, the lower class comes first.
     """
     left = scores.copy()
     best = np.empty((len(scores), depth), np.int64)
-    # A few passes for the largest cost less than sorting all classes.
+    # A few passes that find the largest score are faster than sorting all classes.
     for place in range(depth):
         best[:, place] = left.argmax(axis=1)
         np.put_along_axis(left, best[:, place, None], -np.inf, axis=1)
@@ -27,33 +31,42 @@ def ranking(scores: NDArray[np.float64], depth: int) -> NDArray[np.int64]:
 
 
 def mean_per_class_recall(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> float:
-    """Average the recall of the classes that occur, in [0, 1]."""
+    """Return the mean recall of the classes that occur in `labels`, in [0, 1]."""
     return float(np.mean([(predictions[labels == label] == label).mean() for label in np.unique(labels)]))
 
 
 def class_table(
     labels: NDArray[np.int64], best: NDArray[np.int64], classnames: tuple[str, ...]
 ) -> dict[str, NDArray[Any] | list[Any]]:
-    """Give a column for each figure of a class, one row a class.
-
-    `class`, `label`, `images` of it and images `predicted` to be of it; `top1`, the share of its images that are predicted
-    right, which is its recall, and `top5`; `precision`, the share of right ones among those predicted to be of it. A share
-    of no images is None; `top5` is left out where there are fewer than five classes.
+    """Compute the metrics of each class.
 
     Args:
-        labels: int64 [images].
-        best: classes of each image, best first, int64 [images, at most 5].
+        labels: The class of each image, int64 [images].
+        best: The predicted classes of each image, best first, int64 [images, at most 5].
+        classnames: The name of each class.
+
+    Returns:
+        Columns with one row for each class:
+
+        - `class` and `label`: the name and the index of the class.
+        - `images`: the number of images of the class.
+        - `predicted`: the number of images that are predicted as the class.
+        - `top1`: the recall, in [0, 1].
+        - `precision`: the share of correct predictions among `predicted`.
+        - `top5`: the share of images with the class among their best five. It is missing if there are fewer than five classes.
+
+        A share of zero images is None.
     """
     count = len(classnames)
     images, predicted = (np.bincount(values, minlength=count) for values in (labels, best[:, 0]))
-    right = np.bincount(labels[best[:, 0] == labels], minlength=count)
+    correct = np.bincount(labels[best[:, 0] == labels], minlength=count)
     columns: dict[str, NDArray[Any] | list[Any]] = {
         "class": list(classnames),
         "label": np.arange(count, dtype=np.int32),
         "images": images.astype(np.int32),
         "predicted": predicted.astype(np.int32),
-        "top1": _shares(right, images),
-        "precision": _shares(right, predicted),
+        "top1": _shares(correct, images),
+        "precision": _shares(correct, predicted),
     }
     if count >= TOP:
         among_five = np.bincount(labels[(best == labels[:, None]).any(axis=1)], minlength=count)

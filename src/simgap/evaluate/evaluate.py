@@ -1,4 +1,4 @@
-"""Evaluate a model on benchmarks, zero-shot and few-shot."""
+"""Measure the zero-shot and few-shot accuracy of a model on benchmarks."""
 
 from __future__ import annotations
 
@@ -26,14 +26,7 @@ from simgap.params.evaluate import EvaluateParameters, FewShotParameters
 
 
 class FewShot:
-    """The shots of every draw, embedded once, for every benchmark.
-
-    Args:
-        classnames: the reference's classes.
-
-    Raises:
-        SimgapError: a benchmark's reference classes are not there, or the reference does not hold its shots any more.
-    """
+    """Few-shot classification with shots that are embedded once for all benchmarks."""
 
     def __init__(
         self,
@@ -45,20 +38,40 @@ class FewShot:
         batch_size: int,
         decoders: int,
     ) -> None:
+        """Embed the shots of every draw.
+
+        Args:
+            parameters: The `evaluate.few_shot` parameters.
+            model: The model to evaluate.
+            benchmarks: The benchmarks to classify.
+            shots: The shots of every draw.
+            classnames: The class names of the reference.
+            batch_size: Number of images in a forward pass.
+            decoders: Number of threads that decode images.
+
+        Raises:
+            SimgapError: A benchmark names a class that the reference does not have, or a shot is no longer in the reference.
+        """
         self.parameters, self.classnames, self.shots = parameters, classnames, shots
-        # They do not depend on the benchmark.
+        # A probe does not depend on the benchmark, so it is fitted once for each draw and number of shots.
         self._probes: dict[tuple[int, int], Probe] = {}
         self._mapped = {benchmark.name: map_classes(benchmark, classnames) for benchmark in benchmarks}
         self.features = image_features(
             model, shots.samples(), batch_size, decoders, Accounting(), shots.reference
         ).features
         if len(self.features) != len(shots.rows):
-            raise SimgapError(f"{shots.reference}: has shots that cannot be decoded any more; embed the reference anew")
+            raise SimgapError(f"{shots.reference}: some shots can no longer be decoded; embed the reference again")
 
     def predict(self, benchmark: str, features: NDArray[np.float32]) -> dict[int, NDArray[np.int64]]:
-        """Give the predicted class of each image in every draw, int64 [images, draws], by number of shots.
+        """Predict the class of each image in every draw.
 
-        Empty where few-shot is refused, as `map_classes` finds no class of the reference for one of the benchmark's.
+        Args:
+            benchmark: Name of the benchmark.
+            features: Features of its images, fp32 [images, dim].
+
+        Returns:
+            Predicted classes, int64 [images, draws], by number of shots. The dictionary is empty if `map_classes` found no
+            reference class for one of the benchmark's classes.
         """
         mapped = self._mapped[benchmark]
         if mapped is None:
@@ -78,7 +91,7 @@ class FewShot:
             probe = fit_probe(self.features[chosen], labels, len(self.classnames), self.parameters.ridge)
             self._probes[draw, shots] = probe
         scores = self._probes[draw, shots].scores(features)
-        # The first of the largest: ties go to the lower class.
+        # argmax returns the first maximum, so the lower class wins a tie.
         best: NDArray[np.int64] = benchmark_scores(scores, mapped).argmax(axis=1)
         return best
 
@@ -96,32 +109,33 @@ def _load(
     found = image_features(model, _samples(benchmark, accounting), batch_size, decoders, accounting, benchmark.folder)
     if accounting.damaged_shards:
         raise SimgapError(
-            f"{benchmark.folder}: {accounting.damaged_shards} shards end too soon or are corrupt; a benchmark should be whole"
+            f"{benchmark.folder}: {accounting.damaged_shards} shards are truncated or corrupt; a benchmark must be complete, "
+            "download or convert it again"
         )
     check_limit(drop_limit, accounting, len(found.labels), benchmark.shards)
     return found
 
 
-def _few_shot_figures(
+def _few_shot_results(
     name: str, predictions: dict[int, NDArray[np.int64]], labels: NDArray[np.int64]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give columns and metrics of few-shot predictions, int64 [images, draws] by number of shots."""
+    """Return the columns and metrics of few-shot predictions, int64 [images, draws] by number of shots."""
     columns: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     for shots, predicted in predictions.items():
         correct = predicted == labels[:, None]
-        of_draws = correct.mean(axis=0)
+        accuracies = correct.mean(axis=0)
         columns[f"correct_{shots}_shot"] = pa.FixedSizeListArray.from_arrays(correct.ravel(), correct.shape[1])
-        metrics[f"few_shot/{name}/top1_{shots}_shot"] = float(of_draws.mean())
-        if len(of_draws) > 1:
-            metrics[f"few_shot/{name}/top1_{shots}_shot/spread"] = float(of_draws.std(ddof=1))
+        metrics[f"few_shot/{name}/top1_{shots}_shot"] = float(accuracies.mean())
+        if len(accuracies) > 1:
+            metrics[f"few_shot/{name}/top1_{shots}_shot/spread"] = float(accuracies.std(ddof=1))
     return columns, metrics
 
 
 def _evaluate_benchmark(
     images: LabelledFeatures, classes: NDArray[np.float32], benchmark: Benchmark, out: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Write the table of a benchmark's classes, and give zero-shot columns and metrics."""
+    """Write the table of a benchmark's classes, and return the zero-shot columns and metrics."""
     labels = images.labels
     best = ranking(images.features.astype(np.float64) @ classes.astype(np.float64).T, min(TOP, len(classes)))
     columns: dict[str, Any] = {
@@ -152,27 +166,34 @@ def evaluate(
     drop_limit: float,
     out: Path,
 ) -> dict[str, Any]:
-    """Write two tables for each benchmark, one row an image and one row a class, and give accuracies in [0, 1].
+    """Evaluate a model on benchmarks and write two tables for each benchmark.
 
-    `<benchmark>.parquet`: row, label, prediction, correct (top-1), correct_top5 and, for each number of shots,
-    correct_<k>_shot, a list with an outcome for each draw. Rows are the readable images in shard order, as in the
-    benchmark's embeddings. `classes/<benchmark>.parquet`: see `class_table`.
+    `<benchmark>.parquet` has a row for each readable image, in shard order as in the benchmark's embeddings. Its columns are
+    `row`, `label`, `prediction`, `correct` (top-1) and `correct_top5`. For each number of shots there is also
+    `correct_<k>_shot`, a list with one outcome for each draw. `classes/<benchmark>.parquet` has a row for each class, see
+    `class_table`.
 
-    The argmax runs over the benchmark's own classes. `top1`, `top5` and `mean_per_class_recall` are CLIP_benchmark's
-    acc1, acc5 and mean_per_class_recall; top-5 is left out where there are fewer than five classes. Every image is embedded
-    once. Few-shot figures are means over draws, `spread` their standard deviation.
+    A prediction is one of the benchmark's own classes. Every image is embedded once.
 
     Args:
-        shots: the reference images of few-shot classification, None where there is none.
-        classnames: the reference's classes.
-        decoders: threads that decode; speed, not results.
-        drop_limit: largest share of a benchmark's samples that may be broken, in [0, 1], as in embedding.
+        parameters: The `evaluate` parameters.
+        model: The model to evaluate.
+        benchmarks: The benchmarks.
+        shots: The shots of few-shot classification, or None to evaluate zero-shot only.
+        classnames: The class names of the reference.
+        decoders: Number of threads that decode images. It does not change the results.
+        drop_limit: Largest share of a benchmark's samples that may be broken, in [0, 1], as for embeddings.
+        out: Folder to write.
+
+    Returns:
+        Accuracies in [0, 1] and numbers of samples. `top1`, `top5` and `mean_per_class_recall` are CLIP_benchmark's acc1, acc5
+        and mean_per_class_recall. `top5` is missing if there are fewer than five classes. Few-shot accuracies are means over
+        draws, and `spread` is their standard deviation.
 
     Raises:
-        SimgapError: a benchmark has a damaged shard, no readable image, more than `drop_limit` of its samples broken or a
-            label outside its class list, its reference classes are not
-            there, the reference does not hold its shots any more, or a feature of an image or a class is not finite or
-            zero: no image is left out for it.
+        SimgapError: A benchmark has a damaged shard, no readable image, or more than `drop_limit` broken samples. A label is
+            outside the class list. A benchmark names a class that the reference does not have. A shot is no longer in the
+            reference. The features of an image or a class are not finite or zero; such an image is not dropped.
     """
     few_shot = None
     if shots is not None:
@@ -182,7 +203,7 @@ def evaluate(
     with atomic_output(out) as partial:
         (partial / "classes").mkdir(parents=True)
         for benchmark in progress(benchmarks, len(benchmarks), f"evaluate {out.name}", "benchmark"):
-            # Benchmarks often share classes and templates.
+            # Benchmarks often share classes and templates, and then also the class features.
             asked = (benchmark.classnames, benchmark.templates)
             if asked not in prompts:
                 prompts[asked] = class_features(model, *asked, benchmark.folder)
@@ -193,7 +214,7 @@ def evaluate(
             if few_shot is not None:
                 predictions = few_shot.predict(benchmark.name, images.features)
                 found[f"few_shot/{benchmark.name}/refused"] = not predictions
-                more = _few_shot_figures(benchmark.name, predictions, images.labels)
+                more = _few_shot_results(benchmark.name, predictions, images.labels)
                 columns, found = columns | more[0], found | more[1]
             pq.write_table(pa.table(columns), partial / f"{benchmark.name}.parquet")
             metrics |= found

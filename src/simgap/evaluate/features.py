@@ -1,4 +1,4 @@
-"""Unit-norm features of labelled images and of class names."""
+"""Compute unit-norm features of labelled images and of class names."""
 
 from __future__ import annotations
 
@@ -20,41 +20,45 @@ from simgap.data.shards import Accounting, Sample
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """Image features fp32 [images, dim] of unit norm, and labels int64 [images]."""
+    """Unit-norm image features, fp32 [images, dim], and their labels, int64 [images]."""
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
 
 
-def _check_features(features: NDArray[np.float32], what: str, where: Path) -> None:
-    """Refuse features, fp32 [n, dim], that would compare with nothing: every score of theirs is a tie."""
+def _check_features(features: NDArray[np.float32], kind: str, where: Path) -> None:
+    """Refuse features, fp32 [n, dim], that are not finite or zero: all their scores would be equal or undefined."""
     good = np.isfinite(features).all(axis=1) & features.any(axis=1)
     if not good.all():
         raise SimgapError(
-            f"{where}: the model gives {what} that are not finite or zero ({(~good).sum()} of {len(features)}); "
-            "train it anew"
+            f"{where}: {(~good).sum()} of {len(features)} {kind} features are not finite or zero; train the model again"
         )
 
 
 def _label(sample: Sample) -> int:
     if sample.label is None:
-        raise ValueError(f"{sample.shard}: {sample.key!r} has no label")
+        raise ValueError(f"{sample.shard}: sample {sample.key!r} has no label")
     return sample.label
 
 
 def image_features(
     model: Model, samples: Iterable[Sample], batch_size: int, decoders: int, accounting: Accounting, where: Path
 ) -> LabelledFeatures:
-    """Embed labelled samples in their order; images that cannot be decoded are counted in `accounting`.
+    """Compute the features of labelled images, in the order of the samples.
 
-    Every batch is padded to `batch_size`, so that an image's features do not depend on how many stand beside it.
+    Every batch is padded to `batch_size`. The features of an image therefore do not depend on the number of images in its
+    batch.
 
     Args:
-        decoders: threads that decode; results do not depend on them.
-        where: folder of the images, for errors.
+        model: The CLIP model.
+        samples: Samples with labels.
+        batch_size: Number of images in a forward pass.
+        decoders: Number of threads that decode images. It does not change the features.
+        accounting: Counts the images that cannot be decoded, which are dropped.
+        where: Folder of the images, for error messages.
 
     Raises:
-        SimgapError: a feature is not finite, or zero.
+        SimgapError: The features of an image are not finite or zero.
     """
     features: list[NDArray[np.float32]] = [np.empty((0, model.dim), np.float32)]
     labels: list[int] = []
@@ -62,7 +66,7 @@ def image_features(
     for group in batched(images, batch_size):
         raw = torch.from_numpy(encode(model, [image for _, image in group], batch_size))
         unit = torch.nn.functional.normalize(raw, dim=-1).numpy()
-        _check_features(unit, "image features", where)
+        _check_features(unit, "image", where)
         features.append(unit)
         labels += [_label(sample) for sample, _ in group]
     return LabelledFeatures(np.concatenate(features), np.array(labels, np.int64))
@@ -72,13 +76,18 @@ def image_features(
 def class_features(
     model: Model, classnames: tuple[str, ...], templates: tuple[str, ...], where: Path
 ) -> NDArray[np.float32]:
-    """Embed each class as the mean of its prompts' unit-norm features, scaled to unit norm: fp32 [classes, dim] (CLIP).
+    """Compute the text features of classes, fp32 [classes, dim].
+
+    As in CLIP, the feature of a class is the mean of its prompts' unit-norm features, scaled to unit norm.
 
     Args:
-        where: folder of the benchmark, for errors.
+        model: The CLIP model.
+        classnames: The name of each class.
+        templates: Prompts with `{c}` in place of the class name.
+        where: Folder of the benchmark, for error messages.
 
     Raises:
-        SimgapError: a feature is not finite, or zero.
+        SimgapError: The features of a class are not finite or zero.
     """
     rows = []
     for name in classnames:
@@ -86,5 +95,5 @@ def class_features(
         mean = model.clip.encode_text(prompts, normalize=True).mean(dim=0)
         rows.append((mean / mean.norm()).cpu().numpy())
     features = np.stack(rows)
-    _check_features(features, "class features", where)
+    _check_features(features, "class", where)
     return features

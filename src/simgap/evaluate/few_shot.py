@@ -1,4 +1,4 @@
-"""Few-shot classification in closed form: ridge regression on centred features (after big_vision's `fewshot_lsr`)."""
+"""Few-shot classification by ridge regression on centred features, in closed form (after big_vision's `fewshot_lsr`)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from simgap.data.benchmarks import Benchmark
 
 @dataclass(frozen=True)
 class Probe:
-    """One linear score a class.
+    """A linear classifier with one score for each class.
 
     Attributes:
-        centre: mean feature, float64 [dim].
-        weights: float64 [dim, classes].
-        bias: float64 [classes].
+        centre: Mean feature of the training images, float64 [dim].
+        weights: Weights of each class, float64 [dim, classes].
+        bias: Bias of each class, float64 [classes].
     """
 
     centre: NDArray[np.float64]
@@ -26,16 +26,21 @@ class Probe:
     bias: NDArray[np.float64]
 
     def scores(self, queries: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Score queries, fp32 [queries, dim]: float64 [queries, classes]."""
+        """Return the class scores of queries, fp32 [queries, dim], as float64 [queries, classes]."""
         scores: NDArray[np.float64] = (queries.astype(np.float64) - self.centre) @ self.weights + self.bias
         return scores
 
 
 def fit_probe(features: NDArray[np.float32], labels: NDArray[np.int64], classes: int, ridge: float) -> Probe:
-    """Fit one linear score a class on labelled features by ridge regression.
+    """Fit a linear classifier to labelled features by ridge regression, in float64.
 
-    Targets are 1 for the class and -1 for the others; features are centred, the bias is the mean target. The penalty is
-    `ridge` times the mean squared norm of a centred feature. Float64 throughout.
+    The target of a class is 1 for its images and -1 for the others. Features are centred, and the bias is the mean target.
+
+    Args:
+        features: Training features, fp32 [images, dim].
+        labels: The class of each image, int64 [images].
+        classes: Number of classes.
+        ridge: The penalty, relative to the mean squared norm of a centred feature.
     """
     wide = features.astype(np.float64)
     centre = wide.mean(axis=0)
@@ -44,7 +49,7 @@ def fit_probe(features: NDArray[np.float32], labels: NDArray[np.int64], classes:
     bias = targets.mean(axis=0)
     penalty = ridge * max(float((wide**2).sum(axis=1).mean()), np.finfo(np.float64).tiny)
     images, dim = wide.shape
-    # Of two equal forms the one with fewer equations.
+    # The primal and the dual form are equivalent; use the one with fewer equations.
     if images < dim:
         weights = wide.T @ np.linalg.solve(wide @ wide.T + penalty * np.eye(images), targets - bias)
     else:
@@ -55,25 +60,40 @@ def fit_probe(features: NDArray[np.float32], labels: NDArray[np.int64], classes:
 def benchmark_scores(
     scores: NDArray[np.float64], reference_classes: tuple[tuple[int, ...], ...]
 ) -> NDArray[np.float64]:
-    """Turn scores over reference classes [images, reference classes] into scores over a benchmark's: the best that it maps to."""
+    """Convert scores of reference classes to scores of benchmark classes.
+
+    Args:
+        scores: Scores, [images, reference classes].
+        reference_classes: The reference classes of each benchmark class, from `map_classes`.
+
+    Returns:
+        The largest score among the reference classes of each benchmark class, [images, benchmark classes].
+    """
     return np.stack([scores[:, list(indices)].max(axis=1) for indices in reference_classes], axis=1)
 
 
 def map_classes(benchmark: Benchmark, reference: tuple[str, ...]) -> tuple[tuple[int, ...], ...] | None:
-    """Give each benchmark class the reference classes that it stands for: those given, else the one of equal name.
+    """Return the reference classes that each benchmark class stands for.
 
-    None where a class has none, or where equal names do not tell which: a name stands twice in the benchmark's list, or in
-    the reference's. Then few-shot is refused for the benchmark.
+    They come from the benchmark's `reference_classes.json`. Without that file, classes are matched by name.
+
+    Args:
+        benchmark: The benchmark.
+        reference: The class names of the reference.
+
+    Returns:
+        The reference class indices of each benchmark class. None if few-shot classification is not possible, because a class
+        has no reference class, or because a matched name occurs twice in the benchmark or in the reference.
 
     Raises:
-        SimgapError: an index is outside the reference's classes.
+        SimgapError: The benchmark names a class index that the reference does not have.
     """
     given = benchmark.reference_classes
     for index in (index for entry in given or () for index in entry):
         if index >= len(reference):
             raise SimgapError(
-                f"{benchmark.folder / 'reference_classes.json'}: class {index} is outside the reference's "
-                f"{len(reference)} classes"
+                f"{benchmark.folder / 'reference_classes.json'}: class {index} does not exist; the reference has "
+                f"{len(reference)} classes, numbered from 0"
             )
     if given is not None:
         return given if all(given) else None

@@ -1,4 +1,4 @@
-"""Which reference images are the shots of few-shot classification: the same ones for every split and seed."""
+"""Choose the reference images (shots) for few-shot classification: the same ones for every split and seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from simgap.store.embeddings import Embeddings
 
 
 def shot_order(labels: NDArray[np.int64], seed: tuple[int, int]) -> NDArray[np.int64]:
-    """Give each image's place in the draw of its class, int64 [images]: the first k of a class are its k shots."""
+    """Return a random position of each image within its class, int64 [images].
+
+    The k shots of a class are its images at positions below k.
+    """
     place = np.zeros(len(labels), np.int64)
     for label in np.unique(labels):
         of_class = np.flatnonzero(labels == label)
@@ -25,33 +28,43 @@ def shot_order(labels: NDArray[np.int64], seed: tuple[int, int]) -> NDArray[np.i
 
 
 class Shots:
-    """The shots of every draw, chosen among the reference images that could be read when they were embedded.
+    """The shots of every draw, chosen among the reference images that were readable when the reference was embedded.
 
     Attributes:
-        rows: of the reference, every shot of any draw, ascending int64 [shots].
-        labels: their classes, int64 [shots].
-
-    Raises:
-        SimgapError: the reference was embedded without metadata or labels, a label is outside the class list, or a class has
-            fewer images than the largest number of shots.
+        reference: Folder of the reference's shards.
+        rows: Reference rows that are a shot in at least one draw, ascending int64 [shots].
+        labels: The class of each of these rows, int64 [shots].
     """
 
     def __init__(
         self, parameters: FewShotParameters, reference: Path, embeddings: Path, classnames: tuple[str, ...]
     ) -> None:
+        """Choose the shots.
+
+        Args:
+            parameters: The `evaluate.few_shot` parameters.
+            reference: Folder of the reference's shards.
+            embeddings: Folder of the reference's embeddings; only the metadata is read.
+            classnames: The class names of the reference.
+
+        Raises:
+            SimgapError: The embeddings have no metadata or labels, or a label is outside the class list. A class has fewer
+                images than the largest number of shots.
+        """
         self.reference = reference
         self._table = Embeddings(embeddings).metadata(["shard", "key", "label"])
         labels = self._table.column("label").to_numpy().astype(np.int64)
         if labels.max(initial=0) >= len(classnames):
             raise SimgapError(
-                f"{embeddings}: label {labels.max()} is outside the class list of {len(classnames)} names; "
-                "embed the reference anew"
+                f"{embeddings}: label {labels.max()} is outside the class list, which has {len(classnames)} names; embed the "
+                "reference again"
             )
         most = max(parameters.shots)
         for name, images in zip(classnames, np.bincount(labels, minlength=len(classnames)), strict=True):
             if images < most:
                 raise SimgapError(
-                    f"evaluate.few_shot.shots: {most} is more than the {images} readable reference images of class {name!r}"
+                    f"evaluate.few_shot.shots: {most} is too many, since the reference has only {images} readable images of "
+                    f"class {name!r}; choose at most {images}"
                 )
         places = np.stack([shot_order(labels, (parameters.seed, draw)) for draw in range(parameters.draws)])
         self.rows = np.flatnonzero((places < most).any(axis=0))
@@ -59,14 +72,17 @@ class Shots:
         self._places = places[:, self.rows]
 
     def chosen(self, draw: int, shots: int) -> NDArray[np.int64]:
-        """Give the positions in `rows` of a draw's first `shots` images of each class; fewer shots are a part of more."""
+        """Return the positions in `rows` of `shots` images of each class, for one draw.
+
+        The images for a smaller number of shots are a subset of those for a larger one.
+        """
         return np.flatnonzero(self._places[draw] < shots)
 
     def samples(self) -> Iterator[Sample]:
-        """Stream the shots in the order of `rows`; shards without one are not opened.
+        """Yield the shots in the order of `rows`; shards without a shot are not opened.
 
         Raises:
-            SimgapError: the reference does not hold them.
+            SimgapError: A shot is no longer in the reference's shards.
         """
         table = self._table.take(pa.array(self.rows))
         wanted: dict[str, list[str]] = {}
@@ -80,6 +96,6 @@ class Shots:
             for key in keys:
                 if key not in found:
                     raise SimgapError(
-                        f"{self.reference / name}: {key!r} is not there any more; embed the reference anew"
+                        f"{self.reference / name}: sample {key!r} is no longer there; embed the reference again"
                     )
                 yield found[key]

@@ -1,4 +1,4 @@
-"""How much arithmetic a CLIP model is, counted on a model without memory."""
+"""Count the arithmetic of a CLIP model, on a model without weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ from simgap.params.embed import EmbedderParameters
 
 @dataclass(frozen=True)
 class ModelSize:
-    """A model's FLOP for an image and for a text, forward, two a multiply-add; its parameters, dim and pixels a side."""
+    """The size of a CLIP model.
+
+    Attributes:
+        image_flop: FLOP of the forward pass of one image. A multiplication with its addition counts as two.
+        text_flop: FLOP of the forward pass of one text.
+        parameters: Number of parameters.
+        dim: Components of an embedding.
+        image_size: Pixels along each side of an input image.
+    """
 
     image_flop: int
     text_flop: int
@@ -27,16 +35,25 @@ class ModelSize:
     image_size: int
 
 
-def size_of(model_cfg: dict[str, Any]) -> ModelSize:
-    """Count the model of an open_clip `model_cfg`; matrix products count, as in open_clip's own table of models."""
-    config = dict(model_cfg)
+@cache
+def model_size(model: str, parameter: str = "train.model") -> ModelSize:
+    """Count the FLOP and parameters of a model. Only matrix products count, as in open_clip's table of models.
+
+    Args:
+        model: Path of an open_clip JSON config, or the name of an open_clip model.
+        parameter: The parameter that names the model, for errors.
+
+    Raises:
+        SimgapError: The file is missing or incomplete, or the name is unknown.
+    """
+    config = dict(read_model_config(model, parameter)["model_cfg"])
     make: Any = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
     with torch.device("meta"):
         clip = make(**config).eval()
         size = int(clip.visual.image_size[0] if isinstance(clip.visual.image_size, tuple) else clip.visual.image_size)
         image, text = torch.empty(1, 3, size, size), torch.zeros(1, clip.context_length, dtype=torch.long)
-    # With gradients: without them attention takes a path that the counter does not see.
     flop = []
+    # Gradients stay on: without them attention takes a path that the counter does not see.
     for encode, given in ((clip.encode_image, image), (clip.encode_text, text)):
         with FlopCounterMode(display=False) as counter:
             encode(given)
@@ -45,21 +62,11 @@ def size_of(model_cfg: dict[str, Any]) -> ModelSize:
     return ModelSize(flop[0], flop[1], parameters, int(config["embed_dim"]), size)
 
 
-@cache
-def model_size(model: str, parameter: str = "train.model") -> ModelSize:
-    """Count the model of a JSON config or of an open_clip name.
-
-    Raises:
-        SimgapError: the file is missing or incomplete, or the name is unknown.
-    """
-    return size_of(read_model_config(model, parameter)["model_cfg"])
-
-
 def embedder_size(embedder: EmbedderParameters) -> ModelSize:
-    """Count the embedder, wherever it comes from.
+    """Count the FLOP and parameters of the embedder, whether it is trained, fetched or copied.
 
     Raises:
-        SimgapError: see `model_size`.
+        SimgapError: See `model_size`.
     """
     if embedder.train is not None:
         return model_size(embedder.train.model, "embedder.train.model")

@@ -1,1 +1,1 @@
-"""MLflow as the mirror of metrics/: it is written to, and never decides anything."""
+"""Mirror a study to MLflow. The study's files decide; the runs in MLflow are copies for looking at."""

@@ -1,4 +1,4 @@
-"""What a study says to MLflow: records of its trained models and of the study as a whole, read from files alone."""
+"""What is logged: a record for each trained model and one for the study, read from files."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from simgap.core.errors import SimgapError
 from simgap.core.files import read_json
 from simgap.params.load import train_parameters
 from simgap.params.schema import Params
 from simgap.stage.rates import read_rates
+from simgap.tracking.provenance import Lock, inputs
+from simgap.tracking.store import MODELS, STUDIES
 from simgap.tracking.view import COLOUR_TAG, colours
 
-MODELS = "simgap"
-STUDIES = "simgap studies"
-# Of the params file what a model's results may depend on; its own split, `train` and `threshold` come by other ways.
+# Blocks of the params file that a model's results may depend on. `train`, `threshold` and the split's own rule are logged
+# separately.
 BLOCKS = ("draw", "pool", "reference", "benchmarks", "embedder", "embed", "similarity", "deduplicate", "evaluate")
-CODE = ("code/",)
 
 
 @dataclass(frozen=True)
@@ -31,14 +29,17 @@ class Record:
     """One MLflow run.
 
     Attributes:
-        experiment: MLflow's word for the list in which the run stands.
-        identity: a hash; records of one identity are one run, wherever and however often they are logged.
-        metrics: by name, in the units of metrics/.
-        curves: by name, as [step, value] pairs.
-        rates: measured where the work was done, so of no two runs the same; logged where the run has none.
-        artifacts: file contents by name.
-        key: what a control names, `split, seed`, to find the run that it controls; None in studies.
-        controls: the key of the run that this one controls, or None.
+        experiment: MLflow's name for the list that holds the run.
+        identity: Hash of the result. Records with the same identity are one run.
+        name: Name of the run.
+        parameters: Parameters as text.
+        tags: Tags.
+        metrics: Values by name, in the units of metrics/.
+        curves: (step, value) pairs by name.
+        rates: Speeds, which differ from run to run. They are logged if the run has none.
+        artifacts: File contents by name.
+        key: Split and seed of a model, by which a control finds its run; None for a study.
+        controls: The key of the run that this run controls, or None.
     """
 
     experiment: str
@@ -72,7 +73,15 @@ def _curves(content: dict[str, Any], prefix: str) -> dict[str, list[tuple[int, f
 
 
 def flatten(content: dict[str, Any], prefix: str) -> dict[str, str]:
-    """Flatten a block of the params file: names as DVC gives them, joined by dots; values as YAML writes them."""
+    """Flatten a block of the params file.
+
+    Args:
+        content: The block.
+        prefix: What stands before each name.
+
+    Returns:
+        Values as YAML writes them, by names as DVC gives them: keys joined by dots.
+    """
     flat: dict[str, str] = {}
     for key, value in content.items():
         if isinstance(value, dict):
@@ -83,68 +92,14 @@ def flatten(content: dict[str, Any], prefix: str) -> dict[str, str]:
     return flat
 
 
-class Lock:
-    """dvc.lock: which stage made a file, from what."""
-
-    def __init__(self, path: Path) -> None:
-        """Read it.
-
-        Raises:
-            SimgapError: there is none, or it is not DVC's.
-        """
-        self.path = path
-        try:
-            # The C loader takes a twentieth of the time.
-            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-            stages = yaml.load(path.read_text(encoding="utf-8"), loader)["stages"]
-            self._stages: dict[str, dict[str, Any]] = {
-                out["path"]: stage for stage in stages.values() for out in stage.get("outs", [])
-            }
-        except FileNotFoundError:
-            raise SimgapError(f"{path}: no such file; `dvc repro` writes it") from None
-        except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-            raise SimgapError(f"{path}: is not DVC's lock file ({' '.join(repr(error).split())})") from None
-
-    def maker(self, output: Path) -> dict[str, Any] | None:
-        """Give the entry of the stage that made an output; None where none did."""
-        return self._stages.get(output.as_posix())
-
-    def model_of(self, metrics: Path) -> dict[str, Any]:
-        """Give the model that the stage which wrote a metrics file made beside it: its path and hashes.
-
-        Raises:
-            SimgapError: see `stage_of`.
-        """
-        outs = self.stage_of(metrics)["outs"]
-        model: dict[str, Any] = next(out for out in outs if out["path"] != metrics.as_posix())
-        return model
-
-    def stage_of(self, metrics: Path) -> dict[str, Any]:
-        """Give the entry of the stage that wrote a metrics file.
-
-        Raises:
-            SimgapError: no stage did, or it wrote another content.
-        """
-        stage = self.maker(metrics)
-        if stage is None:
-            raise SimgapError(f"{metrics}: {self.path} names no stage that wrote it; run `dvc repro`")
-        written = next(out["md5"] for out in stage["outs"] if out["path"] == metrics.as_posix())
-        if hashlib.md5(metrics.read_bytes(), usedforsecurity=False).hexdigest() != written:
-            raise SimgapError(f"{metrics}: is not as {self.path} says; run `dvc repro`")
-        return stage
-
-
-def _inputs(*stages: dict[str, Any]) -> dict[str, str]:
-    """Give DVC's hashes of what stages read, but for their code, which the git commit names."""
-    deps = [dep for stage in stages for dep in stage.get("deps", []) if not dep["path"].startswith(CODE)]
-    return {dep["path"]: dep["md5"] for dep in deps if "md5" in dep}
-
-
 def threshold_of(split: str, read: Callable[[str], dict[str, Any]]) -> float | None:
-    """Give the threshold that a split depends on: its own, or that of the split whose size, or a share of it, it has.
+    """Return the threshold that a split depends on; None if it depends on none.
+
+    A control that has the size of another split, or a share of it, depends on that split's threshold.
 
     Args:
-        read: gives the metrics of a split's rule.
+        split: Name of the split.
+        read: Returns the metrics of a split's rule.
     """
     prune = read(split)
     parameters = prune["parameters"]
@@ -154,68 +109,128 @@ def threshold_of(split: str, read: Callable[[str], dict[str, Any]]) -> float | N
     return threshold_of(parameters["size_of"], read)
 
 
-def _model_record(params: Params, metrics: Path, lock: Lock, split: str, seed: int) -> Record:
-    name = f"{split}-{seed}"
-    prune = read_json(metrics / "prune" / f"{split}.json")
-    train = read_json(metrics / "train" / f"{name}.json")
-    evaluate = read_json(metrics / "evaluate" / f"{name}.json")
-    trained = lock.stage_of(metrics / "train" / f"{name}.json")
-    evaluated = lock.stage_of(metrics / "evaluate" / f"{name}.json")
-    model = lock.model_of(metrics / "train" / f"{name}.json")
-    embedder = lock.model_of(metrics / "embedder" / "embedder.json")
-    if model["md5"] not in _inputs(evaluated).values():
-        raise SimgapError(f"{metrics}/evaluate/{name}.json: is of another model than {model['path']}; run `dvc repro`")
-    threshold = threshold_of(split, lambda name: read_json(metrics / "prune" / f"{name}.json"))
-    of_threshold = {} if threshold is None else {"threshold": json.dumps(threshold)}
-    rules = params.prune.rules().get(prune["rule"], {})
-    # MLflow's charts would put a run without a threshold somewhere on its axis.
-    parameters = {"split": split, "seed": str(seed), "threshold": json.dumps(params.threshold), **of_threshold}
-    for block in BLOCKS:
-        parameters |= flatten({block: asdict(params)[block]}, "")
-    parameters |= flatten(asdict(train_parameters(params, split)), "train.")
-    parameters |= flatten(asdict(rules[split]) if split in rules else {}, f"prune.{prune['rule']}.{split}.")
-    controls = prune["controls"]
+@dataclass(frozen=True)
+class _Model:
+    """What a study knows about one trained model.
+
+    Attributes:
+        split, seed: Of the model.
+        prune, train, evaluate, profile: Contents of the metrics files.
+        threshold: The threshold that the split depends on, or None.
+        output, embedder: Path and hashes of the model and of the embedder in dvc.lock.
+        inputs: DVC's hashes of what training and evaluation read.
+    """
+
+    split: str
+    seed: int
+    prune: dict[str, Any]
+    train: dict[str, Any]
+    evaluate: dict[str, Any]
+    profile: dict[str, Any]
+    threshold: float | None
+    output: dict[str, Any]
+    embedder: dict[str, Any]
+    inputs: dict[str, str]
+
+    def if_threshold(self) -> dict[str, str]:
+        """Return the threshold as a tag; nothing if the split depends on none."""
+        return {} if self.threshold is None else {"threshold": json.dumps(self.threshold)}
+
+
+def _read_model(metrics: Path, lock: Lock, split: str, seed: int) -> _Model:
+    """Read the metrics of a model.
+
+    Raises:
+        SimgapError: A file is missing, or does not belong to this model.
+    """
+    train, evaluate = (metrics / stage / f"{split}-{seed}.json" for stage in ("train", "evaluate"))
+    model = _Model(
+        split=split,
+        seed=seed,
+        prune=read_json(metrics / "prune" / f"{split}.json"),
+        train=read_json(train),
+        evaluate=read_json(evaluate),
+        profile=read_json(metrics / "profile" / f"{split}.json"),
+        threshold=threshold_of(split, lambda name: read_json(metrics / "prune" / f"{name}.json")),
+        output=lock.model_of(train),
+        embedder=lock.model_of(metrics / "embedder" / "embedder.json"),
+        inputs=inputs(lock.stage_of(train), lock.stage_of(evaluate)),
+    )
+    if model.output["md5"] not in inputs(lock.stage_of(evaluate)).values():
+        raise SimgapError(f"{evaluate}: evaluates another model than {model.output['path']}; run `dvc repro`")
+    return model
+
+
+def _identity(params: Params, model: _Model) -> str:
+    """Return the hash that all records of a model's results have in common."""
     what = {
-        "split": [split, prune["parameters"], threshold],
-        "model": model["md5"],
-        # By another embedder the same model has other profiles.
-        "embedder": embedder["md5"],
+        "split": [model.split, model.prune["parameters"], model.threshold],
+        "model": model.output["md5"],
+        # The same model has other profiles if another embedder measures them.
+        "embedder": model.embedder["md5"],
         "evaluate": asdict(params.evaluate),
         "benchmarks": params.benchmarks.names,
-        "seed": seed,
+        "seed": model.seed,
     }
+    return _hash(what)
+
+
+def _model_parameters(params: Params, model: _Model) -> dict[str, str]:
+    # Every run has a threshold, since MLflow's charts put a run without one anywhere on the axis.
+    parameters = {"split": model.split, "seed": str(model.seed), "threshold": json.dumps(params.threshold)}
+    parameters |= model.if_threshold()
+    content, rule = asdict(params), model.prune["rule"]
+    parameters |= flatten({block: content[block] for block in BLOCKS}, "")
+    train = train_parameters(params, model.split)
+    own = params.prune.rules().get(rule, {}).get(model.split)
+    parameters |= flatten(asdict(train), "train.")
+    return parameters | (flatten(asdict(own), f"prune.{rule}.{model.split}.") if own else {})
+
+
+def _model_tags(params: Params, model: _Model) -> dict[str, str]:
+    controls = model.prune["controls"]
+    return {
+        "split": model.split,
+        "seed": str(model.seed),
+        **model.if_threshold(),
+        "rule": model.prune["rule"],
+        "benchmarks": ", ".join(model.prune["benchmarks"]) or "none",
+        **({"controls": controls} if controls else {}),
+        COLOUR_TAG: colours(params)[model.split],
+        "model.path": model.output["path"],
+        "model.md5": model.output["md5"],
+        "embedder.md5": model.embedder["md5"],
+        **{f"input/{path}": md5 for path, md5 in model.inputs.items() if path != model.output["path"]},
+    }
+
+
+def _model_record(params: Params, metrics: Path, lock: Lock, split: str, seed: int) -> Record:
+    """Return the record of a trained model.
+
+    Raises:
+        SimgapError: A file is missing, or does not belong to this model.
+    """
+    model = _read_model(metrics, lock, split, seed)
+    controls = model.prune["controls"]
+    threshold = [f"{key}={value}" for key, value in model.if_threshold().items()]
     return Record(
         experiment=MODELS,
-        identity=_hash(what),
-        name=" ".join([split, *(f"{key}={value}" for key, value in of_threshold.items()), f"seed={seed}"]),
-        parameters=parameters,
-        tags={
-            "split": split,
-            "seed": str(seed),
-            **of_threshold,
-            "rule": prune["rule"],
-            "benchmarks": ", ".join(prune["benchmarks"]) or "none",
-            **({"controls": controls} if controls else {}),
-            COLOUR_TAG: colours(params)[split],
-            "model.path": model["path"],
-            "model.md5": model["md5"],
-            "embedder.md5": embedder["md5"],
-            **{
-                f"input/{path}": digest for path, digest in _inputs(trained, evaluated).items() if path != model["path"]
-            },
-        },
+        identity=_identity(params, model),
+        name=" ".join([split, *threshold, f"seed={seed}"]),
+        parameters=_model_parameters(params, model),
+        tags=_model_tags(params, model),
         metrics={
-            **_numbers(evaluate),
-            **_numbers(prune, "prune/"),
-            **_numbers(read_json(metrics / "profile" / f"{split}.json"), "profile/"),
-            **_numbers(train, "train/"),
+            **_numbers(model.evaluate),
+            **_numbers(model.prune, "prune/"),
+            **_numbers(model.profile, "profile/"),
+            **_numbers(model.train, "train/"),
         },
-        curves=_curves(train, "train/"),
-        rates=_numbers(read_rates(metrics / "train" / f"{name}.json"), "train/"),
+        curves=_curves(model.train, "train/"),
+        rates=_numbers(read_rates(metrics / "train" / f"{split}-{seed}.json"), "train/"),
         artifacts={
             "split.json": (metrics / "prune" / f"{split}.json").read_bytes(),
-            # By reference: where it is in the repository, and its hash in DVC's cache and remotes.
-            "model.json": (json.dumps(model, indent=1, sort_keys=True) + "\n").encode(),
+            # The model itself stays in DVC: this is its path in the repository, and its hash in DVC's cache and remotes.
+            "model.json": (json.dumps(model.output, indent=1, sort_keys=True) + "\n").encode(),
         },
         key=(split, seed),
         controls=(controls, seed) if controls else None,
@@ -223,20 +238,25 @@ def _model_record(params: Params, metrics: Path, lock: Lock, split: str, seed: i
 
 
 def _figures(metrics: Path, report: Path, lock: Lock) -> dict[str, bytes]:
-    """Give the report's figures, if it was made of the comparison in the metrics: others are of an earlier study."""
+    """Return the report's figures; none if the report is of another comparison than the metrics."""
     folder = report / "figures"
     try:
         compared = lock.stage_of(metrics / "compare" / "compare.json")
     except SimgapError:
         return {}
-    made_of = _inputs(lock.maker(folder) or {})
-    if not any(made_of.get(out["path"]) == out["md5"] for out in compared["outs"]):
+    read = inputs(lock.maker(folder) or {})
+    if not any(read.get(out["path"]) == out["md5"] for out in compared["outs"]):
         return {}
     return {f"figures/{file.name}": file.read_bytes() for file in sorted(folder.glob("*.png"))}
 
 
 def _study_record(params: Params, metrics: Path, report: Path, lock: Lock | None) -> Record:
-    parts = _numbers(read_json(metrics / "compare" / "compare.json"), "compare/")
+    """Return the record of the study: metrics that belong to no single model.
+
+    Raises:
+        SimgapError: A metrics file is missing.
+    """
+    values = _numbers(read_json(metrics / "compare" / "compare.json"), "compare/")
     names = params.benchmarks.names
     instances = {"draw": list(params.draw), "embed": ["pool", "reference", *names], "similarity": names}
     instances["ground-truth"] = list(params.ground_truth)
@@ -244,24 +264,33 @@ def _study_record(params: Params, metrics: Path, report: Path, lock: Lock | None
     for stage, of_stage in instances.items():
         for name in of_stage:
             path = metrics / stage / f"{name}.json"
-            parts |= _numbers(read_json(path), f"{stage}/{name}/")
+            values |= _numbers(read_json(path), f"{stage}/{name}/")
             rates |= _numbers(read_rates(path), f"{stage}/{name}/")
-    seeds = ", ".join(map(str, params.repeats.seeds))
     parameters = {
         "threshold": json.dumps(params.threshold),
         "runs": ", ".join(params.runs),
-        "repeats.seeds": seeds,
+        "repeats.seeds": ", ".join(map(str, params.repeats.seeds)),
         "benchmarks.names": ", ".join(names),
         "pool.path": params.pool.path,
     }
-    name = f"study threshold={params.threshold} seeds={seeds}"
-    tags = {"threshold": parameters["threshold"]}
-    figures = _figures(metrics, report, lock) if lock else {}
-    return Record(STUDIES, _hash([parameters, parts]), name, parameters, tags, parts, rates=rates, artifacts=figures)
+    return Record(
+        experiment=STUDIES,
+        identity=_hash([parameters, values]),
+        name=f"study threshold={params.threshold} seeds={parameters['repeats.seeds']}",
+        parameters=parameters,
+        tags={"threshold": parameters["threshold"]},
+        metrics=values,
+        rates=rates,
+        artifacts=_figures(metrics, report, lock) if lock else {},
+    )
 
 
-def records(params: Params, metrics: Path, report: Path, lock_file: Path) -> tuple[list[Record], list[str]]:
-    """Give a study's records, controls after what they control, and in words why what is unfinished says nothing."""
+def read_records(params: Params, metrics: Path, report: Path, lock_file: Path) -> tuple[list[Record], list[str]]:
+    """Read the records of a study.
+
+    Returns:
+        The records, controls after what they control, and the reason for each result that cannot be logged yet.
+    """
     found: list[Record] = []
     unfinished: list[str] = []
     lock: Lock | None = None

@@ -1,4 +1,4 @@
-"""A saved view of MLflow's page of runs: threshold against accuracy, a chart for each benchmark, a colour for each split."""
+"""A saved view of the runs in MLflow: accuracy by threshold, one chart for each benchmark, one colour for each split."""
 
 from __future__ import annotations
 
@@ -7,26 +7,33 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
     from simgap.params.schema import Params
 
-# MLflow's names for the tag of an experiment that holds a view, and for the tag of a run that holds its colour.
+# MLflow keeps a view in a tag of the experiment, and a run's colour in a tag of the run.
 VIEW_TAG = "mlflow.sharedViewState."
 COLOUR_TAG = "mlflow.runColor"
-# Okabe and Ito's without their yellow, which is pale on white, and with grey and brown.
+# Okabe and Ito's palette without yellow, which is pale on white, and with grey and brown.
 COLOURS = ("#000000", "#8c8c8c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f4f24")
-# The share of white in the colour of a control, and of one of the same composition.
+# Share of white in the colour of a control, by the control's rule.
 TINTS = {"random": 0.5, "matched": 0.75}
 
 
 class View(NamedTuple):
-    """A saved view: its key, as an address has it, and the value of the experiment's tag that holds it."""
+    """A saved view.
+
+    Attributes:
+        key: What an address names it by.
+        value: Value of the experiment's tag.
+    """
 
     key: str
     value: str
 
 
 def colours(params: Params) -> dict[str, str]:
-    """Give the colour of every trained split, of all its thresholds and seeds; a control's is a pale one of its split's."""
+    """Return the colour of each trained split, for all thresholds and seeds. A control has a pale colour of its split."""
     rules = params.prune.rules()
     tints = {name: tint for rule, tint in TINTS.items() for name in rules[rule]}
     sizes = {name: rules[rule][name].size_of for rule in TINTS for name in rules[rule]}
@@ -34,20 +41,20 @@ def colours(params: Params) -> dict[str, str]:
     own = [split for split in dict.fromkeys([*params.runs, *controls.values()]) if split not in controls]
     found = {split: COLOURS[place % len(COLOURS)] for place, split in enumerate(own)}
     for split, controlled in controls.items():
-        # A control of a control has the grey of none.
+        # The split of a control may be a control itself, which has no strong colour; grey stands in for it.
         strong = bytes.fromhex(found.get(controlled, COLOURS[1])[1:])
         found[split] = "#" + bytes(round(part + tints[split] * (255 - part)) for part in strong).hex()
     return found
 
 
 def accuracy_view(params: Params, created: int) -> View:
-    """Give the view of a study's runs.
+    """Return the view of a study's runs.
 
-    Runs on other data stay out of it: a benchmark of theirs may have the name of one of these.
+    Runs on other data are filtered out, since their benchmarks may have the same names.
 
     Args:
-        params: the params file.
-        created: milliseconds since 1970, which MLflow shows.
+        params: The params file.
+        created: The time that MLflow shows, in milliseconds since 1970.
     """
     benchmarks = ", ".join(params.benchmarks.names)
     runs = f'params.`pool.path` = "{params.pool.path}" AND params.`benchmarks.names` = "{benchmarks}"'
@@ -68,9 +75,18 @@ def accuracy_view(params: Params, created: int) -> View:
         "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": charts,
         "compareRunSections": [section],
-        # Else sections of other metrics come before it, by the alphabet.
+        # Without this, MLflow sorts the sections by name, and those of other metrics come first.
         "isAccordionReordered": True,
     }
     name = f"accuracy by threshold: {params.pool.path}"
     saved = {"name": name, "createdAt": created, "updatedAt": created, "state": json.dumps(state)}
     return View(hashlib.sha256(runs.encode()).hexdigest()[:16], json.dumps(saved))
+
+
+def save_view(client: MlflowClient, experiment: str, params: Params) -> str:
+    """Save the view of a study's runs if there is none, and return its key. A view that a reader changed stays."""
+    found = client.get_experiment(experiment)
+    view = accuracy_view(params, found.creation_time)
+    if f"{VIEW_TAG}{view.key}" not in found.tags:
+        client.set_experiment_tag(experiment, f"{VIEW_TAG}{view.key}", view.value)
+    return view.key

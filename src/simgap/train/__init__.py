@@ -1,1 +1,1 @@
-"""CLIP trained on a split, with open_clip's own parts."""
+"""Train CLIP models on splits with open_clip's model factory, loss and preprocessing."""

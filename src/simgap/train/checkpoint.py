@@ -1,4 +1,4 @@
-"""The state of a training on disk, from which it goes on as if it had not been cut off."""
+"""Save and restore the state of a training, so that a killed training resumes as if it had not been interrupted."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ CHECKPOINT = "checkpoint.pt"
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        # torch.load checks no sum: it finds no fault with numbers that changed on the disk.
+        # torch.load does not verify checksums, so it would accept numbers that changed on disk.
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         stored: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:
-        # Of the many kinds that damaged archives raise in either reader.
+        # Both readers raise many kinds of exceptions for damaged archives.
         damaged = path.name
     if damaged is not None:
-        raise SimgapError(f"{path}: is damaged; remove it to train from the start")
+        raise SimgapError(f"{path}: the checkpoint is damaged; remove it to train from the start")
     return stored
 
 
 @dataclass
-class State:
-    """What a training step changes; the position in the data and the schedule follow from the number of losses.
+class TrainingState:
+    """Everything that a training step changes.
+
+    The position in the data and the learning rate follow from the number of losses.
 
     Attributes:
-        clip: the model, not wrapped.
-        losses: of every step so far.
+        clip: The model, without wrappers for several processes.
+        optimizer: The optimizer of its parameters.
+        losses: The loss of every step so far.
     """
 
     clip: torch.nn.Module
@@ -43,10 +46,10 @@ class State:
     losses: list[float]
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint, in place of the one before.
+        """Write the checkpoint, which replaces the previous one.
 
         Raises:
-            SimgapError: a weight is not finite, or the checkpoint cannot be written.
+            SimgapError: A weight is not finite, or the checkpoint cannot be written.
         """
         self.check()
         stored = {
@@ -60,24 +63,24 @@ class State:
             with atomic_output(folder / CHECKPOINT) as partial:
                 torch.save(stored, partial)
         except (RuntimeError, OSError) as error:
-            # torch's writer has a RuntimeError for a full disk.
+            # torch.save raises RuntimeError if the disk is full.
             raise SimgapError(f"{folder / CHECKPOINT}: cannot be written ({str(error).splitlines()[0]})") from None
 
     def check(self) -> None:
-        """Refuse weights that are not finite, those of batch norms' statistics too.
+        """Check that all weights and batch norm statistics are finite.
 
         Raises:
-            SimgapError: one is not.
+            SimgapError: A value is not finite.
         """
         for name, tensor in self.clip.state_dict().items():
             if not torch.isfinite(tensor).all():
-                raise SimgapError(f"{name}: is not finite after step {len(self.losses) - 1}; lower train.learning_rate")
+                raise SimgapError(f"{name} is not finite after step {len(self.losses) - 1}; lower train.learning_rate")
 
     def restore(self, folder: Path) -> None:
-        """Go on from the checkpoint, where there is one.
+        """Load the checkpoint, if there is one.
 
         Raises:
-            SimgapError: the checkpoint is damaged.
+            SimgapError: The checkpoint is damaged.
         """
         path = folder / CHECKPOINT
         if not path.is_file():

@@ -1,4 +1,4 @@
-"""The samples of a split, streamed from the pool's own shards."""
+"""Stream the training samples of a split from the pool's own shards."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ from simgap.train.step import Batch
 
 @dataclass(frozen=True)
 class TrainingShard:
-    """A shard and which of its samples are trained on.
+    """A shard and the samples of it to train on.
 
     Attributes:
-        keys: kept keys, each once; as an Arrow array they take little more than their bytes.
-        classnames: where given, the caption is "a photo of a {class}" of the sample's label.
+        shard: The shard.
+        keys: The keys of these samples, each once. An Arrow array needs little more memory than the bytes of the keys.
+        classnames: Class names, or None. If given, the caption of a sample is "a photo of a {class}", by its label.
     """
 
     shard: Shard
@@ -43,10 +44,10 @@ class TrainingShard:
     classnames: tuple[str, ...] | None
 
     def samples(self) -> Iterator[Sample]:
-        """Stream the kept samples.
+        """Yield the samples, in the order of the shard.
 
         Raises:
-            SimgapError: the shard does not give all of them, though it did when the set was embedded, or a label is outside
+            SimgapError: The shard no longer contains all samples that it had when the set was embedded, or a label is outside
                 the class names.
         """
         samples = read_shard(self.shard, Accounting(), caption=self.classnames is None, label=bool(self.classnames))
@@ -65,17 +66,18 @@ def kept_shards(
     keep: NDArray[np.bool_],
     classnames: tuple[str, ...] | None = None,
 ) -> list[TrainingShard]:
-    """Give a set's shards with the keys that are kept; shards without a kept row are left out.
+    """Return the shards of a set that contain kept rows, with the keys of these rows.
 
-    Memory is that of one table and of the kept keys' bytes.
+    Memory is that of one table and of the bytes of the kept keys.
 
     Args:
-        rows: the first row, and `shard` and `key` of every row, of each part of the set.
-        keep: bool [rows].
-        classnames: of a labelled set, for its captions.
+        folder: Folder of the shards.
+        rows: For each part of the set, the number of its first row and a table of `shard` and `key`.
+        keep: Whether a row is kept, bool [rows].
+        classnames: Class names that make the captions of a labelled set.
 
     Raises:
-        SimgapError: a kept row's shard is not in the folder.
+        SimgapError: The shard of a kept row is not in the folder.
     """
     keys: dict[str, list[pa.StringArray]] = {}
     for start, table in rows:
@@ -88,7 +90,10 @@ def kept_shards(
 
 
 def readable_shards(folder: Path) -> list[TrainingShard]:
-    """Give a set's shards with the keys of all samples whose image can be decoded; shards without one are left out."""
+    """Return the shards of a folder with the keys of all samples whose image can be decoded.
+
+    A shard without such a sample is not returned.
+    """
     shards = [TrainingShard(shard, pa.array(_readable_keys(shard), pa.string()), None) for shard in find_shards(folder)]
     return [shard for shard in shards if len(shard.keys)]
 
@@ -103,20 +108,28 @@ def _readable_keys(shard: Shard) -> Iterator[str]:
 
 
 class Reader:
-    """The endless stream of one reader's shards, encoded, epoch after epoch.
+    """An endless stream of encoded samples, epoch after epoch.
 
-    In an epoch every sample comes once, in an order that the seed, the epoch and the reader's number decide: shards are
-    permuted, then a buffer of encoded samples is drawn from at random; what fits the buffer is read once and stays there.
+    Every epoch contains each sample once. The seed, the epoch and the reader's number determine the order: shards are permuted,
+    and samples are drawn at random from a shuffle buffer. If all samples fit into the buffer, they are read only once.
     """
 
     def __init__(self, shards: list[TrainingShard], number: int, seed: int, buffer: int) -> None:
+        """Create the stream of one reader.
+
+        Args:
+            shards: The shards of this reader.
+            number: Number of the reader.
+            seed: Seed of the order.
+            buffer: Number of samples in the shuffle buffer.
+        """
         self.shards, self.number, self.seed, self.buffer = shards, number, seed, buffer
         self.size = sum(len(shard.keys) for shard in shards)
 
     def stream(self, start: int) -> Iterator[Sample]:
-        """Yield the samples from the place `start` on; of the epochs before that place's none is read."""
+        """Return the samples from position `start` on, without reading the epochs before that position."""
         if self.size <= self.buffer:
-            return itertools.islice(self._held(), start, None)
+            return itertools.islice(self._from_memory(), start, None)
         epoch, place = divmod(start, self.size)
         epochs = (self._epoch(number) for number in itertools.count(epoch))
         return itertools.islice(itertools.chain.from_iterable(epochs), place, None)
@@ -125,7 +138,7 @@ class Reader:
         for index in random.permutation(len(self.shards)):
             yield from self.shards[index].samples()
 
-    def _held(self) -> Iterator[Sample]:
+    def _from_memory(self) -> Iterator[Sample]:
         random = np.random.default_rng([self.seed, 0, self.number])
         held = list(self._samples(random))
         while True:
@@ -146,10 +159,17 @@ class Reader:
 
 
 def balance_shards(shards: list[TrainingShard], readers: int) -> list[list[TrainingShard]]:
-    """Deal shards to readers, no more than there are shards, so that each has about as many samples.
+    """Distribute shards over readers, so that all readers have about the same number of samples.
 
-    The largest goes first, to the reader that has least, the lower one of equals (the LPT rule: the most that one has is less
-    than 4/3 of the best there is; Graham 1969). A reader keeps the order of the shards.
+    Shards are assigned from the largest to the smallest, each to the reader with the fewest samples so far. Of equal readers
+    the lower one is chosen. By this LPT rule the largest load is less than 4/3 of the optimum (Graham 1969).
+
+    Args:
+        shards: The shards.
+        readers: Number of readers; at most one reader for each shard is used.
+
+    Returns:
+        The shards of each reader, in their given order.
     """
     balanced: list[list[int]] = [[] for _ in range(min(readers, len(shards)))]
     held = [0] * len(balanced)
@@ -157,27 +177,24 @@ def balance_shards(shards: list[TrainingShard], readers: int) -> list[list[Train
         least = held.index(min(held))
         balanced[least].append(index)
         held[least] += len(shards[index].keys)
-    return [[shards[index] for index in sorted(hand)] for hand in balanced]
+    return [[shards[index] for index in sorted(indices)] for indices in balanced]
 
 
 class MicroBatches(torch.utils.data.IterableDataset[Batch | SimgapError]):
-    """An endless stream of the (images, tokens) of micro-batches that a process trains on: [micro_batch, ...] each.
+    """An endless stream of the micro-batches of one process, as images and tokens [micro_batch, ...].
 
-    The training's samples stand in one order, in blocks: block n is of reader n modulo the readers, among which the shards are
-    dealt. A process takes its micro-batches out of that order, so that a global batch is the same for any number of processes
-    and workers. With one reader every epoch has every sample once; with several that holds for each of them, and one with
-    fewer samples begins its next epoch earlier. Augmentation is seeded by the seed and the place in the order.
+    The samples of a training have one global order. It consists of blocks: block n comes from reader n modulo the number of
+    readers, and each reader has shards of its own. A process takes its micro-batches out of this order, so a global batch is
+    the same for any number of processes and workers. With one reader, every epoch contains each sample once. With several
+    readers this holds for each reader, and a reader with fewer samples starts its next epoch earlier. The seed and the position
+    in the order determine the augmentation.
 
-    Workers take micro-batches in turn; where a block is a micro-batch and readers are a multiple of processes times workers,
-    each reads shards of its own, else some are read by several, which take what is theirs.
+    The workers of a process take micro-batches in turn. If a block is one micro-batch and the number of readers is a multiple
+    of processes times workers, each worker reads its own shards. Otherwise several workers read the same shards, and each
+    skips the samples of the others.
 
-    A SimgapError is yielded, not raised, and ends the stream: across a worker's process it would come with its traceback.
-
-    Args:
-        readers: streams of shards; no more than there are shards are used.
-        micro_batch: samples of a micro-batch.
-        block: samples that come from one reader together, a multiple of `micro_batch`.
-        done: micro-batches of this process that were trained on already.
+    A SimgapError is yielded instead of raised, and ends the stream, because a DataLoader would add the worker's traceback to
+    the message.
     """
 
     def __init__(
@@ -195,14 +212,30 @@ class MicroBatches(torch.utils.data.IterableDataset[Batch | SimgapError]):
         world_size: int,
         done: int,
     ) -> None:
+        """Create the stream of one process.
+
+        Args:
+            shards: The shards of the training.
+            preprocess: Function from a PIL image to a tensor, with augmentation.
+            tokenizer: Function from a list of texts to a tensor of tokens.
+            seed: Seed of the order and of the augmentation.
+            buffer: Number of samples in the shuffle buffer of each reader.
+            micro_batch: Number of samples of a micro-batch.
+            block: Number of consecutive samples from one reader, a multiple of `micro_batch`.
+            readers: Number of readers; at most one reader for each shard is used.
+            rank: Number of this process.
+            world_size: Number of processes.
+            done: Number of micro-batches that this process has already trained on.
+        """
         self.preprocess, self.tokenizer, self.seed = preprocess, tokenizer, seed
         self.micro_batch, self.block = micro_batch, block
         self.readers = [
-            Reader(hand, number, seed, buffer) for number, hand in enumerate(balance_shards(shards, readers))
+            Reader(of_reader, number, seed, buffer) for number, of_reader in enumerate(balance_shards(shards, readers))
         ]
         self.rank, self.world_size, self.done = rank, world_size, done
 
     def __iter__(self) -> Iterator[Batch | SimgapError]:
+        """Yield the micro-batches of this worker."""
         info = torch.utils.data.get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         try:
@@ -216,11 +249,11 @@ class MicroBatches(torch.utils.data.IterableDataset[Batch | SimgapError]):
         for own in itertools.count(self.done + worker, workers):
             position = (own * self.world_size + self.rank) * self.micro_batch
             block, within = divmod(position, self.block)
-            of_reader, reader = divmod(block, len(self.readers))
-            place = of_reader * self.block + within
+            blocks_before, reader = divmod(block, len(self.readers))
+            place = blocks_before * self.block + within
             if reader not in streams:
                 streams[reader], places[reader] = self.readers[reader].stream(place), place
-            # What came before is others'.
+            # The samples in between belong to other processes and workers.
             ahead = place - places[reader]
             samples = list(itertools.islice(streams[reader], ahead, ahead + self.micro_batch))
             places[reader] = place + self.micro_batch
@@ -228,24 +261,24 @@ class MicroBatches(torch.utils.data.IterableDataset[Batch | SimgapError]):
 
     def _prepared(self, samples: list[Sample], position: int) -> Batch:
         images = []
-        # The model's own random layers draw from the same generator where no worker stands between.
+        # Without workers, random layers of the model use the same generator, so its state is restored afterwards.
         with torch.random.fork_rng(devices=[]):
             for place, sample in enumerate(samples, position):
-                # torch.manual_seed would visit every device; the transforms draw from this generator alone.
-                torch.default_generator.manual_seed(seed_of(self.seed, place))
-                images.append(self.preprocess(_picture(sample)))
+                # The transforms only use this generator. torch.manual_seed would also seed every device.
+                torch.default_generator.manual_seed(mix_seed(self.seed, place))
+                images.append(self.preprocess(_decode(sample)))
         return torch.stack(images), self.tokenizer([sample.caption for sample in samples])
 
 
-def _picture(sample: Sample) -> Image.Image:
+def _decode(sample: Sample) -> Image.Image:
     try:
         return decode(sample.image)
     except BrokenImage as reason:
         raise SimgapError(
-            f"{sample.shard}: {sample.key}: {reason}; the shard changed since it was embedded, embed it anew"
+            f"{sample.shard}: sample {sample.key}: {reason}; the shard changed since it was embedded, embed it again"
         ) from None
 
 
-def seed_of(seed: int, position: int) -> int:
-    """Mix two numbers into one seed of 63 bits, of which torch's CPU generator uses the lower 32."""
+def mix_seed(seed: int, position: int) -> int:
+    """Combine a seed and a position into one seed of 63 bits; torch's CPU generator uses the lower 32 bits."""
     return (seed * 1_000_003 * 1_000_000_007 + position) % 2**63

@@ -1,4 +1,4 @@
-"""One process of a training, alone or among those that torchrun started."""
+"""Manage the processes of a training: a single one, or several that torchrun starts."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Process:
-    """Attributes:
-    rank: number of the process, 0 the one that writes.
-    world_size: number of processes.
-    device: where it computes.
+    """One process of a training.
+
+    Attributes:
+        rank: Number of the process, from 0.
+        world_size: Number of processes.
+        device: The device that the process computes on.
     """
 
     rank: int
@@ -37,53 +39,55 @@ class Process:
 
     @property
     def writes(self) -> bool:
-        """Whether this is the process that writes checkpoints, model and progress."""
+        """Whether this process writes checkpoints, the model and the progress bar."""
         return self.rank == 0
 
     def mean(self, value: torch.Tensor) -> float:
-        """Give the mean over processes of a scalar that each of them has."""
+        """Return the mean of a scalar over all processes."""
         total = value.detach().clone()
         if self.world_size > 1:
             distributed.all_reduce(total)
         return float(total) / self.world_size
 
     def agree(self, value: int) -> bool:
-        """Say whether all processes have the same value."""
+        """Return whether all processes have the same value."""
         bounds = torch.tensor([value, -value], device=self.device)
         if self.world_size > 1:
             distributed.all_reduce(bounds, distributed.ReduceOp.MAX)
         return bool(bounds[0] == -bounds[1])
 
     def wait(self) -> None:
-        """Wait for all processes."""
+        """Wait until all processes have called this function."""
         if self.world_size > 1:
             distributed.barrier()
 
 
 def started_by_torchrun() -> bool:
-    """Say whether this process is one of those that torchrun started."""
+    """Return whether torchrun started this process."""
     return "WORLD_SIZE" in os.environ and "RANK" in os.environ
 
 
 def _end_with_parent() -> None:
-    """Have Linux kill this process when the one that started it ends, which SIGKILL gives no time to do so itself."""
+    """Let Linux kill this process when its parent ends, because a parent that gets SIGKILL cannot do it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextmanager
 def join() -> Iterator[Process]:
-    """Join the process group that torchrun's variables name, NCCL on GPUs and Gloo on processors; without them, be alone.
+    """Join the process group that torchrun's environment variables describe: NCCL on GPUs, Gloo on CPUs.
+
+    If torchrun did not start this process, the block runs as the only process.
 
     Raises:
-        SimgapError: another process ended while this one waited for it.
+        SimgapError: There are more processes than GPUs, the group cannot be joined, or another process ended.
     """
     cuda = torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda and local >= torch.cuda.device_count():
         raise SimgapError(
-            f"process {local}: this machine has {torch.cuda.device_count()} GPUs; start no more processes"
+            f"process {local}: this machine has only {torch.cuda.device_count()} GPUs; start at most one process for each GPU"
         )
     if cuda:
         torch.cuda.set_device(device)
@@ -95,11 +99,11 @@ def join() -> Iterator[Process]:
     try:
         distributed.init_process_group("nccl" if cuda else "gloo")
     except (RuntimeError, ValueError) as error:
-        raise SimgapError(f"process {rank}: cannot join the others ({str(error).splitlines()[0]})") from None
+        raise SimgapError(f"process {rank}: cannot join the process group ({str(error).splitlines()[0]})") from None
     try:
         yield Process(distributed.get_rank(), distributed.get_world_size(), device)
     except RuntimeError as error:
-        # Gloo has no exception of its own.
+        # Gloo raises plain RuntimeErrors, so they are recognised by their text.
         if isinstance(error, distributed.DistError) or "gloo" in str(error):
             raise SimgapError(f"process {rank}: another process of the training ended or did not answer") from None
         raise
@@ -108,19 +112,24 @@ def join() -> Iterator[Process]:
 
 
 def launch(processes: int, module: str) -> bool:
-    """Run a stage's module with this process's own options in several processes, as torchrun does; exit 1 where one fails.
+    """Run a module in several processes, as torchrun does, with the command-line options of this process.
 
-    Where one process is enough, or torchrun started this one, nothing happens.
+    Nothing happens if there is only one process, or if torchrun started this process. If a process fails, this process exits
+    with code 1.
+
+    Args:
+        processes: Number of processes.
+        module: Name of the module of the stage.
 
     Returns:
-        Whether it ran.
+        Whether the module was run.
 
     Raises:
-        SimgapError: a process was killed.
+        SimgapError: A process was killed.
     """
     if processes == 1 or started_by_torchrun():
         return False
-    # A process that fails has said why; what torchrun says of that is a page.
+    # A process that fails prints its own message, so torchrun's page of text is silenced.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,

@@ -1,4 +1,4 @@
-"""What a model of a split is trained on."""
+"""Find the training data of a split."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from simgap.clip.config import read_model_config
 from simgap.core.files import sha256_of
 from simgap.data.benchmarks import read_lines
 from simgap.data.fingerprint import fingerprint
@@ -22,10 +23,10 @@ class SplitData:
     """The training data of a split.
 
     Attributes:
-        shards: Kept samples, by shard.
-        kept_rows: Pool rows among them.
-        reference_rows: Reference rows among them.
-        cache_key: What the data depend on.
+        shards: The shards and the keys of their training samples.
+        kept_rows: Number of pool rows.
+        reference_rows: Number of reference rows.
+        cache_key: Everything that the data depend on.
     """
 
     shards: list[TrainingShard]
@@ -35,13 +36,17 @@ class SplitData:
 
     @property
     def samples(self) -> int:
-        """Number of samples."""
+        """Return the number of samples in all shards."""
         return self.kept_rows + self.reference_rows
 
 
 def training_key(parameters: TrainParameters) -> dict[str, Any]:
-    """Return what the state of a training depends on: not on the number of processes, so another number may resume it."""
-    return {name: value for name, value in asdict(parameters).items() if name != "processes"}
+    """Return the parameters that the state of a training depends on, with the content of the model's config.
+
+    The number of processes is not among them, so a training may resume with another number.
+    """
+    values = {name: value for name, value in asdict(parameters).items() if name != "processes"}
+    return {**values, "config": read_model_config(parameters.model)}
 
 
 def read_split_data(
@@ -51,14 +56,14 @@ def read_split_data(
 
     Args:
         keep_file: The split's keep.npy.
-        embeddings: Folder of the embeddings; their metadata say which sample a row is.
+        embeddings: Folder of the embeddings; only the metadata is read, which names the sample of each row.
         pool: Folder of the pool's shards.
         reference: Folder of the reference's shards.
         classnames: File of the reference's class names.
-        add_reference: Whether the reference joins. It always joins a split without pool rows.
+        add_reference: Whether to add the reference. It is always added to a split without pool rows.
 
     Raises:
-        SimgapError: A file is missing or damaged, or a row lies in no shard.
+        SimgapError: A file is missing or damaged, or the shard of a row is missing.
     """
     of_pool = Embeddings(embeddings / "pool")
     keep = read_keep(keep_file, of_pool.rows)
@@ -68,12 +73,12 @@ def read_split_data(
         "keep": sha256_of(keep_file),
         "pool": fingerprint(pool),
     }
-    joining = 0
+    reference_rows = 0
     if add_reference or not keep.any():
         names = read_lines(classnames, "one class name a line")
         of_reference = Embeddings(embeddings / "reference")
-        joining = of_reference.rows
+        reference_rows = of_reference.rows
         rows = of_reference.metadata_parts(["shard", "key"])
-        shards += kept_shards(reference, rows, np.ones(joining, np.bool_), names)
+        shards += kept_shards(reference, rows, np.ones(reference_rows, np.bool_), names)
         cache_key |= {"reference": fingerprint(reference), "classnames": names}
-    return SplitData(shards, int(keep.sum()), joining, cache_key)
+    return SplitData(shards, int(keep.sum()), reference_rows, cache_key)

@@ -1,4 +1,4 @@
-"""The gradient of the contrastive loss over a global batch, from micro-batches of one or many processes."""
+"""Compute the gradient of the contrastive loss over a global batch, from micro-batches of one or several processes."""
 
 from __future__ import annotations
 
@@ -15,23 +15,29 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class ContrastiveStep:
-    """Leaves the gradient of a global batch's loss in the model's parameters.
+    """Computes the gradient of the contrastive loss over a global batch.
 
-    With several micro-batches the features of all are computed without gradient first; then each is computed again with
-    gradient, in its place among the others' (open_clip's `accum_freq`, GradCache), so that the loss sees the whole batch.
-    With several processes each has the loss of its own images and texts against those of all (`local_loss`), and
-    gradients flow back through the gathering (`gather_with_grad`): the mean over processes is the batch's own gradient.
+    With several micro-batches, the features of all are first computed without gradient. Then the features of each micro-batch
+    are computed again with gradient and combined with the cached features of the others. The loss therefore sees the whole
+    batch (open_clip's `accum_freq`, GradCache).
 
-    Args:
-        clip: the model, wrapped for several processes where there are.
-        precision: `fp32`, or `bf16` for autocast.
+    With several processes, each process computes the loss of its own images and texts against those of all processes
+    (`local_loss`). Gradients flow back through the gathering (`gather_with_grad`). The mean gradient over the processes is the
+    gradient of the global batch.
     """
 
     def __init__(self, clip: torch.nn.Module, process: Process, precision: str) -> None:
+        """Prepare the loss.
+
+        Args:
+            clip: The model; with several processes, wrapped in DistributedDataParallel.
+            process: This process.
+            precision: `fp32`, or `bf16` for autocast.
+        """
         self.clip, self.process, self.precision = clip, process, precision
         many = process.world_size > 1
         if many:
-            # Of open_clip's own gathering, in every step's first call: nothing that its user could mend.
+            # open_clip itself calls the deprecated function, so the user cannot fix the warning.
             warnings.filterwarnings("ignore", ".*all_gather is deprecated", FutureWarning, r"open_clip\.loss")
         self.loss = open_clip.ClipLoss(
             local_loss=many, gather_with_grad=many, rank=process.rank, world_size=process.world_size
@@ -44,11 +50,15 @@ class ContrastiveStep:
         return image.float(), text.float(), scale
 
     def _without_exchange(self) -> AbstractContextManager[Any]:
-        """Keep gradients of a backward pass to this process: they are exchanged once, with the last."""
+        """Do not average gradients over processes in this backward pass; the last pass averages their sum."""
         return self.clip.no_sync() if self.process.world_size > 1 else nullcontext()  # type: ignore[operator]
 
     def backward(self, batches: list[Batch]) -> torch.Tensor:
-        """Add the gradient of the loss over the micro-batches, and give the loss."""
+        """Add the gradient of the loss to the model's parameters, and return the loss.
+
+        Args:
+            batches: The micro-batches of this process for one step.
+        """
         if len(batches) == 1:
             loss: torch.Tensor = self.loss(*self._features(batches[0]))
             loss.backward()  # type: ignore[no-untyped-call]
@@ -63,7 +73,7 @@ class ContrastiveStep:
                     torch.cat([*(c[kind] for c in cached[:number]), own, *(c[kind] for c in cached[number + 1 :])])
                     for kind, own in enumerate((image, text))
                 )
-                # Every pass sees the whole batch's loss: its derivative by the scale counts once.
+                # Every pass computes the loss of the whole batch, so only the last adds the gradient of the logit scale.
                 loss = self.loss(images, texts, scale if number == last else scale.detach())
                 loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()

@@ -1,4 +1,4 @@
-"""Train CLIP with open_clip's model factory, loss and preprocessing."""
+"""Train a CLIP model on the shards of a split."""
 
 from __future__ import annotations
 
@@ -19,20 +19,23 @@ from simgap.core.files import atomic_output
 from simgap.core.progress import progress
 from simgap.params.resources import TrainResources
 from simgap.params.train import TrainParameters
-from simgap.train.checkpoint import State
+from simgap.train.checkpoint import TrainingState
 from simgap.train.data import MicroBatches, TrainingShard
 from simgap.train.process import Process
 from simgap.train.step import Batch, ContrastiveStep
 
 
 def build(config: dict[str, Any], seed: int, scratch: Path, where: str = "config") -> tuple[torch.nn.Module, Any]:
-    """Make a freshly initialised model and its tokenizer by open_clip's factory; the weights depend on the seed.
+    """Create a model with initial weights, and its tokenizer, with open_clip's model factory.
 
     Args:
-        where: what gave the config, for errors.
+        config: A checked open_clip config.
+        seed: Seed of the initial weights.
+        scratch: Folder for the config that open_clip reads.
+        where: The source of the config, for error messages.
 
     Raises:
-        SimgapError: open_clip cannot build such a model.
+        SimgapError: open_clip cannot build the model.
     """
     folder = scratch / "config"
     with atomic_output(folder) as partial:
@@ -44,18 +47,18 @@ def build(config: dict[str, Any], seed: int, scratch: Path, where: str = "config
 
 
 def parameter_groups(clip: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the parameters as open_clip does: gains, biases, norms and the logit scale are not decayed."""
+    """Split the parameters into two groups as open_clip does: gains, biases, norms and the logit scale are not decayed."""
     named = [(name, parameter) for name, parameter in clip.named_parameters() if parameter.requires_grad]
-    plain = [p for n, p in named if p.ndim < 2 or "bn" in n or "ln" in n or "bias" in n or "logit_scale" in n]
-    chosen = {id(parameter) for parameter in plain}
+    undecayed = [p for n, p in named if p.ndim < 2 or "bn" in n or "ln" in n or "bias" in n or "logit_scale" in n]
+    chosen = {id(parameter) for parameter in undecayed}
     return [
-        {"params": plain, "weight_decay": 0.0},
+        {"params": undecayed, "weight_decay": 0.0},
         {"params": [p for _, p in named if id(p) not in chosen], "weight_decay": weight_decay},
     ]
 
 
 def learning_rate(step: int, steps: int, parameters: TrainParameters) -> float:
-    """Linear warm-up, then cosine decay to zero (open_clip's `cosine_lr`)."""
+    """Return the learning rate of a step: linear warm-up, then cosine decay to zero (open_clip's `cosine_lr`)."""
     warmup = round(parameters.warmup_fraction * steps)
     if step < warmup:
         return parameters.learning_rate * (step + 1) / warmup
@@ -63,7 +66,7 @@ def learning_rate(step: int, steps: int, parameters: TrainParameters) -> float:
 
 
 def count_steps(parameters: TrainParameters, samples: int) -> int:
-    """Give the number of steps that the budget allows, at least one."""
+    """Return the number of steps that the budget allows, at least one, for a set of `samples` samples."""
     seen = parameters.samples_seen if parameters.budget == "samples_seen" else parameters.epochs * samples
     return max(1, int(seen // parameters.batch_size))
 
@@ -128,21 +131,21 @@ def _loader(
             batch_size=None,
             num_workers=workers,
             pin_memory=process.device.type == "cuda",
-            # What it draws for its workers is not taken from the model's random numbers.
+            # With a generator of its own, the loader does not change the random numbers of the model.
             generator=torch.Generator(),
         )
     )
 
 
-def _next(loader: Iterator[Batch | SimgapError]) -> Batch:
+def _next_batch(loader: Iterator[Batch | SimgapError]) -> Batch:
     batch = next(loader)
     if isinstance(batch, SimgapError):
         raise batch
     return batch
 
 
-def _wrapped(clip: torch.nn.Module, parameters: TrainParameters, process: Process) -> torch.nn.Module:
-    """Prepare a model for training as the parameters say: compiled, and with its gradients exchanged between processes."""
+def _wrap(clip: torch.nn.Module, parameters: TrainParameters, process: Process) -> torch.nn.Module:
+    """Prepare a model for training: activation checkpointing, compilation and several processes, as the parameters say."""
     clip.train()
     if parameters.grad_checkpointing:
         clip.set_grad_checkpointing()  # type: ignore[operator]
@@ -166,49 +169,59 @@ def train(
     scratch: Path,
     process: Process | None = None,
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """Train a model, save it as an open_clip local directory at `out`, and give the metrics and the rates.
+    """Train a model and write it to `out` as an open_clip local directory.
 
-    A checkpoint in `scratch`, every `checkpoint_steps` and after every epoch, lets a killed training go on; one CPU process
-    ends with the weights of an uninterrupted training, to the bit, with the same number of threads.
+    A checkpoint is written to `scratch` every `resources.checkpoint_steps` steps and after every epoch. A killed training
+    resumes from it. With one CPU process and the same number of threads, the weights are bit for bit those of an uninterrupted
+    training.
 
     Args:
-        samples: how many samples the shards hold, for epochs.
-        process: this process among those that train together; alone where it is not given.
+        parameters: The `train` parameters.
+        resources: The `resources.train` parameters.
+        seed: Seed of the initial weights, of the order of samples and of the augmentation.
+        shards: The shards to train on.
+        samples: Number of samples in the shards.
+        out: Folder to write.
+        scratch: Folder for checkpoints.
+        process: This process among those that train together. By default it trains alone.
+
+    Returns:
+        The metrics and loss curve of the training, and the rates of this run.
 
     Raises:
-        SimgapError: there is nothing to train on, the model is unknown, the batch cannot be dealt to the processes, or the
-            loss is not finite.
+        SimgapError: There are no samples, the model is unknown or cannot be built, or the batch cannot be divided among the
+            processes. A shard changed since it was embedded. A loss, gradient or weight is not finite.
     """
     if not shards or samples == 0:
         raise SimgapError(
-            f"{out.name}: the split keeps no pool rows and no reference joins it; there is nothing to train on"
+            f"{out.name}: there is nothing to train on; the split keeps no pool rows, and the reference is not added"
         )
     process = process or Process(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     torch.set_num_threads(parameters.threads)
-    of_step, size = micro_batches(parameters, process.world_size)
+    per_step, size = micro_batches(parameters, process.world_size)
     config = read_model_config(parameters.model)
     clip, tokenizer = build(config, seed, scratch / f"process-{process.rank}", parameters.model)
     clip.to(process.device)
-    state = State(clip, _optimizer(clip, parameters), [])
+    state = TrainingState(clip, _optimizer(clip, parameters), [])
     state.restore(scratch)
     if not process.agree(len(state.losses)):
         raise SimgapError(
-            f"{scratch}: not all processes find one checkpoint there; it should be on a file system that all see"
+            f"{scratch}: the processes found different checkpoints; put the folder on a file system that all machines share"
         )
-    step_of = ContrastiveStep(_wrapped(clip, parameters, process), process, parameters.precision)
+    contrastive = ContrastiveStep(_wrap(clip, parameters, process), process, parameters.precision)
     steps = count_steps(parameters, samples)
     begun, begun_at = len(state.losses), time.perf_counter()
-    loader = _loader(parameters, seed, shards, process, config, tokenizer, size, begun * of_step, resources.workers)
+    loader = _loader(parameters, seed, shards, process, config, tokenizer, size, begun * per_step, resources.workers)
     bar = progress(range(begun, steps), steps, f"train {out.name}", "step", initial=begun, silent=not process.writes)
     for step in bar:
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, parameters)
         state.optimizer.zero_grad()
-        loss = process.mean(step_of.backward([_next(loader) for _ in range(of_step)]))
+        loss = process.mean(contrastive.backward([_next_batch(loader) for _ in range(per_step)]))
         gradient = float(torch.nn.utils.get_total_norm([p.grad for p in clip.parameters() if p.grad is not None]))
         if not (math.isfinite(loss) and math.isfinite(gradient)):
             raise SimgapError(
-                f"{out.name}: at step {step} the loss is {loss} and its gradient's norm {gradient}; lower train.learning_rate"
+                f"{out.name}: at step {step} the loss is {loss} and the gradient norm is {gradient}; lower train.learning_rate"
             )
         state.optimizer.step()
         with torch.no_grad():
@@ -237,5 +250,5 @@ def train(
         "loss_final": sum(tail) / len(tail),
         "loss": [[step, losses[step]] for step in range(0, len(losses), every)],
     }
-    # Of what this process did itself: a training that went on did the rest before.
+    # The rate counts only the steps of this run, which may have resumed a training.
     return metrics, {"samples_per_second": (steps - begun) * parameters.batch_size / seconds, "seconds": seconds}
