@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -70,6 +71,23 @@ class TrainedSplits:
     def mark(self, split: str, benchmark: str) -> str:
         """Return `used by the rule` or `held out`: what a benchmark was to the rule of a split."""
         return USED if self.used(split, benchmark) else HELD_OUT
+
+
+def threshold_of(split: str, read: Callable[[str], dict[str, Any]]) -> float | None:
+    """Return the threshold that a split depends on, or None.
+
+    It is the split's own threshold, or that of the split whose size, or a share of it, this one has.
+
+    Args:
+        split: name of the split.
+        read: returns the metrics of a split's rule.
+    """
+    prune = read(split)
+    parameters = prune["parameters"]
+    if prune["threshold"] is not None or "size_of" not in parameters or isinstance(parameters.get("keep"), int):
+        threshold: float | None = prune["threshold"]
+        return threshold
+    return threshold_of(parameters["size_of"], read)
 
 
 class Source(Protocol):
@@ -212,9 +230,5 @@ class Study(TrainedSplits):
         return self.compared.get(f"{split}/{benchmark}/{key}")
 
     def threshold_of(self, split: str) -> float | None:
-        """Return the threshold that a split depends on: its own, or that of the split whose size it copies."""
-        rule = self.rule(split)
-        parameters = rule.parameters
-        if rule.threshold is not None or "size_of" not in parameters or isinstance(parameters.get("keep"), int):
-            return rule.threshold
-        return self.threshold_of(parameters["size_of"])
+        """Return the threshold that a split depends on, see `threshold_of`."""
+        return threshold_of(split, lambda name: self.read(f"prune/{name}"))
