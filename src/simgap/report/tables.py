@@ -148,10 +148,7 @@ def training_table(study: Study) -> Table:
         "final loss": ("loss_final", "similarity"),
     }
     rows: list[list[str | Markup]] = [
-        [
-            f"{split}-{seed}",
-            *(cite(study.metric(f"train/{split}-{seed}", key), form) for key, form in columns.values()),
-        ]
+        [f"{split}-{seed}", *(cite(study.metric(f"train/{split}-{seed}", key), form) for key, form in columns.values())]
         for split in study.splits
         for seed in study.seeds
     ]

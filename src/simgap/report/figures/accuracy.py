@@ -58,10 +58,7 @@ def by_similarity(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
 def _draw_line(axes: Axes, line: dict[str, float]) -> None:
     """Draw the fitted line over the whole axes, dotted beyond the accuracies that it was fitted on."""
     low, high = axes.get_xlim()
-    for start, stop, dash, label in (
-        (low, high, ":", None),
-        (line["first"], line["last"], "-", "fitted line"),
-    ):
+    for start, stop, dash, label in ((low, high, ":", None), (line["first"], line["last"], "-", "fitted line")):
         x = np.clip(np.linspace(start, stop, 60), 0.005, 0.995)
         y = expit(line["slope"] * logit(x) + line["intercept"])
         axes.plot(x, y, color=GREY, linestyle=dash, linewidth=1.2, label=label, zorder=0)
