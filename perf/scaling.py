@@ -20,10 +20,10 @@ import numpy as np
 import webdataset
 from matplotlib.figure import Figure
 
+from perf.drawn_study import MARGIN, write_study
 from perf.evaluate import REPOSITORY, make_model
 from perf.machine import AnonymousMemory, report
 from perf.prune import map_columns, write_columns
-from perf.report import MARGIN, write_study
 from perf.similarity import draw
 from perf.store import part_sizes, write_embeddings
 from simgap.clip.model import load
@@ -142,13 +142,13 @@ def _reporting(folder: Path, rows: int, sizes: Sizes) -> Work:
     pool, columns = Embeddings(folder / "pool"), map_columns(folder / "columns", rows, BENCHMARKS)
     # The duplicates are the last rows, so that they are compared with all rows before them.
     pruned, duplicates = np.ones(rows, np.bool_), np.arange(rows - DUPLICATES, rows)
-    study = write_study(folder / "study", SPLITS, BENCHMARKS, queries=sizes.queries)
+    inputs = write_study(folder / "study", SPLITS, BENCHMARKS, queries=sizes.queries)
 
     def make_report() -> None:
         for best in columns["best"]:
             most_similar_rows(pruned, best, PRUNED)
         nearest_lower_rows(pool, duplicates)
-        write_report(study, MARGIN, folder / "report" / "index.html", folder / "report" / "figures")
+        write_report(inputs, MARGIN, folder / "report" / "index.html", folder / "report" / "figures")
 
     return make_report
 

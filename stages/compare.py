@@ -6,9 +6,8 @@ import click
 
 from simgap.compare.compare import compare
 from simgap.compare.metrics import flat_metrics
-from simgap.compare.report import markdown_report, text_table
-from simgap.compare.study import read_study
-from simgap.compare.tables import write_tables
+from simgap.compare.outcomes import read_outcomes
+from simgap.compare.report import write_comparison
 from simgap.core.files import atomic_output, read_json, write_json
 from simgap.params.schema import Params
 from simgap.stage.command import PATH, stage
@@ -33,7 +32,7 @@ def main(
     out: Path,
     metrics: Path,
 ) -> None:
-    study = read_study(
+    outcomes = read_outcomes(
         list(params.runs),
         params.repeats.seeds,
         params.benchmarks.names,
@@ -44,13 +43,11 @@ def main(
         profiles,
         evaluations,
     )
-    comparison = compare(params.compare, study)
+    comparison = compare(params.compare, outcomes)
     with atomic_output(out) as partial:
         partial.mkdir()
-        (partial / "table.txt").write_text(text_table(study, comparison), encoding="utf-8")
-        (partial / "table.md").write_text(markdown_report(params.compare, study, comparison), encoding="utf-8")
-        write_tables(study, comparison, partial)
-    write_json(metrics, flat_metrics(study, comparison))
+        write_comparison(params.compare, outcomes, comparison, partial)
+    write_json(metrics, flat_metrics(outcomes, comparison))
     try_track()
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from simgap.params.schema import Params
+from simgap.report.inputs import Folders, ReportInputs
 from simgap.report.page import write_report
-from simgap.report.study import Folders, Study
 from simgap.stage.command import PATH, stage
 
 
@@ -30,7 +30,7 @@ def main(
     page: Path,
     figures: Path,
 ) -> None:
-    study = Study(
+    inputs = ReportInputs(
         Folders(metrics, tables, galleries, profiles, similarity, benchmarks),
         list(params.runs),
         list(params.prune.imagenet_like),
@@ -39,7 +39,7 @@ def main(
         list(params.ground_truth),
         params.compare.in_distribution_benchmark,
     )
-    write_report(study, params.compare.equivalence_margin, page, figures)
+    write_report(inputs, params.compare.equivalence_margin, page, figures)
 
 
 if __name__ == "__main__":

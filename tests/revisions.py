@@ -1,4 +1,4 @@
-"""Studies that are drawn, not run, as commits of a repository."""
+"""Drawn studies as commits of a repository. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dvc.repo import Repo
 from studies import commit, run
 
 BENCHMARKS = ("val", "sketch")
-SPLITS = ("full", "imagenet", "sketch-pruned", "sketch-pruned-control", "sketch-pruned-matched")
+SPLITS = ("full", "reference-only", "sketch-pruned", "sketch-pruned-control", "sketch-pruned-matched")
 FULL_ROWS = 1000
 
 
 def params(threshold: float, seeds: list[int], **changes: Any) -> dict[str, Any]:
-    """Give the params file of a small study, whole blocks or, as `embedder__seed`, keys of them changed."""
+    """Return the params of a small study. `changes` name whole blocks, or keys of blocks as in `embedder__seed`."""
     content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
     content["threshold"] = threshold
     content["repeats"]["seeds"] = seeds
@@ -30,7 +30,7 @@ def params(threshold: float, seeds: list[int], **changes: Any) -> dict[str, Any]
         "similar": {},
         "random": {
             "sketch-pruned-control": {"size_of": "sketch-pruned", "keep": 1.0, "seed": 0},
-            "imagenet": {"size_of": "full", "keep": 0, "seed": 0},
+            "reference-only": {"size_of": "full", "keep": 0, "seed": 0},
         },
         "matched": {"sketch-pruned-matched": {"size_of": "sketch-pruned", "match": "class", "seed": 0}},
     }
@@ -45,7 +45,7 @@ def params(threshold: float, seeds: list[int], **changes: Any) -> dict[str, Any]
 
 
 def accuracy(split: str, benchmark: str, threshold: float, seed: int) -> float:
-    """Give a drawn accuracy, which for some splits does not depend on the threshold."""
+    """Draw an accuracy. For some splits it does not depend on the threshold."""
     numbers = [SPLITS.index(split), BENCHMARKS.index(benchmark), seed]
     if split.startswith("sketch-pruned"):
         numbers.append(round(1000 * threshold))
@@ -53,17 +53,18 @@ def accuracy(split: str, benchmark: str, threshold: float, seed: int) -> float:
 
 
 def rule_of(split: str, threshold: float) -> dict[str, Any]:
-    """Give the metrics of a split's rule."""
-    kept = {"full": FULL_ROWS, "imagenet": 0}.get(split, 600 + round(4000 * threshold))
+    """Return the metrics of a split's rule."""
+    kept = {"full": FULL_ROWS, "reference-only": 0}.get(split, 600 + round(4000 * threshold))
     controls = "sketch-pruned" if split.startswith("sketch-pruned-") else None
     rules = {"full": "full", "sketch-pruned": "imagenet-like", "sketch-pruned-matched": "matched"}
     size_of = {"size_of": controls or "full"} if split not in ("full", "sketch-pruned") else {}
     content = {
         "rule": rules.get(split, "random"), "kept": kept, "controls": controls, "parameters": {"seed": 0, **size_of},
         "benchmarks": ["sketch"] if split == "sketch-pruned" else [],
-        "threshold": threshold if split == "sketch-pruned" else None,
+        "threshold": threshold if split == "sketch-pruned" else None, "pool_rows": FULL_ROWS, "kept_description": "",
+        "reference_rows": True, "row_order": "rows",
     }  # fmt: skip
-    # The rule of full is deduplication, which drops by another reason.
+    # Full comes from deduplication, which drops rows for another reason.
     return content | ({} if split == "full" else {"dropped/pruned": FULL_ROWS - kept})
 
 
@@ -91,7 +92,7 @@ def write_metrics(folder: Path, threshold: float, seeds: list[int]) -> None:
 
 
 def repository(folder: Path) -> Path:
-    """Make a repository of git and DVC in which `params.yaml` can be checked."""
+    """Create a git and DVC repository with the files that the check of `params.yaml` needs."""
     folder.mkdir(parents=True, exist_ok=True)
     run(folder, "git", "init", "--quiet")
     Repo.init(str(folder)).close()
@@ -100,7 +101,7 @@ def repository(folder: Path) -> Path:
 
 
 def add(folder: Path, name: str, threshold: float, seeds: list[int], **changes: Any) -> str:
-    """Commit a study and tag the commit; metrics of earlier ones stay where they are not written anew, as with DVC."""
+    """Commit a study and tag the commit. Metrics of earlier commits stay if nothing overwrites them, as with DVC."""
     (folder / "params.yaml").write_text(yaml.safe_dump(params(threshold, seeds, **changes), sort_keys=False))
     write_metrics(folder, threshold, seeds)
     commit(folder)

@@ -13,23 +13,24 @@ from simgap.compare.by_similarity import (
     fifths,
     steps,
 )
-from simgap.compare.resamples import ALL, HELD_OUT, RULE_QUERIES, Resamples
-from simgap.compare.study import Study
+from simgap.compare.outcomes import Outcomes
+from simgap.compare.resamples import ALL, Resamples
 from simgap.params.compare import CompareParameters
 from simgap.store.split import Split
+from simgap.store.verdicts import HELD_OUT, USED
 
 PARAMETERS = CompareParameters(resamples=300, seed=0, equivalence_margin=0.05, in_distribution_benchmark="val")
 IMAGES = 400
 SIMILARITIES = st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=60)
 
 
-def study(similarity: dict[str, np.ndarray], correct: dict[str, np.ndarray]) -> Study:
+def outcomes(similarity: dict[str, np.ndarray], correct: dict[str, np.ndarray]) -> Outcomes:
     splits = {
         "pruned": Split("imagenet-like", {}, ["val"], None, 40, 80, "", True, "x", None),
         "control": Split("random", {}, [], None, 40, 80, "", True, "x", None),
     }
     seeds = next(iter(correct.values())).shape[0]
-    return Study(
+    return Outcomes(
         splits,
         80,
         ["val"],
@@ -63,7 +64,7 @@ def test_fifths_of_different_values_are_of_one_size() -> None:
 def test_a_step_is_what_lies_between_two_edges(values: list[float]) -> None:
     array = np.array(values, np.float64)
     groups = steps(array)
-    # Edges at whole multiples of a twentieth, by exact integer arithmetic on the stored numbers.
+    # The edges are whole multiples of a twentieth. Integer arithmetic on the stored numbers is exact.
     expected = [
         int(np.float64(value).as_integer_ratio()[0] * 20 // np.float64(value).as_integer_ratio()[1]) for value in values
     ]
@@ -78,8 +79,8 @@ def test_accuracy_by_similarity_counts_every_image_once() -> None:
     random = np.random.default_rng(0)
     similarity = {name: np.float32(random.random(IMAGES)).astype(np.float64) for name in ("pruned", "control")}
     correct = {name: random.random((2, IMAGES)) < 0.2 + 0.6 * similarity[name] for name in similarity}
-    given_study = study(similarity, correct)
-    found = accuracy_by_similarity(given_study, Resamples(PARAMETERS, given_study), "val")
+    made = outcomes(similarity, correct)
+    found = accuracy_by_similarity(made, Resamples(PARAMETERS, made), "val")
     for split in similarity:
         for kind in (FIFTHS, WIDTH):
             bins = [each for each in found[split] if each.kind == kind]
@@ -87,16 +88,16 @@ def test_accuracy_by_similarity_counts_every_image_once() -> None:
             for each in bins:
                 inside = (similarity[split] >= each.low) & (similarity[split] <= each.high)
                 if kind == WIDTH:
-                    # Edges that all splits and benchmarks share.
+                    # All splits and benchmarks share the edges.
                     assert (each.low, each.high) == pytest.approx(
                         (round(each.low * 20) / 20, round(each.low * 20 + 1) / 20)
                     )
                     inside &= similarity[split] < each.high
                 assert inside.sum() == each.images
-                assert each.figure is not None
-                assert each.figure.value == pytest.approx(correct[split][:, inside].mean())
-                assert each.figure.low <= each.figure.value <= each.figure.high
-        fifth = [each.figure.value for each in found[split] if each.kind == FIFTHS and each.figure]
+                assert each.estimate is not None
+                assert each.estimate.value == pytest.approx(correct[split][:, inside].mean())
+                assert each.estimate.low <= each.estimate.value <= each.estimate.high
+        fifth = [each.estimate.value for each in found[split] if each.kind == FIFTHS and each.estimate]
         assert fifth[0] < fifth[-1]
 
 
@@ -107,40 +108,40 @@ def test_a_change_that_follows_similarity_and_one_that_does_not() -> None:
     hard = random.random((2, IMAGES))
     control = hard < 0.9
     for slope_there, pruned in ((5, hard < 0.9 - 5 * fell), (0, hard < 0.6)):
-        given_study = study(similarity, {"pruned": pruned, "control": control})
-        change = change_by_similarity(given_study, Resamples(PARAMETERS, given_study), "val")["pruned"]
+        made = outcomes(similarity, {"pruned": pruned, "control": control})
+        change = change_by_similarity(made, Resamples(PARAMETERS, made), "val")["pruned"]
         assert change.slopes[ALL] is not None
         assert change.slopes[ALL].low < slope_there < change.slopes[ALL].high
         x, y = similarity["pruned"] - 0.9, pruned.mean(axis=0) - control.mean(axis=0)
         assert change.slopes[ALL].value == pytest.approx(np.polyfit(x, y, 1)[0])
         assert [each.images for each in change.bins] == [80] * 5
         least = np.argsort(x)[:80]
-        assert change.bins[0].figure is not None
-        assert change.bins[0].figure.value == pytest.approx(y[least].mean())
+        assert change.bins[0].estimate is not None
+        assert change.bins[0].estimate.value == pytest.approx(y[least].mean())
 
 
 def test_slopes_of_rule_queries_and_held_out_ones_apart() -> None:
     random = np.random.default_rng(0)
     similarity = {name: random.random(IMAGES) for name in ("pruned", "control")}
     correct = {name: random.random((2, IMAGES)) < 0.5 for name in similarity}
-    made = study(similarity, correct)
+    made = outcomes(similarity, correct)
     assert list(change_by_similarity(made, Resamples(PARAMETERS, made), "val")["pruned"].slopes) == [ALL]
     used = made.used_by_rule["val"] = np.arange(IMAGES) % 4 > 0
     found = change_by_similarity(made, Resamples(PARAMETERS, made), "val")["pruned"].slopes
     change = similarity["pruned"] - similarity["control"]
     y = correct["pruned"].mean(axis=0) - correct["control"].mean(axis=0)
-    for kind, chosen in ((ALL, used | True), (RULE_QUERIES, used), (HELD_OUT, ~used)):
+    for kind, chosen in ((ALL, used | True), (USED, used), (HELD_OUT, ~used)):
         slope = found[kind]
         assert slope is not None
         assert slope.value == pytest.approx(np.polyfit(change[chosen], y[chosen], 1)[0])
-    assert found[HELD_OUT].high - found[HELD_OUT].low > found[RULE_QUERIES].high - found[RULE_QUERIES].low
+    assert found[HELD_OUT].high - found[HELD_OUT].low > found[USED].high - found[USED].low
 
 
 def test_no_change_in_similarity_says_nothing() -> None:
     same = np.random.default_rng(0).random(IMAGES)
     correct = {name: np.random.default_rng(1).random((1, IMAGES)) < 0.5 for name in ("pruned", "control")}
-    given_study = study({"pruned": same, "control": same}, correct)
-    change = change_by_similarity(given_study, Resamples(PARAMETERS, given_study), "val")
+    made = outcomes({"pruned": same, "control": same}, correct)
+    change = change_by_similarity(made, Resamples(PARAMETERS, made), "val")
     assert list(change) == ["pruned"]
     assert change["pruned"].slopes[ALL] is None
     assert [each.images for each in change["pruned"].bins] == [IMAGES]

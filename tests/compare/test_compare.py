@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from simgap.compare.bootstrap import (
     DIFFERENCE,
     RATE,
-    Estimate,
     accuracy,
     estimate,
-    estimate_where_defined,
+    estimate_if_defined,
     gap_explained,
     group_accuracies,
     images_of_slope,
@@ -25,25 +24,39 @@ from simgap.compare.bootstrap import (
     resample_counts,
     seed_weights,
     slope,
-    verdict,
 )
-from simgap.compare.compare import compare
+from simgap.compare.compare import Comparison, compare
 from simgap.compare.leaks import Leaks
 from simgap.compare.metrics import flat_metrics
-from simgap.compare.report import markdown_report, text_table
-from simgap.compare.resamples import ALL, HELD_OUT, RULE_QUERIES, Resamples
-from simgap.compare.study import Study, read_study
-from simgap.compare.tables import write_tables
+from simgap.compare.outcomes import Outcomes, read_outcomes
+from simgap.compare.report import finished_study, markdown_report, text_table
+from simgap.compare.resamples import ALL, Resamples
+from simgap.compare.tables import long_tables, write_tables
 from simgap.core.errors import SimgapError
 from simgap.params.compare import CompareParameters
+from simgap.store.estimates import Estimate
 from simgap.store.split import Split, write_split
+from simgap.store.verdicts import HELD_OUT, USED, judge_difference
 
 PARAMETERS = CompareParameters(resamples=500, seed=0, equivalence_margin=0.05, in_distribution_benchmark="val")
 ONE_SEED = np.ones((401, 1))
 
 
+def stored(value: float) -> float:
+    """Return a number as files keep it, with nine significant digits."""
+    return float(f"{value:.9g}")
+
+
+def report_of(outcomes: Outcomes, comparison: Comparison) -> str:
+    return markdown_report(PARAMETERS, finished_study(outcomes, comparison), long_tables(outcomes, comparison))
+
+
+def text_of(outcomes: Outcomes, comparison: Comparison) -> str:
+    return text_table(finished_study(outcomes, comparison))
+
+
 def drawn(outcomes: np.ndarray, images: np.ndarray, seeds: np.ndarray) -> list[tuple[int, bool]]:
-    """Write a resample out: (image, outcome) of every drawn seed and drawn image."""
+    """Return a resample as a list: (image, outcome) of every drawn seed and drawn image."""
     return [
         (image, bool(outcomes[seed, image]))
         for seed in np.repeat(np.arange(len(seeds)), seeds.astype(int))
@@ -51,7 +64,7 @@ def drawn(outcomes: np.ndarray, images: np.ndarray, seeds: np.ndarray) -> list[t
     ]
 
 
-def test_figures_against_a_plain_bootstrap() -> None:
+def test_values_against_a_plain_bootstrap() -> None:
     random = np.random.default_rng(1)
     correct, labels, x = random.random((3, 50)) < 0.6, random.integers(0, 4, 50), random.random(50)
     images, seeds = resample_counts(50, 40, (0,)), resample_counts(3, 40, (1,))
@@ -84,7 +97,7 @@ def test_a_slope_on_what_does_not_vary_is_undefined() -> None:
     correct = np.random.default_rng(0).random((1, 30)) < 0.5
     images = resample_counts(30, 400, (0,))
     for x in (np.zeros(30), np.full(30, 0.1)):
-        assert estimate_where_defined(slope(correct, x, images, ONE_SEED), 30) is None
+        assert estimate_if_defined(slope(correct, x, images, ONE_SEED), 30) is None
 
 
 def test_a_slope_that_is_there_is_found() -> None:
@@ -106,7 +119,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 
 
 def test_intervals_of_three_seeds_cover_a_difference_of_models_that_vary() -> None:
-    """FigureSpec three of three seeds covers under 88% of these."""
+    """Resamples that draw three of three seeds cover under 88% of these."""
     random, hits = np.random.default_rng(0), 0
     for trial in range(300):
         easy = random.beta(2, 1, 500)
@@ -115,11 +128,11 @@ def test_intervals_of_three_seeds_cover_a_difference_of_models_that_vary() -> No
             for _ in range(2)
         )
         images = resample_counts(500, 300, (trial,))
-        figures = [
+        accuracies = [
             accuracy(correct, images, seed_weights(3, 300, (trial, split)))
             for split, correct in enumerate((first, second))
         ]
-        found = estimate(figures[0] - figures[1], 500)
+        found = estimate(accuracies[0] - accuracies[1], 500)
         hits += found.low <= 0 <= found.high
     assert 0.89 <= hits / 300 <= 0.97
 
@@ -144,23 +157,25 @@ def test_outcomes_that_do_not_vary_have_the_interval_of_the_rule_of_three(images
     right = accuracy(np.ones((seeds, images), bool), counts, weights)
     wrong = accuracy(np.zeros((seeds, images), bool), counts, weights)
     reach = 3 / images
-    for figures, possible, low, high in (
+    for values, bounds, low, high in (
         (right, RATE, max(0, 1 - reach), 1),
         (wrong, RATE, 0, min(1, reach)),
         (right - right, DIFFERENCE, max(-1, -reach), min(1, reach)),
         (right - wrong, DIFFERENCE, max(-1, 1 - reach), 1),
     ):
-        found = estimate(figures, images, possible)
-        assert found.value == figures[0]
+        found = estimate(values, images, bounds)
+        assert found.value == values[0]
         assert (found.low, found.high) == pytest.approx((low, high))
-    assert verdict(estimate(right - right, images), 0.05) == ("equivalent" if images == 250 else "inconclusive")
+    assert judge_difference(estimate(right - right, images), 0.05) == (
+        "equivalent" if images == 250 else "inconclusive"
+    )
 
 
 def test_a_share_and_a_slope_that_do_not_vary_have_an_interval_too() -> None:
     ones, zeros = np.ones(201), np.zeros(201)
     assert gap_explained(ones, ones, ones - 0.5, 100) == Estimate(0, -0.06, 0.06)
     x = np.array([0, 0, 0, 4.0])
-    # An image at 4, 3 away from the mean of 1, moves the slope by 3 / 12.
+    # The image at 4 is 3 away from the mean of 1, so it moves the slope by 3 / 12.
     assert images_of_slope(x) == 4
     assert estimate(zeros, images_of_slope(x), (-np.inf, np.inf)) == Estimate(0, -0.75, 0.75)
 
@@ -188,7 +203,7 @@ def test_pairing_by_image_narrows_a_difference() -> None:
     ],
 )
 def test_verdicts(low: float, high: float, expected: str) -> None:
-    assert verdict(Estimate((low + high) / 2, low, high), 0.05) == expected
+    assert judge_difference(Estimate((low + high) / 2, low, high), 0.05) == expected
 
 
 def _of(rate: float, seed: int):
@@ -212,16 +227,16 @@ def _split(rule: str, kept: int, benchmarks: list[str], controls: str | None = N
 
 
 @pytest.fixture
-def study() -> Study:
+def outcomes() -> Outcomes:
     random = np.random.default_rng(0)
     splits = {
         "full": _split("full", 80, []),
-        "imagenet": _split("random", 0, []),
+        "reference-only": _split("random", 0, []),
         "pruned": _split("imagenet-like", 40, ["sketch"]),
         "control": _split("random", 40, []),
         "quarter": _split("dissimilar", 20, ["val", "sketch"]),
     }
-    rates = {"full": 0.9, "imagenet": 0.2, "pruned": 0.4, "control": 0.8, "quarter": 0.9}
+    rates = {"full": 0.9, "reference-only": 0.2, "pruned": 0.4, "control": 0.8, "quarter": 0.9}
     benchmarks = ["val", "sketch"]
     correct = {(s, b): random.random((2, 200)) < rates[s] for s in splits for b in benchmarks}
     top5 = {place: outcomes | (random.random((2, 200)) < 0.5) for place, outcomes in correct.items()}
@@ -230,23 +245,23 @@ def study() -> Study:
     similarity = {place: random.random(200) * 0.4 + 0.6 for place in correct}
     few_shot = {("full", "val", 10): np.array([[0.5, 0.6], [0.7, 0.2]])}
     copied = {"val": np.zeros(200, bool), "sketch": np.arange(200) % 8 == 0}
-    return Study(splits, 80, benchmarks, [0, 1], labels, used, copied, correct, top5, similarity, few_shot)
+    return Outcomes(splits, 80, benchmarks, [0, 1], labels, used, copied, correct, top5, similarity, few_shot)
 
 
-def test_cells(study: Study) -> None:
-    cells = compare(PARAMETERS, study).cells
-    assert list(cells) == [(split, benchmark) for split in study.splits for benchmark in study.benchmarks]
+def test_cells(outcomes: Outcomes) -> None:
+    cells = compare(PARAMETERS, outcomes).cells
+    assert list(cells) == [(split, benchmark) for split in outcomes.splits for benchmark in outcomes.benchmarks]
     cell = cells["pruned", "sketch"]
-    correct, top5 = study.correct["pruned", "sketch"], study.correct_top5["pruned", "sketch"]
+    correct, top5 = outcomes.correct["pruned", "sketch"], outcomes.correct_top5["pruned", "sketch"]
     assert cell.mark == "used by the rule"
     assert cell.whole.images == 200
     assert cell.whole.top1.value == pytest.approx(correct.mean())
     assert cell.whole.top5 is not None
     assert cell.whole.top5.value == pytest.approx(top5.mean())
-    recalls = [correct[:, study.labels["sketch"] == label].mean() for label in range(7)]
+    recalls = [correct[:, outcomes.labels["sketch"] == label].mean() for label in range(7)]
     assert cell.whole.mean_per_class_recall.value == pytest.approx(np.mean(recalls))
-    control = study.correct["control", "sketch"]
-    for queries, chosen in ((RULE_QUERIES, slice(None, 150)), (HELD_OUT, slice(150, None))):
+    control = outcomes.correct["control", "sketch"]
+    for queries, chosen in ((USED, slice(None, 150)), (HELD_OUT, slice(150, None))):
         measured = cell.measured[queries]
         assert measured.images == len(correct[0, chosen])
         assert measured.top1.value == pytest.approx(correct[:, chosen].mean())
@@ -268,44 +283,45 @@ def test_cells(study: Study) -> None:
     assert 0.5 < explained.value < 1
 
 
-def test_a_comparison_is_reproducible_and_does_not_depend_on_other_splits(study: Study) -> None:
-    first, again = compare(PARAMETERS, study), compare(PARAMETERS, study)
+def test_a_comparison_is_reproducible_and_does_not_depend_on_other_splits(outcomes: Outcomes) -> None:
+    first, again = compare(PARAMETERS, outcomes), compare(PARAMETERS, outcomes)
     assert first == again
-    fewer = replace(study, splits={name: split for name, split in study.splits.items() if name != "imagenet"})
+    fewer = replace(
+        outcomes, splits={name: split for name, split in outcomes.splits.items() if name != "reference-only"}
+    )
     found = compare(PARAMETERS, fewer)
     place = ("pruned", "sketch")
     assert found.cells[place].whole == first.cells[place].whole
     assert found.changes[place] == first.changes[place]
-    metrics = flat_metrics(study, first)
-    assert metrics["pruned/sketch/accuracy"] == pytest.approx(study.correct["pruned", "sketch"].mean())
+    metrics = flat_metrics(outcomes, first)
+    assert metrics["pruned/sketch/accuracy"] == pytest.approx(outcomes.correct["pruned", "sketch"].mean())
     assert metrics["full/val/accuracy_10_shot"] == 0.5
     assert metrics["pruned/sketch/effective_robustness/high"] == first.robustness[place].effective.high
     assert metrics["pruned/sketch/accuracy_per_similarity/low"] == first.changes[place].slopes[ALL].low
 
 
-def test_a_benchmark_of_few_classes_has_no_top5(study: Study) -> None:
-    study.correct_top5.clear()
-    assert compare(PARAMETERS, study).cells["full", "val"].whole.top5 is None
+def test_a_benchmark_of_few_classes_has_no_top5(outcomes: Outcomes) -> None:
+    outcomes.correct_top5.clear()
+    assert compare(PARAMETERS, outcomes).cells["full", "val"].whole.top5 is None
 
 
-def test_tables_show_every_split_and_mark_what_rules_used(study: Study) -> None:
-    comparison = compare(PARAMETERS, study)
-    text = text_table(study, comparison)
+def test_tables_show_every_split_and_mark_what_rules_used(outcomes: Outcomes) -> None:
+    comparison = compare(PARAMETERS, outcomes)
+    text = text_of(outcomes, comparison)
     line = next(line for line in text.splitlines() if line.startswith("pruned"))
-    value = f"{100 * study.correct['pruned', 'sketch'].mean():.1f}*"
+    value = f"{100 * outcomes.correct['pruned', 'sketch'].mean():.1f}*"
     assert line.split()[-1] == value
-    report = markdown_report(PARAMETERS, study, comparison)
-    for name in study.splits:
-        assert f"| {name} |" in report
+    report = report_of(outcomes, comparison)
+    assert [row[0] for row in _rows(report, "Zero-shot accuracy")] == list(outcomes.splits)
     assert "equivalent" in report
     assert "degenerate" not in text + report
-    # A reference that joined was trained on, the shots with it.
-    assert "| 10 | full | yes | 50.0 ± 21.6 | refused |" in report
+    # The model was trained on the reference, and so on the shots.
+    assert ["10", "full", "yes", "50.0 ± 21.6", "refused"] in _rows(report, "Few-shot accuracy")
 
 
-def test_long_tables(study: Study, tmp_path: Path) -> None:
-    comparison = compare(PARAMETERS, study)
-    write_tables(study, comparison, tmp_path)
+def test_long_tables(outcomes: Outcomes, tmp_path: Path) -> None:
+    comparison = compare(PARAMETERS, outcomes)
+    write_tables(long_tables(outcomes, comparison), tmp_path)
     tables = {path.stem: list(csv.DictReader(path.open())) for path in tmp_path.iterdir()}
     assert set(tables) == {
         "accuracy",
@@ -321,7 +337,7 @@ def test_long_tables(study: Study, tmp_path: Path) -> None:
         for row in tables["accuracy"]
         if (row["split"], row["benchmark"], row["queries"], row["figure"]) == ("pruned", "sketch", "held out", "top5")
     )
-    assert float(row["value"]) == pytest.approx(study.correct_top5["pruned", "sketch"][:, 150:].mean())
+    assert float(row["value"]) == pytest.approx(outcomes.correct_top5["pruned", "sketch"][:, 150:].mean())
     assert row["images"] == "50"
     assert tables["few_shot"] == [
         {
@@ -330,50 +346,50 @@ def test_long_tables(study: Study, tmp_path: Path) -> None:
         }
     ]  # fmt: skip
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    write_tables(study, compare(PARAMETERS, study), tmp_path)
+    write_tables(long_tables(outcomes, compare(PARAMETERS, outcomes)), tmp_path)
     assert first == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 def _rows(report: str, title: str) -> list[list[str]]:
-    """Give the rows of a section's table, without its header."""
+    """Return the rows of a section's table, without its header."""
     section = report.split(f"## {title}")[1].split("## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     return [[field.strip() for field in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def test_every_split_is_set_against_full(study: Study) -> None:
-    comparison = compare(PARAMETERS, study)
-    rows = _rows(markdown_report(PARAMETERS, study, comparison), "Splits against random controls")
-    assert [row[0] for row in rows] == [name for name in study.splits if name != "full" for _ in study.benchmarks]
+def test_every_split_is_set_against_full(outcomes: Outcomes) -> None:
+    comparison = compare(PARAMETERS, outcomes)
+    rows = _rows(report_of(outcomes, comparison), "Splits against random controls")
+    assert [row[0] for row in rows] == [name for name in outcomes.splits if name != "full" for _ in outcomes.benchmarks]
     for split, control, benchmark, mark, to_control, control_verdict, to_full, full_verdict in rows:
         cell = comparison.cells[split, benchmark]
         assert mark == cell.mark
         assert cell.whole.minus_full is not None
-        assert to_full.split()[0] == f"{100 * cell.whole.minus_full.value:+.1f}"
-        assert full_verdict == cell.verdict_full == verdict(cell.whole.minus_full, 0.05)
+        assert to_full.split()[0] == f"{100 * stored(cell.whole.minus_full.value):+.1f}"
+        assert full_verdict == cell.verdict_full == judge_difference(cell.whole.minus_full, 0.05)
         if split == "pruned":
             assert (control, control_verdict) == ("control", cell.verdict_control)
             assert cell.whole.minus_control is not None
-            assert to_control.split()[0] == f"{100 * cell.whole.minus_control.value:+.1f}"
+            assert to_control.split()[0] == f"{100 * stored(cell.whole.minus_control.value):+.1f}"
         else:
             assert (control, to_control, control_verdict) == ("-", "-", "-")
 
 
-@pytest.mark.parametrize("kept", [("full",), ("pruned",), ("control", "imagenet")])
-def test_no_header_stands_without_rows(study: Study, kept: tuple[str, ...]) -> None:
-    fewer = replace(study, splits={name: study.splits[name] for name in kept}, few_shot={})
-    report = markdown_report(PARAMETERS, fewer, compare(PARAMETERS, fewer))
+@pytest.mark.parametrize("kept", [("full",), ("pruned",), ("control", "reference-only")])
+def test_no_header_stands_without_rows(outcomes: Outcomes, kept: tuple[str, ...]) -> None:
+    fewer = replace(outcomes, splits={name: outcomes.splits[name] for name in kept}, few_shot={})
+    report = report_of(fewer, compare(PARAMETERS, fewer))
     for section in report.split("\n## ")[1:]:
         assert len([line for line in section.splitlines() if line.startswith("|")]) > 2
     assert "Few-shot" not in report
 
 
-def test_what_the_report_says_of_similarity_claims_and_shots(study: Study) -> None:
-    study.splits["quarter"] = replace(study.splits["quarter"], reference_rows=False)
-    study.few_shot["quarter", "val", 10] = study.few_shot["full", "val", 10]
-    comparison = compare(PARAMETERS, study)
-    report = markdown_report(PARAMETERS, study, comparison)
-    for row in _rows(report, "Does accuracy change where similarity does?"):
+def test_what_the_report_says_of_similarity_claims_and_shots(outcomes: Outcomes) -> None:
+    outcomes.splits["quarter"] = replace(outcomes.splits["quarter"], reference_rows=False)
+    outcomes.few_shot["quarter", "val", 10] = outcomes.few_shot["full", "val", 10]
+    comparison = compare(PARAMETERS, outcomes)
+    report = report_of(outcomes, comparison)
+    for row in _rows(report, "Does accuracy change with similarity?"):
         bins = comparison.changes[row[0], row[1]].bins
         assert row[3].startswith(f"{bins[0].low:+.3f} to {bins[0].high:+.3f}: ")
         assert row[4].startswith(f"{bins[-1].low:+.3f} to {bins[-1].high:+.3f}: ")
@@ -382,33 +398,34 @@ def test_what_the_report_says_of_similarity_claims_and_shots(study: Study) -> No
         for name, found in ((split, of_split), (control, of_control)):
             explained = comparison.cells[name, benchmark].gap_explained
             assert explained is not None
-            assert found.split()[0] == f"{explained.value:.2f}"
+            assert found.split()[0] == f"{100 * explained.value:.0f}"
     trained_on = {row[1]: row[2] for row in _rows(report, "Few-shot accuracy")}
-    assert trained_on == dict.fromkeys(study.splits, "yes") | {"quarter": "no"}
+    assert trained_on == dict.fromkeys(outcomes.splits, "yes") | {"quarter": "no"}
 
 
-def test_columns_of_long_names_stay_apart(study: Study) -> None:
-    text = text_table(replace(study, benchmarks=["val", "sketch"]), compare(PARAMETERS, study))
-    assert "       val     sketch" in text
+def test_columns_of_long_names_stay_apart(outcomes: Outcomes) -> None:
+    lines = text_of(outcomes, compare(PARAMETERS, outcomes)).splitlines()
+    assert lines[2].split() == ["split", "pool", "rows", "val", "sketch"]
+    assert {len(line.rstrip().removesuffix("*")) for line in lines[3:]} == {len(lines[2])}
     long = "imagenet-rendition"
     renamed = replace(
-        study,
+        outcomes,
         benchmarks=["val", long],
-        labels={"val": study.labels["val"], long: study.labels["sketch"]},
-        used_by_rule={"val": study.used_by_rule["val"], long: study.used_by_rule["sketch"]},
-        copied={"val": study.copied["val"], long: study.copied["sketch"]},
-        correct={(s, b.replace("sketch", long)): found for (s, b), found in study.correct.items()},
+        labels={"val": outcomes.labels["val"], long: outcomes.labels["sketch"]},
+        used_by_rule={"val": outcomes.used_by_rule["val"], long: outcomes.used_by_rule["sketch"]},
+        copied={"val": outcomes.copied["val"], long: outcomes.copied["sketch"]},
+        correct={(s, b.replace("sketch", long)): found for (s, b), found in outcomes.correct.items()},
         correct_top5={},
-        similarity={(s, b.replace("sketch", long)): found for (s, b), found in study.similarity.items()},
+        similarity={(s, b.replace("sketch", long)): found for (s, b), found in outcomes.similarity.items()},
     )
-    lines = text_table(renamed, compare(PARAMETERS, renamed)).splitlines()
-    assert lines[2].endswith(f"val {long}")
-    assert {len(line.rstrip().removesuffix("*")) for line in lines[3:]} == {len(lines[2]) - 1}
+    lines = text_of(renamed, compare(PARAMETERS, renamed)).splitlines()
+    assert lines[2].split()[-2:] == ["val", long]
+    assert {len(line.rstrip().removesuffix("*")) for line in lines[3:]} == {len(lines[2])}
 
 
-def test_leaks(study: Study, tmp_path: Path) -> None:
-    comparison = compare(PARAMETERS, study)
-    correct, copied = study.correct["pruned", "sketch"], study.copied["sketch"]
+def test_leaks(outcomes: Outcomes, tmp_path: Path) -> None:
+    comparison = compare(PARAMETERS, outcomes)
+    correct, copied = outcomes.correct["pruned", "sketch"], outcomes.copied["sketch"]
     found = comparison.leaks["pruned", "sketch"]
     assert found.copied == 25
     whole = correct.mean()
@@ -417,20 +434,20 @@ def test_leaks(study: Study, tmp_path: Path) -> None:
         assert estimated is not None
         assert estimated.value == pytest.approx(value)
         assert estimated.low < value < estimated.high
-    # An eighth of the images decides little: the difference is paired.
+    # An eighth of the images changes little, because the difference is paired.
     assert found.added_by_copies.high - found.added_by_copies.low < found.without_copies.high - found.without_copies.low
     clean = comparison.leaks["pruned", "val"]
     assert clean == Leaks(0, None, clean.without_copies, None)
     assert clean.without_copies is not None
-    assert clean.without_copies.value == pytest.approx(study.correct["pruned", "val"].mean())
-    study.copied["val"] = np.ones(200, bool)
-    leaked = compare(PARAMETERS, study).leaks["pruned", "val"]
+    assert clean.without_copies.value == pytest.approx(outcomes.correct["pruned", "val"].mean())
+    outcomes.copied["val"] = np.ones(200, bool)
+    leaked = compare(PARAMETERS, outcomes).leaks["pruned", "val"]
     assert (leaked.copied, leaked.without_copies, leaked.added_by_copies) == (200, None, None)
-    metrics = flat_metrics(study, comparison)
+    metrics = flat_metrics(outcomes, comparison)
     assert metrics["full/sketch/added_by_copies/low"] == comparison.leaks["full", "sketch"].added_by_copies.low
-    assert metrics["full/val/without_copies"] == pytest.approx(study.correct["full", "val"].mean())
+    assert metrics["full/val/without_copies"] == pytest.approx(outcomes.correct["full", "val"].mean())
     assert not [key for key in metrics if "copies" in key and not key.startswith("full/")]
-    write_tables(study, comparison, tmp_path)
+    write_tables(long_tables(outcomes, comparison), tmp_path)
     rows = list(csv.DictReader((tmp_path / "leaks.csv").open()))
     row = next(
         row for row in rows if (row["split"], row["benchmark"], row["figure"]) == ("pruned", "sketch", "of_copies")
@@ -442,29 +459,29 @@ def test_leaks(study: Study, tmp_path: Path) -> None:
     assert float(line["slope"]) == pytest.approx(comparison.lines["sketch"].slope)
 
 
-def test_the_control_is_named_in_the_metrics(study: Study) -> None:
-    metrics = flat_metrics(study, compare(PARAMETERS, study))
+def test_the_control_is_named_in_the_metrics(outcomes: Outcomes) -> None:
+    metrics = flat_metrics(outcomes, compare(PARAMETERS, outcomes))
     assert {key: value for key, value in metrics.items() if key.endswith("/control")} == {"pruned/control": "control"}
 
 
-def test_every_table_marks_what_the_rule_used(study: Study, tmp_path: Path) -> None:
-    study.few_shot["pruned", "sketch", 10] = study.few_shot["full", "val", 10]
-    comparison = compare(PARAMETERS, study)
-    write_tables(study, comparison, tmp_path)
+def test_every_table_marks_what_the_rule_used(outcomes: Outcomes, tmp_path: Path) -> None:
+    outcomes.few_shot["pruned", "sketch", 10] = outcomes.few_shot["full", "val", 10]
+    comparison = compare(PARAMETERS, outcomes)
+    write_tables(long_tables(outcomes, comparison), tmp_path)
     for path in tmp_path.iterdir():
-        # A line is of random splits, which use nothing.
+        # Lines are fitted to random splits, which use no benchmark.
         rows = [row for row in csv.DictReader(path.open()) if path.stem != "lines"]
         for row in rows:
             assert row["benchmark_was"] == comparison.cells[row["split"], row["benchmark"]].mark
         assert {row["benchmark_was"] for row in rows} == ({"held out", "used by the rule"} if rows else set())
 
 
-def test_tables_of_similarity_and_robustness(study: Study, tmp_path: Path) -> None:
-    comparison = compare(PARAMETERS, study)
-    write_tables(study, comparison, tmp_path)
+def test_tables_of_similarity_and_robustness(outcomes: Outcomes, tmp_path: Path) -> None:
+    comparison = compare(PARAMETERS, outcomes)
+    write_tables(long_tables(outcomes, comparison), tmp_path)
     for row in csv.DictReader((tmp_path / "by_similarity.csv").open()):
         low, high = float(row["similarity_from"]), float(row["similarity_to"])
-        values = study.similarity[row["split"], row["benchmark"]]
+        values = outcomes.similarity[row["split"], row["benchmark"]]
         assert int(row["images"]) == ((values >= low - 1e-8) & (values <= high + 1e-8)).sum()
         if row["bins"] == "0.05":
             assert high - low == pytest.approx(0.05)
@@ -476,10 +493,10 @@ def test_tables_of_similarity_and_robustness(study: Study, tmp_path: Path) -> No
     assert beyond["pruned", "relative"] == ""
 
 
-def test_metrics(study: Study) -> None:
-    comparison = compare(PARAMETERS, study)
-    metrics = flat_metrics(study, comparison)
-    correct = study.correct["pruned", "sketch"]
+def test_metrics(outcomes: Outcomes) -> None:
+    comparison = compare(PARAMETERS, outcomes)
+    metrics = flat_metrics(outcomes, comparison)
+    correct = outcomes.correct["pruned", "sketch"]
     assert metrics["pruned/sketch/rule_queries"] == pytest.approx(correct[:, :150].mean())
     assert metrics["pruned/sketch/held_out"] == pytest.approx(correct[:, 150:].mean())
     assert metrics["pruned/val/held_out"] == metrics["pruned/val/accuracy"]
@@ -489,50 +506,50 @@ def test_metrics(study: Study) -> None:
     assert metrics["pruned/sketch/gap_explained/high"] == explained.high
     slopes = comparison.changes["pruned", "sketch"].slopes
     assert metrics["pruned/sketch/accuracy_per_similarity/held_out"] == slopes[HELD_OUT].value
-    assert metrics["pruned/sketch/accuracy_per_similarity/rule_queries"] == slopes[RULE_QUERIES].value
+    assert metrics["pruned/sketch/accuracy_per_similarity/rule_queries"] == slopes[USED].value
 
 
-def test_a_control_of_its_own_goes_first(study: Study) -> None:
-    study.splits["own"] = _split("random", 40, [], "pruned")
-    assert study.control_of("pruned") == "own"
-    assert study.control_of("quarter") is None
-    assert study.control_of("control") is None
+def test_a_control_of_its_own_goes_first(outcomes: Outcomes) -> None:
+    outcomes.splits["own"] = _split("random", 40, [], "pruned")
+    assert outcomes.control_of("pruned") == "own"
+    assert outcomes.control_of("quarter") is None
+    assert outcomes.control_of("control") is None
 
 
-def test_a_split_has_controls_of_the_same_composition_beside_the_random_one(study: Study, tmp_path: Path) -> None:
-    before = flat_metrics(study, compare(PARAMETERS, study))
+def test_a_split_has_controls_of_the_same_composition_beside_the_random_one(outcomes: Outcomes, tmp_path: Path) -> None:
+    before = flat_metrics(outcomes, compare(PARAMETERS, outcomes))
     random = np.random.default_rng(1)
     for name in ("by-class", "by-style"):
-        study.splits[name] = _split("matched", 40, [], "pruned")
-        for benchmark in study.benchmarks:
-            study.correct[name, benchmark] = random.random((2, 200)) < 0.6
-            study.correct_top5[name, benchmark] = study.correct[name, benchmark]
-            study.similarity[name, benchmark] = random.random(200)
-    assert study.controls_of("pruned") == ["control", "by-class", "by-style"]
-    assert study.controls_of("by-class") == study.controls_of("full") == []
-    comparison = compare(PARAMETERS, study)
-    metrics = flat_metrics(study, comparison)
-    # What was there of the random control stays as it was.
+        outcomes.splits[name] = _split("matched", 40, [], "pruned")
+        for benchmark in outcomes.benchmarks:
+            outcomes.correct[name, benchmark] = random.random((2, 200)) < 0.6
+            outcomes.correct_top5[name, benchmark] = outcomes.correct[name, benchmark]
+            outcomes.similarity[name, benchmark] = random.random(200)
+    assert outcomes.controls_of("pruned") == ["control", "by-class", "by-style"]
+    assert outcomes.controls_of("by-class") == outcomes.controls_of("full") == []
+    comparison = compare(PARAMETERS, outcomes)
+    metrics = flat_metrics(outcomes, comparison)
+    # The metrics of the random control do not change.
     assert {key: metrics[key] for key in before} == before
     assert metrics["pruned/matched_controls"] == "by-class, by-style"
     assert "by-class/matched_controls" not in metrics
-    write_tables(study, comparison, tmp_path)
+    write_tables(long_tables(outcomes, comparison), tmp_path)
     rows = {
         (row["split"], row["benchmark"], row["queries"], row["figure"]): float(row["value"])
         for row in csv.DictReader((tmp_path / "accuracy.csv").open())
     }
-    pruned = study.correct["pruned", "sketch"]
+    pruned = outcomes.correct["pruned", "sketch"]
     for name in ("by-class", "by-style"):
-        difference = pruned.mean() - study.correct[name, "sketch"].mean()
+        difference = pruned.mean() - outcomes.correct[name, "sketch"].mean()
         assert metrics[f"pruned/sketch/minus/{name}"] == pytest.approx(difference)
         low, high = (metrics[f"pruned/sketch/minus/{name}/{end}"] for end in ("low", "high"))
         assert low < difference < high
-        expected = verdict(Estimate(difference, low, high), PARAMETERS.equivalence_margin)
+        expected = judge_difference(Estimate(difference, low, high), PARAMETERS.equivalence_margin)
         assert metrics[f"pruned/sketch/verdict/{name}"] == expected
         assert rows["pruned", "sketch", "all", f"minus/{name}"] == pytest.approx(difference)
-        held_out = pruned[:, 150:].mean() - study.correct[name, "sketch"][:, 150:].mean()
+        held_out = pruned[:, 150:].mean() - outcomes.correct[name, "sketch"][:, 150:].mean()
         assert rows["pruned", "sketch", "held out", f"minus/{name}"] == pytest.approx(held_out)
-    report = markdown_report(PARAMETERS, study, comparison)
+    report = report_of(outcomes, comparison)
     named = [row[:3] for row in _rows(report, "Splits against random controls") if row[0] == "pruned"]
     controls = ["control", "by-class", "by-style"]
     assert named == [["pruned", control, benchmark] for benchmark in ("val", "sketch") for control in controls]
@@ -540,46 +557,44 @@ def test_a_split_has_controls_of_the_same_composition_beside_the_random_one(stud
     for control in controls:
         share = comparison.cells[control, "sketch"].gap_explained
         assert share is not None
-        assert claims["sketch", control].split()[0] == f"{share.value:.2f}"
-    # Without the random control those of the same composition still stand, and nothing else takes its place.
-    del study.splits["control"]
-    assert study.controls_of("pruned") == ["by-class", "by-style"]
-    alone = flat_metrics(study, compare(PARAMETERS, study))
+        assert claims["sketch", control].split()[0] == f"{100 * share.value:.0f}"
+    # Without the random control the matched ones stay, and nothing takes its place.
+    del outcomes.splits["control"]
+    assert outcomes.controls_of("pruned") == ["by-class", "by-style"]
+    alone = flat_metrics(outcomes, compare(PARAMETERS, outcomes))
     assert "pruned/sketch/minus_control" not in alone
     assert alone["pruned/sketch/minus/by-class"] == metrics["pruned/sketch/minus/by-class"]
     assert [
         row[1]
-        for row in _rows(
-            markdown_report(PARAMETERS, study, compare(PARAMETERS, study)), "Splits against random controls"
-        )
+        for row in _rows(report_of(outcomes, compare(PARAMETERS, outcomes)), "Splits against random controls")
         if row[0] == "pruned"
     ] == ["by-class", "by-style"] * 2
 
 
-def test_every_random_control_of_a_split_has_a_difference(study: Study, tmp_path: Path) -> None:
-    study.splits["control"] = _split("random", 40, [], "pruned")
-    before = flat_metrics(study, compare(PARAMETERS, study))
+def test_every_random_control_of_a_split_has_a_difference(outcomes: Outcomes, tmp_path: Path) -> None:
+    outcomes.splits["control"] = _split("random", 40, [], "pruned")
+    before = flat_metrics(outcomes, compare(PARAMETERS, outcomes))
     random = np.random.default_rng(1)
     for name, rule in (("by-class", "matched"), ("again", "random"), ("of-that-size", "random")):
-        study.splits[name] = _split(rule, 40, [], None if name == "of-that-size" else "pruned")
-        for benchmark in study.benchmarks:
-            study.correct[name, benchmark] = random.random((2, 200)) < 0.6
-            study.correct_top5[name, benchmark] = study.correct[name, benchmark]
-            study.similarity[name, benchmark] = random.random(200)
-    # One that has the size by chance is no control of it.
-    assert study.controls_of("pruned") == ["control", "by-class", "again"]
-    comparison = compare(PARAMETERS, study)
-    metrics = flat_metrics(study, comparison)
-    # But for the line of robustness, which is fitted on all random splits.
+        outcomes.splits[name] = _split(rule, 40, [], None if name == "of-that-size" else "pruned")
+        for benchmark in outcomes.benchmarks:
+            outcomes.correct[name, benchmark] = random.random((2, 200)) < 0.6
+            outcomes.correct_top5[name, benchmark] = outcomes.correct[name, benchmark]
+            outcomes.similarity[name, benchmark] = random.random(200)
+    # A split that has the same size by chance is not a control.
+    assert outcomes.controls_of("pruned") == ["control", "by-class", "again"]
+    comparison = compare(PARAMETERS, outcomes)
+    metrics = flat_metrics(outcomes, comparison)
+    # Robustness may change: its line is fitted to all random splits.
     kept = [key for key in before if "robustness" not in key]
     assert [metrics[key] for key in kept] == [before[key] for key in kept]
     assert metrics["pruned/matched_controls"] == "by-class"
     assert metrics["pruned/second_controls"] == "again"
     for name in ("by-class", "again"):
-        difference = study.correct["pruned", "val"].mean() - study.correct[name, "val"].mean()
+        difference = outcomes.correct["pruned", "val"].mean() - outcomes.correct[name, "val"].mean()
         assert metrics[f"pruned/val/minus/{name}"] == pytest.approx(difference)
         assert f"pruned/val/verdict/{name}" in metrics
-    report = markdown_report(PARAMETERS, study, comparison)
+    report = report_of(outcomes, comparison)
     named = [row[1] for row in _rows(report, "Splits against random controls") if row[0] == "pruned"]
     assert named == ["control", "by-class", "again"] * 2
 
@@ -589,22 +604,22 @@ def test_an_interval_holds_95_of_100_resamples() -> None:
     assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.025, 0.975))
 
 
-def test_resamples_share_images_between_splits_and_nothing_else(study: Study) -> None:
-    resamples = Resamples(PARAMETERS, study)
-    assert np.array_equal(resamples.images("val"), Resamples(PARAMETERS, study).images("val"))
-    # The same number of images each: other benchmarks, and other kinds of queries, are drawn apart.
+def test_resamples_share_images_between_splits_and_nothing_else(outcomes: Outcomes) -> None:
+    resamples = Resamples(PARAMETERS, outcomes)
+    assert np.array_equal(resamples.images("val"), Resamples(PARAMETERS, outcomes).images("val"))
+    # Benchmarks and kinds of queries have their own draws, although they have the same number of images.
     assert not np.array_equal(resamples.images("val"), resamples.images("sketch"))
-    assert not np.array_equal(resamples.images("val"), resamples.images("val", RULE_QUERIES))
-    # Models of two splits are paired by nothing: training seed 0 of one shares no draw with seed 0 of another.
+    assert not np.array_equal(resamples.images("val"), resamples.images("val", USED))
+    # Models of two splits are not paired: training seed 0 of one split shares no draw with seed 0 of another.
     assert not np.array_equal(resamples.seeds("full"), resamples.seeds("pruned"))
 
 
-def test_a_split_that_keeps_too_little_is_flagged(study: Study) -> None:
-    study.splits["pruned"] = _split("imagenet-like", 15, ["sketch"])
-    comparison = compare(PARAMETERS, study)
-    flag = "pruned keeps 18.8% of full: too little to speak for the pool (degenerate)"
-    assert text_table(study, comparison).splitlines()[-1] == flag
-    assert flag in markdown_report(PARAMETERS, study, comparison)
+def test_a_split_that_keeps_too_little_is_flagged(outcomes: Outcomes) -> None:
+    outcomes.splits["pruned"] = _split("imagenet-like", 15, ["sketch"])
+    comparison = compare(PARAMETERS, outcomes)
+    flag = "pruned keeps 18.8% of full: too little to represent the pool (degenerate)"
+    assert text_of(outcomes, comparison).splitlines()[-1] == flag
+    assert flag in report_of(outcomes, comparison)
 
 
 LABELS = pa.array([0, 1, 1], pa.int32())
@@ -636,9 +651,9 @@ def on_disk(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _read(folder: Path) -> Study:
+def _read(folder: Path) -> Outcomes:
     places = [folder / name for name in ("splits", "similarity", "profiles", "evaluations")]
-    return read_study(["full", "alone"], [0, 1], ["val"], [5], 0.7, *places)
+    return read_outcomes(["full", "alone"], [0, 1], ["val"], [5], 0.7, *places)
 
 
 def test_reading_a_study(on_disk: Path) -> None:
@@ -647,7 +662,7 @@ def test_reading_a_study(on_disk: Path) -> None:
     assert found.correct_top5["full", "val"].tolist() == found.correct["full", "val"].tolist()
     assert found.few_shot["full", "val", 5] == pytest.approx(np.array([[2 / 3, 1], [1, 1]]))
     assert found.copied["val"].tolist() == [False, False, True]
-    # What the split was trained on: the reference joined the one and not the other.
+    # The reference joined the training data of one split only.
     assert found.similarity["full", "val"] == pytest.approx([0.1, 0.2, 0.3])
     assert found.similarity["alone", "val"] == pytest.approx([0.4, 0.5, 0.6])
 
@@ -660,26 +675,42 @@ EVALUATION, SIMILARITY = "evaluations/alone-1/val.parquet", "similarity/val/quer
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        (EVALUATION, None, "no such file; evaluate anew"),
-        (EVALUATION, b"PAR1", "is no table that can be read .*; evaluate anew"),
-        (EVALUATION, _evaluation([True] * 3).drop_columns(["correct"]), "has no column correct; evaluate anew"),
-        (EVALUATION, _evaluation([True] * 3).slice(0, 2), "has other images than .*; evaluate or measure anew"),
-        (EVALUATION, _evaluation([True] * 3).set_column(1, "label", [LABELS.take(SHUFFLED)]), "has other images than"),
-        (EVALUATION, _evaluation([True] * 3, shots=4), r"with \[4\] shots, evaluate.few_shot.shots is \[5\]"),
+        (EVALUATION, None, "no such file; run the evaluate stage again"),
+        (EVALUATION, b"PAR1", "cannot be read as a table .*; run the evaluate stage again"),
+        (
+            EVALUATION,
+            _evaluation([True] * 3).drop_columns(["correct"]),
+            "has no column correct; run the evaluate stage again",
+        ),
+        (
+            EVALUATION,
+            _evaluation([True] * 3).slice(0, 2),
+            "its images are not those of .*; run the evaluate stage again, or",
+        ),
+        (
+            EVALUATION,
+            _evaluation([True] * 3).set_column(1, "label", [LABELS.take(SHUFFLED)]),
+            "its images are not those of",
+        ),
+        (EVALUATION, _evaluation([True] * 3, shots=4), r"with \[4\] shots, but evaluate.few_shot.shots is \[5\]"),
         (EVALUATION, _evaluation([True] * 3).drop_columns(["correct_5_shot"]), "other columns than .*full-0/val"),
         (EVALUATION, _evaluation([True] * 3).drop_columns(["correct_top5"]), "other columns than .*full-0/val"),
         ("evaluations/full-0/val.parquet", _evaluation([True] * 3).drop_columns(["correct_top5"]), "other columns"),
-        ("profiles/alone/val.parquet", None, "no such file; profile the split anew"),
+        ("profiles/alone/val.parquet", None, "no such file; run the profile stage again"),
         (
             "profiles/alone/val.parquet",
             PROFILE.slice(0, 2),
-            r"other images \(2\) than .* \(3\); profile the split anew",
+            r"its 2 images are not the 3 images of .*; run the profile stage again",
         ),
-        ("profiles/alone/val.parquet", PROFILE.take(SHUFFLED), "has other images .*; profile the split anew"),
-        ("profiles/alone/val.parquet", UNKNOWN, "similarity_with_reference is not known for every image"),
-        (SIMILARITY, None, "no such file; measure anew"),
-        (SIMILARITY, QUERIES.drop_columns(["used_by_rule"]), "has no column used_by_rule; measure anew"),
-        (SIMILARITY, QUERIES.slice(0, 2), "has other images than .*; evaluate or measure anew"),
+        ("profiles/alone/val.parquet", PROFILE.take(SHUFFLED), "images are not the .*; run the profile stage again"),
+        ("profiles/alone/val.parquet", UNKNOWN, "similarity_with_reference is missing for some images"),
+        (SIMILARITY, None, "no such file; run the similarity stage again"),
+        (
+            SIMILARITY,
+            QUERIES.drop_columns(["used_by_rule"]),
+            "has no column used_by_rule; run the similarity stage again",
+        ),
+        (SIMILARITY, QUERIES.slice(0, 2), "its images are not those of .*; run the evaluate stage again, or"),
     ],
 )
 def test_what_is_not_whole_on_disk_is_one_line(

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simgap.compare.outcomes import Outcomes
 from simgap.compare.resamples import Resamples
-from simgap.compare.robustness import clipped_logit, fit_line, fitted_lines, random_splits, robustness
-from simgap.compare.study import Study
+from simgap.compare.robustness import baselines_of, clipped_logit, fit_line, fitted_lines, robustness
 from simgap.params.compare import CompareParameters
 from simgap.store.split import Split
 
@@ -16,25 +16,25 @@ IMAGES = 1000
 RULES = {"full": ("full", 80), "half": ("random", 40), "quarter": ("random", 20), "alone": ("random", 0)}
 
 
-def outcomes(rates: list[float]) -> np.ndarray:
-    """Models whose accuracy is exactly that."""
+def answers(rates: list[float]) -> np.ndarray:
+    """Return the answers of models with exactly these accuracies."""
     return np.stack([np.arange(IMAGES) < round(rate * IMAGES) for rate in rates])
 
 
-def study(rates: dict[str, tuple[list[float], list[float]]]) -> Study:
-    """Make a study of splits with (accuracies on val, on sketch), a value a seed."""
+def outcomes(rates: dict[str, tuple[list[float], list[float]]]) -> Outcomes:
+    """Return outcomes of splits with (accuracies on val, accuracies on sketch), a value for each seed."""
     splits = {}
     for name in rates:
         rule, kept = RULES.get(name, ("imagenet-like", 40))
         splits[name] = Split(rule, {}, [], None, kept, 80, "", True, "x", None)
-    correct = {(n, b): outcomes(of[i]) for n, of in rates.items() for i, b in enumerate(("val", "sketch"))}
+    correct = {(n, b): answers(of[i]) for n, of in rates.items() for i, b in enumerate(("val", "sketch"))}
     labels = {name: np.zeros(IMAGES, np.int64) for name in ("val", "sketch")}
     used = {name: np.ones(IMAGES, bool) for name in ("val", "sketch")}
-    return Study(splits, 80, ["val", "sketch"], [0, 1], labels, used, {}, correct, {}, {}, {})
+    return Outcomes(splits, 80, ["val", "sketch"], [0, 1], labels, used, {}, correct, {}, {}, {})
 
 
 def measure(rates: dict[str, tuple[list[float], list[float]]]):
-    made = study(rates)
+    made = outcomes(rates)
     return robustness(made, Resamples(PARAMETERS, made), "val")["sketch"]
 
 
@@ -69,8 +69,8 @@ def test_against_a_line_fitted_by_numpy() -> None:
 
 
 def test_intervals_against_a_line_fitted_in_every_resample() -> None:
-    # The benchmarks differ in size, and one model is right nowhere: what it is clipped to depends on the size.
-    made = study({**RATES, "half": ([0.70, 0.62], [0.05, 0.0])})
+    # The benchmarks differ in size, and one model is never right. Its clipped accuracy depends on the size.
+    made = outcomes({**RATES, "half": ([0.70, 0.62], [0.05, 0.0])})
     made.labels["sketch"] = np.zeros(60, np.int64)
     made.used_by_rule["sketch"] = np.ones(60, bool)
     for (split, benchmark), correct in made.correct.items():
@@ -105,19 +105,19 @@ def test_intervals_against_a_line_fitted_in_every_resample() -> None:
 
 
 def test_the_line_as_measured_is_the_one_that_residuals_are_from() -> None:
-    made = study(RATES)
+    made = outcomes(RATES)
     (line,) = fitted_lines(made, "val").values()
     models = [(p, s) for name in ("full", "half", "quarter") for p, s in zip(*RATES[name], strict=True)]
     slope, intercept = np.polyfit([logit(p) for p, _ in models], [logit(s) for _, s in models], 1)
     assert (line.slope, line.intercept) == pytest.approx((slope, intercept))
     assert (line.first, line.last) == (0.55, 0.82)
-    alike = study({"full": ([1, 1], [0.5, 0.5]), "half": ([1, 1], [0.4, 0.4])})
+    alike = outcomes({"full": ([1, 1], [0.5, 0.5]), "half": ([1, 1], [0.4, 0.4])})
     assert fitted_lines(alike, "val") == {}
 
 
 def test_one_size_gives_no_line() -> None:
-    made = study({name: RATES[name] for name in ("half", "pruned", "alone")})
-    assert random_splits(made) == []
+    made = outcomes({name: RATES[name] for name in ("half", "pruned", "alone")})
+    assert baselines_of(made) == []
     assert fitted_lines(made, "val") == {}
     found = robustness(made, Resamples(PARAMETERS, made), "val")["sketch"]
     assert set(found) == {"half", "pruned", "alone"}

@@ -5,9 +5,9 @@ import re
 import shutil
 import subprocess
 import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,34 +17,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from perf.report import MARGIN, read_study, write_study
+from perf.drawn_study import MARGIN, read_study, write_study
 from simgap.report import sentences
-from simgap.report.figures import (
-    CLASSES,
-    POINTS,
-    FigureSpec,
-    _apart,
-    _cumulative,
-    _list_matrix,
-    class_shares,
-    drawings_of,
-    marked_shares,
-    split_styles,
-)
-from simgap.report.page import accuracy_table, render, write_report
-from simgap.report.study import Study
+from simgap.report.figures import figure_specs
+from simgap.report.figures.plots import POINTS, apart, cumulative, list_matrix
+from simgap.report.figures.pruning import CLASSES, annotated_shares, class_shares
+from simgap.report.figures.style import FigureSpec, split_styles
+from simgap.report.inputs import ReportInputs
+from simgap.report.page import render, write_report
+from simgap.report.tables import accuracy_table
+from simgap.store.study import Study
 
 HOSTILE = "<script>document.title = 'run'</script>\"><img src=x onerror=\"document.title = 'run'\">"
 MINUS = "\N{MINUS SIGN}"
-# Written by the page, not measured: the level of the intervals.
+# Digits of the page itself: the level of the intervals, and the word top-1.
 FIXED = {"95%", "top-1"}
-# Names of the study and captions may hold any digits.
+# Names of the study and captions may contain digits.
 NAMES = {"name", "verbatim"}
 EMPTY = {"meta", "link", "img", "br", "input"}
 
 
 class Page(HTMLParser):
-    """What stands in a page: elements with their attributes, `data` elements with their texts, and all other text."""
+    """The content of a page: elements with their attributes, `data` elements with their texts, and all other text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -83,29 +77,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(folder: Path) -> Study:
-    study = write_study(folder, splits=6, benchmarks=3, seeds=2, queries=60, caption=HOSTILE)
+def inputs(folder: Path) -> ReportInputs:
+    study = write_study(folder, splits=6, benchmarks=3, seeds=2, queries=60, caption=HOSTILE).study
     names = folder / "data" / "benchmarks" / "val" / "classnames.txt"
     names.write_text(names.read_text().replace("class 0\n", "a $dollar {0} <b>\n"))
-    again = read_study(folder, _splits(study), study.benchmarks, 2)
+    again = read_study(folder, study.splits, study.benchmarks, 2)
     write_report(again, MARGIN, folder / "report" / "index.html", folder / "report" / "figures")
     return again
 
 
-def _splits(study: Study) -> dict[str, Any]:
-    from simgap.store.split import Split
-
-    fields = Split.__dataclass_fields__
-    return {name: Split(**{key: content[key] for key in fields}) for name, content in study.splits.items()}
+@pytest.fixture(scope="module")
+def study(inputs: ReportInputs) -> Study:
+    return inputs.study
 
 
 @pytest.fixture(scope="module")
-def page(folder: Path, study: Study) -> Page:
+def page(folder: Path, inputs: ReportInputs) -> Page:
     return Page((folder / "report" / "index.html").read_text())
 
 
 def at(content: Any, key: str) -> Any:
-    """Style a key up: a metric of that name, or step by step."""
+    """Look a key up, as the name of a metric or step by step."""
     if isinstance(content, dict) and key in content:
         return content[key]
     for part in key.split("/"):
@@ -114,7 +106,7 @@ def at(content: Any, key: str) -> Any:
 
 
 def shown(value: float, form: str) -> str:
-    """Write a number as its format says, by other means than the page."""
+    """Format a number in another way than the page does."""
     if form == "count":
         assert isinstance(value, int)
         digits = str(value)
@@ -147,7 +139,7 @@ def test_every_number_is_traced_to_a_metrics_file(folder: Path, page: Page) -> N
     assert {Path(file).stem for file in files} >= {"compare", "leaks", "full", "quarter", "val", "full-0", "galleries"}
     assert ("compare", "pruned-0/val/gap_explained/low") in keys
     assert ("compare", "quarter/sketch/minus_full") in keys
-    # And there is no other number.
+    # The page has no other number.
     for text in page.texts:
         for fixed in FIXED:
             text = text.replace(fixed, "")
@@ -191,8 +183,8 @@ def test_a_caption_with_a_script_is_shown_not_run(page: Page) -> None:
     assert "'unsafe" not in policy
 
 
-def test_the_same_study_gives_the_same_bytes(folder: Path, study: Study, tmp_path: Path) -> None:
-    write_report(study, MARGIN, tmp_path / "index.html", tmp_path / "figures")
+def test_the_same_study_gives_the_same_bytes(folder: Path, inputs: ReportInputs, tmp_path: Path) -> None:
+    write_report(inputs, MARGIN, tmp_path / "index.html", tmp_path / "figures")
     first = {file.name: file.read_bytes() for file in (folder / "report" / "figures").iterdir()}
     assert first == {file.name: file.read_bytes() for file in (tmp_path / "figures").iterdir()}
     assert (tmp_path / "index.html").read_bytes() == (folder / "report" / "index.html").read_bytes()
@@ -201,25 +193,25 @@ def test_the_same_study_gives_the_same_bytes(folder: Path, study: Study, tmp_pat
 
 def test_cells_are_marked_and_can_be_sorted(study: Study, page: Page) -> None:
     cells = [attributes for tag, attributes in page.elements if tag == "td" and "data-accuracy" in attributes]
-    places = [(split, benchmark) for split in study.runs for benchmark in study.benchmarks]
+    places = [(split, benchmark) for split in study.splits for benchmark in study.benchmarks]
     assert len(cells) == len(places)
     for (split, benchmark), cell in zip(places, cells, strict=True):
-        assert (cell.get("class") == "used") == (benchmark in study.splits[split]["benchmarks"])
+        assert (cell.get("class") == "used") == (benchmark in study.splits[split].benchmarks)
         for attribute, key in (("accuracy", "accuracy"), ("control", "minus_control"), ("full", "minus_full")):
             value = cell.get(f"data-{attribute}")
             assert (None if value is None else float(value)) == study.compared.get(f"{split}/{benchmark}/{key}")
     marks = [text for text in page.texts if text in ("used", "held out")]
-    # One more is the legend's.
-    assert marks.count("used") == sum(len(study.splits[split]["benchmarks"]) for split in study.runs) + 1
+    # One more is in the legend.
+    assert marks.count("used") == sum(len(study.splits[split].benchmarks) for split in study.splits) + 1
 
 
 def text_of(markup: str) -> str:
     return re.sub(r"<[^>]+>", "", markup)
 
 
-def with_figures(study: Study, **figures: tuple[float, float, float] | str) -> None:
-    """Put figures of pruned-0 on val into the comparison."""
-    for key, found in figures.items():
+def with_results(study: Study, **results: tuple[float, float, float] | str) -> None:
+    """Put estimates and verdicts of pruned-0 on val into the comparison."""
+    for key, found in results.items():
         place = f"pruned-0/val/{key}"
         if isinstance(found, str):
             study.compared[place] = found
@@ -230,27 +222,29 @@ def with_figures(study: Study, **figures: tuple[float, float, float] | str) -> N
 @pytest.mark.parametrize(
     ("interval", "answer"),
     [
-        ((0.61, 0.52, 0.7), "More than half of the gap is owed to the rows that were pruned."),
-        ((0.2, 0.1, 0.45), "Less than half of the gap is owed to them: most of the robustness stays."),
-        ((0.61, 0.42, 0.8), "Whether that is most of the gap is inconclusive."),
-        ((0.2, -0.1, 0.55), "Whether that is most of the gap is inconclusive."),
+        ((0.61, 0.52, 0.7), "More than half of the gap comes from the pruned rows."),
+        ((0.2, 0.1, 0.45), "Less than half of the gap comes from the pruned rows: most of the robustness stays."),
+        ((0.61, 0.42, 0.8), "Whether that is more than half of the gap is inconclusive."),
+        ((0.2, -0.1, 0.55), "Whether that is more than half of the gap is inconclusive."),
     ],
 )
 def test_what_is_said_of_a_share(tmp_path: Path, interval: tuple[float, float, float], answer: str) -> None:
-    study = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=40)
-    with_figures(study, gap_explained=interval)
+    inputs = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=40)
+    study = inputs.study
+    with_results(study, gap_explained=interval)
     study.compared |= dict.fromkeys([f"pruned-0-control/val/gap_explained{end}" for end in ("", "/low", "/high")], 0.09)
     value, low, high = (f"{100 * figure:.0f}".replace("-", MINUS) for figure in interval)
     assert text_of(sentences.explained(study, "pruned-0", "val")) == (
-        f"Pruning what is closer to val than the reference is (pruned-0) explains {value}% [{low}, {high}] of the gap between "
-        f"full and imagenet on val; as many random rows left out (pruned-0-control) explain 9% [9, 9]. {answer}"
+        f"Pruning the rows that are closer to val than the reference is (pruned-0) explains {value}% [{low}, {high}] of the gap "
+        f"between full and reference-only on val; leaving out as many random rows (pruned-0-control) explains 9% [9, 9]. {answer}"
     )
 
 
-def test_controls_of_a_split_are_told_apart(tmp_path: Path) -> None:
-    study = write_study(tmp_path, splits=6, benchmarks=2, seeds=1, queries=40)
+def test_controls_of_a_split_are_toldapart(tmp_path: Path) -> None:
+    inputs = write_study(tmp_path, splits=6, benchmarks=2, seeds=1, queries=40)
+    study = inputs.study
     assert study.controls_of("pruned-0") == ["pruned-0-control", "pruned-0-matched"]
-    with_figures(study, gap_explained=(0.61, 0.52, 0.7))
+    with_results(study, gap_explained=(0.61, 0.52, 0.7))
     for control, share in (("control", 0.09), ("matched", 0.12)):
         keys = [f"pruned-0-{control}/val/gap_explained{end}" for end in ("", "/low", "/high")]
         study.compared |= dict.fromkeys(keys, share)
@@ -258,33 +252,36 @@ def test_controls_of_a_split_are_told_apart(tmp_path: Path) -> None:
     of_matched = {f"pruned-0/{name}/verdict/pruned-0-matched": "equivalent" for name in ("val", "sketch")}
     study.compared |= of_matched
     assert (
-        "; as many random rows left out (pruned-0-control) explain 9% [9, 9]; as many random rows of each class left out "
-        "(pruned-0-matched) explain 12% [12, 12]. More than half"
+        "; leaving out as many random rows (pruned-0-control) explains 9% [9, 9]; leaving out as many random rows of each "
+        "class (pruned-0-matched) explains 12% [12, 12]. More than half"
     ) in text_of(sentences.explained(study, "pruned-0", "val"))
     assert [text_of(sentence) for sentence in sentences.against_controls(study, "pruned-0")] == [
-        "Against as many random rows (pruned-0-control), pruned-0 is lower on val; inconclusive on sketch (held out).",
-        "Against as many random rows of each class (pruned-0-matched), pruned-0 is equivalent on val and sketch (held out).",
+        "Compared with as many random rows left out (pruned-0-control), pruned-0 is lower on val; inconclusive on "
+        "sketch (held out).",
+        "Compared with as many random rows of each class left out (pruned-0-matched), pruned-0 is equivalent on val and "
+        "sketch (held out).",
     ]
     (row,) = [row for row in accuracy_table(study) if row["split"] == "pruned-0"]
     assert row["controls"] == ["pruned-0-control", "pruned-0-matched"]
     assert [what for what, _, _ in row["cells"][0].differences] == ["control", "same by class", "full"]
-    found = split_styles(study)
+    found = split_styles(inputs)
     assert len({found[name] for name in ("pruned-0", "pruned-0-control", "pruned-0-matched")}) == 3
     assert found["pruned-0-matched"].colour == found["pruned-0"].colour
 
 
 def test_an_undefined_share_is_said_to_be_inconclusive(tmp_path: Path) -> None:
-    study = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=40)
+    inputs = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=40)
+    study = inputs.study
     for key in [key for key in study.compared if "sketch/gap_explained" in key]:
         del study.compared[key]
     said = " ".join(map(text_of, sentences.claim_a(study)))
-    assert "On sketch the share is undefined: full is not better than imagenet there" in said
-    assert "claim A is inconclusive on it" in said
-    names = {drawing.name for drawing in drawings_of(study, MARGIN, 0.9)}
+    assert "On sketch the share is undefined: full is not better than reference-only there" in said
+    assert "Claim A is inconclusive on it" in said
+    names = {spec.name for spec in figure_specs(inputs, MARGIN, 0.9)}
     assert {"claim-a", "claim-a-gap"} <= names
     for key in [key for key in study.compared if "gap_explained" in key]:
         del study.compared[key]
-    assert "claim-a" not in {drawing.name for drawing in drawings_of(study, MARGIN, 0.9)}
+    assert "claim-a" not in {spec.name for spec in figure_specs(inputs, MARGIN, 0.9)}
     assert "inconclusive on them" in " ".join(map(text_of, sentences.claim_a(study)))
 
 
@@ -297,12 +294,13 @@ def test_an_undefined_share_is_said_to_be_inconclusive(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_said_of_a_small_split(tmp_path: Path, verdicts: tuple[str, str], answer: str) -> None:
-    study = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=40)
+    inputs = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=40)
+    study = inputs.study
     for benchmark, verdict in zip(study.benchmarks, verdicts, strict=True):
         study.compared[f"quarter/{benchmark}/verdict_full"] = verdict
     (said,) = map(text_of, sentences.claim_b(study, MARGIN))
-    assert said.startswith("quarter keeps 2,500 of 10,000 rows. With a margin of 5.0 points, against full it is ")
-    # The split was chosen by val alone.
+    assert said.startswith("quarter keeps 2,500 of 10,000 rows. Compared with full, at a margin of 5.0 points, it is ")
+    # Only val was used to choose the split.
     assert f"{verdicts[0]} on val" in said
     assert f"{verdicts[1]} on sketch (held out)" in said
     assert said.endswith(answer)
@@ -312,81 +310,85 @@ def test_what_is_said_of_a_small_split(tmp_path: Path, verdicts: tuple[str, str]
     ("interval", "words"),
     [
         ((0.02, 0.01, 0.03), "Copied images raise the accuracy of full"),
-        ((-0.02, -0.03, -0.01), "the accuracy of full is lower than without"),
+        ((-0.02, -0.03, -0.01), "The accuracy of full is lower with the copied images than without them"),
         ((0.02, -0.01, 0.03), "Whether copied images change the accuracy of full is inconclusive"),
     ],
 )
 def test_what_is_said_of_leaks(tmp_path: Path, interval: tuple[float, float, float], words: str) -> None:
-    study = write_study(tmp_path, splits=5, benchmarks=1, seeds=1, queries=40)
+    inputs = write_study(tmp_path, splits=5, benchmarks=1, seeds=1, queries=40)
+    study = inputs.study
     study.compared |= dict(
         zip([f"full/val/added_by_copies{end}" for end in ("", "/low", "/high")], interval, strict=True)
     )
-    study.metrics.read("leaks/leaks")["recall"] = 0.5
+    study.read("leaks/leaks")["recall"] = 0.5
     said = [text_of(sentence) for sentence in sentences.leaks(study)]
-    assert "calibrated on the pool's marks" in said[0]
+    assert "calibrated on the annotated copies" in said[0]
     assert words in said[1]
     assert len(said) == 2
-    study.metrics.read("leaks/leaks")["recall"] = 0.49
-    assert "how many leaked is inconclusive" in text_of(sentences.leaks(study)[1])
-    study.metrics.read("leaks/leaks").update({"calibrated": False, "recall": 0.9, "val/copied": 40})
+    study.read("leaks/leaks")["recall"] = 0.49
+    assert "how many images leaked is inconclusive" in text_of(sentences.leaks(study)[1])
+    study.read("leaks/leaks").update({"calibrated": False, "recall": 0.9, "val/copied": 40})
     for end in ("", "/low", "/high"):
         del study.compared[f"full/val/added_by_copies{end}"]
     said = [text_of(sentence) for sentence in sentences.leaks(study)]
     assert "a parameter" in said[0]
     assert said[1:] == ["Every image of val counts as copied."]
-    study.metrics.read("leaks/leaks")["val/copied"] = 0
+    study.read("leaks/leaks")["val/copied"] = 0
     assert text_of(sentences.leaks(study)[-1]) == "No image of val counts as copied."
 
 
 def test_which_splits_the_reference_joined(tmp_path: Path) -> None:
-    study = write_study(tmp_path, splits=5, benchmarks=1, seeds=1, queries=20)
+    inputs = write_study(tmp_path, splits=5, benchmarks=1, seeds=1, queries=20)
+    study = inputs.study
     assert sentences.joined(study) == "The reference joined the training data of every split."
-    for split in study.runs[1:]:
-        study.splits[split]["reference_rows"] = False
+    for split in list(study.splits)[1:]:
+        study.splits[split] = replace(study.splits[split], reference_rows=False)
     assert text_of(sentences.joined(study)) == "The reference joined the training data of full."
-    study.splits["full"]["reference_rows"] = False
+    study.splits["full"] = replace(study.splits["full"], reference_rows=False)
     assert text_of(sentences.joined(study)) == "The reference joined the training data of no split."
 
 
 def test_cautions(tmp_path: Path) -> None:
-    study = write_study(tmp_path, splits=5, benchmarks=1, seeds=1, queries=40)
-    study.splits["pruned-0"]["degenerate"] = True
+    inputs = write_study(tmp_path, splits=5, benchmarks=1, seeds=1, queries=40)
+    study = inputs.study
+    study.read("prune/pruned-0")["degenerate"] = True
     shares = {f"pruned-0/pruned_share/style/{style}": 1.0 for style in ("art", "pen, ink", "pen on paper", "sketch")}
-    study.metrics.read("ground-truth/marks").update(shares | {"pruned-0/domains_removed": "art, pen, ink, sketch"})
-    assert [text_of(sentence) for sentence in sentences.cautions(study)] == [
+    study.read("ground-truth/marks").update(shares | {"pruned-0/domains_removed": "art, pen, ink, sketch"})
+    assert [text_of(sentence) for sentence in sentences.cautions(inputs)] == [
         "1 training seed: intervals are over images only.",
-        "pruned-0 keeps 50.0% of full: too little to speak for the pool (degenerate).",
-        "pruned-0 is without nearly all rows of a style (art, pen, ink and sketch): a domain was removed, not single samples.",
+        "pruned-0 keeps 50.0% of full: too little to represent the pool (degenerate).",
+        "pruned-0 lacks nearly all rows of a style (art, pen, ink and sketch): pruning removed a domain, not single samples.",
     ]
-    assert '<span class="name">pen, ink</span>' in sentences.cautions(study)[-1]
+    assert '<span class="name">pen, ink</span>' in sentences.cautions(inputs)[-1]
 
 
-@pytest.mark.parametrize("kept", [("full",), ("imagenet", "quarter"), ("pruned-0",)])
+@pytest.mark.parametrize("kept", [("full",), ("reference-only", "quarter"), ("pruned-0",)])
 def test_a_study_that_lacks_something_has_a_page(tmp_path: Path, kept: tuple[str, ...]) -> None:
     whole = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=40)
+    benchmarks = whole.study.benchmarks
     for table in ("few_shot", "lines"):
         (tmp_path / "report" / "tables" / f"{table}.csv").unlink()
-    study = Study(whole.folders, list(kept), [], whole.benchmarks, [0], [], "val")
-    for name in whole.benchmarks:
-        study.galleries["benchmarks"][name] = {"queries": []}
-    study.galleries["duplicates"] = []
-    if "pruned-0" in kept:
-        study.compared.pop("pruned-0/control")
+    inputs = ReportInputs(whole.folders, list(kept), [], benchmarks, [0], [], "val")
+    for name in benchmarks:
+        inputs.galleries["benchmarks"][name] = {"queries": []}
+    inputs.galleries["duplicates"] = []
+    compared = inputs.study.compared
     if "full" not in kept:
-        for key in [key for key in study.compared if "minus_full" in key or "verdict_full" in key or "copies" in key]:
-            del study.compared[key]
-    write_report(study, MARGIN, tmp_path / "index.html", tmp_path / "figures")
+        for key in [key for key in compared if "minus_full" in key or "verdict_full" in key or "copies" in key]:
+            del compared[key]
+    write_report(inputs, MARGIN, tmp_path / "index.html", tmp_path / "figures")
     Page((tmp_path / "index.html").read_text())
     assert (tmp_path / "figures" / "training.png").is_file()
     assert not (tmp_path / "figures" / "few-shot-val.png").exists()
 
 
 def test_every_split_has_a_look_of_its_own(tmp_path: Path) -> None:
-    study = write_study(tmp_path, splits=22, benchmarks=3, seeds=1, queries=20)
-    found = split_styles(study)
-    assert set(found) == set(study.runs)
+    inputs = write_study(tmp_path, splits=22, benchmarks=3, seeds=1, queries=20)
+    study = inputs.study
+    found = split_styles(inputs)
+    assert set(found) == set(study.splits)
     assert len(set(found.values())) == len(found)
-    for name in study.pruned:
+    for name in inputs.pruned:
         control = study.control_of(name)
         assert control is not None
         assert found[control].colour == found[name].colour
@@ -394,44 +396,48 @@ def test_every_split_has_a_look_of_its_own(tmp_path: Path) -> None:
 
 
 def test_the_figure_of_marked_classes_shows_a_bounded_number(tmp_path: Path) -> None:
-    study = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=20)
+    inputs = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=20)
+    study = inputs.study
     shares = {
         f"{split}/pruned_share/class/c{number}": number / 100 for split in study.splits for number in range(CLASSES + 5)
     }
-    study.truths, study.metrics = ["toy"], SimpleNamespace(read=lambda _: shares)
-    (drawing,) = marked_shares(study)
+    inputs.ground_truths = ["toy"]
+    inputs.ground_truth = lambda _: shares
+    (spec,) = annotated_shares(inputs)
     assert (
-        drawing.caption
-        == f"Share of pool rows that each split is without, by class: the {CLASSES} of which most is pruned."
+        spec.caption
+        == f"Share of the pool rows that each split leaves out, by class: the {CLASSES} with the largest pruned share."
     )
-    figure = Figure(figsize=drawing.size)
-    drawing.draw(figure)
+    figure = Figure(figsize=spec.size)
+    spec.draw(figure)
     names = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert sorted(names) == sorted(f"c{number}" for number in range(5, CLASSES + 5))
 
 
 def test_names_that_figures_cannot_draw_are_numbers_there_and_stand_in_the_caption(tmp_path: Path) -> None:
-    study = write_study(tmp_path, splits=5, benchmarks=1, seeds=1, queries=40)
+    inputs = write_study(tmp_path, splits=5, benchmarks=1, seeds=1, queries=40)
+    study = inputs.study
     dog, cat, cafe = (
         "\N{CJK UNIFIED IDEOGRAPH-72AC}",
         "a \N{CJK UNIFIED IDEOGRAPH-732B}",
         "caf\N{LATIN SMALL LETTER E WITH ACUTE}",
     )
-    count = len(study.classnames["val"])
-    study.classnames["val"] = [*[dog, cafe, cat] * count][:count]
-    (of_nearest,) = class_shares(study)
+    count = len(inputs.classnames["val"])
+    inputs.classnames["val"] = [*[dog, cafe, cat] * count][:count]
+    (of_nearest,) = class_shares(inputs)
     names = {"style": ("photo", dog), "class": (cafe, "cat")}
     shares = {
         f"{split}/pruned_share/{kind}/{name}": 0.5 for split in study.splits for kind in names for name in names[kind]
     }
-    study.truths, study.metrics = ["toy"], SimpleNamespace(read=lambda _: shares)
-    of_style, of_class = marked_shares(study)
+    inputs.ground_truths = ["toy"]
+    inputs.ground_truth = lambda _: shares
+    of_style, of_class = annotated_shares(inputs)
 
-    def drawn(drawing: FigureSpec) -> set[str]:
-        figure = Figure(figsize=drawing.size)
-        drawing.draw(figure)
+    def drawn(spec: FigureSpec) -> set[str]:
+        figure = Figure(figsize=spec.size)
+        spec.draw(figure)
         with warnings.catch_warnings():
-            # Matplotlib's of a glyph that its font is without.
+            # Matplotlib warns if its font lacks a glyph.
             warnings.simplefilter("error")
             figure.savefig(tmp_path / "figure.png")
         axes = figure.axes[0]
@@ -450,46 +456,49 @@ def test_names_that_figures_cannot_draw_are_numbers_there_and_stand_in_the_capti
 
 
 def test_a_second_random_control_has_a_look_of_its_own(tmp_path: Path) -> None:
-    study = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=20)
-    study.splits["another"] = {**study.splits["pruned-0-control"]}
-    study.runs.append("another")
-    found = split_styles(study)
+    inputs = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=20)
+    study = inputs.study
+    study.splits["another"] = study.splits["pruned-0-control"]
+    found = split_styles(inputs)
     assert len(set(found.values())) == len(found)
     assert found["another"].colour == found["pruned-0"].colour
 
 
 def test_a_second_random_control_has_a_difference_and_a_sentence(tmp_path: Path) -> None:
-    study = write_study(tmp_path, splits=6, benchmarks=2, seeds=1, queries=40)
-    study.splits["another"] = {**study.splits["pruned-0-control"]}
-    study.compared["pruned-0/second_controls"] = "another"
+    inputs = write_study(tmp_path, splits=6, benchmarks=2, seeds=1, queries=40)
+    study = inputs.study
+    rules = tmp_path / "metrics" / "prune"
+    shutil.copy(rules / "pruned-0-control.json", rules / "another.json")
+    study.splits["another"] = study.rule("another")
     for name in study.benchmarks:
         for end in ("", "/low", "/high"):
+            study.compared[f"another/{name}/accuracy{end}"] = 0.5
             study.compared[f"pruned-0/{name}/minus/another{end}"] = 0.01
         study.compared[f"pruned-0/{name}/verdict/another"] = "equivalent"
-    assert study.controls_of("pruned-0") == ["pruned-0-control", "another", "pruned-0-matched"]
+    assert study.controls_of("pruned-0") == ["pruned-0-control", "pruned-0-matched", "another"]
     (row,) = [row for row in accuracy_table(study) if row["split"] == "pruned-0"]
     differences = {text_of(what): text_of(text) for what, text, _ in row["cells"][0].differences}
-    assert list(differences) == ["control", "control another", "same by class", "full"]
+    assert list(differences) == ["control", "same by class", "control another", "full"]
     assert differences["control another"] == "+1.0 [+1.0, +1.0]"
-    assert text_of(sentences.against_controls(study, "pruned-0")[1]) == (
-        "Against as many random rows (another), pruned-0 is equivalent on val and sketch (held out)."
+    assert text_of(sentences.against_controls(study, "pruned-0")[2]) == (
+        "Compared with as many random rows left out (another), pruned-0 is equivalent on val and sketch (held out)."
     )
 
 
-def test_a_split_of_which_a_rule_left_nothing_is_not_taken_for_the_reference_alone(tmp_path: Path) -> None:
-    study = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=20)
-    assert study.reference_alone() == "imagenet"
-    study.splits["pruned-0"]["kept"] = 0
-    study.runs.sort(key=lambda name: name != "pruned-0")
-    assert study.reference_alone() == "imagenet"
-    del study.splits["imagenet"]
-    study.runs.remove("imagenet")
-    assert study.reference_alone() == "pruned-0"
+def test_a_split_of_which_a_rule_left_nothing_is_not_taken_for_the_reference_only(tmp_path: Path) -> None:
+    inputs = write_study(tmp_path, splits=5, benchmarks=2, seeds=1, queries=20)
+    study = inputs.study
+    assert study.reference_only() == "reference-only"
+    study.splits["pruned-0"] = replace(study.splits["pruned-0"], kept=0)
+    study.splits = dict(sorted(study.splits.items(), key=lambda item: item[0] != "pruned-0"))
+    assert study.reference_only() == "reference-only"
+    del study.splits["reference-only"]
+    assert study.reference_only() == "pruned-0"
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=12))
-def test_places_that_are_alike_are_drawn_apart(places: list[int]) -> None:
-    moved = _apart({str(number): place for number, place in enumerate(places)})
+def test_places_that_are_alike_are_drawnapart(places: list[int]) -> None:
+    moved = apart({str(number): place for number, place in enumerate(places)})
     assert set(moved) == {str(number) for number in range(len(places))}
     step = 0.018 * max(places)
     for number, place in enumerate(places):
@@ -502,7 +511,7 @@ def test_places_that_are_alike_are_drawn_apart(places: list[int]) -> None:
 @pytest.mark.parametrize("count", [1, 7, POINTS, 5 * POINTS + 3])
 def test_a_distribution_is_drawn_as_it_is(count: int) -> None:
     values = np.random.default_rng(count).integers(0, 50 * count, count).astype(np.float32)
-    x, share = _cumulative(values)
+    x, share = cumulative(values)
     assert len(x) == min(count, POINTS)
     assert (x[0], x[-1], share[-1]) == (values.min(), values.max(), 1)
     for place, found in zip(x[::13], share[::13], strict=True):
@@ -511,10 +520,10 @@ def test_a_distribution_is_drawn_as_it_is(count: int) -> None:
 
 def test_lists_of_neighbours_may_be_shorter() -> None:
     column = pa.chunked_array([[[0.5, 0.25], [0.75]], [[], [1.0, 0.0]]], pa.list_(pa.float32()))
-    found = _list_matrix(column)
+    found = list_matrix(column)
     assert found.dtype == np.float32
     assert np.array_equal(found, [[0.5, 0.25], [0.75, np.nan], [np.nan, np.nan], [1, 0]], equal_nan=True)
-    assert _list_matrix(pa.chunked_array([[[], []]], pa.list_(pa.float32()))).shape == (2, 0)
+    assert list_matrix(pa.chunked_array([[[], []]], pa.list_(pa.float32()))).shape == (2, 0)
 
 
 SORT = """<script>
@@ -546,7 +555,7 @@ def test_in_a_browser_the_table_sorts_and_no_caption_runs(folder: Path, study: S
     page = folder / "report" / "index.html"
     assert "<title>Train-test similarity: splits compared</title>" in dom(page)
     html = page.read_text()
-    # The page's policy forbids a script that it does not know, this one too.
+    # The page's policy forbids all scripts that it does not name, so this one does not run.
     meddled = page.with_name("meddled.html")
     meddled.write_text(html.replace("</body>", f"{SORT}</body>"))
     assert "data-falling" not in dom(meddled)
@@ -559,18 +568,16 @@ def test_in_a_browser_the_table_sorts_and_no_caption_runs(folder: Path, study: S
         assert attribute is not None
         return attribute[1].split()
 
-    by_size = sorted(study.runs, key=lambda split: study.splits[split]["kept"])
-    assert [study.splits[split]["kept"] for split in order("rising")] == [
-        study.splits[split]["kept"] for split in by_size
+    by_size = sorted(study.splits, key=lambda split: study.splits[split].kept)
+    assert [study.splits[split].kept for split in order("rising")] == [study.splits[split].kept for split in by_size]
+    assert [study.splits[split].kept for split in order("falling")] == [
+        study.splits[split].kept for split in by_size[::-1]
     ]
-    assert [study.splits[split]["kept"] for split in order("falling")] == [
-        study.splits[split]["kept"] for split in by_size[::-1]
-    ]
-    others = [split for split in study.runs if split != "full"]
+    others = [split for split in study.splits if split != "full"]
     expected = sorted(others, key=lambda split: -study.compared[f"{split}/val/minus_full"])
-    # Full has no difference to itself.
+    # Full has no difference to itself, and comes last.
     assert order("full") == [*expected, "full"]
 
 
-def test_a_page_is_rendered_without_figures(study: Study) -> None:
-    assert '<img src="figures/' not in render(study, [], MARGIN)
+def test_a_page_is_rendered_without_figures(inputs: ReportInputs) -> None:
+    assert '<img src="figures/' not in render(inputs, [], MARGIN)

@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 from simgap.core.errors import SimgapError
 from simgap.studies.run import run_beside, run_study
 
-# Stands for DVC: copies the workspace's params, then goes on until the workspace has its own back.
+# Takes the place of DVC: copies the workspace's params, then waits until the workspace has its own params again.
 COPIES_AND_WAITS = """
 import pathlib, shutil, time
 copy = pathlib.Path(".dvc/tmp/exps/standalone/tmp1")
@@ -18,7 +18,7 @@ shutil.copy("params.yaml", copy / "copied")
 (copy / "copied").rename(copy / "params.yaml")
 end = time.monotonic() + 20
 while pathlib.Path("params.yaml").read_text() != "own":
-    assert time.monotonic() < end, "the workspace's params did not come back"
+    assert time.monotonic() < end, "the workspace did not get its params back"
 """
 
 
@@ -37,7 +37,7 @@ def test_a_study_that_cannot_begin(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.chdir(REPOSITORY)
     with pytest.raises(SimgapError, match=r"PRESET: 'pcas' is unknown; choose from .*pacs"):
         run_study("pcas", None)
-    with pytest.raises(SimgapError, match=r"DATA: .*nowhere is no folder"):
+    with pytest.raises(SimgapError, match=r"DATA: .*nowhere is not a folder"):
         run_study("pacs", tmp_path / "nowhere")
     with pytest.raises(SimgapError, match="DATA: toy copies no data"):
         run_study("toy", tmp_path)

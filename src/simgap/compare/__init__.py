@@ -1,1 +1,1 @@
-"""Splits side by side, with intervals."""
+"""The splits of a study side by side, with confidence intervals."""

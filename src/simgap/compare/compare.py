@@ -1,31 +1,33 @@
-"""Accuracies of a study's splits, their differences to full and to their controls, and claims A and B."""
+"""Compare the splits of a study: accuracies, differences to full and to controls, and claims A and B."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TypeVar
 
-from simgap.compare.bootstrap import RATE, Estimate, accuracy, estimate, gap_explained, mean_per_class_recall, verdict
+from simgap.compare.bootstrap import RATE, accuracy, estimate, gap_explained, mean_per_class_recall
 from simgap.compare.by_similarity import Bin, Change, accuracy_by_similarity, change_by_similarity
 from simgap.compare.leaks import Leaks, leaks
-from simgap.compare.resamples import ALL, HELD_OUT, QUERIES, RULE_QUERIES, Resamples
+from simgap.compare.outcomes import Outcomes
+from simgap.compare.resamples import ALL, QUERIES, Resamples
 from simgap.compare.robustness import Line, Robustness, fitted_lines, robustness
-from simgap.compare.study import Study
 from simgap.core.progress import progress
 from simgap.params.compare import CompareParameters
+from simgap.store.estimates import Estimate
+from simgap.store.verdicts import HELD_OUT, USED, judge_difference
 
 Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One split on some images of one benchmark.
+    """The accuracy of a split on some images of a benchmark.
 
     Attributes:
-        images: how many.
-        top1, top5, mean_per_class_recall: zero-shot, in [0, 1]; top5 is None where there are fewer than five classes.
-        minus_full, minus_control: differences of top-1 accuracy; None where there is nothing to compare with.
-        minus_others: differences to the split's other controls, by their names.
+        images: number of images.
+        top1, top5, mean_per_class_recall: zero-shot, in [0, 1]. top5 is None if there are fewer than five classes.
+        minus_full, minus_control: differences of top-1 accuracy; None if full or the control was not trained.
+        minus_others: differences to the split's other controls, by name.
     """
 
     images: int
@@ -43,10 +45,10 @@ class Cell:
 
     Attributes:
         used: whether the split's rule used queries of the benchmark.
-        measured: by kind of query: `all`, and where the rule used the benchmark `used by the rule` and `held out`.
-        gap_explained: claim A; None where undefined.
-        verdict_full, verdict_control: what the differences over all images show, or None.
-        verdict_others: the same, by other controls.
+        measured: by kind of query: `all`, and also `used by the rule` and `held out` if the rule used the benchmark.
+        gap_explained: claim A; None if undefined.
+        verdict_full, verdict_control: verdicts on the differences over all images, or None.
+        verdict_others: verdicts on the differences to the other controls, by name.
     """
 
     used: bool
@@ -58,42 +60,45 @@ class Cell:
 
     @property
     def mark(self) -> str:
-        """What the split's rule made of the benchmark: `used by the rule` or `held out`."""
-        return RULE_QUERIES if self.used else HELD_OUT
+        """What the benchmark was to the split's rule: `used by the rule` or `held out`."""
+        return USED if self.used else HELD_OUT
 
     @property
     def whole(self) -> Measured:
-        """The figures over all images."""
+        """The result over all images."""
         return self.measured[ALL]
 
     @property
     def held_out(self) -> Measured | None:
-        """The figures over images that the rule did not see; None where it saw all of them."""
+        """The result over the images that the rule did not see, or None if it saw all of them."""
         return self.measured.get(HELD_OUT) if self.used else self.whole
 
 
-def _kinds_of(study: Study, split: str, benchmark: str) -> tuple[str, ...]:
-    return QUERIES if benchmark in study.splits[split].benchmarks else (ALL,)
+def _kinds_of(outcomes: Outcomes, split: str, benchmark: str) -> tuple[str, ...]:
+    return QUERIES if outcomes.used(split, benchmark) else (ALL,)
 
 
-def _measure(study: Study, resamples: Resamples, benchmark: str, queries: str) -> dict[str, Measured]:
-    """Measure every split on one kind of a benchmark's images, where the kind says something of it."""
+def _measure(outcomes: Outcomes, resamples: Resamples, benchmark: str, queries: str) -> dict[str, Measured]:
+    """Measure the splits that have a kind of query on the images of that kind."""
     chosen = resamples.chosen(benchmark, queries)
     if not chosen.any():
         return {}
     images, count = resamples.images(benchmark, queries), int(chosen.sum())
-    seeds = {split: resamples.seeds(split) for split in study.splits}
-    top1 = {split: accuracy(study.correct[split, benchmark][:, chosen], images, seeds[split]) for split in study.splits}
-    full = study.full()
+    seeds = {split: resamples.seeds(split) for split in outcomes.splits}
+    top1 = {
+        split: accuracy(outcomes.correct[split, benchmark][:, chosen], images, seeds[split])
+        for split in outcomes.splits
+    }
+    full = outcomes.full()
 
     def minus(split: str, other: str) -> Estimate:
         return estimate(top1[split] - top1[other], count)
 
     def measure(split: str) -> Measured:
-        top5 = study.correct_top5.get((split, benchmark))
-        control = study.control_of(split)
+        top5 = outcomes.correct_top5.get((split, benchmark))
+        control = outcomes.control_of(split)
         recall = mean_per_class_recall(
-            study.correct[split, benchmark][:, chosen], study.labels[benchmark][chosen], images, seeds[split]
+            outcomes.correct[split, benchmark][:, chosen], outcomes.labels[benchmark][chosen], images, seeds[split]
         )
         return Measured(
             images=count,
@@ -102,37 +107,39 @@ def _measure(study: Study, resamples: Resamples, benchmark: str, queries: str) -
             mean_per_class_recall=estimate(recall, count, RATE),
             minus_full=minus(split, full) if full and full != split else None,
             minus_control=minus(split, control) if control else None,
-            minus_others={other: minus(split, other) for other in study.other_controls(split)},
+            minus_others={other: minus(split, other) for other in outcomes.other_controls(split)},
         )
 
-    return {split: measure(split) for split in study.splits if queries in _kinds_of(study, split, benchmark)}
+    return {split: measure(split) for split in outcomes.splits if queries in _kinds_of(outcomes, split, benchmark)}
 
 
-def _gaps_explained(study: Study, resamples: Resamples, benchmark: str) -> dict[str, Estimate | None]:
-    full, alone = study.full(), study.reference_alone()
-    if full is None or alone is None:
+def _gaps_explained(outcomes: Outcomes, resamples: Resamples, benchmark: str) -> dict[str, Estimate | None]:
+    full, reference = outcomes.full(), outcomes.reference_only()
+    if full is None or reference is None:
         return {}
     images = resamples.images(benchmark)
-    top1 = {split: accuracy(study.correct[split, benchmark], images, resamples.seeds(split)) for split in study.splits}
+    top1 = {
+        split: accuracy(outcomes.correct[split, benchmark], images, resamples.seeds(split)) for split in outcomes.splits
+    }
     return {
-        split: gap_explained(top1[full], top1[split], top1[alone], len(study.labels[benchmark]))
-        for split in study.splits
-        if split not in (full, alone)
+        split: gap_explained(top1[full], top1[split], top1[reference], len(outcomes.labels[benchmark]))
+        for split in outcomes.splits
+        if split not in (full, reference)
     }
 
 
-def _cells(parameters: CompareParameters, study: Study, resamples: Resamples, benchmark: str) -> dict[str, Cell]:
+def _cells(parameters: CompareParameters, outcomes: Outcomes, resamples: Resamples, benchmark: str) -> dict[str, Cell]:
     def judge(difference: Estimate) -> str:
-        return verdict(difference, parameters.equivalence_margin)
+        return judge_difference(difference, parameters.equivalence_margin)
 
-    measured = {queries: _measure(study, resamples, benchmark, queries) for queries in QUERIES}
-    explained = _gaps_explained(study, resamples, benchmark)
+    measured = {queries: _measure(outcomes, resamples, benchmark, queries) for queries in QUERIES}
+    explained = _gaps_explained(outcomes, resamples, benchmark)
     cells = {}
-    for split, info in study.splits.items():
+    for split in outcomes.splits:
         of_split = {queries: found[split] for queries, found in measured.items() if split in found}
         whole = of_split[ALL]
         cells[split] = Cell(
-            used=benchmark in info.benchmarks,
+            used=outcomes.used(split, benchmark),
             measured=of_split,
             gap_explained=explained.get(split),
             verdict_full=judge(whole.minus_full) if whole.minus_full else None,
@@ -144,7 +151,7 @@ def _cells(parameters: CompareParameters, study: Study, resamples: Resamples, be
 
 @dataclass(frozen=True)
 class Comparison:
-    """A study's splits side by side, each by (split, benchmark), split by split.
+    """The results of all splits. The keys are (split, benchmark), split by split.
 
     Attributes:
         cells: accuracies, differences and claims.
@@ -163,36 +170,36 @@ class Comparison:
     lines: dict[str, Line]
 
 
-def _by_split(study: Study, found: dict[str, dict[str, Found]]) -> dict[tuple[str, str], Found]:
-    """Key what was found by benchmark and split as the comparison's tables are: by (split, benchmark), split by split."""
+def _by_split(outcomes: Outcomes, found: dict[str, dict[str, Found]]) -> dict[tuple[str, str], Found]:
+    """Turn results by benchmark and split into results by (split, benchmark), split by split."""
     return {
         (split, benchmark): of_splits[split]
-        for split in study.splits
+        for split in outcomes.splits
         for benchmark, of_splits in found.items()
         if split in of_splits
     }
 
 
-def compare(parameters: CompareParameters, study: Study) -> Comparison:
+def compare(parameters: CompareParameters, outcomes: Outcomes) -> Comparison:
     """Compare the splits of a study on every benchmark.
 
-    Memory is that of the resamples of one benchmark: 16 bytes for each image and resample, and as much again while drawn.
+    Memory is that of the resamples of one benchmark: 16 bytes for each image and resample, and twice that while they are drawn.
     """
-    resamples = Resamples(parameters, study)
+    resamples = Resamples(parameters, outcomes)
     cells: dict[str, dict[str, Cell]] = {}
     by_similarity: dict[str, dict[str, list[Bin]]] = {}
     changes: dict[str, dict[str, Change]] = {}
     leaked: dict[str, dict[str, Leaks]] = {}
-    for benchmark in progress(study.benchmarks, len(study.benchmarks), "compare", "benchmark"):
-        cells[benchmark] = _cells(parameters, study, resamples, benchmark)
-        by_similarity[benchmark] = accuracy_by_similarity(study, resamples, benchmark)
-        changes[benchmark] = change_by_similarity(study, resamples, benchmark)
-        leaked[benchmark] = leaks(study, resamples, benchmark)
+    for benchmark in progress(outcomes.benchmarks, len(outcomes.benchmarks), "compare", "benchmark"):
+        cells[benchmark] = _cells(parameters, outcomes, resamples, benchmark)
+        by_similarity[benchmark] = accuracy_by_similarity(outcomes, resamples, benchmark)
+        changes[benchmark] = change_by_similarity(outcomes, resamples, benchmark)
+        leaked[benchmark] = leaks(outcomes, resamples, benchmark)
     return Comparison(
-        _by_split(study, cells),
-        _by_split(study, by_similarity),
-        _by_split(study, changes),
-        _by_split(study, leaked),
-        _by_split(study, robustness(study, resamples, parameters.in_distribution_benchmark)),
-        fitted_lines(study, parameters.in_distribution_benchmark),
+        _by_split(outcomes, cells),
+        _by_split(outcomes, by_similarity),
+        _by_split(outcomes, changes),
+        _by_split(outcomes, leaked),
+        _by_split(outcomes, robustness(outcomes, resamples, parameters.in_distribution_benchmark)),
+        fitted_lines(outcomes, parameters.in_distribution_benchmark),
     )

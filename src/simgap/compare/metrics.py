@@ -1,63 +1,84 @@
-"""The few figures of a comparison that are metrics."""
+"""The part of a comparison that goes to the metrics file."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from simgap.compare.bootstrap import Estimate
-from simgap.compare.compare import Comparison
-from simgap.compare.resamples import ALL, HELD_OUT, RULE_QUERIES
-from simgap.compare.study import Study
+from simgap.compare.compare import Cell, Comparison
+from simgap.compare.outcomes import Outcomes
+from simgap.compare.resamples import ALL
+from simgap.store.estimates import Estimate
+from simgap.store.verdicts import HELD_OUT, USED
 
 
-def flat_metrics(study: Study, comparison: Comparison) -> dict[str, Any]:
-    """Flatten a comparison to metrics: `<split>/<benchmark>/<figure>`, with `/low` and `/high` for its interval.
+def _estimates_of(cell: Cell) -> dict[str, Estimate | None]:
+    rule_queries = cell.measured.get(USED)
+    return {
+        "accuracy": cell.whole.top1,
+        "rule_queries": rule_queries.top1 if rule_queries else None,
+        "held_out": cell.held_out.top1 if cell.held_out else None,
+        "minus_full": cell.whole.minus_full,
+        "minus_control": cell.whole.minus_control,
+        **{f"minus/{control}": difference for control, difference in cell.whole.minus_others.items()},
+        "gap_explained": cell.gap_explained,
+    }
 
-    Differences to a second random control, or to one of the same composition, are `minus/<control>`.
-    """
-    metrics: dict[str, Any] = {"seeds": len(study.seeds)}
 
-    def add(place: str, found: Estimate | None) -> None:
-        if found is not None:
-            metrics.update({place: found.value, f"{place}/low": found.low, f"{place}/high": found.high})
+def _words_of(cell: Cell) -> dict[str, str | None]:
+    return {
+        "marked": cell.mark,
+        "verdict_full": cell.verdict_full,
+        "verdict_control": cell.verdict_control,
+        **{f"verdict/{control}": verdict for control, verdict in cell.verdict_others.items()},
+    }
 
-    for (split, benchmark), cell in comparison.cells.items():
-        place = f"{split}/{benchmark}"
-        rule_queries = cell.measured.get(RULE_QUERIES)
-        metrics[f"{place}/marked"] = cell.mark
-        add(f"{place}/accuracy", cell.whole.top1)
-        add(f"{place}/rule_queries", rule_queries.top1 if rule_queries else None)
-        add(f"{place}/held_out", cell.held_out.top1 if cell.held_out else None)
-        add(f"{place}/minus_full", cell.whole.minus_full)
-        add(f"{place}/minus_control", cell.whole.minus_control)
-        for control, difference in cell.whole.minus_others.items():
-            add(f"{place}/minus/{control}", difference)
-            metrics[f"{place}/verdict/{control}"] = cell.verdict_others[control]
-        add(f"{place}/gap_explained", cell.gap_explained)
-        for figure in ("verdict_full", "verdict_control"):
-            if getattr(cell, figure) is not None:
-                metrics[f"{place}/{figure}"] = getattr(cell, figure)
-    for (split, benchmark), change in comparison.changes.items():
-        place = f"{split}/{benchmark}/accuracy_per_similarity"
-        add(place, change.slopes[ALL])
-        add(f"{place}/rule_queries", change.slopes.get(RULE_QUERIES))
-        add(f"{place}/held_out", change.slopes.get(HELD_OUT))
+
+def _estimates(outcomes: Outcomes, comparison: Comparison) -> dict[tuple[str, str], dict[str, Estimate | None]]:
+    """Return the estimates of every (split, benchmark) by name."""
+    found = {place: _estimates_of(cell) for place, cell in comparison.cells.items()}
+    for place, change in comparison.changes.items():
+        found[place] |= {
+            "accuracy_per_similarity": change.slopes[ALL],
+            "accuracy_per_similarity/rule_queries": change.slopes.get(USED),
+            "accuracy_per_similarity/held_out": change.slopes.get(HELD_OUT),
+        }
+    # The metrics say what copies add to a model of the whole pool. leaks.csv has the other splits.
+    whole = outcomes.full() or next(iter(outcomes.splits))
     for (split, benchmark), leaks in comparison.leaks.items():
-        # What copies add is asked of the whole pool; the other splits' figures are in leaks.csv.
-        if split == (study.full() or next(iter(study.splits))):
-            for figure in ("of_copies", "without_copies", "added_by_copies"):
-                add(f"{split}/{benchmark}/{figure}", getattr(leaks, figure))
-    for (split, benchmark), found in comparison.robustness.items():
-        add(f"{split}/{benchmark}/effective_robustness", found.effective)
-    for (split, benchmark, shots), accuracies in study.few_shot.items():
-        metrics[f"{split}/{benchmark}/accuracy_{shots}_shot"] = float(accuracies.mean())
-    for split, info in study.splits.items():
+        if split == whole:
+            quantities = ("of_copies", "without_copies", "added_by_copies")
+            found[split, benchmark] |= {quantity: getattr(leaks, quantity) for quantity in quantities}
+    for place, robustness in comparison.robustness.items():
+        found[place]["effective_robustness"] = robustness.effective
+    return found
+
+
+def _relations(outcomes: Outcomes) -> dict[str, Any]:
+    """Return the size and the controls of every split."""
+    metrics: dict[str, Any] = {}
+    for split, info in outcomes.splits.items():
         metrics[f"{split}/kept"] = info.kept
-        control_of_split = study.control_of(split)
-        if control_of_split is not None:
-            metrics[f"{split}/control"] = control_of_split
+        metrics[f"{split}/control"] = outcomes.control_of(split)
         for kind, rule in (("second", "random"), ("matched", "matched")):
-            others = [name for name in study.other_controls(split) if study.splits[name].rule == rule]
-            if others:
-                metrics[f"{split}/{kind}_controls"] = ", ".join(others)
+            others = [name for name in outcomes.other_controls(split) if outcomes.splits[name].rule == rule]
+            metrics[f"{split}/{kind}_controls"] = ", ".join(others) or None
     return metrics
+
+
+def flat_metrics(outcomes: Outcomes, comparison: Comparison) -> dict[str, Any]:
+    """Flatten a comparison to metrics.
+
+    The keys are `<split>/<benchmark>/<quantity>`, and `/low` and `/high` follow for the ends of an interval. Differences to a
+    second random control, or to a control of the same composition, are `minus/<control>`.
+    """
+    metrics: dict[str, Any] = {"seeds": len(outcomes.seeds), **_relations(outcomes)}
+    for (split, benchmark), cell in comparison.cells.items():
+        metrics |= {f"{split}/{benchmark}/{key}": word for key, word in _words_of(cell).items()}
+    for (split, benchmark), estimates in _estimates(outcomes, comparison).items():
+        for quantity, found in estimates.items():
+            if found is not None:
+                key = f"{split}/{benchmark}/{quantity}"
+                metrics |= {key: found.value, f"{key}/low": found.low, f"{key}/high": found.high}
+    for (split, benchmark, shots), accuracies in outcomes.few_shot.items():
+        metrics[f"{split}/{benchmark}/accuracy_{shots}_shot"] = float(accuracies.mean())
+    return {key: value for key, value in metrics.items() if value is not None}

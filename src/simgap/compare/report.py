@@ -1,48 +1,64 @@
-"""A comparison in words and tables."""
+"""A comparison as tables for a terminal and as Markdown."""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
-from simgap.compare.bootstrap import Estimate
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from simgap.compare.by_similarity import FIFTHS
-from simgap.compare.compare import Cell, Comparison
-from simgap.compare.resamples import QUERIES, RULE_QUERIES
-from simgap.compare.study import Study, spread
+from simgap.compare.compare import Comparison
+from simgap.compare.metrics import flat_metrics
+from simgap.compare.outcomes import Outcomes
+from simgap.compare.tables import long_tables, write_tables
+from simgap.core.text import format_number, markdown_table, terminal_table
 from simgap.params.compare import CompareParameters
+from simgap.store.estimates import Estimate
 from simgap.store.split import is_degenerate
+from simgap.store.study import COMPARE, METRICS, Study
+from simgap.store.tables import Row, estimate_of
+from simgap.store.verdicts import HELD_OUT, UNDEFINED, USED
 
-Cells = dict[tuple[str, str], Cell]
 SIZE_RULES = {"dissimilar": "dissimilar-pruned", "similar": "similar-pruned", "random": "random", "full": "full"}
+NONE = "-"
+Rows = list[list[str]]
+Tables = Mapping[str, list[Row]]
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+class _Results:
+    """The metrics of a comparison before they are written, as the source of a study."""
+
+    def __init__(self, files: dict[str, dict[str, Any]]) -> None:
+        self._files = {f"{METRICS}/{name}.json": content for name, content in files.items()}
+
+    def read(self, path: str) -> dict[str, Any]:
+        return self._files[path]
+
+    def where(self, path: str) -> str:
+        return path
 
 
-def _with_interval(estimate: Estimate | None, signed: bool = False) -> str:
+def finished_study(outcomes: Outcomes, comparison: Comparison) -> Study:
+    """Return the study that the metrics of a comparison will describe once they are written."""
+    files: dict[str, dict[str, Any]] = {"prune/full": {"kept": outcomes.full_rows}}
+    files |= {f"prune/{name}": asdict(split) for name, split in outcomes.splits.items()}
+    files[COMPARE] = flat_metrics(outcomes, comparison)
+    return Study(_Results(files), list(outcomes.splits), outcomes.benchmarks, outcomes.seeds)
+
+
+def _interval(estimate: Estimate | None, form: str, undefined: str = NONE) -> str:
     if estimate is None:
-        return "-"
-    sign = "+" if signed else ""
-    return f"{100 * estimate.value:{sign}.1f} [{100 * estimate.low:{sign}.1f}, {100 * estimate.high:{sign}.1f}]"
+        return undefined
+    value, low, high = (format_number(metric.value, form) for metric in estimate.metrics)
+    return f"{value} [{low}, {high}]"
 
 
-def _share(estimate: Estimate | None) -> str:
-    return "undefined" if estimate is None else f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    """Lay out rows as markdown; nothing where there are none."""
-    if not rows:
-        return ""
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
-
-
-def _section(title: str, before: str, table: str, after: str = "") -> list[str]:
-    """Give the blocks of a section; none where its table is empty."""
-    return [block for block in (title, before, table, after) if block] if table else []
+def _markdown(columns: Iterable[str], rows: Rows) -> str:
+    """Return a table, or nothing if it has no rows."""
+    return markdown_table(list(columns), rows) if rows else ""
 
 
 def _seeds(study: Study) -> str:
@@ -53,250 +69,260 @@ def _seeds(study: Study) -> str:
 
 
 def _flags(study: Study) -> list[str]:
+    full_rows = int(study.rows_kept("full").value)
     return [
-        f"{name} keeps {_percent(split.kept / study.full_rows)}% of full: too little to speak for the pool (degenerate)"
+        f"{name} keeps {format_number(split.kept / full_rows, 'percent')}% of full: too little to represent the pool "
+        "(degenerate)"
         for name, split in study.splits.items()
-        if is_degenerate(split, study.full_rows)
+        if is_degenerate(split, full_rows)
     ]
 
 
-def text_table(study: Study, comparison: Comparison) -> str:
-    """Lay out top-1 accuracies for a terminal; `*` marks a benchmark whose queries the split's rule used."""
-    width = max(len(name) for name in study.splits) + 2
-    lines = [
-        f"Zero-shot top-1 accuracy in percent, {_seeds(study)}; * marks a benchmark that the split's rule used",
-        "",
-    ]
-    columns = {name: max(len(name) + 1, 11) for name in study.benchmarks}
-    header = "".join(f"{name:>{column}}" for name, column in columns.items())
-    lines.append(f"{'split':<{width}}{'pool rows':>10}{header}")
-    for split, info in study.splits.items():
-        row = f"{split:<{width}}{info.kept:>10}"
-        for benchmark, column in columns.items():
-            cell = comparison.cells[split, benchmark]
-            row += f"{_percent(cell.whole.top1.value) + ('*' if cell.used else ' '):>{column}}"
-        lines.append(row)
-    return "\n".join([*lines, *_flags(study)]) + "\n"
+def _kept(study: Study, split: str) -> str:
+    return format_number(study.rows_kept(split).value, "count")
 
 
-def _accuracy_section(study: Study, cells: Cells) -> str:
-    rows = []
-    for split, info in study.splits.items():
-        figures = []
-        for benchmark in study.benchmarks:
-            cell = cells[split, benchmark]
-            figures.append(_with_interval(cell.whole.top1) + (" *" if cell.used else ""))
-        rows.append([split, info.rule, str(info.kept), *figures])
-    return _table(["split", "rule", "pool rows", *study.benchmarks], rows)
+def _top1(study: Study, split: str, benchmark: str) -> str:
+    return format_number(study.accuracy(split, benchmark).value, "percent")
 
 
-def _held_out_section(cells: Cells) -> str:
-    rows = []
-    for (split, benchmark), cell in cells.items():
-        if cell.used:
-            row = [split, benchmark]
-            for measured in (cell.measured.get(RULE_QUERIES), cell.held_out):
-                row.append(_with_interval(measured.top1 if measured else None))
-                row.append(_with_interval(measured.minus_control if measured else None, signed=True))
-            rows.append(row)
-    return _table(["split", "benchmark", "used by the rule", "minus control", "held out", "minus control"], rows)
-
-
-def _differences_section(study: Study, cells: Cells) -> str:
-    rows = []
-    for (split, benchmark), cell in cells.items():
-        if split != study.full():
-            whole = cell.whole
-            to_controls = {study.control_of(split) or "-": (whole.minus_control, cell.verdict_control)}
-            to_controls |= {name: (found, cell.verdict_others[name]) for name, found in whole.minus_others.items()}
-            for control in study.controls_of(split) or ["-"]:
-                row = [split, control, benchmark, cell.mark]
-                for difference, verdict in (to_controls[control], (whole.minus_full, cell.verdict_full)):
-                    row += [_with_interval(difference, signed=True), verdict or "-"]
-                rows.append(row)
-    header = [
-        "split",
-        "control",
-        "benchmark",
-        "the benchmark was",
-        "split minus control",
-        "verdict",
-        "split minus full",
-        "verdict",
-    ]
-    return _table(header, rows)
-
-
-def _by_similarity_section(study: Study, comparison: Comparison) -> str:
-    split = study.full() or next(iter(study.splits))
-    rows = []
-    for benchmark in study.benchmarks:
-        bins = [found for found in comparison.by_similarity[split, benchmark] if found.kind == FIFTHS]
-        for found in bins:
-            rows.append(
-                [benchmark, f"{found.low:.3f} to {found.high:.3f}", str(found.images), _with_interval(found.figure)]
-            )
-    return _table(["benchmark", f"similarity to {split}", "images", "accuracy"], rows)
-
-
-def _change_section(comparison: Comparison) -> str:
-    rows = []
-    for (split, benchmark), change in comparison.changes.items():
-        ends = [
-            f"{found.low:+.3f} to {found.high:+.3f}: {_with_interval(found.figure, signed=True)}"
-            for found in (change.bins[0], change.bins[-1])
+def text_table(study: Study) -> str:
+    """Return the top-1 accuracies as a table for a terminal. `*` marks a benchmark whose queries the split's rule used."""
+    rows = [
+        [
+            split,
+            _kept(study, split),
+            # A space in place of the star keeps the decimal points in line.
+            *(_top1(study, split, name) + ("*" if study.used(split, name) else " ") for name in study.benchmarks),
         ]
-        slopes = [_slope(change.slopes[kind]) if kind in change.slopes else "-" for kind in QUERIES]
-        rows.append([split, benchmark, comparison.cells[split, benchmark].mark, *ends, *slopes])
-    header = [
+        for split in study.splits
+    ]
+    columns = ["split", "pool rows", *(f"{name} " for name in study.benchmarks)]
+    lines = [
+        f"Zero-shot top-1 accuracy in per cent, {_seeds(study)}; * marks a benchmark that the split's rule used",
+        "",
+        terminal_table(columns, rows, left=1),
+        *_flags(study),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _accuracy(study: Study) -> str:
+    rows = []
+    for split, info in study.splits.items():
+        cells = [
+            _interval(study.accuracy(split, benchmark), "percent") + (" *" if study.used(split, benchmark) else "")
+            for benchmark in study.benchmarks
+        ]
+        rows.append([split, info.rule, _kept(study, split), *cells])
+    return _markdown(["split", "rule", "pool rows", *study.benchmarks], rows)
+
+
+def _held_out(study: Study, tables: Tables) -> str:
+    found = {
+        (row["split"], row["benchmark"], row["queries"], row["figure"]): estimate_of(row) for row in tables["accuracy"]
+    }
+    rows = [
+        [
+            split,
+            benchmark,
+            *(
+                _interval(found.get((split, benchmark, queries, quantity)), form)
+                for queries in (USED, HELD_OUT)
+                for quantity, form in (("top1", "percent"), ("minus_control", "points"))
+            ),
+        ]
+        for split in study.splits
+        for benchmark in study.benchmarks
+        if study.used(split, benchmark)
+    ]
+    return _markdown(["split", "benchmark", USED, "minus control", HELD_OUT, "minus control"], rows)
+
+
+def _differences(study: Study) -> str:
+    rows = []
+    for split in study.splits:
+        for benchmark in study.benchmarks if split != study.full() else ():
+            to_full = [
+                _interval(study.minus_full(split, benchmark), "points"),
+                study.verdict_full(split, benchmark) or NONE,
+            ]
+            about = [benchmark, study.mark(split, benchmark)]
+            for control in study.controls_of(split):
+                difference = _interval(study.minus_control(split, benchmark, control), "points")
+                verdict = study.verdict_control(split, benchmark, control) or NONE
+                rows.append([split, control, *about, difference, verdict, *to_full])
+            if not study.controls_of(split):
+                rows.append([split, NONE, *about, NONE, NONE, *to_full])
+    columns = ["split", "control", "benchmark", "the benchmark was"]
+    return _markdown([*columns, "split minus control", "verdict", "split minus full", "verdict"], rows)
+
+
+def _claim_a(study: Study) -> str:
+    def share(split: str, benchmark: str) -> str:
+        return _interval(study.gap_explained(split, benchmark), "share", UNDEFINED)
+
+    rows = []
+    for split in study.of_rules("imagenet-like"):
+        for benchmark in study.benchmarks:
+            of_controls = [[name, share(name, benchmark)] for name in study.controls_of(split)] or [[NONE, NONE]]
+            rows += [[split, benchmark, share(split, benchmark), *of_control] for of_control in of_controls]
+    columns = ["split", "benchmark", "share of the gap explained, per cent", "control", "the same of the control"]
+    return _markdown(columns, rows)
+
+
+def _claim_b(study: Study) -> str:
+    rows = [
+        [
+            split,
+            _kept(study, split),
+            benchmark,
+            study.mark(split, benchmark),
+            _interval(study.minus_full(split, benchmark), "points"),
+            study.verdict_full(split, benchmark) or NONE,
+        ]
+        for split in study.of_rules("dissimilar", "similar")
+        for benchmark in study.benchmarks
+    ]
+    columns = ["split", "pool rows", "benchmark", "the benchmark was", "split minus full", "verdict"]
+    return _markdown(columns, rows)
+
+
+def _size(study: Study) -> str:
+    splits = sorted(study.of_rules(*SIZE_RULES), key=lambda name: (study.splits[name].rule, study.splits[name].kept))
+    rows = [
+        [
+            SIZE_RULES[study.splits[split].rule],
+            split,
+            _kept(study, split),
+            *(_top1(study, split, benchmark) for benchmark in study.benchmarks),
+        ]
+        for split in splits
+    ]
+    return _markdown(["rule", "split", "pool rows", *study.benchmarks], rows)
+
+
+def _by_similarity(study: Study, tables: Tables) -> str:
+    split = study.full() or next(iter(study.splits))
+    rows = [
+        [
+            row["benchmark"],
+            " to ".join(format_number(row[edge], "similarity") for edge in ("similarity_from", "similarity_to")),
+            format_number(row["images"], "count"),
+            _interval(estimate_of(row), "percent"),
+        ]
+        for row in tables["by_similarity"]
+        if row["split"] == split and row["bins"] == FIFTHS
+    ]
+    return _markdown(["benchmark", f"similarity to {split}", "images", "accuracy"], rows)
+
+
+def _change(study: Study, tables: Tables) -> str:
+    bins: dict[tuple[str, str], list[Row]] = {}
+    for row in tables["change_by_similarity"]:
+        bins.setdefault((row["split"], row["benchmark"]), []).append(row)
+
+    def change(row: Row) -> str:
+        edges = (format_number(row[edge], "similarity difference") for edge in ("change_from", "change_to"))
+        return f"{' to '.join(edges)}: {_interval(estimate_of(row), 'points')}"
+
+    rows = []
+    for (split, benchmark), found in bins.items():
+        slopes = [
+            _interval(study.estimate(split, benchmark, f"accuracy_per_similarity{kind}"), "slope", undefined)
+            for kind, undefined in (("", UNDEFINED), ("/rule_queries", NONE), ("/held_out", NONE))
+        ]
+        rows.append([split, benchmark, study.mark(split, benchmark), change(found[0]), change(found[-1]), *slopes])
+    columns = [
         "split",
         "benchmark",
         "the benchmark was",
-        "where similarity fell most",
-        "where it fell least",
+        "similarity fell most",
+        "similarity fell least",
         "points for 0.01 of similarity",
         "of queries used by the rule",
         "of held-out queries",
     ]
-    return _table(header, rows)
+    return _markdown(columns, rows)
 
 
-def _slope(slope: Estimate | None) -> str:
-    if slope is None:
-        return "undefined"
-    return f"{slope.value:+.2f} [{slope.low:+.2f}, {slope.high:+.2f}]"
-
-
-def _robustness_section(comparison: Comparison) -> str:
+def _robustness(study: Study, tables: Tables) -> str:
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in tables["robustness"]:
+        found.setdefault((row["split"], row["benchmark"]), {})[row["figure"]] = row
     rows = []
-    for (split, benchmark), found in comparison.robustness.items():
-        effective = "undefined" if found.effective is None else _with_interval(found.effective, signed=True)
-        beyond = "-" if found.effective is None else ("yes" if found.beyond_the_line else "no")
-        relative = _with_interval(found.relative, signed=True)
-        rows.append([split, benchmark, comparison.cells[split, benchmark].mark, relative, effective, beyond])
-    return _table(["split", "benchmark", "the benchmark was", "relative", "effective", "beyond the line"], rows)
+    for (split, benchmark), of_split in found.items():
+        relative, effective = of_split.get("relative"), of_split.get("effective")
+        rows.append(
+            [
+                split,
+                benchmark,
+                study.mark(split, benchmark),
+                _interval(estimate_of(relative) if relative else None, "points"),
+                _interval(estimate_of(effective) if effective else None, "points", UNDEFINED),
+                NONE if effective is None else "yes" if effective["beyond_the_line"] else "no",
+            ]
+        )
+    return _markdown(["split", "benchmark", "the benchmark was", "relative", "effective", "beyond the line"], rows)
 
 
-def _claim_a_section(study: Study, cells: Cells) -> str:
-    rows = []
-    for split, info in study.splits.items():
-        if info.rule == "imagenet-like":
-            controls = study.controls_of(split)
-            for benchmark in study.benchmarks:
-                share = _share(cells[split, benchmark].gap_explained)
-                of_controls = [[name, _share(cells[name, benchmark].gap_explained)] for name in controls]
-                rows += [[split, benchmark, share, *of_control] for of_control in of_controls or [["-", "-"]]]
-    return _table(["split", "benchmark", "share of the gap explained", "control", "the same of the control"], rows)
+def _few_shot(study: Study, tables: Tables) -> str:
+    def accuracy(row: Row | None) -> str:
+        if row is None:
+            return "refused"
+        mean, spread = row["mean"], row["spread"]
+        return format_number(mean, "percent") + ("" if spread is None else f" ± {format_number(spread, 'percent')}")
 
-
-def _claim_b_section(study: Study, cells: Cells) -> str:
-    rows = []
-    for split, info in study.splits.items():
-        if info.rule in ("dissimilar", "similar"):
-            for benchmark in study.benchmarks:
-                cell = cells[split, benchmark]
-                difference = _with_interval(cell.whole.minus_full, signed=True)
-                rows.append([split, str(info.kept), benchmark, cell.mark, difference, str(cell.verdict_full)])
-    return _table(["split", "pool rows", "benchmark", "the benchmark was", "split minus full", "verdict"], rows)
-
-
-def _size_section(study: Study, cells: Cells) -> str:
-    chosen = [(name, info) for name, info in study.splits.items() if info.rule in SIZE_RULES]
-    chosen.sort(key=lambda item: (item[1].rule, item[1].kept))
+    found = {(row["shots"], row["split"], row["benchmark"]): row for row in tables["few_shot"]}
     rows = [
         [
-            SIZE_RULES[info.rule],
-            name,
-            str(info.kept),
-            *(_percent(cells[name, b].whole.top1.value) for b in study.benchmarks),
+            str(shots),
+            split,
+            "yes" if info.reference_rows else "no",
+            *(accuracy(found.get((shots, split, benchmark))) for benchmark in study.benchmarks),
         ]
-        for name, info in chosen
+        for shots in sorted({shots for shots, _, _ in found})
+        for split, info in study.splits.items()
     ]
-    return _table(["rule", "split", "pool rows", *study.benchmarks], rows)
+    return _markdown(["shots", "split", "trained on the shots", *study.benchmarks], rows)
 
 
-def _few_shot_section(study: Study) -> str:
-    rows = []
-    for shots in sorted({shots for _, _, shots in study.few_shot}):
-        for split, info in study.splits.items():
-            figures = []
-            for benchmark in study.benchmarks:
-                found = study.few_shot.get((split, benchmark, shots))
-                figures.append("refused" if found is None else _with_spread(found))
-            rows.append([str(shots), split, "yes" if info.reference_rows else "no", *figures])
-    return _table(["shots", "split", "trained on the shots", *study.benchmarks], rows)
+def markdown_report(parameters: CompareParameters, study: Study, tables: Tables) -> str:
+    """Return the comparison as Markdown. It shows the main results; `tables` hold all of them."""
+    environment = Environment(
+        loader=PackageLoader("simgap.compare", "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        # Markdown is no HTML: escaping would change the text.
+        autoescape=False,
+    )
+    return environment.get_template("table.md").render(
+        seeds=_seeds(study),
+        resamples=parameters.resamples,
+        margin=format_number(parameters.equivalence_margin, "percent"),
+        in_distribution=parameters.in_distribution_benchmark,
+        joined=any(split.reference_rows and split.kept for split in study.splits.values()),
+        flags=_flags(study),
+        tables={
+            "accuracy": _accuracy(study),
+            "held_out": _held_out(study, tables),
+            "differences": _differences(study),
+            "claim_a": _claim_a(study),
+            "claim_b": _claim_b(study),
+            "size": _size(study),
+            "by_similarity": _by_similarity(study, tables),
+            "change": _change(study, tables),
+            "robustness": _robustness(study, tables),
+            "few_shot": _few_shot(study, tables),
+        },
+    )
 
 
-def _with_spread(accuracies: NDArray[np.float64]) -> str:
-    deviation = spread(accuracies)
-    return _percent(float(accuracies.mean())) + ("" if deviation is None else f" ± {_percent(deviation)}")
-
-
-def markdown_report(parameters: CompareParameters, study: Study, comparison: Comparison) -> str:
-    """Write the comparison as markdown; the whole of it is in the tables of `write_tables`."""
-    joined = any(split.reference_rows and split.kept for split in study.splits.values())
-    margin = _percent(parameters.equivalence_margin)
-    cells = comparison.cells
-    sections = [
-        "# Splits compared\n",
-        f"Top-1 accuracies in percent with 95% intervals ({_seeds(study)}; {parameters.resamples} resamples of seeds and images "
-        "together, paired by image where two splits are compared). `*`: the split's rule used queries of this benchmark. "
-        "The CSV files beside this one hold all figures, top-5 accuracy and mean per-class recall among them.\n",
-        *_section(
-            "## Zero-shot accuracy\n",
-            "",
-            _accuracy_section(study, cells) + "".join(f"\n{flag}\n" for flag in _flags(study)),
-            "The reference joins the training data of every split.\n"
-            if joined
-            else "The reference joins no split but the one without pool rows: imagenet-like splits are at most ImageNet-like.\n",
-        ),
-        *_section(
-            "## Queries that the rule used, and held-out queries of the same benchmark\n", "", _held_out_section(cells)
-        ),
-        *_section(
-            "## Splits against random controls of the same size, and against full\n",
-            "A control whose rule is matched is also of the same composition, by class or by style. "
-            f"`equivalent`: the whole interval lies within {margin} points of 0.\n",
-            _differences_section(study, cells),
-        ),
-        *_section(
-            "## Claim A: the share of the gap that pruning explains\n",
-            "(full - split) / (full - reference alone); undefined where the interval of that gap is not "
-            "wholly above 0: then there is no gap of which pruning could explain a share.\n",
-            _claim_a_section(study, cells),
-        ),
-        *_section(
-            "## Claim B: does a small dissimilar-pruned split match full?\n",
-            f"`equivalent`: the whole interval lies within {margin} points of 0.\n",
-            _claim_b_section(study, cells),
-        ),
-        *_section("## Accuracy against split size\n", "", _size_section(study, cells)),
-        *_section(
-            "## Does accuracy follow similarity?\n",
-            "By fifths of the images, least similar first; similar images may be easier for other reasons. Other splits, and "
-            "bins of 0.05 as in the paper: by_similarity.csv.\n",
-            _by_similarity_section(study, comparison),
-        ),
-        *_section(
-            "## Does accuracy change where similarity does?\n",
-            "Less confounded: split minus control, query by query. The change in accuracy in the fifths of the images whose "
-            "similarity fell most and least (or rose most), and the slope over all, and over rule queries and held-out ones "
-            "apart where there are both. Every fifth: change_by_similarity.csv.\n",
-            _change_section(comparison),
-        ),
-        *_section(
-            "## Robustness\n",
-            "Relative: accuracy minus full's. Effective: minus what a line predicts from the accuracy on "
-            f"{parameters.in_distribution_benchmark}, fitted on logits of full and the random splits (Taori et al. 2020); "
-            "undefined where they are of fewer than two sizes. "
-            f"Beyond the line: the split's accuracy on {parameters.in_distribution_benchmark} lies outside theirs.\n",
-            _robustness_section(comparison),
-        ),
-        *_section(
-            "## Few-shot accuracy\n",
-            "Linear classifier on the same reference images for every split and seed; mean ± standard deviation over seeds and "
-            "draws of the shots.\n",
-            _few_shot_section(study),
-        ),
-    ]
-    return "\n".join(sections)
+def write_comparison(parameters: CompareParameters, outcomes: Outcomes, comparison: Comparison, out: Path) -> None:
+    """Write a comparison into a folder: a table for a terminal, the Markdown report, and all results as CSV files."""
+    study, tables = finished_study(outcomes, comparison), long_tables(outcomes, comparison)
+    (out / "table.txt").write_text(text_table(study), encoding="utf-8")
+    (out / "table.md").write_text(markdown_report(parameters, study, tables), encoding="utf-8")
+    write_tables(tables, out)

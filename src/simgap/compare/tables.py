@@ -1,18 +1,24 @@
-"""The whole comparison as long tables, one CSV file a question."""
+"""The whole comparison as long tables, one for each question."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from simgap.compare.bootstrap import Estimate
 from simgap.compare.compare import Comparison
-from simgap.compare.study import Study, spread
+from simgap.compare.outcomes import Outcomes, spread
+from simgap.store.estimates import Estimate
+from simgap.store.tables import Row, write_table
 
-Row = dict[str, str | int | float | None]
-FIGURES = ("top1", "top5", "mean_per_class_recall", "minus_full", "minus_control")
+QUANTITIES = ("top1", "top5", "mean_per_class_recall", "minus_full", "minus_control")
+
+
+def _rows(about: Row, estimates: Mapping[str, Estimate | None]) -> Iterator[Row]:
+    """Yield a row for each estimate that is defined. The column of its name is `figure`."""
+    for quantity, found in estimates.items():
+        if found is not None:
+            yield about | {"figure": quantity} | _interval(found)
 
 
 def _interval(found: Estimate) -> Row:
@@ -20,104 +26,87 @@ def _interval(found: Estimate) -> Row:
 
 
 def _about(comparison: Comparison, split: str, benchmark: str) -> Row:
-    """Say what a row is about, and whether the split's rule used queries of the benchmark or none of them."""
+    """Return the columns that say what a row is about, and whether the split's rule used queries of the benchmark."""
     return {"split": split, "benchmark": benchmark, "benchmark_was": comparison.cells[split, benchmark].mark}
 
 
 def accuracy_rows(comparison: Comparison) -> Iterator[Row]:
-    """Give zero-shot figures by kind of query: all, used by the rule, held out."""
+    """Yield zero-shot accuracies and differences by kind of query: all, used by the rule, held out."""
     for (split, benchmark), cell in comparison.cells.items():
         for queries, measured in cell.measured.items():
-            figures = {figure: getattr(measured, figure) for figure in FIGURES}
-            figures |= {f"minus/{control}": found for control, found in measured.minus_others.items()}
-            for figure, found in figures.items():
-                if found is not None:
-                    yield (
-                        _about(comparison, split, benchmark)
-                        | {"queries": queries, "images": measured.images, "figure": figure}
-                        | _interval(found)
-                    )
+            estimates = {quantity: getattr(measured, quantity) for quantity in QUANTITIES}
+            estimates |= {f"minus/{control}": found for control, found in measured.minus_others.items()}
+            about = _about(comparison, split, benchmark) | {"queries": queries, "images": measured.images}
+            yield from _rows(about, estimates)
 
 
 def by_similarity_rows(comparison: Comparison) -> Iterator[Row]:
-    """Give accuracy by s_q of what the split is trained on."""
+    """Yield accuracy by s_q of the training data of a split."""
     for (split, benchmark), bins in comparison.by_similarity.items():
         for found in bins:
-            if found.figure is not None:
+            if found.estimate is not None:
                 about = _about(comparison, split, benchmark) | {"bins": found.kind}
                 about |= {"similarity_from": found.low, "similarity_to": found.high, "images": found.images}
-                yield about | _interval(found.figure)
+                yield about | _interval(found.estimate)
 
 
-def change_rows(study: Study, comparison: Comparison) -> Iterator[Row]:
-    """Give the change in accuracy, split minus control, by the change in s_q."""
+def change_rows(outcomes: Outcomes, comparison: Comparison) -> Iterator[Row]:
+    """Yield the change in accuracy, split minus control, by the change in s_q."""
     for (split, benchmark), change in comparison.changes.items():
         for found in change.bins:
-            if found.figure is not None:
-                about = _about(comparison, split, benchmark) | {"control": study.control_of(split)}
+            if found.estimate is not None:
+                about = _about(comparison, split, benchmark) | {"control": outcomes.control_of(split)}
                 about |= {"change_from": found.low, "change_to": found.high, "images": found.images}
-                yield about | _interval(found.figure)
+                yield about | _interval(found.estimate)
 
 
 def robustness_rows(comparison: Comparison) -> Iterator[Row]:
-    """Give relative and effective robustness; `beyond_the_line` is empty where no line is meant."""
+    """Yield relative and effective robustness. `beyond_the_line` is empty for relative robustness."""
     for (split, benchmark), robustness in comparison.robustness.items():
-        for figure in ("relative", "effective"):
-            found = getattr(robustness, figure)
+        for quantity, beyond in (("relative", None), ("effective", int(robustness.beyond_the_line))):
+            found = getattr(robustness, quantity)
             if found is not None:
-                beyond = int(robustness.beyond_the_line) if figure == "effective" else None
-                about = _about(comparison, split, benchmark) | {"figure": figure, "beyond_the_line": beyond}
+                about = _about(comparison, split, benchmark) | {"figure": quantity, "beyond_the_line": beyond}
                 yield about | _interval(found)
 
 
 def line_rows(comparison: Comparison) -> Iterator[Row]:
-    """Give the lines of robustness, of logits, and the accuracies without shift that they were fitted on."""
+    """Yield the lines of robustness, as logits, with the range of in-distribution accuracies that they were fitted on."""
     for benchmark, line in comparison.lines.items():
         yield {"benchmark": benchmark, **asdict(line)}
 
 
 def leak_rows(comparison: Comparison) -> Iterator[Row]:
-    """Give accuracy on the images with a copy in the pool, on the others, and what the copies add to the whole."""
+    """Yield the accuracy on copied images, on the others, and what copied images add to the accuracy on all."""
     for (split, benchmark), leaks in comparison.leaks.items():
-        for figure in ("of_copies", "without_copies", "added_by_copies"):
-            found = getattr(leaks, figure)
-            if found is not None:
-                yield (
-                    _about(comparison, split, benchmark) | {"copied": leaks.copied, "figure": figure} | _interval(found)
-                )
+        quantities = ("of_copies", "without_copies", "added_by_copies")
+        about = _about(comparison, split, benchmark) | {"copied": leaks.copied}
+        yield from _rows(about, {quantity: getattr(leaks, quantity) for quantity in quantities})
 
 
-def few_shot_rows(study: Study, comparison: Comparison) -> Iterator[Row]:
-    """Give few-shot accuracy: mean, and standard deviation, over seeds and draws."""
-    for (split, benchmark, shots), accuracies in study.few_shot.items():
+def few_shot_rows(outcomes: Outcomes, comparison: Comparison) -> Iterator[Row]:
+    """Yield few-shot accuracy: mean and standard deviation over seeds and draws."""
+    for (split, benchmark, shots), accuracies in outcomes.few_shot.items():
         about = _about(comparison, split, benchmark) | {"shots": shots, "seeds": accuracies.shape[0]}
-        about |= {"draws": accuracies.shape[1], "trained_on_the_shots": int(study.splits[split].reference_rows)}
+        about |= {"draws": accuracies.shape[1], "trained_on_the_shots": int(outcomes.splits[split].reference_rows)}
         yield about | {"mean": float(accuracies.mean()), "spread": spread(accuracies)}
 
 
-def write_table(rows: Iterable[Mapping[str, object]], path: Path) -> None:
-    """Write rows as CSV, floats with nine significant digits; without a row no file."""
-    texts = [{key: f"{value:.9g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows]
-    if texts:
-        with path.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, texts[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(texts)
-
-
-def write_tables(study: Study, comparison: Comparison, folder: Path) -> None:
-    """Write accuracy.csv, by_similarity.csv, change_by_similarity.csv, leaks.csv, robustness.csv, lines.csv and few_shot.csv.
-
-    A table without rows is not written.
-    """
-    tables = {
+def long_tables(outcomes: Outcomes, comparison: Comparison) -> dict[str, list[Row]]:
+    """Return the rows of all tables by name. A table may have no rows."""
+    tables: dict[str, Iterable[Row]] = {
         "accuracy": accuracy_rows(comparison),
         "by_similarity": by_similarity_rows(comparison),
-        "change_by_similarity": change_rows(study, comparison),
+        "change_by_similarity": change_rows(outcomes, comparison),
         "leaks": leak_rows(comparison),
         "robustness": robustness_rows(comparison),
         "lines": line_rows(comparison),
-        "few_shot": few_shot_rows(study, comparison),
+        "few_shot": few_shot_rows(outcomes, comparison),
     }
+    return {name: list(rows) for name, rows in tables.items()}
+
+
+def write_tables(tables: Mapping[str, list[Row]], folder: Path) -> None:
+    """Write each table with rows as a CSV file of its name."""
     for name, rows in tables.items():
         write_table(rows, folder / f"{name}.csv")

@@ -1,1 +1,1 @@
-"""The page in which a study is shown."""
+"""The page that shows a study."""

@@ -1,1 +1,1 @@
-"""Several studies: run one of another preset, compare revisions."""
+"""Studies in several revisions: run one beside the workspace, sweep a threshold, compare two."""

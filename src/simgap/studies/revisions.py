@@ -1,4 +1,4 @@
-"""Revisions of the study: commits and DVC experiments, read where they are, without a checkout."""
+"""Revisions of the study: commits and DVC experiments, read without a checkout."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from typing import IO, Any, cast
 from simgap.core.errors import SimgapError
 from simgap.params.load import PARAMS_FILE, parse_params
 from simgap.params.schema import Params
-
-# Paths in every revision.
-COMPARE = "metrics/compare/compare.json"
+from simgap.store.study import Study
 
 
 def experiments() -> list[str]:
-    """Give the names of the DVC experiments that began at the commit which is checked out.
+    """Return the names of the DVC experiments that are based on the current commit.
 
     Raises:
-        SimgapError: DVC does not say.
+        SimgapError: DVC reports an error.
     """
     listed = subprocess.run(["dvc", "exp", "list", "--name-only"], check=False, capture_output=True, text=True)
     if listed.returncode:
@@ -29,47 +27,51 @@ def experiments() -> list[str]:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a number")
 
 
 class Revision:
-    """A revision of the study. What git holds of it comes from git, an output from DVC's cache or remote.
+    """A revision of the study.
 
-    Args:
-        name: of an experiment, or anything by which git knows a commit.
-
-    Raises:
-        SimgapError: there is no such revision.
+    Files that git tracks come from git. Outputs come from DVC's cache, or from a remote.
     """
 
     def __init__(self, name: str) -> None:
+        """Look the revision up.
+
+        Args:
+            name: name of an experiment, or any name that git has for a commit.
+
+        Raises:
+            SimgapError: there is no such revision.
+        """
         os.environ.setdefault("DVC_NO_ANALYTICS", "1")
         import dvc.api
         from dvc.exceptions import DvcException
 
         if not name:
-            # To DVC it is the workspace.
-            raise SimgapError("'': is no revision; `dvc exp list` has names")
+            # DVC would take an empty name for the workspace.
+            raise SimgapError("'': is not a revision; `dvc exp list` has names")
         self.name = name
         try:
             self._files = dvc.api.DVCFileSystem(rev=name)
-            # The revision is only looked up when something is asked of it.
+            # DVC looks the revision up only when a file is requested.
             self._files.info("")
         except DvcException as error:
             raise SimgapError(
-                f"{name}: is no revision ({' '.join(str(error).split())}); `dvc exp list` has names"
+                f"{name}: is not a revision ({' '.join(str(error).split())}); `dvc exp list` has names"
             ) from None
-        self.read = cache(self._read)
+        self.read, self.params = cache(self._read), cache(self._params)
 
     def where(self, path: str) -> str:
-        """Name a file of this revision, as git does."""
+        """Return the name of a file of this revision, as git writes it."""
         return f"{self.name}:{path}"
 
     def open(self, path: str) -> IO[bytes]:
         """Open a file.
 
         Raises:
-            SimgapError: it is not there, or neither in DVC's cache nor in a remote.
+            SimgapError: the file does not exist, or neither DVC's cache nor a remote has it.
         """
         from dvc_data.index import DataIndexDirError
 
@@ -77,12 +79,12 @@ class Revision:
             return cast(IO[bytes], self._files.open(path, "rb"))
         except (FileNotFoundError, DataIndexDirError):
             raise SimgapError(
-                f"{self.where(path)}: is not there; an output that is not in the cache comes by `dvc pull`, of an experiment "
-                "by `dvc exp pull`, or is made anew by `dvc exp run`"
+                f"{self.where(path)}: does not exist; get an output that is not in the cache by `dvc pull` (of an experiment by "
+                "`dvc exp pull`), or make it again by `dvc exp run`"
             ) from None
 
     def files(self, folder: str) -> list[str]:
-        """Give the paths of a folder's files, sorted.
+        """Return the paths of a folder's files, sorted.
 
         Raises:
             SimgapError: there is no such folder.
@@ -92,7 +94,7 @@ class Revision:
         try:
             return sorted(self._files.ls(folder, detail=False))
         except (FileNotFoundError, DataIndexDirError):
-            raise SimgapError(f"{self.where(folder)}: is not there") from None
+            raise SimgapError(f"{self.where(folder)}: does not exist") from None
 
     def _read(self, path: str) -> dict[str, Any]:
         with self.open(path) as stream:
@@ -102,11 +104,16 @@ class Revision:
                 raise SimgapError(f"{self.where(path)}: not JSON ({error})") from None
         return content
 
-    def params(self) -> Params:
-        """Read and check its params file.
-
-        Raises:
-            SimgapError: see `parse_params`.
-        """
+    def _params(self) -> Params:
+        """Read and check the params file; see `parse_params`."""
         with self.open(str(PARAMS_FILE)) as stream:
             return parse_params(stream.read().decode("utf-8", errors="replace"), self.where(str(PARAMS_FILE)))
+
+    def study(self) -> Study:
+        """Return the reader of this revision's study.
+
+        Raises:
+            SimgapError: the study is not finished.
+        """
+        params = self.params()
+        return Study(self, list(params.runs), params.benchmarks.names, params.repeats.seeds)

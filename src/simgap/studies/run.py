@@ -1,4 +1,4 @@
-"""A study of another preset, beside the one in the workspace."""
+"""Run the study of another preset beside the one in the workspace."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from simgap.core.errors import SimgapError
 from simgap.params.load import PARAMS_FILE, load_params
 
 PRESETS = Path("presets")
-# Where DVC keeps the copies in which experiments beside the workspace run.
+# DVC runs experiments beside the workspace in copies of it, in this folder.
 COPIES = Path(".dvc", "tmp", "exps", "standalone")
 
 
 def run_beside(preset: Path, command: list[str]) -> int:
-    """Run a `dvc exp run --temp` whose params file is `preset`, and give its exit code.
+    """Run a `dvc exp run --temp` with `preset` as its params file, and return its exit code.
 
-    DVC copies the workspace as it begins; the preset stands in the workspace only until that copy is there.
+    DVC copies the workspace when the command starts. The preset stands in the workspace only until that copy exists.
     """
     known = set(COPIES.glob("*"))
     own = PARAMS_FILE.read_bytes()
@@ -36,36 +36,44 @@ def run_beside(preset: Path, command: list[str]) -> int:
     return running.wait()
 
 
+def _data_options(preset: str, copied: list[str], data: Path) -> list[str]:
+    """Return the options of `dvc exp run` that name `data` as the source of a preset's copies."""
+    if not data.is_dir():
+        raise SimgapError(f"DATA: {data} is not a folder")
+    if not copied:
+        raise SimgapError(f"DATA: {preset} copies no data; leave DATA out")
+    source = data.resolve()
+    if "'" in str(source):
+        raise SimgapError(f"DATA: {source} has a quote in its path; use a path without quotes")
+    return [part for name in copied for part in ("--set-param", f"copy.{name}.source='{source}'")]
+
+
 def run_study(preset: str, data: Path | None) -> str:
-    """Run a preset's study as a DVC experiment of its name, and give its table of accuracies.
+    """Run the study of a preset as a DVC experiment of the same name, and return its table of accuracies.
+
+    Args:
+        preset: name of a file in `presets/`.
+        data: folder of the data that the preset copies.
 
     Raises:
-        SimgapError: the preset is unknown, the data are not where they should be, an experiment has its name, or DVC reports
-            a failure.
+        SimgapError: the preset is unknown, the data are missing, an experiment of that name exists, or DVC reports an error.
     """
     file = PRESETS / f"{preset}.yaml"
     if not file.is_file():
         choices = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
         raise SimgapError(f"PRESET: {preset!r} is unknown; choose from {choices}")
     params = load_params(file)
-    if data is not None and not data.is_dir():
-        raise SimgapError(f"DATA: {data} is no folder")
-    if data is not None and not params.copy:
-        raise SimgapError(f"DATA: {preset} copies no data; leave DATA out")
-    if data is not None and "'" in str(data.resolve()):
-        raise SimgapError(f"DATA: {data.resolve()} has a quote in its path; name a path without")
-    sources = [f"copy.{name}.source='{data.resolve()}'" for name in params.copy] if data is not None else []
+    options = [] if data is None else _data_options(preset, list(params.copy), data)
     known = subprocess.run(["dvc", "exp", "list", "--name-only"], check=False, capture_output=True, text=True)
     if preset in known.stdout.split():
-        # DVC would say so too, but only once everything has run.
+        # DVC reports the same, but only after the whole study has run.
         raise SimgapError(
-            f"PRESET: an experiment {preset!r} exists; `dvc exp remove {preset}` makes room, results stay cached"
+            f"PRESET: an experiment {preset!r} exists; remove it by `dvc exp remove {preset}` (its results stay cached)"
         )
-    command = ["dvc", "exp", "run", "--temp", "--name", preset]
-    command += [part for source in sources for part in ("--set-param", source)]
+    command = ["dvc", "exp", "run", "--temp", "--name", preset, *options]
     code = run_beside(file, command)
     if code:
-        raise SimgapError(f"{' '.join(command)}: ended with {code}; its messages are above")
+        raise SimgapError(f"{' '.join(command)}: failed with exit code {code}; see its messages above")
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     import dvc.api
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from simgap.core.files import read_json
 from simgap.params.load import train_parameters
 from simgap.params.schema import Params
 from simgap.stage.rates import read_rates
+from simgap.store.study import threshold_of
 from simgap.tracking.provenance import Lock, inputs
 from simgap.tracking.store import MODELS, STUDIES
 from simgap.tracking.view import COLOUR_TAG, colours
@@ -90,23 +90,6 @@ def flatten(content: dict[str, Any], prefix: str) -> dict[str, str]:
             items = value if isinstance(value, list) else [value]
             flat[f"{prefix}{key}"] = ", ".join(item if isinstance(item, str) else json.dumps(item) for item in items)
     return flat
-
-
-def threshold_of(split: str, read: Callable[[str], dict[str, Any]]) -> float | None:
-    """Return the threshold that a split depends on; None if it depends on none.
-
-    A control that has the size of another split, or a share of it, depends on that split's threshold.
-
-    Args:
-        split: Name of the split.
-        read: Returns the metrics of a split's rule.
-    """
-    prune = read(split)
-    parameters = prune["parameters"]
-    if prune["threshold"] is not None or "size_of" not in parameters or isinstance(parameters.get("keep"), int):
-        threshold: float | None = prune["threshold"]
-        return threshold
-    return threshold_of(parameters["size_of"], read)
 
 
 @dataclass(frozen=True)

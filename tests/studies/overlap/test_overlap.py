@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,17 +20,19 @@ from conftest import REPOSITORY
 from dvc.repo import Repo
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from revisions import params, repository, write_json
+from revisions import params, repository, rule_of, write_json
 from studies import ENVIRONMENT, commit, run
 
 from simgap.core.errors import SimgapError
+from simgap.store.estimates import Estimate
+from simgap.store.study import Study
 from simgap.studies.overlap import rows
 from simgap.studies.overlap.claims import Answer, claim_a, claim_b, compare_claims
 from simgap.studies.overlap.rows import Overlap, compare_rows, count, overlaps
 from simgap.studies.revisions import Revision
 
 ROWS = 203
-SPLITS = ("full", "sketch-pruned", "sketch-pruned-control", "sketch-pruned-matched", "imagenet")
+SPLITS = ("full", "sketch-pruned", "sketch-pruned-control", "sketch-pruned-matched", "reference-only")
 
 
 def pack(keep: Any) -> np.ndarray:
@@ -78,9 +82,15 @@ def test_bits_are_counted_in_blocks(block: int, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_no_row_has_no_index() -> None:
-    nothing = Overlap("imagenet", "kept", 0, 0, 0, 0.0)
+    nothing = Overlap("reference-only", "kept", 0, 0, 0, 0.0)
     assert nothing.jaccard is None
     assert nothing.by_chance is None
+
+
+def study_of(compared: dict[str, Any]) -> Study:
+    """Return the reader of a study with this comparison, and without splits."""
+    source = SimpleNamespace(read=lambda _: compared, where=lambda path: path)
+    return Study(source, [], ["val", "sketch"], [0])
 
 
 @pytest.mark.parametrize(
@@ -88,17 +98,20 @@ def test_no_row_has_no_index() -> None:
     [((0.6, 0.7), "more than half"), ((0.1, 0.4), "less than half"), ((0.4, 0.6), "inconclusive")],
 )
 def test_answers_of_claim_a(interval: tuple[float, float], verdict: str) -> None:
-    figures = dict(zip(("", "/low", "/high"), (0.5, *interval), strict=True))
-    compared = {f"s/val/gap_explained{end}": value for end, value in figures.items()}
-    assert claim_a(compared, "s/val") == Answer((0.5, *interval), verdict)
-    assert claim_a(compared, "s/sketch") == Answer(None, "undefined")
+    values = dict(zip(("", "/low", "/high"), (0.5, *interval), strict=True))
+    study = study_of({f"s/val/gap_explained{end}": value for end, value in values.items()})
+    found = claim_a(study, "s", "val")
+    assert found.verdict == verdict
+    assert found.estimate == Estimate(0.5, *interval, "metrics/compare/compare.json", "s/val/gap_explained")
+    assert claim_a(study, "s", "sketch") == Answer(None, "undefined")
 
 
 def test_answers_of_claim_b() -> None:
     compared = {"s/val/minus_full": -0.1, "s/val/minus_full/low": -0.2, "s/val/minus_full/high": 0.1}
-    compared_with = compared | {"s/val/verdict_full": "inconclusive"}
-    assert claim_b(compared_with, "s/val") == Answer((-0.1, -0.2, 0.1), "inconclusive")
-    assert claim_b({}, "s/val") == Answer(None, "undefined")
+    found = claim_b(study_of(compared | {"s/val/verdict_full": "inconclusive"}), "s", "val")
+    assert found.verdict == "inconclusive"
+    assert found.estimate == Estimate(-0.1, -0.2, 0.1, "metrics/compare/compare.json", "s/val/minus_full")
+    assert claim_b(study_of({}), "s", "val") == Answer(None, "undefined")
 
 
 Keeps = dict[str, np.ndarray]
@@ -114,7 +127,7 @@ def write_study(folder: Path, embedder: int, keys: list[str]) -> Keeps:
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     keeps: Keeps = {"full": random.random(len(keys)) < 0.9}
     for split in (*SPLITS[1:], "quarter", f"only-{embedder}"):
-        keeps[split] = keeps["full"] & (random.random(len(keys)) < (0.0 if split == "imagenet" else 0.6))
+        keeps[split] = keeps["full"] & (random.random(len(keys)) < (0.0 if split == "reference-only" else 0.6))
     for split, keep in keeps.items():
         info = {"row_order": f"of embedder {embedder} {keys[-1]}", "pool_rows": len(keys)}
         write_json(folder / "data" / "splits" / split / "split.json", info)
@@ -131,7 +144,9 @@ def write_study(folder: Path, embedder: int, keys: list[str]) -> Keeps:
     for place in ("sketch", "val"):
         compared |= {f"quarter/{place}/verdict_full": "lower"}
     write_json(folder / "metrics" / "compare" / "compare.json", compared)
-    # A process of its own would take a second.
+    for split in content["runs"]:
+        write_json(folder / "metrics" / "prune" / f"{split}.json", rule_of(split, 0.0))
+    # The command in a process of its own would take a second.
     with Repo(str(folder)) as repo:
         repo.add(str(folder / "data"))
     commit(folder)
@@ -169,12 +184,12 @@ def test_splits_of_two_embedders(studies: tuple[Path, Keeps, Keeps], here: Calla
         both, either = int((sets[0] & sets[1]).sum()), int((sets[0] | sets[1]).sum())
         assert (overlap.first, overlap.second, overlap.both) == (sets[0].sum(), sets[1].sum(), both)
         assert overlap.jaccard == (both / either if either else None)
-    # Drawn apart, they have in common what chance gives, give or take five standard deviations.
+    # Independent draws have as many rows in common as chance gives, within five standard deviations.
     quarter = found["quarter", "kept"]
     assert abs(quarter.both - quarter.expected) < 5 * np.sqrt(quarter.expected)
     same = list(compare_rows(here("first"), here("first")))
     assert {overlap.jaccard for overlap in same} == {1.0, None}
-    assert [overlap.split for overlap in same if overlap.jaccard is None] == ["imagenet"]
+    assert [overlap.split for overlap in same if overlap.jaccard is None] == ["reference-only"]
 
 
 def test_claims_of_two_embedders(here: Callable[[str], Revision]) -> None:
@@ -186,9 +201,13 @@ def test_claims_of_two_embedders(here: Callable[[str], Revision]) -> None:
     }
     claim = found["A", "sketch-pruned", "val"]
     assert (claim.first.verdict, claim.second.verdict, claim.agree) == ("more than half", "less than half", False)
-    assert claim.second.figure == pytest.approx((0.4, 0.35, 0.45))
+    found_second = claim.second.estimate
+    assert found_second is not None
+    assert (found_second.value, found_second.low, found_second.high) == pytest.approx((0.4, 0.35, 0.45))
     assert found["A", "sketch-pruned", "sketch"].agree
-    assert found["B", "quarter", "val"].first == found["B", "quarter", "val"].second
+    answers = found["B", "quarter", "val"].first, found["B", "quarter", "val"].second
+    ours, theirs = ((replace(answer.estimate, file=""), answer.verdict) for answer in answers)
+    assert ours == theirs
     assert found["B", "quarter", "sketch"].first == Answer(None, "undefined")
 
 
@@ -212,7 +231,7 @@ def test_the_command_prints_both_tables_and_writes_them(studies: tuple[Path, Kee
     (line,) = [line for line in lines if line[:2] == ["quarter", "kept"]]
     assert line[2:6] == [str(ours["quarter"].sum()), str(theirs["quarter"].sum()), str(both), f"{both / either:.3f}"]
     texts = [" ".join(line) for line in lines]
-    assert "sketch-pruned A val 90.0 [85.0, 95.0] more than half 40.0 [35.0, 45.0] less than half no" in texts
+    assert "sketch-pruned A val 90 [85, 95] more than half 40 [35, 45] less than half no" in texts
     assert "quarter B val -10.0 [-15.0, -5.0] lower -10.0 [-15.0, -5.0] lower yes" in texts
     assert finished.stdout.splitlines()[-1] == "3 of 4 answers are the same"
     tables = {}
@@ -232,7 +251,7 @@ def test_an_output_that_is_nowhere_ends_in_a_line(studies: tuple[Path, Keeps, Ke
     environment = {**ENVIRONMENT, "PYTHONPATH": str(REPOSITORY / "src")}
     finished = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 1
-    assert finished.stderr.startswith("error: first:data/splits/full/split.json: is not there; an output")
+    assert finished.stderr.startswith("error: first:data/splits/full/split.json: does not exist; get an output")
     assert len(finished.stderr.splitlines()) == 1
 
 

@@ -18,7 +18,7 @@ from studies import ENVIRONMENT, commit, run
 from simgap.core.errors import SimgapError
 from simgap.params.load import parse_params
 from simgap.studies.revisions import Revision
-from simgap.studies.sweep.figures import drawings_of, split_styles
+from simgap.studies.sweep.figures import sweep_figures, sweep_styles
 from simgap.studies.sweep.page import render, write_sweep
 from simgap.studies.sweep.read import Sweep, read_sweep
 
@@ -28,7 +28,7 @@ OF_THRESHOLD = ("sketch-pruned", "sketch-pruned-control", "sketch-pruned-matched
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three thresholds, the seeds of the last in two revisions; one revision of another study."""
+    """Write three thresholds, the seeds of the last one in two revisions, and a revision of another study."""
     folder = repository(tmp_path_factory.mktemp("sweep"))
     add(folder, "baseline", 0.0, [0])
     add(folder, "first", 0.0, [1, 2])
@@ -62,11 +62,11 @@ def sweep(here: Path) -> Sweep:
 def test_points_are_means_over_the_seeds_of_all_revisions(sweep: Sweep) -> None:
     assert sweep.thresholds == list(THRESHOLDS)
     assert sweep.splits == list(OF_THRESHOLD)
-    assert set(sweep.points) == {("full", None), ("imagenet", None)} | {
+    assert set(sweep.points) == {("full", None), ("reference-only", None)} | {
         (split, threshold) for split in OF_THRESHOLD for threshold in THRESHOLDS
     }
     for (split, threshold), point in sweep.points.items():
-        # Metrics of the seed 0 still lie in every revision, of the threshold 0: no model of these parameters.
+        # Every revision still has metrics of seed 0 at threshold 0, which belong to no model of its parameters.
         assert point.seeds == [1, 2]
         assert point.kept.value == rule_of(split, threshold or 0.0)["kept"]
         assert point.pruned.value == (0 if split == "full" else FULL_ROWS - point.kept.value)
@@ -74,14 +74,14 @@ def test_points_are_means_over_the_seeds_of_all_revisions(sweep: Sweep) -> None:
             values = [accuracy(split, benchmark, threshold or 0.0, seed) for seed in (1, 2)]
             assert cell.mean == pytest.approx(sum(values) / 2)
             assert (cell.lowest.value, cell.highest.value) == (min(values), max(values))
-            # Only where a revision compared both seeds is there an interval over them.
+            # There is an interval over both seeds only if a revision compared both.
             assert (cell.accuracy is None) == (threshold == 0.05)
             assert (cell.minus_control is None) == (threshold == 0.05 or split != "sketch-pruned")
             if cell.accuracy is not None:
-                assert cell.accuracy.value.value == pytest.approx(cell.mean)
-                assert cell.accuracy.low.value == pytest.approx(cell.mean - 0.07, abs=1e-6)
+                assert cell.accuracy.value == pytest.approx(cell.mean)
+                assert cell.accuracy.low == pytest.approx(cell.mean - 0.07, abs=1e-6)
             if cell.minus_control is not None:
-                assert cell.minus_control.low.value == -0.2 - threshold
+                assert cell.minus_control.low == -0.2 - threshold
     assert [len(sweep.line(split)) for split in SPLITS] == [1, 1, 3, 3, 3]
 
 
@@ -139,15 +139,17 @@ def test_every_number_of_the_page_is_a_metric_of_a_revision(sweep: Sweep, here: 
         values = []
         for place in element["data-file"].split("; "):
             content = json.loads(run(here, "git", "show", place))
-            # Of full, from which nothing is pruned, there is no such metric.
+            # Full has no such metric, because nothing is pruned from it.
             values.append(content.get(key, 0 if key == "dropped/pruned" else None))
         assert (len(values) == 2) == element["data-key"].startswith("mean of ")
         value = sum(values) / len(values)
         assert float(element["value"]) == pytest.approx(value, abs=1e-12)
+        # A mean over seeds is rounded like the numbers in files, which have nine significant digits.
+        value = float(f"{value:.9g}") if isinstance(value, float) else value
         expected = {"percent": f"{100 * value:.1f}", "points": f"{100 * value:+.1f}", "count": f"{value:,.0f}"}
         assert text == expected[element["data-format"]].replace("-", "\N{MINUS SIGN}")
-    # No other digits stand there, but for the paper's threshold and what is a word.
-    rest = "".join(page.texts).replace("and 0 is the paper's", "").replace("; 0 is the paper's", "")
+    # The page has no other digits, except for the paper's threshold and the word top-1.
+    rest = "".join(page.texts).replace("; 0 is the paper's", "")
     assert not [character for character in rest.replace("top-1", "") if character.isdigit()]
 
 
@@ -167,7 +169,7 @@ def test_the_folder_needs_nothing_else_and_runs_nothing(sweep: Sweep, tmp_path: 
     assert first == {path.name: path.read_bytes() for path in out.iterdir()}
 
 
-def test_the_table_has_every_figure(sweep: Sweep, tmp_path: Path) -> None:
+def test_the_table_has_every_number(sweep: Sweep, tmp_path: Path) -> None:
     write_sweep(sweep, tmp_path / "sweep")
     with (tmp_path / "sweep" / "sweep.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -176,8 +178,8 @@ def test_the_table_has_every_figure(sweep: Sweep, tmp_path: Path) -> None:
         threshold = float(row["threshold"]) if row["threshold"] else 0.0
         assert bool(row["threshold"]) == (row["split"] in OF_THRESHOLD)
         values = [accuracy(row["split"], row["benchmark"], threshold, seed) for seed in (1, 2)]
-        figures = [float(row[name]) for name in ("mean", "lowest_seed", "highest_seed")]
-        assert figures == pytest.approx([sum(values) / 2, min(values), max(values)])
+        found = [float(row[name]) for name in ("mean", "lowest_seed", "highest_seed")]
+        assert found == pytest.approx([sum(values) / 2, min(values), max(values)])
         assert row["seeds"] == "1 2"
         assert int(row["rows_kept"]) == rule_of(row["split"], threshold)["kept"]
         used = (row["split"], row["benchmark"]) == ("sketch-pruned", "sketch")
@@ -186,7 +188,7 @@ def test_the_table_has_every_figure(sweep: Sweep, tmp_path: Path) -> None:
 
 
 def test_controls_have_their_split_s_colour_and_looks_of_their_own(sweep: Sweep) -> None:
-    found = split_styles(sweep)
+    found = sweep_styles(sweep)
     assert list(found) == list(OF_THRESHOLD)
     assert len({look.colour for look in found.values()}) == 1
     assert len(set(found.values())) == 3
@@ -201,31 +203,36 @@ def test_where_only_controls_were_trained_they_have_figures(here: Path, tmp_path
             add(here, f"controls-{number}", threshold, [1, 2], runs=runs)
     sweep = read("controls-0", "controls-1")
     assert sweep.splits == ["sketch-pruned-control", "sketch-pruned-matched"]
-    found = split_styles(sweep)
+    found = sweep_styles(sweep)
     assert [look.filled for look in found.values()] == [False, False]
     assert len(set(found.values())) == 2
     write_sweep(sweep, tmp_path / "sweep")
-    for drawing in drawings_of(sweep):
-        canvas = Figure(figsize=drawing.size)
-        drawing.draw(canvas)
-        # As many rows are pruned as of the split that they are controls of, which is not there to show it.
+    for spec in sweep_figures(sweep):
+        canvas = Figure(figsize=spec.size)
+        spec.draw(canvas)
+        # The controls leave out as many rows as their split, which is missing here.
         (line, *_) = canvas.axes[1].get_lines()
         assert line.get_ydata().tolist() == [FULL_ROWS - rule_of("sketch-pruned", t)["kept"] for t in (0.0, 0.05)]
 
 
 def test_the_caption_says_what_bars_are(here: Path) -> None:
-    assert "bars and bands are 95% intervals over seeds and images." in drawings_of(read("first", "second"))[0].caption
-    assert "else from the worst seed to the best" in drawings_of(read("first", "third-1", "third-2"))[0].caption
+    assert (
+        "Bars and bands are 95% intervals over seeds and images." in sweep_figures(read("first", "second"))[0].caption
+    )
+    assert (
+        "else the range from the worst seed to the best"
+        in sweep_figures(read("first", "third-1", "third-2"))[0].caption
+    )
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("nosuch",), "nosuch: is no revision"),
-        (("",), "'': is no revision"),
-        (("no-number",), r"no-number:metrics/evaluate/full-1\.json: not JSON \(NaN is no number\)"),
-        (("second", "again"), r"again:metrics/evaluate/full-1\.json: zero_shot/val/top1 is 0\.9, in second:"),
-        (("less",), r"less:metrics/evaluate/imagenet-3\.json: is not there"),
+        (("nosuch",), "nosuch: is not a revision"),
+        (("",), "'': is not a revision"),
+        (("no-number",), r"no-number:metrics/evaluate/full-1\.json: not JSON \(NaN is not a number\)"),
+        (("second", "again"), r"again:metrics/evaluate/full-1\.json: zero_shot/val/top1 is 0\.9, but .* in second:"),
+        (("less",), r"less:metrics/evaluate/reference-only-3\.json: does not exist"),
         (("untrained",), "no trained split depends on the threshold: 1 revisions have its parameters$"),
     ],
 )
@@ -244,7 +251,7 @@ def test_what_cannot_be_shown_ends_in_a_line(folder: Path, monkeypatch, names, m
                 content["repeats"]["seeds"] = [3]
                 file.with_name("full-3.json").write_text(file.read_text())
             else:
-                content["runs"] = {"full": {}, "imagenet": {}}
+                content["runs"] = {"full": {}, "reference-only": {}}
             (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
             run(folder, "git", "commit", "--quiet", "--all", "--allow-empty", "--message", name)
             run(folder, "git", "add", "--all")
@@ -264,10 +271,10 @@ def test_in_what_revisions_differ(here: Path) -> None:
         return parse_params(yaml.safe_dump(content), "params.yaml")
 
     assert _difference(parsed(), parsed()) is None
-    # Which splits are trained says nothing of the models of the others; how one is trained does of its own.
-    assert _difference(parsed(), parsed(imagenet={"epochs": 2.0})) is None
-    found = _difference(parsed(imagenet={}), parsed(imagenet={"epochs": 2.0}))
-    assert found == "runs.imagenet.epochs is 2.0 instead of nothing"
+    # Training another split changes no other model. Training a split in another way changes its own models.
+    assert _difference(parsed(), parsed(**{"reference-only": {"epochs": 2.0}})) is None
+    found = _difference(parsed(**{"reference-only": {}}), parsed(**{"reference-only": {"epochs": 2.0}}))
+    assert found == "runs.reference-only.epochs is 2.0 instead of nothing"
 
 
 STAGE = """stages:

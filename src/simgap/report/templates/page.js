@@ -1,4 +1,4 @@
-// Sort a table by a column; a second press turns the order round. Cells without a value come last.
+// Sort a table by a column. A second click reverses the order. Cells without a value come last.
 const by = document.getElementById("sort-by");
 for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => {
@@ -8,8 +8,8 @@ for (const button of document.querySelectorAll("th button")) {
     const falling = head.getAttribute("aria-sort") === "descending";
     const key = (row) => {
       const cell = row.cells[column];
-      const figure = table.id === "accuracy" ? cell.dataset[by.value] : undefined;
-      return figure ?? cell.dataset.sort;
+      const value = table.id === "accuracy" ? cell.dataset[by.value] : undefined;
+      return value ?? cell.dataset.sort;
     };
     const number = (text) => (text === undefined || text === "" ? NaN : Number(text));
     const compare = (a, b) => {

@@ -1,1 +1,1 @@
-"""Do two revisions of a study, by two embedders for instance, keep the same rows and come to the same conclusion?"""
+"""Compare two revisions of a study, with two embedders for instance: the rows that they keep, and their conclusions."""

@@ -1,4 +1,4 @@
-"""How much the splits of two revisions have in common."""
+"""How many rows the splits of two revisions have in common."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simgap.studies.revisions import Revision
 
 METADATA = "data/embeddings/pool/metadata"
 KEPT, PRUNED = "kept", "pruned"
-# Rows of metadata, and bytes of bits, that are looked at together.
+# Rows of metadata, and bytes of bits, in a block.
 BATCH_ROWS, BLOCK_BYTES = 65536, 1 << 20
 
 Bits = NDArray[np.uint8]
@@ -29,12 +29,12 @@ class Overlap:
     """The rows of one kind, kept or pruned, that two splits have in common.
 
     Attributes:
-        split: the name of both.
-        rows: `kept`, or `pruned`: those of full that a split is without.
-        first, second: how many there are.
-        both: how many of them are the same.
-        expected: how many that would be, were they drawn at random, each from its own revision's full (of full: from the
-            pool), so many of each.
+        split: the name of both splits.
+        rows: `kept`, or `pruned` (the rows of full that a split leaves out).
+        first, second: number of rows of the kind in each revision.
+        both: number of rows in both.
+        expected: expected number of rows in both for random draws of the same sizes, each from full of its own revision (for
+            full itself, from the pool).
     """
 
     split: str
@@ -50,7 +50,7 @@ class Overlap:
 
     @property
     def jaccard(self) -> float | None:
-        """The Jaccard index: rows in both over rows in either; None where there is no row."""
+        """The Jaccard index, rows in both divided by rows in either; None if there are no rows."""
         return self._index(self.both)
 
     @property
@@ -60,7 +60,7 @@ class Overlap:
 
 
 def count(*bits: Bits) -> int:
-    """Count the bits that are set in all of some arrays, uint8 [bytes]. Memory: a block."""
+    """Count the bits that are set in all of the arrays, uint8 [bytes]. Memory is that of a block."""
     total = 0
     for start in range(0, len(bits[0]), BLOCK_BYTES):
         block = bits[0][start : start + BLOCK_BYTES]
@@ -71,12 +71,13 @@ def count(*bits: Bits) -> int:
 
 
 def overlaps(split: str, pair: tuple[Bits, Bits], fulls: tuple[Bits, Bits], pool_rows: int) -> list[Overlap]:
-    """Compare the rows that two splits keep, and those that they prune.
+    """Compare the rows that two splits keep, and the rows that they prune.
 
     Args:
+        split: the name of both splits. For `full`, only kept rows are compared.
         pair: the bits of the splits, as in `keep.npy`, uint8 [bytes].
         fulls: the bits of full in the same revisions.
-        pool_rows: how many rows there are.
+        pool_rows: number of pool rows.
     """
 
     def expected(first: int, second: int) -> float:
@@ -95,7 +96,7 @@ def overlaps(split: str, pair: tuple[Bits, Bits], fulls: tuple[Bits, Bits], pool
 
 
 def _keys(revision: Revision) -> str:
-    """Hash shard and key of every pool row, in the order of rows: what a row order is, whatever the embedder."""
+    """Hash shard and key of every pool row, in order. The hash identifies a row order, whatever the embedder."""
     digest = hashlib.sha256()
     for path in revision.files(METADATA):
         with revision.open(path) as stream:
@@ -116,9 +117,9 @@ def _bits(revision: Revision, split: str, pool_rows: int) -> Bits:
 
 
 def _check_rows(first: Revision, second: Revision) -> None:
-    """Refuse revisions whose splits are of other pool rows, or of the same in another order.
+    """Check that the splits of two revisions are of the same pool rows, in the same order.
 
-    The hash that a split records tells embedders apart: where it differs, shards and keys decide.
+    The hash that a split records also depends on the embedder. If the hashes differ, shards and keys decide.
     """
     ours, theirs = _info(first, "full"), _info(second, "full")
     if ours["row_order"] == theirs["row_order"]:
@@ -126,21 +127,20 @@ def _check_rows(first: Revision, second: Revision) -> None:
     if ours["pool_rows"] != theirs["pool_rows"] or _keys(first) != _keys(second):
         raise SimgapError(
             f"{second.name}: its pool has other rows than that of {first.name} ({theirs['pool_rows']} and "
-            f"{ours['pool_rows']}), or another order of them; compare revisions of one pool of which the same images were "
-            "embedded"
+            f"{ours['pool_rows']}), or another order of rows; compare revisions with the same pool and the same embedded images"
         )
 
 
 def names_of(params: Params) -> list[str]:
-    """Name all splits of a study, trained or not."""
+    """Return the names of all splits of a study, trained or not."""
     return ["full", *(split for rule in params.prune.rules().values() for split in rule)]
 
 
 def compare_rows(first: Revision, second: Revision) -> Iterator[Overlap]:
-    """Compare the splits that two revisions both have, those of one name with each other. Memory: six bits a pool row.
+    """Compare the splits that two revisions both have, by name. Memory: six bits for each pool row.
 
     Raises:
-        SimgapError: they are of other pool rows, or a file is neither in DVC's cache nor in a remote.
+        SimgapError: the revisions have different pool rows, or a file is neither in DVC's cache nor in a remote.
     """
     _check_rows(first, second)
     pool_rows = int(_info(first, "full")["pool_rows"])

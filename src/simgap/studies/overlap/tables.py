@@ -1,66 +1,66 @@
-"""Two revisions side by side, for a terminal and as CSV files."""
+"""Two revisions side by side, as tables for a terminal and as CSV files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from simgap.compare.tables import write_table
 from simgap.core.files import atomic_output
+from simgap.core.text import format_number, terminal_table
+from simgap.store.tables import Row, write_table
 from simgap.studies.overlap.claims import A, Answer, Claim
 from simgap.studies.overlap.rows import Overlap
 
-Row = dict[str, str | int | float | None]
-
-
-def _laid_out(rows: list[list[str]]) -> list[str]:
-    """Lay out columns of text: the first one to the left, others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            field.rjust(width) if place else field.ljust(width)
-            for place, (field, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
 
 def _index(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return "-" if value is None else format_number(value, "similarity")
 
 
 def _answer(claim: str, answer: Answer) -> str:
-    if answer.figure is None:
+    if answer.estimate is None:
         return answer.verdict
-    sign = "" if claim == A else "+"
-    value, low, high = (f"{100 * figure:{sign}.1f}" for figure in answer.figure)
+    form = "share" if claim == A else "points"
+    value, low, high = (format_number(metric.value, form) for metric in answer.estimate.metrics)
     return f"{value} [{low}, {high}] {answer.verdict}"
 
 
-def text(overlaps: Sequence[Overlap], claims: Sequence[Claim], first: str, second: str) -> str:
-    """Lay out both tables for a terminal."""
-    rows = [["split", "rows", first, second, "in both", "Jaccard", "by chance"]]
-    rows += [
-        [o.split, o.rows, str(o.first), str(o.second), str(o.both), _index(o.jaccard), _index(o.by_chance)]
-        for o in overlaps
-    ]
-    lines = _laid_out(rows)
-    if claims:
-        rows = [["split", "claim", "benchmark", first, second, "agree"]]
-        rows += [
-            [
-                c.split,
-                c.claim,
-                c.benchmark,
-                *(_answer(c.claim, of) for of in (c.first, c.second)),
-                "yes" if c.agree else "no",
-            ]
-            for c in claims
+def _overlap_table(overlaps: Sequence[Overlap], first: str, second: str) -> str:
+    rows = [
+        [
+            overlap.split,
+            overlap.rows,
+            *(format_number(count, "count") for count in (overlap.first, overlap.second, overlap.both)),
+            _index(overlap.jaccard),
+            _index(overlap.by_chance),
         ]
+        for overlap in overlaps
+    ]
+    return terminal_table(["split", "rows", first, second, "in both", "Jaccard", "by chance"], rows, left=2)
+
+
+def _claim_table(claims: Sequence[Claim], first: str, second: str) -> str:
+    rows = [
+        [
+            claim.split,
+            claim.claim,
+            claim.benchmark,
+            _answer(claim.claim, claim.first),
+            _answer(claim.claim, claim.second),
+            "yes" if claim.agree else "no",
+        ]
+        for claim in claims
+    ]
+    return terminal_table(["split", "claim", "benchmark", first, second, "agree"], rows, left=3)
+
+
+def text(overlaps: Sequence[Overlap], claims: Sequence[Claim], first: str, second: str) -> str:
+    """Return both tables for a terminal."""
+    lines = [_overlap_table(overlaps, first, second)]
+    if claims:
         lines += [
             "",
-            "A: share of the gap that pruning explains, per cent; B: accuracy minus full's, points",
-            *_laid_out(rows),
+            "A: share of the gap that pruning explains, per cent; B: accuracy minus that of full, points",
+            _claim_table(claims, first, second),
             "",
             f"{sum(claim.agree for claim in claims)} of {len(claims)} answers are the same",
         ]
@@ -82,14 +82,16 @@ def _overlap_row(overlap: Overlap) -> Row:
 def _claim_row(claim: Claim) -> Row:
     row: Row = {"claim": claim.claim, "split": claim.split, "benchmark": claim.benchmark}
     for name, answer in (("first", claim.first), ("second", claim.second)):
-        figures = answer.figure or (None, None, None)
-        row |= dict(zip((name, f"{name}_low", f"{name}_high"), figures, strict=True))
+        found = answer.estimate
+        row[name] = None if found is None else found.value
+        row[f"{name}_low"] = None if found is None else found.low
+        row[f"{name}_high"] = None if found is None else found.high
         row[f"{name}_verdict"] = answer.verdict
     return row | {"agree": int(claim.agree)}
 
 
 def write_tables(overlaps: Sequence[Overlap], claims: Sequence[Claim], out: Path) -> None:
-    """Write overlap.csv and, where there is a claim, claims.csv into a folder, which is made anew."""
+    """Write overlap.csv and, if there are claims, claims.csv into a folder. The folder is replaced."""
     tables = {
         "overlap": [_overlap_row(overlap) for overlap in overlaps],
         "claims": [_claim_row(claim) for claim in claims],

@@ -1,1 +1,1 @@
-"""Accuracy against the threshold of the imagenet-like rule, over several revisions of a study."""
+"""Accuracy against the threshold of the imagenet-like rule, from several revisions of a study."""

@@ -1,4 +1,4 @@
-"""A sweep as a page, its figures and a table, in one folder that needs nothing else."""
+"""A sweep as a page with figures and a table, in one folder that needs nothing else."""
 
 from __future__ import annotations
 
@@ -6,49 +6,38 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from simgap.compare.tables import write_table
 from simgap.core.files import atomic_output
-from simgap.report.figures import FigureSpec, write_figures
-from simgap.report.numbers import cited
-from simgap.report.sentences import listed, named
-from simgap.studies.sweep.figures import drawings_of
-from simgap.studies.sweep.read import Cell, Figure, Interval, Point, Sweep
+from simgap.report.figures.style import FigureSpec, write_figures
+from simgap.report.html import cite, cite_interval, listed, named, template_environment
+from simgap.store.estimates import Metric
+from simgap.store.tables import write_table
+from simgap.store.verdicts import HELD_OUT, USED
+from simgap.studies.sweep.figures import sweep_figures
+from simgap.studies.sweep.read import Cell, Point, Sweep
 
 PAGE, TABLE = "index.html", "sweep.csv"
 
 
-def _number(figure: Figure, form: str) -> Markup:
-    return cited(figure.value, figure.file, figure.key, form)
-
-
 def _mean(cell: Cell) -> Markup:
-    """Write a mean with all that it is the mean of."""
-    figures = [cell.accuracies[seed] for seed in sorted(cell.accuracies)]
-    files = "; ".join(figure.file for figure in figures)
-    return cited(cell.mean, files, f"mean of {figures[0].key}", "percent")
-
-
-def _with_ends(value: Markup, low: Markup, high: Markup) -> Markup:
-    return Markup("{} [{}, {}]").format(value, low, high)
-
-
-def _interval(found: Interval, form: str) -> Markup:
-    return _with_ends(*(_number(figure, form) for figure in (found.value, found.low, found.high)))
+    """Return a mean over seeds, cited with all files that it comes from, and its interval if there is one."""
+    metrics = [cell.accuracies[seed] for seed in sorted(cell.accuracies)]
+    files = "; ".join(metric.file for metric in metrics)
+    mean = cite(Metric(cell.mean, files, f"mean of {metrics[0].key}"), "percent")
+    if cell.accuracy is None:
+        return mean
+    _, low, high = (cite(metric, "percent") for metric in cell.accuracy.metrics)
+    return Markup("{} [{}, {}]").format(mean, low, high)
 
 
 def _cell(point: Point, benchmark: str) -> dict[str, Any]:
     cell = point.cells[benchmark]
-    mean = _mean(cell)
-    if cell.accuracy is not None:
-        mean = _with_ends(mean, *(_number(end, "percent") for end in (cell.accuracy.low, cell.accuracy.high)))
     return {
-        "used": benchmark in point.prune["benchmarks"],
-        "mean": mean,
-        "seeds": Markup(", ").join(_number(cell.accuracies[seed], "percent") for seed in sorted(cell.accuracies)),
-        "minus_control": None if cell.minus_control is None else _interval(cell.minus_control, "points"),
+        "used": benchmark in point.rule.benchmarks,
+        "mean": _mean(cell),
+        "seeds": Markup(", ").join(cite(cell.accuracies[seed], "percent") for seed in sorted(cell.accuracies)),
+        "minus_control": None if cell.minus_control is None else cite_interval(cell.minus_control, "points"),
     }
 
 
@@ -56,10 +45,10 @@ def _rows(sweep: Sweep) -> list[dict[str, Any]]:
     return [
         {
             "split": point.split,
-            "rule": point.prune["rule"],
-            "controls": point.prune["controls"],
+            "rule": point.rule.rule,
+            "controls": point.rule.controls,
             "threshold": None if point.threshold is None else f"{point.threshold:g}",
-            "pruned": _number(point.pruned, "count"),
+            "pruned": cite(point.pruned, "count"),
             "seeds": ", ".join(map(str, point.seeds)),
             "cells": [_cell(point, benchmark) for benchmark in sweep.benchmarks],
         }
@@ -67,14 +56,11 @@ def _rows(sweep: Sweep) -> list[dict[str, Any]]:
     ]
 
 
-def render(sweep: Sweep, drawings: list[FigureSpec]) -> str:
-    """Write the page; all that comes from the study is escaped, and there is no script."""
-    loaders = [PackageLoader(package, "templates") for package in ("simgap.studies.sweep", "simgap.report")]
-    environment = Environment(
-        loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+def render(sweep: Sweep, figures: list[FigureSpec]) -> str:
+    """Return the page as HTML. All that comes from the study is escaped, and the page has no script."""
+    environment = template_environment("simgap.studies.sweep", "simgap.report")
     return environment.get_template("sweep.html").render(
-        drawings=drawings,
+        figures=figures,
         rows=_rows(sweep),
         benchmarks=sweep.benchmarks,
         thresholds=", ".join(f"{threshold:g}" for threshold in sweep.thresholds),
@@ -87,16 +73,16 @@ def render(sweep: Sweep, drawings: list[FigureSpec]) -> str:
 
 
 def table_rows(sweep: Sweep) -> Iterator[dict[str, object]]:
-    """Give a row for each split, threshold and benchmark; what is not known is empty."""
+    """Yield a row for each split, threshold and benchmark. Unknown values are empty."""
     for point in sweep.points.values():
         for benchmark, cell in point.cells.items():
             row: dict[str, object] = {
                 "split": point.split,
-                "rule": point.prune["rule"],
-                "controls": point.prune["controls"],
+                "rule": point.rule.rule,
+                "controls": point.rule.controls,
                 "threshold": point.threshold,
                 "benchmark": benchmark,
-                "benchmark_was": "used by the rule" if benchmark in point.prune["benchmarks"] else "held out",
+                "benchmark_was": USED if benchmark in point.rule.benchmarks else HELD_OUT,
                 "rows_pruned": point.pruned.value,
                 "rows_kept": point.kept.value,
                 "seeds": " ".join(map(str, point.seeds)),
@@ -104,18 +90,18 @@ def table_rows(sweep: Sweep) -> Iterator[dict[str, object]]:
                 "lowest_seed": cell.lowest.value,
                 "highest_seed": cell.highest.value,
             }
-            for name, interval in (("accuracy", cell.accuracy), ("minus_control", cell.minus_control)):
-                figures = (None,) * 3 if interval is None else (interval.value, interval.low, interval.high)
-                for end, figure in zip(("", "_low", "_high"), figures, strict=True):
-                    row[f"{name}{end}"] = None if figure is None else figure.value
+            for name, found in (("accuracy", cell.accuracy), ("minus_control", cell.minus_control)):
+                row[name] = None if found is None else found.value
+                row[f"{name}_low"] = None if found is None else found.low
+                row[f"{name}_high"] = None if found is None else found.high
             yield row
 
 
 def write_sweep(sweep: Sweep, out: Path) -> None:
-    """Write the folder: the page, a figure for each benchmark, and the table of all figures."""
-    drawings = drawings_of(sweep)
+    """Write the folder: the page, a figure for each benchmark, and the table of all numbers."""
+    figures = sweep_figures(sweep)
     with atomic_output(out) as partial:
         partial.mkdir(parents=True)
-        write_figures(drawings, partial)
-        (partial / PAGE).write_text(render(sweep, drawings), encoding="utf-8")
+        write_figures(figures, partial)
+        (partial / PAGE).write_text(render(sweep, figures), encoding="utf-8")
         write_table(table_rows(sweep), partial / TABLE)

@@ -1,34 +1,18 @@
-"""What the metrics of several revisions say of their models, by split and threshold."""
+"""Read the accuracies of several revisions, by split and threshold."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 from simgap.core.errors import SimgapError
 from simgap.params.schema import Params
-from simgap.studies.revisions import COMPARE, Revision
-from simgap.tracking.records import flatten, threshold_of
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A metric: its value, the file that it stands in, as revision and path, and its name there."""
-
-    value: float
-    file: str
-    key: str
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A figure of a comparison with its 95% interval, by the bootstrap over seeds and images."""
-
-    value: Figure
-    low: Figure
-    high: Figure
+from simgap.store.estimates import Estimate, Metric
+from simgap.store.split import Split
+from simgap.store.study import Study
+from simgap.studies.revisions import Revision
+from simgap.tracking.records import flatten
 
 
 @dataclass
@@ -37,48 +21,53 @@ class Cell:
 
     Attributes:
         accuracies: zero-shot top-1, by training seed.
-        accuracy, minus_control: of the revision that compared all these seeds together; None where none did, or where there
-            is no control.
+        accuracy, minus_control: from a revision that compared all these seeds together; None if there is no such revision, or
+            no control.
     """
 
-    accuracies: dict[int, Figure] = field(default_factory=dict)
-    accuracy: Interval | None = None
-    minus_control: Interval | None = None
+    accuracies: dict[int, Metric] = field(default_factory=dict)
+    accuracy: Estimate | None = None
+    minus_control: Estimate | None = None
 
     @property
     def mean(self) -> float:
         """The mean over seeds."""
-        return statistics.fmean(figure.value for figure in self.accuracies.values())
+        return statistics.fmean(metric.value for metric in self.accuracies.values())
 
     @property
-    def lowest(self) -> Figure:
-        """The seed whose model is the least accurate."""
-        return min(self.accuracies.values(), key=lambda figure: figure.value)
+    def lowest(self) -> Metric:
+        """The accuracy of the least accurate model."""
+        return min(self.accuracies.values(), key=lambda metric: metric.value)
 
     @property
-    def highest(self) -> Figure:
-        """The seed whose model is the most accurate."""
-        return max(self.accuracies.values(), key=lambda figure: figure.value)
+    def highest(self) -> Metric:
+        """The accuracy of the most accurate model."""
+        return max(self.accuracies.values(), key=lambda metric: metric.value)
 
 
 @dataclass
 class Point:
-    """A split at a threshold, or a split that depends on none.
+    """A split at a threshold, or a split that depends on no threshold.
 
     Attributes:
-        prune: the metrics of its rule.
-        pruned, kept: rows of full that it is without, and that it keeps.
-        seeds: of training.
+        split: the name of the split.
+        threshold: the threshold, or None.
+        rule: the rule of the split.
+        pruned, kept: number of rows of full that the split leaves out, and that it keeps.
+        seeds: training seeds.
         cells: by benchmark.
     """
 
     split: str
     threshold: float | None
-    prune: dict[str, Any]
-    pruned: Figure
-    kept: Figure
+    rule: Split
+    pruned: Metric
+    kept: Metric
     seeds: list[int]
     cells: dict[str, Cell]
+
+
+Points = dict[tuple[str, float | None], Point]
 
 
 @dataclass(frozen=True)
@@ -86,8 +75,8 @@ class Sweep:
     """Models of one study at several thresholds.
 
     Attributes:
-        revisions: names of what was read.
-        left_out: what was not, and why.
+        revisions: names of the revisions that were read.
+        left_out: the revisions that were not read, and why.
         benchmarks: names.
         points: by (split, threshold), in the order of the params file, then by threshold.
     """
@@ -95,7 +84,7 @@ class Sweep:
     revisions: list[str]
     left_out: list[str]
     benchmarks: list[str]
-    points: dict[tuple[str, float | None], Point]
+    points: Points
 
     @property
     def thresholds(self) -> list[float]:
@@ -108,25 +97,32 @@ class Sweep:
         return list(dict.fromkeys(split for split, threshold in self.points if threshold is not None))
 
     def line(self, split: str) -> list[Point]:
-        """Give a split's points, by threshold."""
+        """Return the points of a split, by threshold."""
         return [point for (name, _), point in self.points.items() if name == split]
 
-    def alone(self, *, rows: bool) -> Point | None:
-        """Give the split full, or with `rows` false the one without pool rows, where it was trained."""
-        points = (point for (_, threshold), point in self.points.items() if threshold is None)
-        wanted = (lambda p: p.prune["rule"] == "full") if rows else (lambda p: p.kept.value == 0)
-        return next(filter(wanted, points), None)
+    def full(self) -> Point | None:
+        """Return the point of the split with all rows, or None if it was not trained."""
+        return next((point for point in self._without_threshold() if point.rule.rule == "full"), None)
+
+    def reference_only(self) -> Point | None:
+        """Return the point of the split without pool rows, or None if it was not trained."""
+        return next((point for point in self._without_threshold() if point.rule.kept == 0), None)
+
+    def _without_threshold(self) -> list[Point]:
+        return [point for (_, threshold), point in self.points.items() if threshold is None]
 
 
 def _settings(params: Params, splits: Iterable[str]) -> dict[str, str]:
-    """Flatten all parameters that a sweep does not change, of the runs those of some splits."""
+    """Flatten all parameters that a sweep does not change. Of `runs`, keep only some splits."""
     runs = {split: params.runs[split] for split in splits}
-    unchanged = replace(params, threshold=0.0, repeats=replace(params.repeats, seeds=[]), runs=runs)
-    return flatten(asdict(unchanged), "")
+    unchanged = asdict(replace(params, threshold=0.0, repeats=replace(params.repeats, seeds=[0]), runs=runs))
+    # They cannot change a result.
+    del unchanged["resources"]
+    return flatten(unchanged, "")
 
 
 def _difference(first: Params, other: Params) -> str | None:
-    """Name a parameter in which two revisions differ, other than threshold, seeds and which splits are trained."""
+    """Name a parameter that differs between two revisions, other than threshold, seeds and which splits are trained."""
     both = first.runs.keys() & other.runs.keys()
     ours, theirs = _settings(first, both), _settings(other, both)
     for name in dict.fromkeys([*ours, *theirs]):
@@ -135,82 +131,71 @@ def _difference(first: Params, other: Params) -> str | None:
     return None
 
 
-def _interval(compared: dict[str, Any], file: str, key: str) -> Interval | None:
-    names = (key, f"{key}/low", f"{key}/high")
-    if not all(name in compared for name in names):
-        return None
-    return Interval(*(Figure(compared[name], file, name) for name in names))
-
-
-def _prune_file(split: str) -> str:
-    return f"metrics/prune/{split}.json"
-
-
-def _add(points: dict[tuple[str, float | None], Point], revision: Revision, params: Params, split: str) -> None:
+def _add(points: Points, study: Study, split: str) -> None:
     """Add a revision's models of one split."""
-    file = _prune_file(split)
-    prune = revision.read(file)
-    threshold = threshold_of(split, lambda name: revision.read(_prune_file(name)))
+    threshold = study.threshold_of(split)
     key = (split, threshold)
     if key not in points:
-        pruned, kept = (Figure(prune.get(name, 0), revision.where(file), name) for name in ("dropped/pruned", "kept"))
-        points[key] = Point(
-            split, threshold, prune, pruned, kept, [], {name: Cell() for name in params.benchmarks.names}
-        )
+        cells = {name: Cell() for name in study.benchmarks}
+        rows = study.rows_pruned(split), study.rows_kept(split)
+        points[key] = Point(split, threshold, study.splits[split], *rows, [], cells)
     point = points[key]
-    for seed in params.repeats.seeds:
-        file = f"metrics/evaluate/{split}-{seed}.json"
-        found = revision.read(file)
+    for seed in study.seeds:
         for benchmark, cell in point.cells.items():
-            name = f"zero_shot/{benchmark}/top1"
-            if name not in found:
-                raise SimgapError(f"{revision.where(file)}: has no {name}; run the experiment anew")
-            figure = Figure(found[name], revision.where(file), name)
-            known = cell.accuracies.setdefault(seed, figure)
-            if known.value != figure.value:
+            found = study.model_accuracy(split, seed, benchmark)
+            known = cell.accuracies.setdefault(seed, found)
+            if known.value != found.value:
                 raise SimgapError(
-                    f"{figure.file}: {name} is {figure.value}, in {known.file} {known.value}, though their parameters "
-                    "are the same; name the revisions that belong together"
+                    f"{found.file}: {found.key} is {found.value}, but {known.value} in {known.file}, with the same parameters; "
+                    "name only revisions that belong together"
                 )
-    point.seeds = sorted({*point.seeds, *params.repeats.seeds})
+    point.seeds = sorted({*point.seeds, *study.seeds})
+
+
+def _add_comparison(points: Points, study: Study, threshold: float) -> None:
+    """Add a revision's comparison to the points that it compared: at its threshold, with all of their seeds."""
+    for point in points.values():
+        if point.threshold not in (None, threshold) or sorted(study.seeds) != point.seeds:
+            continue
+        for benchmark, cell in point.cells.items():
+            cell.accuracy = cell.accuracy or study.estimate(point.split, benchmark, "accuracy")
+            if point.threshold is not None:
+                found = study.estimate(point.split, benchmark, "minus_control")
+                cell.minus_control = cell.minus_control or found
 
 
 def read_sweep(revisions: Sequence[Revision], base: Params) -> Sweep:
-    """Read what trained models of several revisions achieve, from their metrics in git.
+    """Read the accuracies of the models of several revisions from their metrics in git.
 
-    A model that several revisions have counts once. A revision whose parameters are not those of `base`, other than the
-    threshold, seeds and which splits are trained, is another study, and left out.
+    A model that several revisions have counts once. A revision is another study, and left out, if a parameter differs from
+    `base` other than the threshold, the seeds and which splits are trained.
+
+    Args:
+        revisions: the revisions.
+        base: the parameters that say which study it is.
 
     Raises:
-        SimgapError: a file is missing, two revisions have other results of one model, or no split depends on a threshold.
+        SimgapError: a file is missing, two revisions have different results for one model, or no split depends on a threshold.
     """
-    left_out, read = [], []
+    left_out: list[str] = []
+    read: list[tuple[str, Study, Params]] = []
     for revision in revisions:
         params = revision.params()
         difference = _difference(base, params)
         if difference is None:
-            read.append((revision, params))
+            read.append((revision.name, revision.study(), params))
         else:
             left_out.append(f"{revision.name}: {difference}")
-    points: dict[tuple[str, float | None], Point] = {}
-    for split in dict.fromkeys(split for _, params in read for split in params.runs):
-        of_split: dict[tuple[str, float | None], Point] = {}
-        for revision, params in read:
-            if split in params.runs:
-                _add(of_split, revision, params, split)
+    points: Points = {}
+    for split in dict.fromkeys(split for _, study, _ in read for split in study.splits):
+        of_split: Points = {}
+        for _, study, _ in read:
+            if split in study.splits:
+                _add(of_split, study, split)
         points |= dict(sorted(of_split.items(), key=lambda item: item[0][1] or 0.0))
-    for revision, params in read:
-        compared, file = revision.read(COMPARE), revision.where(COMPARE)
-        for (split, threshold), point in points.items():
-            # Its comparison is of this point where it has the threshold, and all of the seeds.
-            if threshold not in (None, params.threshold) or sorted(params.repeats.seeds) != point.seeds:
-                continue
-            for benchmark, cell in point.cells.items():
-                place = f"{split}/{benchmark}"
-                cell.accuracy = cell.accuracy or _interval(compared, file, f"{place}/accuracy")
-                if threshold is not None:
-                    cell.minus_control = cell.minus_control or _interval(compared, file, f"{place}/minus_control")
-    sweep = Sweep([revision.name for revision, _ in read], left_out, base.benchmarks.names, points)
+    for _, study, params in read:
+        _add_comparison(points, study, params.threshold)
+    sweep = Sweep([name for name, _, _ in read], left_out, base.benchmarks.names, points)
     if not sweep.splits:
         found = f"{len(read)} revisions have its parameters" + "".join(f"; left out {reason}" for reason in left_out)
         raise SimgapError(f"sweep: no trained split depends on the threshold: {found}")

@@ -1,0 +1,128 @@
+"""Figures of claims A and B."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from simgap.report.figures.plots import Interval, apart, error_bars, in_percent, intervals, legend
+from simgap.report.figures.style import LEGEND_LINE, LIGHT, WIDTH, FigureSpec, Styles, size_with_legend
+from simgap.report.inputs import BY_SIZE, IMAGENET_LIKE
+from simgap.store.estimates import Estimate
+from simgap.store.study import Study
+
+
+def _draw_gap(study: Study, styles: Styles, full: str, reference: str, figure: Figure) -> None:
+    rows = []
+    for benchmark in study.benchmarks:
+        found = study.minus_full(reference, benchmark)
+        if found is not None:
+            gap = Estimate(-found.value, -found.high, -found.low)
+            rows.append((benchmark, [Interval(gap, styles[full], full)]))
+    axes = intervals(figure, rows, f"{full} minus {reference}, points of top-1 accuracy", [0])
+    in_percent(axes, "x")
+
+
+def _draw_shares(study: Study, styles: Styles, defined: list[tuple[str, str]], figure: Figure) -> None:
+    rows = []
+    for split, benchmark in defined:
+        shares = {name: study.gap_explained(name, benchmark) for name in [split, *study.controls_of(split)]}
+        found = [Interval(share, styles[name], name) for name, share in shares.items() if share is not None]
+        rows.append((f"{benchmark}\n({study.mark(split, benchmark)})", found))
+    axes = intervals(figure, rows, "share of the gap explained, per cent", [0, 1])
+    # The interval of a share of a small gap may be very wide.
+    values = [interval.estimate.value for _, found in rows for interval in found]
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, min(-0.5, *values) - 0.5), min(high, max(1.5, *values) + 0.5))
+    in_percent(axes, "x")
+    legend(figure, axes)
+
+
+def claim_a(study: Study, styles: Styles) -> list[FigureSpec]:
+    """Show the gap between full and the reference alone, and the share of it that pruning explains if it is above 0."""
+    full, reference = study.full(), study.reference_only()
+    if full is None or reference is None:
+        return []
+    specs = [
+        FigureSpec(
+            "claim-a-gap", "claim-a",
+            f"The gap: accuracy of {full} minus {reference}, with its interval. Pruning can explain a share of the gap only if "
+            "the interval is wholly above zero.",
+            f"Dots with intervals: accuracy of {full} minus that of {reference}, a line for each benchmark.",
+            (WIDTH, 1.1 + 0.3 * len(study.benchmarks)), partial(_draw_gap, study, styles, full, reference),
+        )
+    ]  # fmt: skip
+    defined = [
+        (split, benchmark)
+        for split in study.of_rules(IMAGENET_LIKE)
+        for benchmark in study.benchmarks
+        if study.gap_explained(split, benchmark) is not None
+    ]
+    if defined:
+        shown = {split: 1 + len(study.controls_of(split)) for split, _ in defined}
+        height = 1.1 + 0.42 * len(defined) * max(1, max(shown.values()) / 2)
+        specs.append(
+            FigureSpec(
+                "claim-a", "claim-a",
+                "Claim A: the share of the gap that pruning explains (filled), and the share that its controls explain "
+                "(hollow). Intervals that reach the edge of the axes continue beyond it.",
+                "Dots with intervals: share of the gap explained by every imagenet-like split and by its controls.",
+                size_with_legend(sum(shown.values()), height), partial(_draw_shares, study, styles, defined),
+            )
+        )  # fmt: skip
+    return specs
+
+
+def _draw_differences(study: Study, styles: Styles, margin: float, figure: Figure) -> None:
+    rows = []
+    for benchmark in study.benchmarks:
+        found = {split: study.minus_full(split, benchmark) for split in study.of_rules(*BY_SIZE)}
+        rows.append((benchmark, [Interval(of, styles[name], name) for name, of in found.items() if of is not None]))
+    axes = intervals(figure, rows, f"split minus {study.full()}, points of top-1 accuracy", [0])
+    axes.axvspan(-margin, margin, color=LIGHT, zorder=-1, linewidth=0, label="margin of equivalence")
+    in_percent(axes, "x")
+    legend(figure, axes, 1)
+
+
+def _draw_sizes(study: Study, styles: Styles, splits: list[str], benchmark: str, figure: Figure) -> None:
+    axes = figure.add_subplot()
+    for split, x in apart({split: study.splits[split].kept for split in splits}).items():
+        found = study.accuracy(split, benchmark)
+        axes.errorbar(
+            x, found.value, yerr=error_bars(found), capsize=2, linestyle="none", label=split, **styles[split].of_points(),
+        )  # fmt: skip
+    axes.set(xlabel="pool rows trained on", ylabel="top-1 accuracy, per cent", title=benchmark)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    in_percent(axes)
+    legend(figure, axes)
+
+
+def claim_b(study: Study, styles: Styles, margin: float) -> list[FigureSpec]:
+    """Compare splits chosen by size with full, and show accuracy against size."""
+    specs = []
+    splits, full = study.of_rules(*BY_SIZE), study.full()
+    if splits and full:
+        height = 1.1 + (0.2 + 0.2 * len(splits)) * len(study.benchmarks) + LEGEND_LINE * (len(splits) + 1)
+        specs.append(
+            FigureSpec(
+                "claim-b", "claim-b",
+                f"Claim B: accuracy minus that of {full}. A split is equivalent if its interval is wholly inside the grey band.",
+                f"Dots with intervals: accuracy of every split by size minus that of {full}, a line for each benchmark.",
+                (WIDTH, height), partial(_draw_differences, study, styles, margin),
+            )
+        )  # fmt: skip
+    by_size = study.of_rules("full", "random", *BY_SIZE)
+    if len(by_size) > 1:
+        specs += [
+            FigureSpec(
+                f"size-{benchmark}", "claim-b",
+                f"Accuracy on {benchmark} by pool rows. Splits of nearly the same size stand side by side.",
+                f"Accuracy on {benchmark} against split size, a dot with its interval for each split.",
+                size_with_legend(len(by_size)), partial(_draw_sizes, study, styles, by_size, benchmark),
+            )
+            for benchmark in study.benchmarks
+        ]  # fmt: skip
+    return specs

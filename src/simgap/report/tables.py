@@ -1,0 +1,155 @@
+"""The tables of the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from simgap.report.html import cite, cite_interval, named
+from simgap.report.inputs import LEAKS
+from simgap.store.study import Study
+
+
+@dataclass(frozen=True)
+class Table:
+    """A plain table.
+
+    Attributes:
+        label: what it shows, for readers who cannot see it.
+        columns: the header.
+        rows: a name and the cells after it.
+    """
+
+    label: str
+    columns: list[str | Markup]
+    rows: list[list[str | Markup]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the table of accuracies.
+
+    Attributes:
+        accuracy: with its interval.
+        differences: to each control and to full: what is compared, the difference, and its verdict.
+        used: whether the split's rule used queries of the benchmark.
+        sort: the values by which the table can be sorted, by name.
+    """
+
+    accuracy: Markup
+    differences: list[tuple[str, Markup, str]]
+    used: bool
+    sort: dict[str, float]
+
+
+def _label_of(study: Study, split: str, control: str) -> str:
+    if control == study.control_of(split):
+        return "control"
+    if study.splits[control].rule == "matched":
+        return f"same by {study.splits[control].parameters['match']}"
+    return Markup("control {}").format(named(control))
+
+
+def _cell(study: Study, split: str, benchmark: str) -> Cell:
+    accuracy, to_full = study.accuracy(split, benchmark), study.minus_full(split, benchmark)
+    differences = []
+    sort = {"accuracy": accuracy.value}
+    for control in study.controls_of(split):
+        found = study.minus_control(split, benchmark, control)
+        if found is not None:
+            label, verdict = _label_of(study, split, control), study.verdict_control(split, benchmark, control)
+            differences.append((label, cite_interval(found, "points"), str(verdict)))
+            if control == study.control_of(split):
+                sort["minus_control"] = found.value
+    if to_full is not None:
+        differences.append(("full", cite_interval(to_full, "points"), str(study.verdict_full(split, benchmark))))
+        sort["minus_full"] = to_full.value
+    return Cell(cite_interval(accuracy, "percent"), differences, study.used(split, benchmark), sort)
+
+
+def accuracy_table(study: Study) -> list[dict[str, Any]]:
+    """Return the rows of the table of accuracies: split, rule, controls, rows and a cell for each benchmark."""
+    return [
+        {
+            "split": split,
+            "rule": info.rule,
+            "controls": study.controls_of(split),
+            "kept": info.kept,
+            "rows": cite(study.rows_kept(split), "count"),
+            "cells": [_cell(study, split, benchmark) for benchmark in study.benchmarks],
+        }
+        for split, info in study.splits.items()
+    ]
+
+
+def leak_table(study: Study) -> Table:
+    """Return how many images of each benchmark are copied, and the accuracy with and without them."""
+    split = study.full() or next(iter(study.splits))
+
+    def interval(benchmark: str, quantity: str, form: str) -> str | Markup:
+        found = study.estimate(split, benchmark, quantity)
+        return "none" if found is None else cite_interval(found, form)
+
+    def number(key: str, form: str) -> str | Markup:
+        return cite(study.metric(LEAKS, key), form)
+
+    columns = [
+        "benchmark",
+        "images",
+        "copied",
+        "per cent",
+        "with an annotated copy",
+        Markup("accuracy of {}").format(named(split)),
+        "without copied images",
+        "on copied images",
+        "added by them, points",
+    ]
+    rows: list[list[str | Markup]] = [
+        [
+            benchmark,
+            number(f"{benchmark}/queries", "count"),
+            number(f"{benchmark}/copied", "count"),
+            number(f"{benchmark}/copied_share", "percent"),
+            number(f"{benchmark}/marked", "count") if f"{benchmark}/marked" in study.read(LEAKS) else "not known",
+            interval(benchmark, "accuracy", "percent"),
+            interval(benchmark, "without_copies", "percent"),
+            interval(benchmark, "of_copies", "percent"),
+            interval(benchmark, "added_by_copies", "points"),
+        ]
+        for benchmark in study.benchmarks
+    ]
+    return Table("Leaks by benchmark", columns, rows)
+
+
+def similarity_table(study: Study) -> Table:
+    """Return how similar pool and reference are to each benchmark."""
+    columns: dict[str, tuple[str, str]] = {
+        "mean similarity to reference": ("reference_similarity_mean", "similarity"),
+        "to pool": ("pool_similarity_mean", "similarity"),
+        "queries nearer to the pool, per cent": ("queries_nearer_to_pool_share", "percent"),
+        "pool rows above the reference, per cent": ("rows_with_positive_margin_share", "percent"),
+    }
+    rows: list[list[str | Markup]] = [
+        [name, *(cite(study.metric(f"similarity/{name}", key), form) for key, form in columns.values())]
+        for name in study.benchmarks
+    ]
+    return Table("Similarity by benchmark", ["benchmark", *columns], rows)
+
+
+def training_table(study: Study) -> Table:
+    """Return the training data and the length of training of each run."""
+    columns = {
+        "samples": ("samples", "count"),
+        "samples seen": ("samples_seen", "count"),
+        "epochs": ("epochs", "number"),
+        "steps": ("steps", "count"),
+        "final loss": ("loss_final", "similarity"),
+    }
+    rows: list[list[str | Markup]] = [
+        [f"{split}-{seed}", *(cite(study.metric(f"train/{split}-{seed}", key), form) for key, form in columns.values())]
+        for split in study.splits
+        for seed in study.seeds
+    ]
+    return Table("Runs", ["run", *columns], rows)
