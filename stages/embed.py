@@ -24,9 +24,11 @@ from simgap.stage.scratch import scratch
 @click.option("--out", type=PATH, required=True)
 @click.option("--metrics", type=PATH, required=True)
 def main(params: Params, kind: str, data: Path, embedder: Path, out: Path, metrics: Path) -> dict[str, float]:
+    imports = kind == "pool" and (data / VECTORS).is_dir()
+    found = None if imports else find_set(kind, data, Path(params.reference.classnames))
     limit, embedder_hash = params.limits.drop_limit, sha256_of(embedder)
     cache_key = {"data": fingerprint(data), "path": data, "embedder": embedder_hash}
-    if kind == "pool" and (data / VECTORS).is_dir():
+    if found is None:
         pool, digits = Path(params.pool.path), params.pool.shard_digits
         # Without shards, pool.path is the folder of embeddings too.
         shards_at = None if pool.resolve() == data.resolve() else pool
@@ -35,10 +37,8 @@ def main(params: Params, kind: str, data: Path, embedder: Path, out: Path, metri
                 data, embedder_hash, read_dim(embedder), digits, limit, out, folder, shards_at
             )
     else:
-        found = find_set(kind, data, Path(params.reference.classnames))
-        with scratch(
-            f"embed-{out.name}", {**cache_key, "embed": asdict(params.embed), "classes": found.classes}, __file__
-        ) as folder:
+        cache_key |= {"embed": asdict(params.embed), "classes": found.classes}
+        with scratch(f"embed-{out.name}", cache_key, __file__) as folder:
             accounting, rates = embed(
                 params.embed, partial(load, embedder), embedder_hash, found.shards, out, folder,
                 classes=found.classes, captioned=found.captioned, decoders=params.resources.decoders, drop_limit=limit,

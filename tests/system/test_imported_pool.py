@@ -79,7 +79,7 @@ def study(
     """Write the study's data and params, and the pool's embeddings as clip-retrieval would have; give the rows."""
     monkeypatch.chdir(tmp_path)
     toy = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
-    small = {"model": "presets/models/tiny.json", "samples_seen": 24, "batch_size": 6, "workers": 0}
+    small = {"model": "presets/models/tiny.json", "samples_seen": 24, "batch_size": 6}
     put_params(
         tmp_path,
         pool={"path": str(POOL), "embed": str(FOREIGN), "shard_digits": None},
@@ -188,8 +188,8 @@ def test_without_shards_an_import_is_measured_and_no_more(study) -> None:
 def test_shards_that_the_pool_lacks_end_the_import(study) -> None:
     map_shards([shard.removesuffix(".tar") for shard, _, _ in study])
     result = embed_set("pool", FOREIGN, EMBEDDINGS / "pool")
-    line = "error: pool: has no shard '00000' and 2 more, though rows of foreign/shards/shards_0.parquet lie there; "
-    assert (result.exit_code, result.output) == (1, f"{line}it should hold every shard that rows name\n")
+    line = "error: pool: has no shard '00000' and 2 more, but rows of foreign/shards/shards_0.parquet are in it; "
+    assert (result.exit_code, result.output) == (1, f"{line}the pool must have all shards that the rows name\n")
     assert not (EMBEDDINGS / "pool").exists()
 
 

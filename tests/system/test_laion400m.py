@@ -61,9 +61,9 @@ def test_every_split_of_the_paper_is_made_and_trained() -> None:
     }
     assert left_out == {"nearest-100m": [], **{f"nearest-100m-without-{name}": [name] for name in BENCHMARKS}}
     assert all(params.prune.dissimilar[name].keep == 100_000_000 for name in left_out)
-    for rule, splits in (("dissimilar", params.prune.dissimilar), ("similar", params.prune.similar)):
-        by_val = {name: split.keep for name, split in splits.items() if name.startswith(f"{rule}-val-")}
-        assert by_val == {f"{rule}-val-{size}m": size * 1_000_000 for size in SIZES}
+    for name_of, splits in (("nearest", params.prune.dissimilar), ("similar", params.prune.similar)):
+        by_val = {name: split.keep for name, split in splits.items() if name.startswith(f"{name_of}-val-")}
+        assert by_val == {f"{name_of}-val-{size}m": size * 1_000_000 for size in SIZES}
     ranked = {**params.prune.dissimilar, **params.prune.similar}
     for size in SIZES:
         assert ranked[params.prune.random[f"random-{size}m"].size_of].keep == size * 1_000_000
@@ -90,7 +90,7 @@ def test_its_graph_resolves_without_data(tmp_path: Path) -> None:
     found = run(folder, "dvc", "stage", "list", "--name-only").split()
     raw = content()
     splits = [f"{rule}@{name}" for rule, names in raw["prune"].items() for name in names]
-    expected = {"manifest@laion400m", "embedder", "deduplicate", "leaks", "compare", "galleries", "report"}
+    expected = {"code", "manifest@laion400m", "embedder", "deduplicate", "leaks", "compare", "galleries", "report"}
     expected |= {"embed@pool", "embed@reference", "profile-full@full"}
     expected |= {f"{stage}@{name}" for stage in ("embed-benchmark", "similarity") for name in BENCHMARKS}
     expected |= {f"{stage}-{split}" for stage in ("prune", "profile") for split in splits}
@@ -155,9 +155,8 @@ def miniature(raw: dict[str, Any], embedder: Path) -> None:
         for keys in raw["prune"][rule].values():
             if isinstance(keys["keep"], int) and keys["keep"]:
                 keys["keep"] /= 200_000_000
-    raw["train"].update(
-        model="presets/models/tiny.json", epochs=0.5, batch_size=32, workers=1, processes=1, shuffle_buffer=5
-    )
+    raw["train"].update(model="presets/models/tiny.json", epochs=0.5, batch_size=32, processes=1, shuffle_buffer=5)
+    raw["resources"]["train"]["workers"] = 1
     raw["runs"] = {name: raw["runs"][name] for name in REHEARSED}
     raw["evaluate"]["batch_size"] = 32
     raw["compare"]["resamples"] = 100

@@ -73,7 +73,9 @@ def test_every_private_import_is_listed() -> None:
     assert not missing
 
 
-@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in USED.items() for name in sorted(names)])
+@pytest.mark.parametrize(
+    ("module", "name"), [(module, name) for module, names in USED.items() for name in sorted(names)]
+)
 def test_the_name_exists(module: str, name: str) -> None:
     assert hasattr(importlib.import_module(module), name)
 

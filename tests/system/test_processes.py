@@ -20,14 +20,16 @@ from simgap.clip.model import WEIGHTS_FILE
 OPTIONS = ("--pool", "pool", "--out", "embedder", "--metrics", "metrics.json")
 
 
-def put_study(folder: Path, **changes: object) -> None:
+def put_study(folder: Path, checkpoint_steps: int = 500, **changes: object) -> None:
     """A pool, and params by which the embedder is trained on it."""
     write_pool(folder / "pool", 2, 11)
     (folder / "tiny.json").write_text(json.dumps(MODEL_CONFIG))
-    source = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())["embedder"]
+    toy = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
+    source = toy["embedder"]
     wanted = {"model": str(folder / "tiny.json"), "samples_seen": 48, "batch_size": 8, "micro_batch_size": 4}
-    wanted |= {"learning_rate": 1e-4, "workers": 0, "readers": 2, **changes}
-    put_params(folder, embedder={**source, "train": {**source["train"], **wanted}})
+    wanted |= {"learning_rate": 1e-4, "readers": 2, **changes}
+    resources = {**toy["resources"], "train": {"workers": 0, "checkpoint_steps": checkpoint_steps}}
+    put_params(folder, embedder={**source, "train": {**source["train"], **wanted}}, resources=resources)
 
 
 @pytest.mark.slow
