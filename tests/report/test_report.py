@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from perf.drawn_study import MARGIN, read_study, write_study
 from simgap.report import sentences
-from simgap.report.figures import figure_specs
+from simgap.report.figures.all import figure_specs
 from simgap.report.figures.plots import POINTS, apart, cumulative, list_matrix
 from simgap.report.figures.pruning import CLASSES, annotated_shares, class_shares
 from simgap.report.figures.style import FigureSpec, split_styles

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import socket
 import subprocess
@@ -13,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from code_walk import STAGES, used_by
 from conftest import REPOSITORY
 from mlflow.tracking import MlflowClient
 from studies import ENVIRONMENT, check_against_naive, commit, miniature, repository, run, stages_run
@@ -64,7 +67,16 @@ def without_seed(stages: list[str]) -> set[str]:
 
 def test_every_stage_runs_once_and_every_run_is_in_mlflow(finished) -> None:
     folder, ran = finished
-    expected = {"draw@toy", "embedder", "embed@pool", "embed@reference", "deduplicate", "ground-truth@toy", "leaks"}
+    expected = {
+        "code",
+        "draw@toy",
+        "embedder",
+        "embed@pool",
+        "embed@reference",
+        "deduplicate",
+        "ground-truth@toy",
+        "leaks",
+    }
     expected |= (
         SHOWN
         | {"galleries"}
@@ -231,7 +243,45 @@ def test_imported_embeddings_take_the_place_of_embedding(study: Path) -> None:
 def test_an_edited_evaluation_reruns_evaluate_and_what_shows_it(study: Path) -> None:
     add_metric(study, "edited")
     ran = without_seed(stages_run(run(study, "dvc", "repro")))
-    assert ran == {f"evaluate@{split}" for split in TRAINED} | SHOWN
+    assert ran == {f"evaluate@{split}" for split in TRAINED} | SHOWN | {"code"}
+
+
+def edit(folder: Path, name: str) -> None:
+    """Add a comment to a module, and refresh the fingerprints."""
+    with (folder / "src" / "simgap" / name).open("a") as stream:
+        stream.write("# edited\n")
+    assert stages_run(run(folder, "dvc", "repro", "code")) == ["code"]
+
+
+def test_an_edited_parameter_block_reruns_the_fingerprints_alone(study: Path) -> None:
+    edit(study, "params/train.py")
+    assert stages_run(run(study, "dvc", "repro")) == []
+
+
+def test_an_edited_report_reruns_the_report(study: Path) -> None:
+    edit(study, "report/page.py")
+    assert stages_run(run(study, "dvc", "repro")) == ["report"]
+
+
+@pytest.mark.parametrize("name", ["clip/encode.py", "core/files.py", "store/split.py"])
+def test_an_edited_module_changes_the_stages_that_import_it(study: Path, name: str) -> None:
+    """By a walk over the imports that knows nothing of the fingerprints."""
+    edit(study, name)
+    module = f"simgap.{name.removesuffix('.py').replace('/', '.')}"
+    users = {stage.stem for stage in STAGES if module in used_by(stage)}
+    changed = json.loads(run(study, "dvc", "status", "--json"))
+    deps = {
+        stage: {path for change in changes if isinstance(change, dict) for path in change.get("changed deps", {})}
+        for stage, changes in changed.items()
+    }
+    edited = [stage for stage, paths in deps.items() if any(path.startswith("code/") for path in paths)]
+    found = {re.search(r"-m stages\.(\w+)", command_of(study, stage))[1] for stage in edited}
+    # The miniature copies nothing and lists no object store.
+    assert found == users - {"code", "copy", "manifest"}
+
+
+def command_of(folder: Path, stage: str) -> str:
+    return yaml.safe_load((folder / "dvc.lock").read_text())["stages"][stage]["cmd"]
 
 
 def test_experiments_elsewhere_run_their_own_code_and_lose_no_run(study: Path) -> None:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from simgap.core.files import atomic_output
 from simgap.report import sentences
-from simgap.report.figures import figure_specs
+from simgap.report.figures.all import figure_specs
 from simgap.report.figures.style import FigureSpec, write_figures
 from simgap.report.html import cite, named, template_environment
 from simgap.report.inputs import LEAKS, ReportInputs
