@@ -106,11 +106,11 @@ def write_columns(folder: Path, splits: dict[str, Split], benchmarks: list[str],
             pq.write_table(
                 pa.table({"similarity": similarity, "nearest_similarities": lists}), place / f"{benchmark}.parquet"
             )
-            of_full = np.full(CLASSES, ROWS // CLASSES)
+            full_rows = np.full(CLASSES, ROWS // CLASSES)
             counts = {
                 "label": np.arange(CLASSES),
-                "rows_of_full": of_full,
-                "kept": random.binomial(of_full, split.kept / ROWS),
+                "rows_of_full": full_rows,
+                "kept": random.binomial(full_rows, split.kept / ROWS),
             }
             pq.write_table(pa.table(counts), place / "classes" / f"{benchmark}.parquet")
 
@@ -128,25 +128,25 @@ def write_metrics(folder: Path, splits: dict[str, Split], outcomes: Outcomes) ->
         write_json(folder / "prune" / f"{name}.json", content)
         for seed in outcomes.seeds:
             loss = [[step, 4 / (1 + step / 100) + random.uniform(0, 0.2)] for step in range(0, 1000, 5)]
-            of_run = {
+            metrics = {
                 "samples": split.kept,
                 "samples_seen": 100_000,
                 "epochs": 1.5,
                 "steps": 1000,
                 "loss_final": loss[-1][1],
             }
-            write_json(folder / "train" / f"{name}-{seed}.json", {**of_run, "loss": loss})
+            write_json(folder / "train" / f"{name}-{seed}.json", {**metrics, "loss": loss})
     for name in outcomes.benchmarks:
         quantities = ("reference_similarity_mean", "pool_similarity_mean", "queries_nearer_to_pool_share")
         content = dict(zip((*quantities, "rows_with_positive_margin_share"), random.random(4).tolist(), strict=True))
         write_json(folder / "similarity" / f"{name}.json", content)
-    marks = {
+    shares = {
         f"{split}/pruned_share/{kind}/{name}": random.random()
         for split in splits
         for kind, names in (("style", STYLES), ("class", [f"class {number}" for number in range(CLASSES)]))
         for name in names
     }
-    write_json(folder / "ground-truth" / "marks.json", marks)
+    write_json(folder / "ground-truth" / "annotated.json", shares)
     copies = {kind: random.uniform(0.9, 1, 50).astype(np.float32) for kind in ("exact", "near")}
     known = AnnotatedCopies(copies, {name: np.arange(count) < 10 for name, count in queries.items()})
     in_pool = {name: random.uniform(0.6, 1, count).astype(np.float32) for name, count in queries.items()}
@@ -201,4 +201,4 @@ def read_study(folder: Path, splits: dict[str, Split], benchmarks: list[str], se
         data / "benchmarks",
     )
     pruned = [name for name, split in splits.items() if split.rule == "imagenet-like"]
-    return ReportInputs(folders, list(splits), pruned, benchmarks, list(range(seeds)), ["marks"], benchmarks[0])
+    return ReportInputs(folders, list(splits), pruned, benchmarks, list(range(seeds)), ["annotated"], benchmarks[0])

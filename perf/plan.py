@@ -62,8 +62,8 @@ def compare(
     for need in needs:
         was, predicted = actual.get((metrics_folder(need.stage), need.name)), predict(need)
         if was is not None and predicted is not None:
-            count, of_plan, of_study = found.get(need.stage, (0, 0.0, 0.0))
-            found[need.stage] = (count + 1, of_plan + predicted, of_study + was)
+            count, predicted_sum, actual_sum = found.get(need.stage, (0, 0.0, 0.0))
+            found[need.stage] = (count + 1, predicted_sum + predicted, actual_sum + was)
     return found
 
 

@@ -78,14 +78,14 @@ REFERENCE_RULES: dict[str, Callable[[Any, Columns, int], list[str]]] = {
 }
 
 
-def measure(rule: str, of_reference: bool, folder: Path, rows: int, benchmarks: int, keep: int) -> dict[str, Any]:
+def measure(rule: str, reference_code: bool, folder: Path, rows: int, benchmarks: int, keep: int) -> dict[str, Any]:
     """Measure one rule in this process.
 
     The input of the rule is made before the time starts, and its memory counts.
 
     Args:
         rule: Name of the rule.
-        of_reference: Measure the reference code in place of simgap.
+        reference_code: Measure the reference code instead of simgap.
         folder: Folder of the columns.
         rows: Number of rows.
         benchmarks: Number of benchmarks.
@@ -95,10 +95,10 @@ def measure(rule: str, of_reference: bool, folder: Path, rows: int, benchmarks: 
         Rows kept, seconds, and the peak anonymous memory in megabytes.
     """
     columns = map_columns(folder, rows, benchmarks)
-    rule_input: Any = [f"{row:09d}" for row in range(rows)] if of_reference else np.ones(rows, np.bool_)
+    rule_input: Any = [f"{row:09d}" for row in range(rows)] if reference_code else np.ones(rows, np.bool_)
     with AnonymousMemory() as memory:
         started = time.perf_counter()
-        result = (REFERENCE_RULES if of_reference else RULES)[rule](rule_input, columns, keep)
+        result = (REFERENCE_RULES if reference_code else RULES)[rule](rule_input, columns, keep)
         seconds = time.perf_counter() - started
     kept = len(result) if isinstance(result, list) else int(result.sum())
     return {"rows": rows, "kept": kept, "seconds": seconds, "memory_mb": memory.peak / 1e6}
@@ -152,7 +152,8 @@ def main(
         for rule in REFERENCE_RULES if fewer else ():
             share = keep * fewer // rows
             ours, theirs = (
-                measure_alone(rule, of_reference, columns, fewer, benchmarks, share) for of_reference in (False, True)
+                measure_alone(rule, reference_code, columns, fewer, benchmarks, share)
+                for reference_code in (False, True)
             )
             ratios = {unit: theirs[unit] / ours[unit] for unit in ("seconds", "memory_mb")}
             content["side_by_side"][rule] = {"simgap": ours, "reference": theirs, "ratios": ratios}

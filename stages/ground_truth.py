@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from simgap.core.files import write_json
-from simgap.data.marks import read_annotations
+from simgap.data.annotations import read_annotations
 from simgap.ground_truth.queries import rule_query_keys
 from simgap.ground_truth.score import score
 from simgap.params.schema import Params

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from simgap.core.files import write_json
-from simgap.data.marks import read_annotations
+from simgap.data.annotations import read_annotations
 from simgap.leaks.leaks import annotated_copies, find_leaks
 from simgap.params.schema import Params
 from simgap.stage.command import PATH, stage

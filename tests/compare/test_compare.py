@@ -253,7 +253,7 @@ def test_cells(outcomes: Outcomes) -> None:
     assert list(cells) == [(split, benchmark) for split in outcomes.splits for benchmark in outcomes.benchmarks]
     cell = cells["pruned", "sketch"]
     correct, top5 = outcomes.correct["pruned", "sketch"], outcomes.correct_top5["pruned", "sketch"]
-    assert cell.mark == "used by the rule"
+    assert cell.rule_use == "used by the rule"
     assert cell.whole.images == 200
     assert cell.whole.top1.value == pytest.approx(correct.mean())
     assert cell.whole.top5 is not None
@@ -271,7 +271,7 @@ def test_cells(outcomes: Outcomes) -> None:
     assert cell.whole.minus_control.value == pytest.approx(correct.mean() - control.mean())
     assert cell.whole.minus_control.high < 0
     assert cell.verdict_control == "lower"
-    assert cells["pruned", "val"].mark == "held out"
+    assert cells["pruned", "val"].rule_use == "held out"
     assert cells["pruned", "val"].held_out == cells["pruned", "val"].whole
     assert list(cells["pruned", "val"].measured) == ["all"]
     assert cells["quarter", "val"].held_out is None
@@ -361,9 +361,9 @@ def test_every_split_is_set_against_full(outcomes: Outcomes) -> None:
     comparison = compare(PARAMETERS, outcomes)
     rows = _rows(report_of(outcomes, comparison), "Splits against random controls")
     assert [row[0] for row in rows] == [name for name in outcomes.splits if name != "full" for _ in outcomes.benchmarks]
-    for split, control, benchmark, mark, to_control, control_verdict, to_full, full_verdict in rows:
+    for split, control, benchmark, use, to_control, control_verdict, to_full, full_verdict in rows:
         cell = comparison.cells[split, benchmark]
-        assert mark == cell.mark
+        assert use == cell.rule_use
         assert cell.whole.minus_full is not None
         assert to_full.split()[0] == f"{100 * stored(cell.whole.minus_full.value):+.1f}"
         assert full_verdict == cell.verdict_full == judge_difference(cell.whole.minus_full, 0.05)
@@ -472,7 +472,7 @@ def test_every_table_marks_what_the_rule_used(outcomes: Outcomes, tmp_path: Path
         # Lines are fitted to random splits, which use no benchmark.
         rows = [row for row in csv.DictReader(path.open()) if path.stem != "lines"]
         for row in rows:
-            assert row["benchmark_was"] == comparison.cells[row["split"], row["benchmark"]].mark
+            assert row["benchmark_was"] == comparison.cells[row["split"], row["benchmark"]].rule_use
         assert {row["benchmark_was"] for row in rows} == ({"held out", "used by the rule"} if rows else set())
 
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import unit_rows, write_tar
 
 from simgap.core.errors import SimgapError
-from simgap.data.marks import Annotation, read_annotations
+from simgap.data.annotations import Annotation, read_annotations
 from simgap.ground_truth.score import duplicate_groups, pruned_shares, rank1_recall, rank_of_copies, score_deduplication
 from simgap.prune.composition import groups_of_rows
 from simgap.store.split import Split, write_split

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from simgap.core.errors import SimgapError
-from simgap.data.marks import Annotation
+from simgap.data.annotations import Annotation
 from simgap.leaks.leaks import AnnotatedCopies, annotated_copies, calibrate_threshold, find_leaks
 from simgap.params.leaks import LeakParameters
 

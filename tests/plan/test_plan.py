@@ -82,7 +82,7 @@ def test_a_model_s_flop_are_those_of_open_clip_s_table(
 
 
 def test_laion_400m_has_numbers_computed_by_hand(tmp_path: Path) -> None:
-    needs = plan_of(load_params(LAION), tmp_path, rates.of_card(400, 1.0).joined(one("read", 1e30)))
+    needs = plan_of(load_params(LAION), tmp_path, rates.card_rates(400, 1.0).joined(one("read", 1e30)))
     # 407 million rows of 640 components in fp16, and their metadata.
     assert needs["embed", "pool"].disk_bytes == 407e6 * (640 * 2 + 80)
     assert needs["embed", "pool"].read_bytes == pytest.approx(10e12, rel=0.01)
@@ -111,7 +111,7 @@ def test_laion_400m_has_numbers_computed_by_hand(tmp_path: Path) -> None:
 def test_gpu_hours_of_a_training_are_those_of_open_clip() -> None:
     """LAION-400M took 4,600 hours of an A100 for 32 epochs: 0.11 of 312 TFLOP/s, without checkpointing."""
     size = model_size("ViT-B-32")
-    known = rates.of_card(312, 0.112)
+    known = rates.card_rates(312, 0.112)
     rate = known.find("train", rates.training_flop(size.image_flop, size.text_flop))
     assert rate is not None
     assert 407e6 * 32 / rate.per_second / 3600 == pytest.approx(4600, rel=0.01)
@@ -232,7 +232,7 @@ def test_every_instance_of_a_planned_stage_has_a_need(params: Path, tmp_path: Pa
     loaded = load_params(params)
     if loaded.embedder.train is None:
         expected.remove(("embedder", "embedder"))
-    needs = plan_of(loaded, tmp_path, rates.assumed(2).joined(rates.of_card(100, 0.5)), devices=1)
+    needs = plan_of(loaded, tmp_path, rates.assumed(2).joined(rates.card_rates(100, 0.5)), devices=1)
     assert set(needs) == expected
     assert all(need.seconds is not None and need.disk_bytes for need in needs.values())
 
@@ -324,7 +324,7 @@ def test_logs_of_a_study_become_rates(tmp_path: Path) -> None:
 
 
 def test_the_rates_of_a_card_replace_measured_ones() -> None:
-    known = rates.assumed(4).joined(one("embed", 7.0)).joined(rates.of_card(1, 0.5))
+    known = rates.assumed(4).joined(one("embed", 7.0)).joined(rates.card_rates(1, 0.5))
     assert known.card
     found = known.find("embed", 1e6)
     assert found is not None
@@ -333,7 +333,7 @@ def test_the_rates_of_a_card_replace_measured_ones() -> None:
 
 
 def test_decoding_or_reading_may_take_longer_than_a_card(tmp_path: Path) -> None:
-    params, card = load_params(LAION), rates.of_card(1e9, 1.0)
+    params, card = load_params(LAION), rates.card_rates(1e9, 1.0)
     decoding = plan_of(params, tmp_path, one("decode", 1000.0).joined(card))["embed", "pool"]
     assert (decoding.bound, work_seconds(decoding)) == ("decode", 407e6 / 1000)
     reading = plan_of(params, tmp_path, one("read", 1e9).joined(card))["embed", "pool"]
@@ -356,7 +356,7 @@ def need(seconds: float | None, *, shared: bool = True) -> Need:
 
 
 def test_a_ray_cluster_shares_the_parts_of_a_stage(tmp_path: Path) -> None:
-    known = rates.assumed(2).joined(rates.of_card(100, 0.5))
+    known = rates.assumed(2).joined(rates.card_rates(100, 0.5))
 
     def shared(params: Params) -> set[str]:
         return {stage for (stage, _), need in plan_of(params, tmp_path, known).items() if need.shared}

@@ -353,7 +353,7 @@ def test_cautions(tmp_path: Path) -> None:
     study = inputs.study
     study.read("prune/pruned-0")["degenerate"] = True
     shares = {f"pruned-0/pruned_share/style/{style}": 1.0 for style in ("art", "pen, ink", "pen on paper", "sketch")}
-    study.read("ground-truth/marks").update(shares | {"pruned-0/domains_removed": "art, pen, ink, sketch"})
+    study.read("ground-truth/annotated").update(shares | {"pruned-0/domains_removed": "art, pen, ink, sketch"})
     assert [text_of(sentence) for sentence in sentences.cautions(inputs)] == [
         "1 training seed: intervals are over images only.",
         "pruned-0 keeps 50.0% of full: too little to represent the pool (degenerate).",

@@ -77,9 +77,9 @@ def test_differences_to_every_control(metrics: Path) -> None:
 def test_what_splits_are_to_each_other(metrics: Path) -> None:
     study = read(metrics)
     assert (study.full(), study.reference_only()) == ("full", "reference-only")
-    assert study.mark("pruned", "sketch") == "used by the rule"
-    assert study.mark("pruned", "val") == "held out"
-    assert study.of_rules("random") == ["control", "again", "counted", "reference-only"]
+    assert study.rule_use("pruned", "sketch") == "used by the rule"
+    assert study.rule_use("pruned", "val") == "held out"
+    assert study.splits_by_rule("random") == ["control", "again", "counted", "reference-only"]
     fewer = read(metrics, "pruned")
     assert (fewer.full(), fewer.reference_only(), fewer.controls_of("pruned")) == (None, None, [])
 

@@ -23,7 +23,7 @@ METRICS, REPORT, LOCK = Path("metrics"), Path("report"), Path("dvc.lock")
 def main() -> None:
     """Measure how much of CLIP's benchmark accuracy comes from training images that resemble the test images.
 
-    `dvc repro` runs the study. These commands prepare data, and use what the study leaves.
+    `dvc repro` runs the study. These commands prepare data, and use the results of the study.
     """
 
 

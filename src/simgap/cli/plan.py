@@ -101,7 +101,7 @@ def plan(
         known = known.joined(rates.logged(study))
     known = known.joined(rates.measured(files))
     if card_tflops is not None:
-        known = known.joined(rates.of_card(card_tflops, utilisation))
+        known = known.joined(rates.card_rates(card_tflops, utilisation))
     planner = Planner(params, found, known, gpus or (params.train.processes if known.card else 1))
     try:
         needs = planner.needs()

@@ -127,8 +127,8 @@ def _slope(
 ) -> Estimate | None:
     """Estimate the slope over the chosen images, bool [images], of a split's outcomes minus its control's."""
     x = change[chosen]
-    of_split, of_control = (slope(correct[:, chosen], x, images, seeds) for correct, seeds in pair)
-    return estimate_if_defined(of_split - of_control, images_of_slope(x), (-np.inf, np.inf))
+    split_slope, control_slope = (slope(correct[:, chosen], x, images, seeds) for correct, seeds in pair)
+    return estimate_if_defined(split_slope - control_slope, images_of_slope(x), (-np.inf, np.inf))
 
 
 def change_by_similarity(outcomes: Outcomes, resamples: Resamples, benchmark: str) -> dict[str, Change]:

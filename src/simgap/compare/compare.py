@@ -59,8 +59,8 @@ class Cell:
     verdict_others: dict[str, str]
 
     @property
-    def mark(self) -> str:
-        """What the benchmark was to the split's rule: `used by the rule` or `held out`."""
+    def rule_use(self) -> str:
+        """`used by the rule` if the split's rule used queries of the benchmark, else `held out`."""
         return USED if self.used else HELD_OUT
 
     @property
@@ -136,11 +136,11 @@ def _cells(parameters: CompareParameters, outcomes: Outcomes, resamples: Resampl
     explained = _gaps_explained(outcomes, resamples, benchmark)
     cells = {}
     for split in outcomes.splits:
-        of_split = {queries: found[split] for queries, found in measured.items() if split in found}
-        whole = of_split[ALL]
+        by_queries = {queries: found[split] for queries, found in measured.items() if split in found}
+        whole = by_queries[ALL]
         cells[split] = Cell(
             used=outcomes.used(split, benchmark),
-            measured=of_split,
+            measured=by_queries,
             gap_explained=explained.get(split),
             verdict_full=judge(whole.minus_full) if whole.minus_full else None,
             verdict_control=judge(whole.minus_control) if whole.minus_control else None,
@@ -173,10 +173,10 @@ class Comparison:
 def _by_split(outcomes: Outcomes, found: dict[str, dict[str, Found]]) -> dict[tuple[str, str], Found]:
     """Turn results by benchmark and split into results by (split, benchmark), split by split."""
     return {
-        (split, benchmark): of_splits[split]
+        (split, benchmark): by_split[split]
         for split in outcomes.splits
-        for benchmark, of_splits in found.items()
-        if split in of_splits
+        for benchmark, by_split in found.items()
+        if split in by_split
     }
 
 

@@ -26,7 +26,7 @@ def _estimates_of(cell: Cell) -> dict[str, Estimate | None]:
 
 def _words_of(cell: Cell) -> dict[str, str | None]:
     return {
-        "marked": cell.mark,
+        "marked": cell.rule_use,
         "verdict_full": cell.verdict_full,
         "verdict_control": cell.verdict_control,
         **{f"verdict/{control}": verdict for control, verdict in cell.verdict_others.items()},

@@ -86,7 +86,7 @@ def _few_shot(tables: list[pa.Table]) -> dict[int, NDArray[np.float64]]:
             pc.list_flatten(table.column(f"correct_{shots}_shot")).to_numpy().reshape(len(table), -1)
             for table in tables
         ]
-        found[shots] = np.stack([of_draws.mean(axis=0) for of_draws in outcomes])
+        found[shots] = np.stack([draws.mean(axis=0) for draws in outcomes])
     return found
 
 
@@ -169,11 +169,11 @@ def read_outcomes(
         tables = _read_evaluations(paths, queries, measured, shots)
         for run, split in read.items():
             place = (run, benchmark)
-            of_run = [tables[run, seed] for seed in seeds]
-            outcomes.correct[place] = _stacked(of_run, "correct")
-            if "correct_top5" in of_run[0].column_names:
-                outcomes.correct_top5[place] = _stacked(of_run, "correct_top5")
-            outcomes.few_shot.update({(*place, count): few for count, few in _few_shot(of_run).items()})
+            run_tables = [tables[run, seed] for seed in seeds]
+            outcomes.correct[place] = _stacked(run_tables, "correct")
+            if "correct_top5" in run_tables[0].column_names:
+                outcomes.correct_top5[place] = _stacked(run_tables, "correct_top5")
+            outcomes.few_shot.update({(*place, count): few for count, few in _few_shot(run_tables).items()})
             column = "similarity_with_reference" if split.reference_rows else "similarity"
             outcomes.similarity[place] = _read_profile(
                 profiles / run / f"{benchmark}.parquet", column, queries, measured

@@ -147,7 +147,7 @@ def _differences(study: Study) -> str:
                 _interval(study.minus_full(split, benchmark), "points"),
                 study.verdict_full(split, benchmark) or NONE,
             ]
-            about = [benchmark, study.mark(split, benchmark)]
+            about = [benchmark, study.rule_use(split, benchmark)]
             for control in study.controls_of(split):
                 difference = _interval(study.minus_control(split, benchmark, control), "points")
                 verdict = study.verdict_control(split, benchmark, control) or NONE
@@ -163,10 +163,10 @@ def _claim_a(study: Study) -> str:
         return _interval(study.gap_explained(split, benchmark), "share", UNDEFINED)
 
     rows = []
-    for split in study.of_rules("imagenet-like"):
+    for split in study.splits_by_rule("imagenet-like"):
         for benchmark in study.benchmarks:
-            of_controls = [[name, share(name, benchmark)] for name in study.controls_of(split)] or [[NONE, NONE]]
-            rows += [[split, benchmark, share(split, benchmark), *of_control] for of_control in of_controls]
+            control_cells = [[name, share(name, benchmark)] for name in study.controls_of(split)] or [[NONE, NONE]]
+            rows += [[split, benchmark, share(split, benchmark), *control_pair] for control_pair in control_cells]
     columns = ["split", "benchmark", "share of the gap explained, per cent", "control", "the same of the control"]
     return _markdown(columns, rows)
 
@@ -177,11 +177,11 @@ def _claim_b(study: Study) -> str:
             split,
             _kept(study, split),
             benchmark,
-            study.mark(split, benchmark),
+            study.rule_use(split, benchmark),
             _interval(study.minus_full(split, benchmark), "points"),
             study.verdict_full(split, benchmark) or NONE,
         ]
-        for split in study.of_rules("dissimilar", "similar")
+        for split in study.splits_by_rule("dissimilar", "similar")
         for benchmark in study.benchmarks
     ]
     columns = ["split", "pool rows", "benchmark", "the benchmark was", "split minus full", "verdict"]
@@ -189,7 +189,9 @@ def _claim_b(study: Study) -> str:
 
 
 def _size(study: Study) -> str:
-    splits = sorted(study.of_rules(*SIZE_RULES), key=lambda name: (study.splits[name].rule, study.splits[name].kept))
+    splits = sorted(
+        study.splits_by_rule(*SIZE_RULES), key=lambda name: (study.splits[name].rule, study.splits[name].kept)
+    )
     rows = [
         [
             SIZE_RULES[study.splits[split].rule],
@@ -232,7 +234,7 @@ def _change(study: Study, tables: Tables) -> str:
             _interval(study.estimate(split, benchmark, f"accuracy_per_similarity{kind}"), "slope", undefined)
             for kind, undefined in (("", UNDEFINED), ("/rule_queries", NONE), ("/held_out", NONE))
         ]
-        rows.append([split, benchmark, study.mark(split, benchmark), change(found[0]), change(found[-1]), *slopes])
+        rows.append([split, benchmark, study.rule_use(split, benchmark), change(found[0]), change(found[-1]), *slopes])
     columns = [
         "split",
         "benchmark",
@@ -251,13 +253,13 @@ def _robustness(study: Study, tables: Tables) -> str:
     for row in tables["robustness"]:
         found.setdefault((row["split"], row["benchmark"]), {})[row["figure"]] = row
     rows = []
-    for (split, benchmark), of_split in found.items():
-        relative, effective = of_split.get("relative"), of_split.get("effective")
+    for (split, benchmark), split_estimates in found.items():
+        relative, effective = split_estimates.get("relative"), split_estimates.get("effective")
         rows.append(
             [
                 split,
                 benchmark,
-                study.mark(split, benchmark),
+                study.rule_use(split, benchmark),
                 _interval(estimate_of(relative) if relative else None, "points"),
                 _interval(estimate_of(effective) if effective else None, "points", UNDEFINED),
                 NONE if effective is None else "yes" if effective["beyond_the_line"] else "no",

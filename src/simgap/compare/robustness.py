@@ -69,7 +69,7 @@ def fit_line(x: Resampled, y: Resampled, weights: Resampled) -> tuple[Resampled,
 
 def baselines_of(outcomes: Outcomes) -> list[str]:
     """Return the splits that the line is fitted on, full and the random ones; none if they have fewer than two sizes."""
-    names = [name for name in outcomes.of_rules("full", "random") if outcomes.splits[name].kept]
+    names = [name for name in outcomes.splits_by_rule("full", "random") if outcomes.splits[name].kept]
     return names if len({outcomes.splits[name].kept for name in names}) > 1 else []
 
 

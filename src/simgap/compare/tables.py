@@ -26,8 +26,8 @@ def _interval(found: Estimate) -> Row:
 
 
 def _about(comparison: Comparison, split: str, benchmark: str) -> Row:
-    """Return the columns that say what a row is about, and whether the split's rule used queries of the benchmark."""
-    return {"split": split, "benchmark": benchmark, "benchmark_was": comparison.cells[split, benchmark].mark}
+    """Return the columns that identify a row: split, benchmark, and whether the split's rule used the benchmark."""
+    return {"split": split, "benchmark": benchmark, "benchmark_was": comparison.cells[split, benchmark].rule_use}
 
 
 def accuracy_rows(comparison: Comparison) -> Iterator[Row]:

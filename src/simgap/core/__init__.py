@@ -1,1 +1,1 @@
-"""Files, errors, progress and execution: what every other package builds on."""
+"""Files, errors, progress and execution, for use in every other package."""

@@ -148,7 +148,7 @@ def _with_retries(address: str, work: Callable[[], Result]) -> Result:
 
 
 def _version(info: dict[str, Any]) -> str:
-    """Return the version of a file from what its file system says about it, or an empty text if it says none."""
+    """Return the version of a file from the info of its file system, or an empty text if there is none."""
     found = next((info[key] for key in VERSIONS if info.get(key)), "")
     # A file system may state a time as a number in one answer and as a datetime in another.
     return str(found.timestamp() if isinstance(found, datetime) else found).strip('"')

@@ -204,12 +204,12 @@ def evaluate(
         (partial / "classes").mkdir(parents=True)
         for benchmark in progress(benchmarks, len(benchmarks), f"evaluate {out.name}", "benchmark"):
             # Benchmarks often share classes and templates, and then also the class features.
-            asked = (benchmark.classnames, benchmark.templates)
-            if asked not in prompts:
-                prompts[asked] = class_features(model, *asked, benchmark.folder)
+            prompt = (benchmark.classnames, benchmark.templates)
+            if prompt not in prompts:
+                prompts[prompt] = class_features(model, *prompt, benchmark.folder)
             accounting = Accounting()
             images = _load(model, benchmark, parameters.batch_size, decoders, drop_limit, accounting)
-            columns, found = _evaluate_benchmark(images, prompts[asked], benchmark, partial / "classes")
+            columns, found = _evaluate_benchmark(images, prompts[prompt], benchmark, partial / "classes")
             found |= {f"zero_shot/{benchmark.name}/{k}": v for k, v in accounting.metrics(len(images.labels)).items()}
             if few_shot is not None:
                 predictions = few_shot.predict(benchmark.name, images.features)

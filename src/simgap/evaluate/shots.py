@@ -22,8 +22,8 @@ def shot_order(labels: NDArray[np.int64], seed: tuple[int, int]) -> NDArray[np.i
     """
     place = np.zeros(len(labels), np.int64)
     for label in np.unique(labels):
-        of_class = np.flatnonzero(labels == label)
-        place[np.random.default_rng([*seed, int(label)]).permutation(of_class)] = np.arange(len(of_class))
+        class_rows = np.flatnonzero(labels == label)
+        place[np.random.default_rng([*seed, int(label)]).permutation(class_rows)] = np.arange(len(class_rows))
     return place
 
 
@@ -79,7 +79,7 @@ class Shots:
         return np.flatnonzero(self._places[draw] < shots)
 
     def samples(self) -> Iterator[Sample]:
-        """Yield the shots in the order of `rows`; shards without a shot are not opened.
+        """Yield the shots in the order of `rows`. Shards without a shot are not opened.
 
         Raises:
             SimgapError: A shot is no longer in the reference's shards.
@@ -90,9 +90,9 @@ class Shots:
             wanted.setdefault(shard, []).append(key)
         shards = {shard.name: shard for shard in find_shards(self.reference)}
         for name, keys in wanted.items():
-            asked = set(keys)
+            wanted_keys = set(keys)
             samples = read_shard(shards[name], Accounting(), caption=False, label=True) if name in shards else ()
-            found = {sample.key: sample for sample in samples if sample.key in asked}
+            found = {sample.key: sample for sample in samples if sample.key in wanted_keys}
             for key in keys:
                 if key not in found:
                     raise SimgapError(

@@ -54,7 +54,7 @@ class Galleries:
         rows: dict[str, set[int]] = defaultdict(set)
         for name, row, _ in self._entries:
             rows[name].add(row)
-        texts = {name: described(self.sources[name], of_set) for name, of_set in rows.items()}
+        texts = {name: described(self.sources[name], set_rows) for name, set_rows in rows.items()}
         for name, row, entry in self._entries:
             entry["caption"], entry["image"] = texts[name][row]["caption"], picture_name(name, row)
         cut_pictures(self.sources, texts, folder)
@@ -147,11 +147,11 @@ def write_galleries(
         measured = Similarity(similarity / name, splits["full"].row_order)
         split = split_shown(name, splits)
         after = read_parquet(profiles / split / f"{name}.parquet", PROFILE_COLUMNS) if split else None
-        of_benchmark: Entry = {"queries": benchmark_gallery(galleries, name, measured, after)}
+        gallery: Entry = {"queries": benchmark_gallery(galleries, name, measured, after)}
         if split:
             pruned = full & ~read_keep(splits_folder / split / KEEP_FILE, rows)
-            of_benchmark |= {"split": split, "pruned": pruned_gallery(galleries, name, measured, pruned)}
-        content["benchmarks"][name] = of_benchmark
+            gallery |= {"split": split, "pruned": pruned_gallery(galleries, name, measured, pruned)}
+        content["benchmarks"][name] = gallery
     content["duplicates"] = duplicate_gallery(galleries, full)
     with atomic_output(out) as partial:
         partial.mkdir(parents=True)

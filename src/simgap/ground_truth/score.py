@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
-from simgap.data.marks import Annotation
+from simgap.data.annotations import Annotation
 from simgap.deduplicate.centroids import assign
 from simgap.deduplicate.within_cluster import near_duplicates
 from simgap.similarity.search.exact import exact_product

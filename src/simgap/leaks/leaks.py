@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
-from simgap.data.marks import Annotation
+from simgap.data.annotations import Annotation
 from simgap.params.leaks import LeakParameters
 from simgap.store.embeddings import Embeddings
 

@@ -69,7 +69,7 @@ def _check_benchmarks(params: Params, where: str) -> None:
 
 
 def _owners(params: Params) -> Iterator[tuple[str, str]]:
-    """Yield each split with what makes it."""
+    """Yield each split with the entry of the params file that defines it."""
     yield "full", "deduplicate"
     for rule, splits in params.prune.rules().items():
         yield from ((split, f"prune.{rule}") for split in splits)

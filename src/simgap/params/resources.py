@@ -1,4 +1,4 @@
-"""Blocks `resources` and `limits`: what changes no result.
+"""Blocks `resources` and `limits`: settings that change no result.
 
 Stages do not depend on these blocks, so a change reruns nothing.
 """

@@ -63,8 +63,8 @@ class TrainParameters:
     """Threads of the training process's own arithmetic on a CPU. The last bits of the weights depend on it."""
 
     processes: Count
-    """Processes that train together on this machine, started by torchrun; 1 trains in the stage's own process. A stage that
-    torchrun started joins the others whatever this says. Results differ by rounding only, unless the model has batch norms."""
+    """Processes that train together on this machine, started by torchrun; 1 trains in the stage's own process. If
+    torchrun started the stage, this value is ignored. Results differ by rounding only, unless the model has batch norms."""
 
     readers: Count
     """Streams to which the shards are distributed; the order of samples depends on it. Choose a multiple of processes times

@@ -145,7 +145,7 @@ class Planner:
         # Processors decode beside a card. A rate measured on a machine includes decoding.
         decoded = rows if self.rates.card and kind in ("embed", "train") else 0.0
         amounts = {"read": (read, 1.0), "decode": (decoded, 1.0), kind: (amount, flop)}
-        found = {other: self.rates.find(other, of_one) for other, (_, of_one) in amounts.items()}
+        found = {other: self.rates.find(other, work_amount) for other, (_, work_amount) in amounts.items()}
         seconds = {other: amounts[other][0] / rate.per_second for other, rate in found.items() if rate is not None}
         rate: Rate | None = found[kind]
         slowest = max(seconds, key=seconds.__getitem__, default="")

@@ -16,7 +16,7 @@ from simgap.plan.models import embedder_size, model_size
 from simgap.plan.numbers import SMALLEST, Numbers, check_range
 from simgap.train.train import micro_batches
 
-# Measured where docs/results.md was, for what was not measured on the machine of the plan.
+# Rates of the machine of docs/results.md. They stand in for rates that are unknown on the machine of the plan.
 DECODED_BY_CORE = 250.0  # images of 256 pixels a second, with their preprocessing
 IMPORTED = 45e6  # components of embeddings a second
 READ = 1e9  # bytes a second
@@ -76,7 +76,7 @@ def assumed(cores: int) -> Rates:
     )
 
 
-def of_card(tflops: float, utilisation: float) -> Rates:
+def card_rates(tflops: float, utilisation: float) -> Rates:
     """Return the rates of a card.
 
     Args:
@@ -118,10 +118,10 @@ def training_flop(image_flop: float, text_flop: float, extra_forward: int = 0) -
 def _similarity(timing: Numbers) -> list[Rate]:
     flop = 2.0 * timing.number("rows") * timing.number("queries") * timing.number("dim")
     engines = [name for name in timing.names("medians") if "engine" in name]
-    of_card = [name for name in engines if name.startswith("GPU")]
+    gpu_engines = [name for name in engines if name.startswith("GPU")]
     if not engines:
         raise timing.fault("medians", "names no engine")
-    fastest = min(timing.number("medians", name) for name in of_card or engines)
+    fastest = min(timing.number("medians", name) for name in gpu_engines or engines)
     return [Rate(1.0, flop / fastest, "perf.similarity")]
 
 

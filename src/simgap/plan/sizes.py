@@ -169,8 +169,8 @@ def gather(params: Params, given: Mapping[str, float], root: Path = Path()) -> S
     """
     metrics = _metrics_folder(params, root)
     # What is counted in one pool does not hold for a pool of another size.
-    of_pool, kept = ({}, {}) if SAMPLES in given else _count_pool(params, root, metrics)
-    counted = {**of_pool, **_count_sets(params, root, metrics)}
+    pool_sizes, kept = ({}, {}) if SAMPLES in given else _count_pool(params, root, metrics)
+    counted = {**pool_sizes, **_count_sets(params, root, metrics)}
     sources = {"given": given, "counted": counted, "drawn": _drawn(params)}
     table: list[tuple[str, float, str]] = []
 

@@ -68,8 +68,8 @@ def total(stage: str, needs: Sequence[Need], devices: int, price: float | None) 
 def totals(needs: Sequence[Need], devices: int, price: float | None) -> list[Total]:
     """Put the instances of each stage together, in the order of the graph, and all instances at the end."""
     stages = dict.fromkeys(need.stage for need in needs)
-    of_stages = [total(stage, [n for n in needs if n.stage == stage], devices, price) for stage in stages]
-    return [*of_stages, total("all", needs, devices, price)]
+    by_stage = [total(stage, [n for n in needs if n.stage == stage], devices, price) for stage in stages]
+    return [*by_stage, total("all", needs, devices, price)]
 
 
 def with_unit(value: float | None, units: Sequence[tuple[float, str]]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
-from simgap.data.marks import shard_annotations
+from simgap.data.annotations import shard_annotations
 from simgap.data.shards import ShardsByName
 from simgap.store.embeddings import Embeddings
 
@@ -33,9 +33,9 @@ def groups_of_rows(pool: Path, embeddings: Embeddings, match: str) -> NDArray[np
     remedy = "leave prune.matched empty for a pool without annotations"
     for start, table in embeddings.metadata_parts(["shard", "key"]):
         rows = zip(itertools.count(start), table.column("shard").to_pylist(), table.column("key").to_pylist())
-        for name, of_shard in itertools.groupby(rows, key=lambda row: row[1]):
+        for name, shard_rows in itertools.groupby(rows, key=lambda row: row[1]):
             annotations = dict(shard_annotations(shards[name]))
-            for row, _, key in of_shard:
+            for row, _, key in shard_rows:
                 if key not in annotations:
                     raise SimgapError(f"{name}: {key} has no json with an annotation; {remedy}")
                 group = annotations[key].kind if match == "class" else annotations[key].style

@@ -202,9 +202,9 @@ def matched(
         keep += np.bincount(groups[block][kept[block]], minlength=count)
     for block in _blocks(len(full)):
         rows = np.flatnonzero(full[block])
-        of_rows = groups[block][rows]
-        order = np.argsort(of_rows, kind="stable")
-        present, firsts = np.unique(of_rows[order], return_index=True)
+        row_groups = groups[block][rows]
+        order = np.argsort(row_groups, kind="stable")
+        present, firsts = np.unique(row_groups[order], return_index=True)
         for group, members in zip(present, np.split(rows[order], firsts)[1:], strict=True):
             left[group] -= len(members)
             drawn = _draw(generator, members, int(left[group]), int(keep[group]))

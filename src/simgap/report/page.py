@@ -29,9 +29,9 @@ def render(inputs: ReportInputs, figures: list[FigureSpec], margin: float) -> st
     """
     environment = template_environment("simgap.report")
     script = environment.get_template("page.js").render()
-    of_section: dict[str, list[FigureSpec]] = {}
+    by_section: dict[str, list[FigureSpec]] = {}
     for figure in figures:
-        of_section.setdefault(figure.section, []).append(figure)
+        by_section.setdefault(figure.section, []).append(figure)
 
     def number(name: str, key: str, form: str) -> Markup:
         return cite(study.metric(name, key), form)
@@ -45,7 +45,7 @@ def render(inputs: ReportInputs, figures: list[FigureSpec], margin: float) -> st
         galleries=inputs.galleries,
         number=number,
         named=named,
-        figures=of_section,
+        figures=by_section,
         gallery_similarity=gallery_similarity,
         accuracies=accuracy_table(study),
         similarity=similarity_table(study),

@@ -42,12 +42,12 @@ def explained(study: Study, split: str, benchmark: str) -> Markup:
     """Return the sentence about a benchmark's gap: the shares that pruning and its controls explain, and the verdict."""
     share = study.gap_explained(split, benchmark)
     assert share is not None
-    of_controls = Markup("")
+    control_texts = Markup("")
     for control in study.controls_of(split):
-        of_control = study.gap_explained(control, benchmark)
-        if of_control is not None:
-            of_controls += Markup("; leaving out {} ({}) explains {}").format(
-                _rows_of(study, control), named(control), cite_interval(of_control, "share", "%")
+        control_share = study.gap_explained(control, benchmark)
+        if control_share is not None:
+            control_texts += Markup("; leaving out {} ({}) explains {}").format(
+                _rows_of(study, control), named(control), cite_interval(control_share, "share", "%")
             )
     return Markup(
         "Pruning the rows that are closer to {} than the reference is{} ({}) explains {} of the gap between {} and {} on "
@@ -60,7 +60,7 @@ def explained(study: Study, split: str, benchmark: str) -> Markup:
         named(str(study.full())),
         named(str(study.reference_only())),
         _marked(study, split, benchmark),
-        of_controls,
+        control_texts,
         GAP_SENTENCES[verdicts.judge_gap_explained(share)],
     )
 
@@ -99,7 +99,7 @@ def _by_verdict(study: Study, split: str, by_benchmark: dict[str, str | None]) -
 
 def claim_a(study: Study) -> list[Markup]:
     """Return the sentences about claim A: pruned to the reference's similarity, does CLIP keep most of its robustness?"""
-    splits, full, reference = study.of_rules(IMAGENET_LIKE), study.full(), study.reference_only()
+    splits, full, reference = study.splits_by_rule(IMAGENET_LIKE), study.full(), study.reference_only()
     if not splits or full is None or reference is None:
         return [Markup("Not tested: the study must train full, the reference alone and an imagenet-like split.")]
     sentences = []
@@ -120,7 +120,7 @@ def claim_a(study: Study) -> list[Markup]:
 
 def claim_b(study: Study, margin: float) -> list[Markup]:
     """Return the sentences about claim B: does a small split, chosen by similarity, match full?"""
-    splits, full = study.of_rules(*BY_SIZE), study.full()
+    splits, full = study.splits_by_rule(*BY_SIZE), study.full()
     if not splits or full is None:
         return [Markup("Not tested: the study must train full and a split chosen by similarity.")]
     within = cite(Metric(margin, PARAMS_FILE, "compare/equivalence_margin"), "percent")
@@ -224,7 +224,7 @@ def _removed_domains(inputs: ReportInputs, split: str) -> list[Markup]:
 
 
 def cautions(inputs: ReportInputs) -> list[Markup]:
-    """Return what a reader should know before the numbers: few seeds, degenerate splits, removed domains."""
+    """Return the warnings above the numbers: few seeds, degenerate splits, removed domains."""
     study = inputs.study
     seeds = study.metric(COMPARE, "seeds")
     count = cite(seeds, "count")
@@ -235,7 +235,7 @@ def cautions(inputs: ReportInputs) -> list[Markup]:
             count, ", and approximate with so few" if seeds.value < 4 else ""
         )
     ]
-    for split in study.of_rules(IMAGENET_LIKE):
+    for split in study.splits_by_rule(IMAGENET_LIKE):
         if study.read(f"prune/{split}").get("degenerate"):
             share = cite(study.metric(f"prune/{split}", "kept_share_of_full"), "percent")
             found.append(

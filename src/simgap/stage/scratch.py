@@ -1,4 +1,4 @@
-"""Scratch folders: what a killed stage leaves for its next run."""
+"""Scratch folders, in which a killed stage leaves finished parts for its next run."""
 
 from __future__ import annotations
 

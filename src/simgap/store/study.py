@@ -29,7 +29,7 @@ class TrainedSplits:
 
     def full(self) -> str | None:
         """Return the split with all rows, or None if it was not trained."""
-        return next(iter(self.of_rules("full")), None)
+        return next(iter(self.splits_by_rule("full")), None)
 
     def reference_only(self) -> str | None:
         """Return the trained split without pool rows, or None.
@@ -39,7 +39,7 @@ class TrainedSplits:
         empty = [name for name, split in self.splits.items() if split.kept == 0]
         return next((name for name in empty if self.splits[name].rule == "random"), next(iter(empty), None))
 
-    def of_rules(self, *rules: str) -> list[str]:
+    def splits_by_rule(self, *rules: str) -> list[str]:
         """Return the trained splits of some rules."""
         return [name for name, split in self.splits.items() if split.rule in rules]
 
@@ -51,7 +51,7 @@ class TrainedSplits:
         split = self.splits[name]
         if split.rule in ("random", "matched", "full"):
             return None
-        same_size = [other for other in self.of_rules("random") if self.splits[other].kept == split.kept]
+        same_size = [other for other in self.splits_by_rule("random") if self.splits[other].kept == split.kept]
         return next((other for other in same_size if self.splits[other].controls == name), next(iter(same_size), None))
 
     def other_controls(self, name: str) -> list[str]:
@@ -68,15 +68,15 @@ class TrainedSplits:
         """Return whether the rule of a split used queries of a benchmark."""
         return benchmark in self.splits[split].benchmarks
 
-    def mark(self, split: str, benchmark: str) -> str:
-        """Return `used by the rule` or `held out`: what a benchmark was to the rule of a split."""
+    def rule_use(self, split: str, benchmark: str) -> str:
+        """Return `used by the rule` if the rule of a split used queries of a benchmark, else `held out`."""
         return USED if self.used(split, benchmark) else HELD_OUT
 
 
 def threshold_of(split: str, read: Callable[[str], dict[str, Any]]) -> float | None:
     """Return the threshold that a split depends on, or None.
 
-    It is the split's own threshold, or that of the split whose size, or a share of it, this one has.
+    A control that has the size of another split, or a share of it, depends on the threshold of that split.
 
     Args:
         split: name of the split.

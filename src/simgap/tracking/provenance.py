@@ -20,7 +20,7 @@ EXPERIMENT_REF = re.compile(r"refs/exps/([0-9a-f]{2}/[0-9a-f]{38})/(.+)")
 
 
 class Lock:
-    """dvc.lock: which stage wrote a file, and from what."""
+    """The contents of dvc.lock: which stage wrote a file, and which dependencies the stage had."""
 
     def __init__(self, path: Path) -> None:
         """Read a lock file.

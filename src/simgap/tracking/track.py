@@ -110,7 +110,7 @@ def _missing_tags(run: Run, tags: dict[str, str]) -> list[RunTag]:
 
 
 def _write(client: MlflowClient, run: Run, record: Record, tags: dict[str, str]) -> bool:
-    """Write what a run lacks, and return whether it lacked anything."""
+    """Write the missing or changed entries of a run, and return whether there were any."""
     run_id, finished = run.info.run_id, run.info.status == "FINISHED"
     parameters, metrics = _missing_parameters(run, record), _missing_metrics(run, record)
     missing_tags = _missing_tags(run, tags)

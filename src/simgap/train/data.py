@@ -83,8 +83,8 @@ def kept_shards(
     for start, table in rows:
         kept = table.filter(pa.array(keep[start : start + table.num_rows]))
         grouped = kept.group_by("shard", use_threads=False).aggregate([("key", "list")])
-        for shard, of_shard in zip(grouped.column("shard").to_pylist(), grouped.column("key_list"), strict=True):
-            keys.setdefault(shard, []).append(of_shard.values)
+        for shard, shard_keys in zip(grouped.column("shard").to_pylist(), grouped.column("key_list"), strict=True):
+            keys.setdefault(shard, []).append(shard_keys.values)
     shards = ShardsByName(folder)
     return [TrainingShard(shards[name], pa.concat_arrays(keys[name]), classnames) for name in sorted(keys)]
 
@@ -230,7 +230,8 @@ class MicroBatches(torch.utils.data.IterableDataset[Batch | SimgapError]):
         self.preprocess, self.tokenizer, self.seed = preprocess, tokenizer, seed
         self.micro_batch, self.block = micro_batch, block
         self.readers = [
-            Reader(of_reader, number, seed, buffer) for number, of_reader in enumerate(balance_shards(shards, readers))
+            Reader(reader_shards, number, seed, buffer)
+            for number, reader_shards in enumerate(balance_shards(shards, readers))
         ]
         self.rank, self.world_size, self.done = rank, world_size, done
 

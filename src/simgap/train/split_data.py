@@ -65,9 +65,9 @@ def read_split_data(
     Raises:
         SimgapError: A file is missing or damaged, or the shard of a row is missing.
     """
-    of_pool = Embeddings(embeddings / "pool")
-    keep = read_keep(keep_file, of_pool.rows)
-    shards = kept_shards(pool, of_pool.metadata_parts(["shard", "key"]), keep)
+    pool_embeddings = Embeddings(embeddings / "pool")
+    keep = read_keep(keep_file, pool_embeddings.rows)
+    shards = kept_shards(pool, pool_embeddings.metadata_parts(["shard", "key"]), keep)
     cache_key: dict[str, Any] = {
         "rows": sha256_of(embeddings / "pool" / "metadata"),
         "keep": sha256_of(keep_file),
@@ -76,9 +76,9 @@ def read_split_data(
     reference_rows = 0
     if add_reference or not keep.any():
         names = read_lines(classnames, "one class name a line")
-        of_reference = Embeddings(embeddings / "reference")
-        reference_rows = of_reference.rows
-        rows = of_reference.metadata_parts(["shard", "key"])
+        reference_embeddings = Embeddings(embeddings / "reference")
+        reference_rows = reference_embeddings.rows
+        rows = reference_embeddings.metadata_parts(["shard", "key"])
         shards += kept_shards(reference, rows, np.ones(reference_rows, np.bool_), names)
         cache_key |= {"reference": fingerprint(reference), "classnames": names}
     return SplitData(shards, int(keep.sum()), reference_rows, cache_key)

@@ -28,7 +28,7 @@ def _draw_by_similarity(
         if split == study.full():
             errors = np.array([error_bars(estimate) for estimate in estimates])[:, :, 0].T
             axes.errorbar(x, y, yerr=errors, color=BLACK, linewidth=0, elinewidth=0.8, capsize=2)
-        axes.plot(x, y, label=split, linestyle=styles[split].line, **styles[split].of_points())
+        axes.plot(x, y, label=split, linestyle=styles[split].line, **styles[split].point_options())
     axes.set(
         xlabel="similarity to what the split was trained on, cosine", ylabel="top-1 accuracy, per cent", title=benchmark
     )
@@ -73,7 +73,7 @@ def _draw_robustness(
         x, y = (study.accuracy(split, name) for name in benchmarks)
         axes.errorbar(
             x.value, y.value, xerr=error_bars(x), yerr=error_bars(y), linestyle="none", label=split, elinewidth=0.7,
-            **styles[split].of_points(),
+            **styles[split].point_options(),
         )  # fmt: skip
     if line is not None:
         _draw_line(axes, line)
@@ -118,7 +118,7 @@ def _draw_few_shot(study: Study, styles: Styles, rows: list[Row], benchmark: str
         axes.errorbar(
             [int(row["shots"]) for row in found], [float(row["mean"]) for row in found],
             yerr=[float(row["spread"] or 0) for row in found], elinewidth=0.5, label=split, linestyle=styles[split].line,
-            **styles[split].of_points(),
+            **styles[split].point_options(),
         )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_xticks(shots, [str(count) for count in shots])

@@ -30,7 +30,7 @@ def _draw_shares(study: Study, styles: Styles, defined: list[tuple[str, str]], f
     for split, benchmark in defined:
         shares = {name: study.gap_explained(name, benchmark) for name in [split, *study.controls_of(split)]}
         found = [Interval(share, styles[name], name) for name, share in shares.items() if share is not None]
-        rows.append((f"{benchmark}\n({study.mark(split, benchmark)})", found))
+        rows.append((f"{benchmark}\n({study.rule_use(split, benchmark)})", found))
     axes = intervals(figure, rows, "share of the gap explained, per cent", [0, 1])
     # The interval of a share of a small gap may be very wide.
     values = [interval.estimate.value for _, found in rows for interval in found]
@@ -56,7 +56,7 @@ def claim_a(study: Study, styles: Styles) -> list[FigureSpec]:
     ]  # fmt: skip
     defined = [
         (split, benchmark)
-        for split in study.of_rules(IMAGENET_LIKE)
+        for split in study.splits_by_rule(IMAGENET_LIKE)
         for benchmark in study.benchmarks
         if study.gap_explained(split, benchmark) is not None
     ]
@@ -78,7 +78,7 @@ def claim_a(study: Study, styles: Styles) -> list[FigureSpec]:
 def _draw_differences(study: Study, styles: Styles, margin: float, figure: Figure) -> None:
     rows = []
     for benchmark in study.benchmarks:
-        found = {split: study.minus_full(split, benchmark) for split in study.of_rules(*BY_SIZE)}
+        found = {split: study.minus_full(split, benchmark) for split in study.splits_by_rule(*BY_SIZE)}
         rows.append((benchmark, [Interval(of, styles[name], name) for name, of in found.items() if of is not None]))
     axes = intervals(figure, rows, f"split minus {study.full()}, points of top-1 accuracy", [0])
     axes.axvspan(-margin, margin, color=LIGHT, zorder=-1, linewidth=0, label="margin of equivalence")
@@ -91,7 +91,7 @@ def _draw_sizes(study: Study, styles: Styles, splits: list[str], benchmark: str,
     for split, x in apart({split: study.splits[split].kept for split in splits}).items():
         found = study.accuracy(split, benchmark)
         axes.errorbar(
-            x, found.value, yerr=error_bars(found), capsize=2, linestyle="none", label=split, **styles[split].of_points(),
+            x, found.value, yerr=error_bars(found), capsize=2, linestyle="none", label=split, **styles[split].point_options(),
         )  # fmt: skip
     axes.set(xlabel="pool rows trained on", ylabel="top-1 accuracy, per cent", title=benchmark)
     axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -103,7 +103,7 @@ def _draw_sizes(study: Study, styles: Styles, splits: list[str], benchmark: str,
 def claim_b(study: Study, styles: Styles, margin: float) -> list[FigureSpec]:
     """Compare splits chosen by size with full, and show accuracy against size."""
     specs = []
-    splits, full = study.of_rules(*BY_SIZE), study.full()
+    splits, full = study.splits_by_rule(*BY_SIZE), study.full()
     if splits and full:
         height = 1.1 + (0.2 + 0.2 * len(splits)) * len(study.benchmarks) + LEGEND_LINE * (len(splits) + 1)
         specs.append(
@@ -114,7 +114,7 @@ def claim_b(study: Study, styles: Styles, margin: float) -> list[FigureSpec]:
                 (WIDTH, height), partial(_draw_differences, study, styles, margin),
             )
         )  # fmt: skip
-    by_size = study.of_rules("full", "random", *BY_SIZE)
+    by_size = study.splits_by_rule("full", "random", *BY_SIZE)
     if len(by_size) > 1:
         specs += [
             FigureSpec(

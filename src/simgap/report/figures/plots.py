@@ -1,4 +1,4 @@
-"""What several figures draw: legends, axes, error bars, distributions."""
+"""Elements of several figures: legends, axes, error bars, distributions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DODGE = 0.018
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate in a line of `intervals`, with the style and the name of what it belongs to."""
+    """An estimate in a line of `intervals`, with its style and its name in the legend."""
 
     estimate: Estimate
     style: Style
@@ -67,7 +67,7 @@ def intervals(figure: Figure, rows: list[tuple[str, list[Interval]]], label: str
             y = place + (number - (len(found) - 1) / 2) * 0.28
             axes.errorbar(
                 interval.estimate.value, y, xerr=error_bars(interval.estimate), capsize=2, linestyle="none",
-                label=None if interval.name in seen else interval.name, **interval.style.of_points(),
+                label=None if interval.name in seen else interval.name, **interval.style.point_options(),
             )  # fmt: skip
             seen.add(interval.name)
     for guide in guides:

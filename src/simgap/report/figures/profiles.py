@@ -34,7 +34,7 @@ def _draw_profiles(inputs: ReportInputs, styles: Styles, splits: list[str], benc
         ("reference", table.column("reference_similarity"), {"color": GREY, "linestyle": ":", "linewidth": 2}),
     ]
     columns += [
-        (split, inputs.profile(split, benchmark).column("similarity"), styles[split].of_line()) for split in splits
+        (split, inputs.profile(split, benchmark).column("similarity"), styles[split].line_options()) for split in splits
     ]
     for name, column, options in columns:
         axes.step(*cumulative(column.to_numpy()), where="post", label=name, **options)
@@ -69,7 +69,7 @@ def _draw_ranks(axes: Axes, nearest: NDArray[np.float32], name: str, style: Styl
         low, middle, high = np.nanquantile(nearest.astype(np.float64), (0.25, 0.5, 0.75), axis=0)
         rank = np.arange(1, nearest.shape[1] + 1)
         axes.fill_between(rank, low, high, color=style.colour, alpha=0.15, linewidth=0)
-        axes.plot(rank, middle, label=name, linestyle=style.line, **style.of_points())
+        axes.plot(rank, middle, label=name, linestyle=style.line, **style.point_options())
 
 
 def _draw_neighbours(inputs: ReportInputs, styles: Styles, splits: list[str], benchmark: str, figure: Figure) -> None:

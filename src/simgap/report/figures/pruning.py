@@ -22,9 +22,9 @@ def _draw_thresholds(study: Study, styles: Styles, curves: dict[str, dict[float,
     rows = study.rows_kept("full").value
     for split, pruned in curves.items():
         at = sorted(pruned)
-        axes.plot(at, [pruned[t] / rows for t in at], label=split, **styles[split].of_line())
+        axes.plot(at, [pruned[t] / rows for t in at], label=split, **styles[split].line_options())
         chosen = float(study.rule(split).threshold or 0)
-        axes.plot(chosen, pruned[chosen] / rows, linestyle="none", **styles[split].of_points())
+        axes.plot(chosen, pruned[chosen] / rows, linestyle="none", **styles[split].point_options())
     axes.axvline(chosen, color=GREY, linewidth=0.8, zorder=0)
     axes.annotate(
         "chosen", (chosen, 1), xycoords=("data", "axes fraction"), xytext=(3, -2), textcoords="offset points", va="top",
@@ -120,9 +120,9 @@ def class_shares(inputs: ReportInputs) -> list[FigureSpec]:
         if split is None:
             continue
         table = inputs.classes(split, benchmark)
-        of_full, kept = (table.column(name).to_numpy() for name in ("rows_of_full", "kept"))
-        present = np.flatnonzero(of_full)
-        share = 1 - kept[present] / of_full[present]
+        full_rows, kept = (table.column(name).to_numpy() for name in ("rows_of_full", "kept"))
+        present = np.flatnonzero(full_rows)
+        share = 1 - kept[present] / full_rows[present]
         order = np.argsort(-share, kind="stable")[:CLASSES]
         labels, numbered = drawable([inputs.classnames[benchmark][label] for label in present[order]])
         chosen = ": the classes with the largest pruned share" if len(present) > CLASSES else ""

@@ -1,7 +1,7 @@
 """The style of all figures. Figures are PNG files whose bytes depend on the study alone.
 
 The colours are from Okabe & Ito (Color Universal Design, 2008), which colour-blind readers can tell apart. Line and marker
-repeat what the colour says. A control has the colour of the split that it controls, with a dashed line and a hollow marker. A
+also identify the split. A control has the colour of the split that it controls, with a dashed line and a hollow marker. A
 control of the same composition has a dotted line and a marker of its own.
 """
 
@@ -63,11 +63,11 @@ class Style:
     marker: str
     filled: bool
 
-    def of_line(self) -> dict[str, Any]:
+    def line_options(self) -> dict[str, Any]:
         """Return matplotlib's options for a line."""
         return {"color": self.colour, "linestyle": self.line}
 
-    def of_points(self) -> dict[str, Any]:
+    def point_options(self) -> dict[str, Any]:
         """Return matplotlib's options for markers."""
         face = self.colour if self.filled else "white"
         return {"color": self.colour, "marker": self.marker, "markerfacecolor": face, "markeredgecolor": self.colour}
@@ -93,8 +93,10 @@ def split_styles(inputs: ReportInputs) -> Styles:
         for turn, line in enumerate(LINES)
         for place, colour in enumerate(COLOURS)
     )
-    found = {name: next(free) for name in dict.fromkeys([*study.of_rules(IMAGENET_LIKE, *BY_SIZE), *inputs.pruned])}
-    for name in study.of_rules("full", "random", "matched"):
+    found = {
+        name: next(free) for name in dict.fromkeys([*study.splits_by_rule(IMAGENET_LIKE, *BY_SIZE), *inputs.pruned])
+    }
+    for name in study.splits_by_rule("full", "random", "matched"):
         controlled = found.get(str(study.splits[name].controls))
         if name == study.full():
             found[name] = Style(BLACK, "-", "o", True)

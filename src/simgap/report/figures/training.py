@@ -23,7 +23,7 @@ def _draw_losses(study: Study, styles: Styles, figure: Figure) -> None:
             width = max(1, round(SMOOTHED * len(loss)))
             smooth = np.convolve(loss, np.full(width, 1 / width), "valid")
             axes.plot(
-                steps[width - 1 :], smooth, linewidth=1, label=None if number else split, **styles[split].of_line()
+                steps[width - 1 :], smooth, linewidth=1, label=None if number else split, **styles[split].line_options()
             )
     axes.set(xlabel="step", ylabel="contrastive loss, nats")
     legend(figure, axes)

@@ -70,7 +70,7 @@ def _draw_accuracies(axes: Axes, x: Any, cells: list[Cell], split: str, style: S
     low, high = np.array([_ends(cell) for cell in cells]).T
     errors = np.maximum([means - low, high - means], 0)
     axes.errorbar(
-        x, means, yerr=errors, capsize=2, elinewidth=0.8, label=split, linestyle=style.line, **style.of_points()
+        x, means, yerr=errors, capsize=2, elinewidth=0.8, label=split, linestyle=style.line, **style.point_options()
     )
     for place, cell in zip(x, cells, strict=True):
         values = [metric.value for metric in cell.accuracies.values()]
@@ -89,7 +89,7 @@ def _draw(sweep: Sweep, styles: Styles, benchmark: str, figure: Figure) -> None:
         _draw_accuracies(above, beside, [point.cells[benchmark] for point in line], split, style)
         # A control leaves out as many rows as its split, so it is drawn only if that split is missing.
         if line[0].rule.controls not in styles:
-            below.plot(x, [point.pruned.value for point in line], linestyle=style.line, **style.of_points())
+            below.plot(x, [point.pruned.value for point in line], linestyle=style.line, **style.point_options())
     above.set(ylabel="top-1 accuracy, per cent", title=benchmark)
     in_percent(above)
     below.set(xlabel="threshold, cosine", ylabel="rows pruned")

@@ -188,11 +188,11 @@ def read_sweep(revisions: Sequence[Revision], base: Params) -> Sweep:
             left_out.append(f"{revision.name}: {difference}")
     points: Points = {}
     for split in dict.fromkeys(split for _, study, _ in read for split in study.splits):
-        of_split: Points = {}
+        split_points: Points = {}
         for _, study, _ in read:
             if split in study.splits:
-                _add(of_split, study, split)
-        points |= dict(sorted(of_split.items(), key=lambda item: item[0][1] or 0.0))
+                _add(split_points, study, split)
+        points |= dict(sorted(split_points.items(), key=lambda item: item[0][1] or 0.0))
     for _, study, params in read:
         _add_comparison(points, study, params.threshold)
     sweep = Sweep([name for name, _, _ in read], left_out, base.benchmarks.names, points)

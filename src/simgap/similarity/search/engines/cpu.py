@@ -70,15 +70,15 @@ class _CollectedPairs:
             bound: fp32 [queries], see `NearestCandidates.bound`.
             shift: Reference similarity of the queries, fp32 [queries]; None if they are not queries of the rule.
         """
-        of_rule = shift is not None
+        has_shift = shift is not None
         collect(
             product,
             first_query,
-            shift if of_rule else np.zeros_like(bound),
+            shift if has_shift else np.zeros_like(bound),
             self.slack,
             bound,
-            self.best_bound if of_rule else self._unreached,
-            self.margin_bound if of_rule else self._unreached.copy(),
+            self.best_bound if has_shift else self._unreached,
+            self.margin_bound if has_shift else self._unreached.copy(),
             *self._with_space(product.size),
             self.counts,
         )

@@ -62,8 +62,8 @@ class FaissEngine(HostEngine):
         super().__init__(request)
         self.error = screening_error(self.queries.shape[1])
         if self.rule_queries:
-            of_rule = self.queries[: self.rule_queries]
-            self._with_reference = np.column_stack([of_rule, -self.reference_similarity.astype(np.float32)])
+            used_by_rule = self.queries[: self.rule_queries]
+            self._with_reference = np.column_stack([used_by_rule, -self.reference_similarity.astype(np.float32)])
 
     def screen(self, rows: NDArray[np.float32], bound: NDArray[np.float32]) -> Screened:
         """Screen a tile by searches of FAISS; see `HostEngine.screen`."""

@@ -92,9 +92,9 @@ class GpuEngine(Engine):
         norms = tile.float().square().sum(dim=1)
         if not bool(((norms - 1).abs() < 0.01).all()):
             raise SimgapError(NOT_UNIT_NORM)
-        largest, largest_shifted, of_query = self._maxima(tile)
+        largest, largest_shifted, largest_by_query = self._maxima(tile)
         lowest = torch.from_numpy(bound[self.order]).to(self.device)
-        query, row, screened = self._near(tile, of_query, lowest)
+        query, row, screened = self._near(tile, largest_by_query, lowest)
         near = Candidates(self.order[query.cpu().numpy()], row.cpu().numpy() + first_row, screened.cpu().numpy())
         if not self.rule_queries:
             return None, near
@@ -123,14 +123,14 @@ class GpuEngine(Engine):
         query_blocks = triton.cdiv(len(self._queries), BLOCK_QUERIES)
         largest = torch.empty((len(tile), query_blocks), device=self.device)
         shifted = torch.empty_like(largest)
-        of_query = torch.empty((row_blocks, len(self._queries)), device=self.device)
+        largest_by_query = torch.empty((row_blocks, len(self._queries)), device=self.device)
         write_maxima[(row_blocks, query_blocks)](
             tile,
             self._queries,
             self._shift,
             largest,
             shifted,
-            of_query,
+            largest_by_query,
             len(tile),
             len(self._queries),
             self.rule_queries,
@@ -139,7 +139,7 @@ class GpuEngine(Engine):
             QUERIES=BLOCK_QUERIES,
             DIM=BLOCK_DIM,
         )
-        return largest, shifted, of_query
+        return largest, shifted, largest_by_query
 
     def _pairs(
         self, vectors: torch.Tensor, others: torch.Tensor, hit: torch.Tensor, block: int, keep: Callable[..., Any]
@@ -156,26 +156,34 @@ class GpuEngine(Engine):
         Returns:
             The vector, the other vector and the product of each pair.
         """
-        vector, of_block = hit[:, 0].contiguous(), hit[:, 1].contiguous()
+        vector, block_number = hit[:, 0].contiguous(), hit[:, 1].contiguous()
         product = torch.empty((len(hit), block), device=self.device)
         if len(hit):
             write_products[(len(hit),)](
-                vectors, others, vector, of_block, product, len(others), vectors.shape[1], OTHERS=block, DIM=BLOCK_DIM
+                vectors,
+                others,
+                vector,
+                block_number,
+                product,
+                len(others),
+                vectors.shape[1],
+                OTHERS=block,
+                DIM=BLOCK_DIM,
             )
-        other = of_block[:, None] * block + torch.arange(block, device=self.device)
+        other = block_number[:, None] * block + torch.arange(block, device=self.device)
         kept = (other < len(others)) & keep(vector, other.clamp(max=len(others) - 1), product)
         pair, place = kept.nonzero(as_tuple=True)
         return vector[pair], other[pair, place], product[pair, place]
 
     def _near(
-        self, tile: torch.Tensor, of_query: torch.Tensor, bound: torch.Tensor
+        self, tile: torch.Tensor, largest_by_query: torch.Tensor, bound: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the pairs (query, row, product) that reach the bound of their query."""
-        if len(of_query) >= self.neighbours:
+        if len(largest_by_query) >= self.neighbours:
             # Without a bound, every row would be a candidate. The largest products of the blocks belong to different rows.
-            kth = of_query.topk(self.neighbours, dim=0).values[-1] - float(slack(self.error))
+            kth = largest_by_query.topk(self.neighbours, dim=0).values[-1] - float(slack(self.error))
             bound = torch.where(bound == -torch.inf, kth, bound)
-        hit = (of_query >= bound).nonzero().flip(1)
+        hit = (largest_by_query >= bound).nonzero().flip(1)
         return self._pairs(
             self._queries, tile, hit, BLOCK_ROWS, lambda query, row, product: product >= bound[query, None]
         )

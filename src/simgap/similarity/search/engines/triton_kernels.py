@@ -44,14 +44,14 @@ def write_maxima(
             other=0.0,
         )
         product += tl.dot(left, tl.trans(right))
-    of_rule = (query < rule_count)[None, :]
+    used_by_rule = (query < rule_count)[None, :]
     shifted = product - tl.load(shift + query, mask=query < rule_count, other=0.0)[None, :]
     none = float("-inf")
     at = row.to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
-    tl.store(largest + at, tl.max(tl.where(of_rule, product, none), axis=1), mask=row < row_count)
-    tl.store(largest_shifted + at, tl.max(tl.where(of_rule, shifted, none), axis=1), mask=row < row_count)
-    of_query = tl.max(tl.where((row < row_count)[:, None], product, none), axis=0)
-    tl.store(largest_of_query + tl.program_id(0) * query_count + query, of_query, mask=query < query_count)
+    tl.store(largest + at, tl.max(tl.where(used_by_rule, product, none), axis=1), mask=row < row_count)
+    tl.store(largest_shifted + at, tl.max(tl.where(used_by_rule, shifted, none), axis=1), mask=row < row_count)
+    query_maximum = tl.max(tl.where((row < row_count)[:, None], product, none), axis=0)
+    tl.store(largest_of_query + tl.program_id(0) * query_count + query, query_maximum, mask=query < query_count)
 
 
 @triton.jit
