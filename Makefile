@@ -14,7 +14,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 .PHONY: environment
-environment: $(VENV)/.installed ## the virtual environment, with all dependencies
+environment: $(VENV)/.installed ## create the virtual environment with all dependencies
 
 .PHONY: lint
 lint: environment
@@ -24,19 +24,19 @@ lint: environment
 	lint-imports
 
 .PHONY: test
-test: lint ## lint, types and the fast tests
+test: lint ## run lint, types and the fast tests
 	pytest -m 'not slow and not long and not gpu' -n 2 --dist loadfile
 
 .PHONY: test-all
-test-all: lint ## the same with the slow tests
+test-all: lint ## run lint, types, and all tests but the long ones
 	pytest -m 'not long' -n 2 --dist loadfile
 
 .PHONY: test-long
-test-long: lint ## the tests that are slow and rarely break
+test-long: lint ## run lint, types, and the long tests, which rarely break
 	pytest -m long -n 2 --dist loadfile
 
 .PHONY: demo
-demo: environment ## the whole toy study from an empty cache, then the table of accuracies
+demo: environment ## run the toy study and print its table of accuracies
 	dvc repro
 	simgap track
 	@cat report/tables/table.txt
@@ -50,11 +50,11 @@ demo: environment ## the whole toy study from an empty cache, then the table of 
 	  echo '                                               another processor rounds differently'; }
 
 .PHONY: study
-study: environment ## a study of another preset, as an experiment: make study PRESET=pacs DATA=folder
+study: environment ## run the study of another preset as an experiment: make study PRESET=pacs DATA=folder
 	simgap study $(PRESET) $(if $(DATA),--data $(DATA))
 
 .PHONY: ui
-ui: environment ## the MLflow UI with the study's runs, on 127.0.0.1
+ui: environment ## open the MLflow UI with the runs of the study, on 127.0.0.1
 	simgap ui
 
 .PHONY: schema

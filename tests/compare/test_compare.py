@@ -357,7 +357,7 @@ def _rows(report: str, title: str) -> list[list[str]]:
     return [[field.strip() for field in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def test_every_split_is_set_against_full(outcomes: Outcomes) -> None:
+def test_the_report_compares_every_split_with_full(outcomes: Outcomes) -> None:
     comparison = compare(PARAMETERS, outcomes)
     rows = _rows(report_of(outcomes, comparison), "Splits against random controls")
     assert [row[0] for row in rows] == [name for name in outcomes.splits if name != "full" for _ in outcomes.benchmarks]

@@ -95,7 +95,7 @@ def card_rates(tflops: float, utilisation: float) -> Rates:
 def extra_forward_passes(parameters: TrainParameters, processes: int) -> int:
     """Return how many forward passes a training step takes beyond the first.
 
-    There is one if a process's share of the batch has several micro-batches, since features are computed first, and one if
+    There is one if a process's share of the batch has several micro-batches, because features are computed first. There is one if
     activations are recomputed in the backward pass.
 
     Raises:
