@@ -1,4 +1,4 @@
-"""Write the fingerprint of every stage's code, so that an edit reruns the stages that use it and no others."""
+"""Write a fingerprint of the code of every stage, so that an edit reruns only the stages that use it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Copy data into the study, so that experiments in temporary workspaces find them."""
+"""Copy data into the study, so that experiments in temporary workspaces find it."""
 
 import os
 from pathlib import Path

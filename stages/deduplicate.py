@@ -1,4 +1,4 @@
-"""Make the split `full`: the pool without near-duplicates, from which every rule starts."""
+"""Write the split `full`, the pool without near-duplicates. Every rule starts from it."""
 
 from dataclasses import asdict
 from pathlib import Path

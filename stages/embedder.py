@@ -1,4 +1,4 @@
-"""Put the embedder on disk: fetched, copied, or trained on the pool."""
+"""Write the embedder: download it, copy it, or train it on the pool."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""List shards that stay in an object store: the graph depends on their manifest, nothing is copied."""
+"""List shards that stay in an object store. Stages depend on the list, and no shard is copied."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Measure a split's own similarity profile and certify the imagenet-like rule."""
+"""Compute the similarity profile of a split, and verify the imagenet-like rule."""
 
 from pathlib import Path
 

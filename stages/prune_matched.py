@@ -1,4 +1,4 @@
-"""Draw a control of the same composition: of each class or style as many random rows as another split keeps."""
+"""Draw a matched control: for each class or style, as many random rows as another split keeps."""
 
 from pathlib import Path
 

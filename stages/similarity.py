@@ -1,4 +1,4 @@
-"""Measure the pool's similarity to one benchmark: all columns that need both, in one pass."""
+"""Measure the similarity of the pool to one benchmark. One pass over the pool computes all columns."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Train CLIP on a split, which is applied while the pool's shards are read."""
+"""Train CLIP on a split. The split filters samples while the shards of the pool are read."""
 
 from pathlib import Path
 

@@ -16,11 +16,12 @@ TESTS = Path(__file__).parent
 
 @contextmanager
 def ray_cluster() -> Iterator[Any]:
-    """Run a cluster of three machines in the environment of this process: a head, where this process runs, and two workers."""
+    """Run a cluster of a head and two workers, in the environment of this process. The head runs no tasks."""
     pytest.importorskip("ray", reason="Ray is not installed")
     from ray.cluster_utils import Cluster
 
-    # Tests add and remove workers, but not the head. The workers' processes must import what a test defines.
+    # The head has no processors, so that tests can remove every machine that runs tasks.
+    # The processes of the workers must be able to import the test modules.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (TESTS, TESTS / "core", REPOSITORY))))

@@ -1,4 +1,4 @@
-"""Run an object store with the API of S3, and a proxy in front of it that fails as networks do."""
+"""Run an object store with the API of S3, and a proxy in front of it that can make requests fail."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ import pytest
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key-of-the-test", "AWS_SECRET_ACCESS_KEY": "secret-of-the-test"}
 
 
-def client_of(address: str) -> Any:
+def s3_client(address: str) -> Any:
     """Return a botocore client for a store."""
     return botocore.session.get_session().create_client(
         "s3", endpoint_url=address, region_name="us-east-1",
@@ -51,7 +51,7 @@ def object_store(bucket: str, log: Path) -> Iterator[str]:
                 pytest.fail("the server did not start:\n" + "".join(lines))
             # Further output is discarded, since it would fill the pipe and block the server.
             drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
-            client_of(found[0]).create_bucket(Bucket=bucket)
+            s3_client(found[0]).create_bucket(Bucket=bucket)
             yield found[0]
         finally:
             process.terminate()

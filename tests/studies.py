@@ -1,4 +1,4 @@
-"""Run studies in repositories of their own, and check what ran."""
+"""Run studies in temporary repositories, and check their results."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def call(folder: Path, stage: str, *options: str) -> subprocess.CompletedProcess
 
 
 def put_params(folder: Path, **changes: object) -> None:
-    """Write the params of the toy study with some blocks replaced, and the models that they name."""
+    """Write the params of the toy study, with some blocks replaced, and the model configs that they name."""
     content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
     (folder / "params.yaml").write_text(yaml.safe_dump({**content, **changes}, sort_keys=False))
     shutil.copytree(REPOSITORY / "presets" / "models", folder / "presets" / "models")
@@ -114,7 +114,7 @@ def miniature(content: dict[str, Any]) -> None:
 
 
 def annotated(content: dict[str, Any], match: str) -> str | None:
-    """Return the class or style that a sample's json names: toy worlds have a field, PACS has folders in the source."""
+    """Return the class or style of a sample from its JSON. In PACS it is a folder in the path of the source."""
     if match in content:
         return content[match]
     parts = content["source"].split("/")

@@ -1,4 +1,4 @@
-"""The fingerprint of a stage names the code that the stage runs."""
+"""Check that the fingerprint of a stage covers the code that the stage runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simgap.core.code import code_fingerprint, code_of
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda path: path.stem)
-def test_a_fingerprint_names_every_module_and_data_file_that_the_stage_uses(stage: Path) -> None:
+def test_a_fingerprint_covers_every_module_and_data_file_that_the_stage_uses(stage: Path) -> None:
     expected = {name: SOURCE / path_of(name) for name in used_by(stage)}
     for folder in {file.parent for file in expected.values()}:
         for data in (folder, *(child for child in folder.iterdir() if child.is_dir())):
@@ -29,7 +29,7 @@ def test_a_fingerprint_names_every_module_and_data_file_that_the_stage_uses(stag
     assert code_of(stage) == {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in expected.items()}
 
 
-def test_every_stage_of_the_graph_depends_on_its_own_fingerprint_and_on_no_source_file() -> None:
+def test_every_stage_of_the_graph_depends_on_its_fingerprint_and_on_no_source_file() -> None:
     for name, entry in yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"].items():
         stage = entry.get("do", entry)
         deps = [dep for dep in stage["deps"] if dep.startswith(("src", "stages", "code/"))]
@@ -38,7 +38,7 @@ def test_every_stage_of_the_graph_depends_on_its_own_fingerprint_and_on_no_sourc
 
 
 def test_package_markers_hold_no_code() -> None:
-    """They are in no fingerprint."""
+    """No fingerprint covers `__init__.py` files, so they may hold only docstrings."""
     for file in (SOURCE / "simgap").rglob("__init__.py"):
         body = ast.parse(file.read_text()).body
         assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body), file

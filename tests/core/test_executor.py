@@ -1,4 +1,4 @@
-"""Parts may be done by anyone, in any order: by this process, or by the machines of a Ray cluster."""
+"""Run parts in this process and on a Ray cluster, in any order, and compare the results."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from simgap.similarity.search import scan as scanning
 
 @dataclass
 class Squares:
-    """A file of text for each number; one may be bad, and one ends the process that writes it."""
+    """Parts that each write the square of their number. Part `bad` raises an error; part `deadly` ends its process."""
 
     scratch: Path
     sizes: Sequence[int] = (3, 1, 4, 1, 5)
@@ -65,14 +65,14 @@ def written(scratch: Path) -> dict[str, str]:
 SQUARES = {f"square_{number}": str(number**2) for number in range(5)}
 
 
-def test_parts_that_are_there_are_not_done_again(tmp_path: Path) -> None:
+def test_finished_parts_are_not_run_again(tmp_path: Path) -> None:
     (tmp_path / "square_2").write_text("there")
     assert run_parts(LOCAL, Squares(tmp_path), "squares", "row") == [0, 1, 3, 4]
     assert written(tmp_path) == {**SQUARES, "square_2": "there"}
     assert run_parts(LOCAL, Squares(tmp_path), "squares", "row") == []
 
 
-def test_a_scan_s_answers_do_not_depend_on_the_order_of_its_parts(store, tmp_path, monkeypatch) -> None:
+def test_the_results_of_a_scan_do_not_depend_on_the_order_of_its_parts(store, tmp_path, monkeypatch) -> None:
     sets = (store("pool", unit_rows(150, 8, 0), parts=5), store("reference", unit_rows(20, 8, 1)))
     queries = store("val", unit_rows(9, 8, 2), labels=[0] * 9)
 
@@ -101,7 +101,7 @@ def test_a_scan_s_answers_do_not_depend_on_the_order_of_its_parts(store, tmp_pat
         ([{"GPU": 2.0}], {"num_gpus": 1, "num_cpus": 0.0}),
     ],
 )
-def test_a_task_has_what_a_process_has_that_works_alone(machines, share) -> None:
+def test_a_task_gets_one_gpu_and_its_share_of_processors_or_a_whole_machine(machines, share) -> None:
     assert module._share(machines) == share
 
 
@@ -119,7 +119,7 @@ def test_a_machine_that_does_not_see_the_study_is_named(tmp_path: Path, monkeypa
             module._check_seen(folder, marker)
 
 
-def test_ray_that_is_not_installed_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_ray_is_missing_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SimgapError, match=r"resources\.executor is 'ray', .*simgap\[ray\]"):
         run_parts(Executor("ray", "auto"), Squares(tmp_path), "squares", "row")
@@ -152,14 +152,14 @@ def by_ray(cluster: Any) -> Executor:
 
 
 @pytest.mark.slow
-def test_every_part_is_done_by_the_cluster(by_ray: Executor, tmp_path: Path) -> None:
+def test_the_cluster_runs_every_missing_part(by_ray: Executor, tmp_path: Path) -> None:
     (tmp_path / "square_2").write_text("there")
     assert run_parts(by_ray, Squares(tmp_path), "squares", "row") == [0, 1, 3, 4]
     assert written(tmp_path) == {**SQUARES, "square_2": "there"}
 
 
 @pytest.mark.slow
-def test_what_a_part_says_is_wrong_arrives_as_its_line(by_ray: Executor, tmp_path: Path) -> None:
+def test_the_error_of_a_part_is_raised_unchanged(by_ray: Executor, tmp_path: Path) -> None:
     with pytest.raises(SimgapError) as raised:
         run_parts(by_ray, Squares(tmp_path, bad=3), "squares", "row")
     assert type(raised.value) is SimgapError
@@ -205,8 +205,8 @@ def deduplicated(folder: Path, by: Executor, model: Path, store: Any) -> list[by
 
 
 @dataclass
-class Noted:
-    """Parts of others; who began which stands in a folder, and the third of them waits there until it is let go."""
+class Recorded:
+    """Wrap parts: record the start of each part in `folder`, and let part 2 wait for the file `go-on`."""
 
     inner: Any
     folder: Path
@@ -230,7 +230,7 @@ class Noted:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [embedded, measured, deduplicated])
-def test_a_machine_that_dies_changes_no_byte_and_nothing_is_done_twice(
+def test_a_lost_machine_changes_no_byte_and_no_finished_part_runs_twice(
     stage: Callable[..., list[bytes]],
     cluster: Any,
     by_ray: Executor,
@@ -254,14 +254,14 @@ def test_a_machine_that_dies_changes_no_byte_and_nothing_is_done_twice(
         node_id, process = begun[0].split("-")[2:]
         node = next(node for node in cluster.worker_nodes if node.node_id == node_id)
         cluster.remove_node(node, allow_graceful=False)
-        # What worked for it dies with a machine; here it would go on for a while.
+        # All processes of a real machine die with it. Here the worker would live on, so kill it too.
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(process), signal.SIGKILL)
         killed.append(node_id)
         (notes / "go-on").touch()
 
     def run(by: Executor, parts: Any, description: str, unit: str) -> list[int]:
-        return run_parts(by, Noted(parts, notes), description, unit)
+        return run_parts(by, Recorded(parts, notes), description, unit)
 
     for user in ("simgap.embed.embed", "simgap.similarity.search.scan", "simgap.deduplicate.within_cluster"):
         monkeypatch.setattr(f"{user}.run_parts", run)

@@ -10,7 +10,7 @@ from simgap.core.errors import SimgapError
 from simgap.core.files import atomic_output, link_or_copy, read_json, resumable_output, sha256_of, write_json
 
 
-def test_a_failed_write_leaves_nothing_and_spares_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_output_and_leaves_no_partial_one(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with atomic_output(out) as partial:
         partial.mkdir()
@@ -28,8 +28,8 @@ def test_a_failed_write_leaves_nothing_and_spares_what_was_there(tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_file_is_replaced_at_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The old one is there until the new one is."""
+def test_a_file_is_replaced_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old file exists until the new one takes its place."""
     out = tmp_path / "out.json"
     out.write_text("old")
     seen: list[str] = []
@@ -47,7 +47,7 @@ def test_a_file_is_replaced_at_one_moment(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(("old", "new"), [("file", "folder"), ("folder", "file"), ("link", "file"), ("link", "folder")])
-def test_a_file_takes_the_place_of_a_folder_and_the_other_way_round(tmp_path: Path, old: str, new: str) -> None:
+def test_a_file_replaces_a_folder_and_a_folder_replaces_a_file(tmp_path: Path, old: str, new: str) -> None:
     out = tmp_path / "out"
     (tmp_path / "target").mkdir()
     (tmp_path / "target" / "a").write_text("kept")
@@ -76,7 +76,7 @@ def test_a_linked_file_takes_no_space(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK]
 )
-def test_a_file_is_copied_where_there_are_no_hard_links(tmp_path: Path, monkeypatch, code: int) -> None:
+def test_a_file_is_copied_if_hard_links_are_impossible(tmp_path: Path, monkeypatch, code: int) -> None:
     def refused(*_: object, **__: object) -> None:
         raise OSError(code, os.strerror(code))
 
@@ -87,7 +87,7 @@ def test_a_file_is_copied_where_there_are_no_hard_links(tmp_path: Path, monkeypa
     assert not (tmp_path / "b").samefile(tmp_path / "a")
 
 
-def test_other_reasons_not_to_link_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_failures_to_link_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -113,7 +113,7 @@ def test_metrics_are_finite(tmp_path: Path, value: float) -> None:
     assert not (tmp_path / "a.json").exists()
 
 
-def test_reading_what_is_no_json(tmp_path: Path) -> None:
+def test_reading_files_that_are_not_json(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(SimgapError, match="not JSON"):
         read_json(tmp_path / "a.json")
@@ -123,7 +123,7 @@ def test_reading_what_is_no_json(tmp_path: Path) -> None:
         read_json(tmp_path)
 
 
-def test_checksum_of_a_folder_knows_names_and_bytes(tmp_path: Path) -> None:
+def test_the_checksum_of_a_folder_depends_on_names_and_bytes(tmp_path: Path) -> None:
     for name, file, text in (("a", "x", "1"), ("b", "x", "1"), ("c", "y", "1"), ("d", "x", "2")):
         (tmp_path / name).mkdir()
         (tmp_path / name / file).write_text(text)
@@ -132,7 +132,7 @@ def test_checksum_of_a_folder_knows_names_and_bytes(tmp_path: Path) -> None:
     assert len({same, renamed, changed}) == 3
 
 
-def test_finished_parts_outlive_a_failure_and_an_empty_folder_does_not(tmp_path: Path) -> None:
+def test_finished_parts_survive_a_failure_and_an_empty_folder_does_not(tmp_path: Path) -> None:
     out, hidden = tmp_path / "out", tmp_path / ".out.making"
     with pytest.raises(KeyboardInterrupt), resumable_output(out, "making"):
         raise KeyboardInterrupt

@@ -9,7 +9,7 @@ from simgap.core.text import format_number, markdown_table, terminal_table
     ("value", "form", "text"),
     [
         (0.0925, "percent", "9.2"),
-        # The same number before it is written to a file, with the error of a difference.
+        # The same number with the rounding error of a subtraction, as it is before it is written to a file.
         (0.09250000000000003, "percent", "9.2"),
         (-0.051, "points", "-5.1"),
         (0.051, "points", "+5.1"),

@@ -55,7 +55,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
     ),
     "limit": (lambda c: c["limits"].update(drop_limit=1.5), ("limits.drop_limit", "1.5", "at most 1")),
     "workers": (lambda c: c["resources"]["train"].update(workers=-1), ("resources.train.workers", "-1", "at least 0")),
-    "a world of two kinds": (
+    "a dataset in two blocks": (
         lambda c: c.update(manifest={"toy": {"address": "s3://b/x"}}),
         ("manifest.toy", "draw", "data/worlds/toy"),
     ),
@@ -113,7 +113,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
         lambda c: c["prune"]["random"]["nearest-quarter-control"].update(size_of="sketch-pruned-matched"),
         ("prune.random.nearest-quarter-control.size_of", "'sketch-pruned-matched'"),
     ),
-    "matched on what is not marked": (
+    "matched on a field that is not annotated": (
         lambda c: c["prune"]["matched"]["sketch-pruned-matched"].update(match="colour"),
         ("prune.matched.sketch-pruned-matched.match", "'colour'", "class, style"),
     ),
@@ -145,7 +145,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
     "nothing to train": (lambda c: c.update(runs={}), ("runs", "empty")),
     "benchmark of a set's name": (lambda c: c["benchmarks"].update(names=["pool"]), ("benchmarks.names", "'pool'")),
     "benchmark that leaves its folder": (lambda c: c["benchmarks"].update(names=["../x"]), ("'../x'",)),
-    "one world twice": (
+    "a drawn and copied dataset": (
         lambda c: c.update(copy={"toy": {"source": "x", "folders": ["x"], "sha256": "x"}}),
         ("copy.toy", "draw"),
     ),
@@ -189,13 +189,13 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
         ("few_shot.draws", "0", "at least 1"),
     ),
     "shots twice": (lambda c: c["evaluate"]["few_shot"].update(shots=[1, 1]), ("few_shot.shots", "[1, 1]")),
-    "eps of the truth": (lambda c: c["ground_truth"]["toy"].update(eps=[3.0]), ("eps", "3.0")),
+    "eps of the ground truth": (lambda c: c["ground_truth"]["toy"].update(eps=[3.0]), ("eps", "3.0")),
     "not a mapping": (lambda c: c.update(prune=3), ("prune", "3")),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_params_give_one_line_that_names_parameter_and_value(case: str, tmp_path: Path) -> None:
+def test_bad_params_give_a_one_line_error_with_parameter_and_value(case: str, tmp_path: Path) -> None:
     change, words = BAD[case]
     content = copy.deepcopy(yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text()))
     change(content)
@@ -225,7 +225,7 @@ def test_broken_yaml(tmp_path: Path) -> None:
         (b"train: {2020-01-01: 1}", "must be text"),
     ],
 )
-def test_a_file_that_is_no_params_file(tmp_path: Path, content: bytes, words: str) -> None:
+def test_a_file_that_is_not_a_params_file(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "params.yaml").write_bytes(content)
     with pytest.raises(SimgapError) as raised:
         load_params(tmp_path / "params.yaml")
@@ -259,7 +259,7 @@ def test_a_run_overrides_training() -> None:
 
 
 def test_the_schema_for_editors_is_up_to_date_and_accepts_every_preset() -> None:
-    """If this fails: make schema."""
+    """If this test fails, run `make schema`."""
     assert (REPOSITORY / "presets" / "schema.json").read_text() == json_schema()
     validator = jsonschema.Draft202012Validator(json.loads(json_schema()))
     for preset in PRESETS:

@@ -81,7 +81,7 @@ def test_a_model_s_flop_are_those_of_open_clip_s_table(
     assert round(size.parameters / 1e6, 2) == parameters
 
 
-def test_laion_400m_has_the_numbers_of_the_design(tmp_path: Path) -> None:
+def test_laion_400m_has_numbers_computed_by_hand(tmp_path: Path) -> None:
     needs = plan_of(load_params(LAION), tmp_path, rates.of_card(400, 1.0).joined(one("read", 1e30)))
     # 407 million rows of 640 components in fp16, and their metadata.
     assert needs["embed", "pool"].disk_bytes == 407e6 * (640 * 2 + 80)
@@ -509,7 +509,7 @@ def test_a_study_without_rates_has_sizes() -> None:
         (("toy", "--study", "docs"), ("docs/params.yaml", "no such file")),
     ],
 )
-def test_bad_input_ends_in_one_line(arguments: tuple[str, ...], said: tuple[str, ...]) -> None:
+def test_bad_input_ends_with_one_line(arguments: tuple[str, ...], said: tuple[str, ...]) -> None:
     code, printed = call(*arguments)
     assert code == 1
     (line,) = printed.splitlines()
@@ -541,7 +541,7 @@ DAMAGED: dict[str, tuple[str, Any, str]] = {
 
 
 @pytest.mark.parametrize("case", DAMAGED)
-def test_a_damaged_file_of_perf_ends_in_one_line_that_names_it_and_the_key(case: str, tmp_path: Path) -> None:
+def test_a_damaged_file_of_perf_ends_with_one_line_that_names_file_and_key(case: str, tmp_path: Path) -> None:
     name, change, said = DAMAGED[case]
     content = json.loads(json.dumps(PROGRAMS[name]))
     change(content)
@@ -588,7 +588,7 @@ def finished_study(folder: Path) -> None:
         ("LOG", '{"images_per_second": 1.0, "seconds": 0}', "seconds is 0"),
     ],
 )
-def test_damaged_metrics_and_logs_end_in_one_line_that_names_them_and_the_key(
+def test_damaged_metrics_and_logs_end_with_one_line_that_names_file_and_key(
     file: str, content: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished_study(tmp_path)
@@ -612,7 +612,7 @@ def test_damaged_metrics_and_logs_end_in_one_line_that_names_them_and_the_key(
         lambda c: c["runs"]["full"].update(samples_seen=10**400),
     ],
 )
-def test_a_params_file_with_a_huge_number_ends_in_one_line(change: Any, tmp_path: Path) -> None:
+def test_a_params_file_with_a_huge_number_ends_with_one_line(change: Any, tmp_path: Path) -> None:
     changed(tmp_path, TOY, change)
     code, printed = call(str(tmp_path / "params.yaml"))
     assert code == 1, printed

@@ -19,7 +19,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_a_killed_stage_left_is_there_for_the_same_inputs_alone() -> None:
+def test_a_stage_finds_the_parts_of_a_killed_stage_only_if_its_inputs_are_the_same() -> None:
     def is_killed() -> None:
         with scratch("embed", {"data": 1}, __file__) as folder:
             (folder / "part").touch()
@@ -34,7 +34,7 @@ def test_what_a_killed_stage_left_is_there_for_the_same_inputs_alone() -> None:
     assert not again.exists()
 
 
-def test_of_two_that_run_at_once_the_second_waits_for_the_first() -> None:
+def test_a_second_process_waits_for_the_first() -> None:
     order: list[str] = []
     entered, leave = threading.Event(), threading.Event()
 
@@ -59,7 +59,7 @@ def test_of_two_that_run_at_once_the_second_waits_for_the_first() -> None:
 
 
 @pytest.mark.parametrize("name", ["data/splits/x", None])
-def test_a_full_disk_ends_a_command_in_one_line(name: str | None) -> None:
+def test_a_full_disk_ends_a_command_with_one_line(name: str | None) -> None:
     @click.command()
     @reports_errors
     def command() -> None:
@@ -69,7 +69,7 @@ def test_a_full_disk_ends_a_command_in_one_line(name: str | None) -> None:
     assert (result.exit_code, result.output) == (1, f"error: {name or 'a file'}: No space left on device\n")
 
 
-def test_a_fault_of_ours_keeps_its_traceback() -> None:
+def test_a_bug_keeps_its_traceback() -> None:
     @click.command()
     @reports_errors
     def command() -> None:

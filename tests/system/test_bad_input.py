@@ -1,4 +1,4 @@
-"""Every stage refuses bad params before it works, with one line and nothing written."""
+"""Check that every stage refuses bad input with a one-line error, and writes nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def options_of(stage: str) -> list[str]:
 
 
 @pytest.mark.parametrize("stage", LIGHT)
-def test_a_misspelt_parameter_ends_every_stage(stage: str, tmp_path: Path) -> None:
+def test_every_stage_refuses_a_misspelt_parameter(stage: str, tmp_path: Path) -> None:
     put_params(tmp_path, treshold=0.1)
     finished = call(tmp_path, stage, *options_of(stage))
     assert finished.returncode == 1
@@ -37,7 +37,7 @@ def test_a_misspelt_parameter_ends_every_stage(stage: str, tmp_path: Path) -> No
 
 def test_light_stages_import_nothing_heavy() -> None:
     heavy = "{'torch', 'open_clip', 'mlflow', 'faiss'}"
-    # What reads shards imports webdataset, and that torch.
+    # prune_matched reads shards with webdataset, which imports torch.
     for stage in set(LIGHT) - {"prune_matched"}:
         code = f"import sys, stages.{stage}; print({heavy} & set(sys.modules))"
         finished = subprocess.run(
@@ -57,7 +57,7 @@ def test_a_missing_shard_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "m.json").exists()
 
 
-def test_a_benchmark_with_fewer_tars_than_it_says(tmp_path: Path) -> None:
+def test_a_benchmark_with_fewer_tars_than_nshards_says(tmp_path: Path) -> None:
     put_params(tmp_path)
     write_benchmark(tmp_path / "val", [0, 1], ["cat", "dog"])
     (tmp_path / "val" / "test" / "nshards.txt").write_text("3")
@@ -69,8 +69,8 @@ def test_a_benchmark_with_fewer_tars_than_it_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["embedder", "train", "prune", "copy"])
-def test_a_model_that_open_clip_does_not_know_ends_every_stage(stage: str, tmp_path: Path) -> None:
-    """Before shards are read, and before processes start that would each complain."""
+def test_every_stage_refuses_a_model_that_open_clip_does_not_know(stage: str, tmp_path: Path) -> None:
+    """The error comes before shards are read, and before processes start that would each print it."""
     content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
     put_params(tmp_path, train={**content["train"], "model": "vit-b-32-quikgelu", "processes": 2})
     finished = call(tmp_path, stage, *options_of(stage))
@@ -82,7 +82,7 @@ def test_a_model_that_open_clip_does_not_know_ends_every_stage(stage: str, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml", "presets"]
 
 
-def test_an_embedder_that_does_not_say_its_activation(model_folder: Path, tmp_path: Path) -> None:
+def test_an_embedder_whose_config_lacks_the_activation(model_folder: Path, tmp_path: Path) -> None:
     put_params(tmp_path)
     write_pool(tmp_path / "pool", 1, 2)
     config = {**MODEL_CONFIG, "model_cfg": {k: v for k, v in MODEL_CONFIG["model_cfg"].items() if k != "quick_gelu"}}

@@ -1,4 +1,4 @@
-"""The default study does not degenerate: its results in `metrics/`, committed or fresh from `make demo`."""
+"""Check that the results of the default study are meaningful. They are in `metrics/`, either committed or from `make demo`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def test_the_embedder_finds_planted_copies() -> None:
     assert truth["rank1_recall/exact"] == 1
 
 
-def test_the_chosen_eps_drops_marked_duplicates_and_little_else() -> None:
+def test_the_chosen_eps_drops_annotated_duplicates_and_few_other_rows() -> None:
     truth = read_json(METRICS / "ground-truth" / "toy.json")
     at = f"deduplication/eps_{PARAMS.deduplicate.eps:g}"
     assert truth[f"{at}/precision"] >= 0.9
     assert truth[f"{at}/recall"] >= 0.5
 
 
-def test_each_benchmark_prunes_between_2_and_40_per_cent_and_no_split_is_degenerate() -> None:
+def test_each_benchmark_prunes_2_to_40_per_cent_and_no_split_is_degenerate() -> None:
     splits = {name: read_json(METRICS / "prune" / f"{name}.json") for name in PARAMS.prune.imagenet_like}
     alone = [split for split in splits.values() if len(split["benchmarks"]) == 1]
     assert sorted(name for split in alone for name in split["benchmarks"]) == sorted(PARAMS.benchmarks.names)
@@ -38,13 +38,13 @@ def test_exact_copies_of_the_rule_s_own_queries_are_pruned() -> None:
         assert truth[f"{name}/pruned_share/planted/exact"] >= 0.9
 
 
-def test_what_pruning_does_to_its_own_benchmark_exceeds_what_size_does() -> None:
+def test_pruning_lowers_the_accuracy_on_its_own_benchmark_more_than_the_random_control() -> None:
     compared = read_json(METRICS / "compare" / "compare.json")
     assert compared["sketch-pruned/sketch/minus_control/high"] < 0
     assert compared["full/val/accuracy"] > 0.3
 
 
-def test_exact_copies_of_test_images_are_found_and_few_others() -> None:
+def test_exact_copies_of_test_images_are_found_with_few_false_positives() -> None:
     found = read_json(METRICS / "leaks" / "leaks.json")
     assert found["recall/exact"] == 1
     assert found["recall/near"] > 0.5

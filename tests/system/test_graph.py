@@ -1,4 +1,4 @@
-"""A miniature study, changed in every way that the graph is meant to tell apart."""
+"""Run a miniature study, change one thing at a time, and check which stages run again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 TRAINED = ("full", "reference-only", "sketch-pruned", "sketch-pruned-control")
 BENCHMARKS = ("val", "sketch")
-# What shows the results of whatever ran.
+# These stages show results, so they run after every change of a result.
 SHOWN = {"compare", "report"}
 
 
@@ -52,12 +52,12 @@ def mlflow_runs(folder: Path, experiment: str = MODELS) -> list:
     return client.search_runs([client.get_experiment_by_name(experiment).experiment_id], max_results=1000)
 
 
-def made(*splits: str) -> set[str]:
-    """Give the stages that make and profile splits, each named as rule@split."""
+def prune_and_profile(*splits: str) -> set[str]:
+    """Return the stages that prune and profile splits. Each split is given as rule@split."""
     return {f"{stage}-{split}" for split in splits for stage in ("prune", "profile")}
 
 
-def follow(*splits: str) -> set[str]:
+def train_and_evaluate(*splits: str) -> set[str]:
     return {f"{stage}@{split}" for split in splits for stage in ("train", "evaluate")}
 
 
@@ -82,11 +82,11 @@ def test_every_stage_runs_once_and_every_run_is_in_mlflow(finished) -> None:
         | {"galleries"}
         | {f"{stage}@{name}" for stage in ("embed-benchmark", "similarity") for name in BENCHMARKS}
     )
-    expected |= {"profile-full@full"} | made("imagenet-like@val-pruned", "imagenet-like@sketch-pruned")
-    expected |= made("dissimilar@nearest-quarter", "similar@similar-quarter")
-    expected |= made("random@sketch-pruned-control", "random@reference-only", "matched@sketch-pruned-matched") | follow(
-        *TRAINED
-    )
+    expected |= {"profile-full@full"} | prune_and_profile("imagenet-like@val-pruned", "imagenet-like@sketch-pruned")
+    expected |= prune_and_profile("dissimilar@nearest-quarter", "similar@similar-quarter")
+    expected |= prune_and_profile(
+        "random@sketch-pruned-control", "random@reference-only", "matched@sketch-pruned-matched"
+    ) | train_and_evaluate(*TRAINED)
     assert len(ran) == len(set(ran))
     assert without_seed(ran) == expected
     names = [run.info.run_name for run in mlflow_runs(folder)]
@@ -105,11 +105,11 @@ def test_every_stage_runs_once_and_every_run_is_in_mlflow(finished) -> None:
 
 
 def hashes(folder: Path) -> list[tuple[str, str]]:
-    """Give every model's hash with its split, as MLflow has them."""
+    """Return the split and the hash of every model that MLflow has."""
     return sorted((run.data.tags["split"], run.data.tags["model.md5"]) for run in mlflow_runs(folder))
 
 
-def test_a_stage_finishes_with_a_server_that_never_answers_and_says_so(study: Path) -> None:
+def test_a_stage_finishes_and_warns_if_the_server_never_answers(study: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         began = time.monotonic()
@@ -144,7 +144,7 @@ def test_the_default_graph_parses_and_has_every_stage() -> None:
     } <= names
 
 
-def test_columns_and_splits_are_those_of_a_naive_recomputation(study: Path) -> None:
+def test_columns_and_splits_equal_a_naive_recomputation(study: Path) -> None:
     check_against_naive(study)
 
 
@@ -164,33 +164,39 @@ def test_dvc_plots_shows_the_report_s_figures(study: Path, tmp_path: Path) -> No
     assert all(file.read_bytes() in shown for file in figures)
 
 
-def test_a_threshold_reruns_the_imagenet_like_prunes_and_what_their_rows_change(study: Path) -> None:
+def test_a_new_threshold_reruns_the_imagenet_like_splits_and_the_stages_that_use_their_rows(study: Path) -> None:
     ran = without_seed(stages_run(run(study, "dvc", "exp", "run", "-S", "threshold=0.05")))
-    certain = made("imagenet-like@val-pruned", "imagenet-like@sketch-pruned") | follow("sketch-pruned") | SHOWN
-    of_its_size = made("random@sketch-pruned-control", "matched@sketch-pruned-matched") | follow(
-        "sketch-pruned-control"
+    certain = (
+        prune_and_profile("imagenet-like@val-pruned", "imagenet-like@sketch-pruned")
+        | train_and_evaluate("sketch-pruned")
+        | SHOWN
     )
+    sized_by_it = prune_and_profile(
+        "random@sketch-pruned-control", "matched@sketch-pruned-matched"
+    ) | train_and_evaluate("sketch-pruned-control")
     assert certain <= ran
-    assert ran - certain <= of_its_size | {"ground-truth@toy", "galleries"}
+    assert ran - certain <= sized_by_it | {"ground-truth@toy", "galleries"}
 
 
 def test_a_threshold_that_keeps_the_same_rows_retrains_nothing(study: Path) -> None:
     ran = stages_run(run(study, "dvc", "exp", "run", "-S", "threshold=1e-12"))
-    assert made("imagenet-like@val-pruned", "imagenet-like@sketch-pruned") <= set(ran)
+    assert prune_and_profile("imagenet-like@val-pruned", "imagenet-like@sketch-pruned") <= set(ran)
     assert not [stage for stage in ran if stage.startswith(("train", "evaluate", "embed", "similarity"))]
 
 
-def test_a_split_s_own_parameters_rerun_it_and_what_is_sized_by_it(study: Path) -> None:
+def test_a_parameter_of_a_split_reruns_the_split_and_its_controls(study: Path) -> None:
     change = "prune.imagenet-like.sketch-pruned.benchmarks=[sketch,val]"
     ran = without_seed(stages_run(run(study, "dvc", "exp", "run", "-S", change)))
-    expected = made("imagenet-like@sketch-pruned", "random@sketch-pruned-control", "matched@sketch-pruned-matched")
+    expected = prune_and_profile(
+        "imagenet-like@sketch-pruned", "random@sketch-pruned-control", "matched@sketch-pruned-matched"
+    )
     expected |= {"ground-truth@toy", "galleries"} | SHOWN
-    assert ran == expected | follow("sketch-pruned", "sketch-pruned-control")
+    assert ran == expected | train_and_evaluate("sketch-pruned", "sketch-pruned-control")
 
 
-def test_a_new_trained_split_runs_its_own_stages_and_what_shows_it(study: Path) -> None:
+def test_a_new_trained_split_runs_its_own_stages_and_the_report(study: Path) -> None:
     ran = without_seed(stages_run(run(study, "dvc", "exp", "run", "-S", "+runs.val-pruned={}")))
-    assert ran == follow("val-pruned") | SHOWN | {"galleries"}
+    assert ran == train_and_evaluate("val-pruned") | SHOWN | {"galleries"}
 
 
 def add_metric(folder: Path, name: str) -> None:
@@ -207,8 +213,11 @@ def put_pool(folder: Path, **changes: object) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
 
-def test_imported_embeddings_take_the_place_of_embedding(study: Path) -> None:
-    """As clip-retrieval would have written the pool's; with shards they give the same splits and the same model."""
+def test_imported_embeddings_replace_embedding(study: Path) -> None:
+    """Import the pool's own vectors in the format of clip-retrieval.
+
+    Once the shards are known too, the splits and the model are the same as without an import.
+    """
     own, foreign = study / "data" / "embeddings" / "pool", study / "data" / "foreign"
     kept = (study / "data" / "splits" / "full" / "keep.npy").read_bytes()
     locked = yaml.safe_load((study / "dvc.lock").read_text())["stages"]
@@ -240,20 +249,20 @@ def test_imported_embeddings_take_the_place_of_embedding(study: Path) -> None:
         shutil.rmtree(foreign)
 
 
-def test_an_edited_evaluation_reruns_evaluate_and_what_shows_it(study: Path) -> None:
+def test_an_edited_evaluation_reruns_evaluate_and_the_report(study: Path) -> None:
     add_metric(study, "edited")
     ran = without_seed(stages_run(run(study, "dvc", "repro")))
     assert ran == {f"evaluate@{split}" for split in TRAINED} | SHOWN | {"code"}
 
 
 def edit(folder: Path, name: str) -> None:
-    """Add a comment to a module, and refresh the fingerprints."""
+    """Add a comment to a module and run the stage `code`."""
     with (folder / "src" / "simgap" / name).open("a") as stream:
         stream.write("# edited\n")
     assert stages_run(run(folder, "dvc", "repro", "code")) == ["code"]
 
 
-def test_an_edited_parameter_block_reruns_the_fingerprints_alone(study: Path) -> None:
+def test_an_edited_parameter_block_reruns_only_the_fingerprints(study: Path) -> None:
     edit(study, "params/train.py")
     assert stages_run(run(study, "dvc", "repro")) == []
 
@@ -265,7 +274,7 @@ def test_an_edited_report_reruns_the_report(study: Path) -> None:
 
 @pytest.mark.parametrize("name", ["clip/encode.py", "core/files.py", "store/split.py"])
 def test_an_edited_module_changes_the_stages_that_import_it(study: Path, name: str) -> None:
-    """By a walk over the imports that knows nothing of the fingerprints."""
+    """The expected stages come from a walk over the imports that does not use the fingerprints."""
     edit(study, name)
     module = f"simgap.{name.removesuffix('.py').replace('/', '.')}"
     users = {stage.stem for stage in STAGES if module in used_by(stage)}
@@ -276,7 +285,7 @@ def test_an_edited_module_changes_the_stages_that_import_it(study: Path, name: s
     }
     edited = [stage for stage, paths in deps.items() if any(path.startswith("code/") for path in paths)]
     found = {re.search(r"-m stages\.(\w+)", command_of(study, stage))[1] for stage in edited}
-    # The miniature copies nothing and lists no object store.
+    # The miniature study has no instance of these stages.
     assert found == users - {"code", "copy", "manifest"}
 
 
@@ -284,24 +293,24 @@ def command_of(folder: Path, stage: str) -> str:
     return yaml.safe_load((folder / "dvc.lock").read_text())["stages"][stage]["cmd"]
 
 
-def test_experiments_elsewhere_run_their_own_code_and_lose_no_run(study: Path) -> None:
+def test_queued_and_temporary_experiments_run_their_own_code_and_lose_no_run(study: Path) -> None:
     known = len(mlflow_runs(study))
     for name, threshold in (("first", "0.03"), ("second", "0.06")):
-        add_metric(study, f"of_{name}")
+        add_metric(study, f"metric_{name}")
         run(study, "dvc", "exp", "run", "--queue", "--name", name, "-S", f"threshold={threshold}")
         run(study, "git", "checkout", "--", "src", "params.yaml")
-    add_metric(study, "of_third")
+    add_metric(study, "metric_third")
     run(study, "dvc", "exp", "run", "--temp", "--name", "third", "-S", "threshold=0.09")
     run(study, "git", "checkout", "--", "src", "params.yaml")
     run(study, "dvc", "exp", "run", "--run-all", "--jobs", "2")
     runs = mlflow_runs(study)
-    # Two splits depend on the threshold, two have the same models in all of the three, and so runs that were there.
+    # Two splits depend on the threshold. The models of the other two stay the same, so their runs exist already.
     assert len(runs) == known + 3 * 2
     head = run(study, "git", "rev-parse", "HEAD").strip()
     for name, threshold in (("first", "0.03"), ("second", "0.06"), ("third", "0.09")):
-        marked = [run for run in runs if f"zero_shot/val/of_{name}" in run.data.metrics]
-        assert sorted(run.data.tags["split"] for run in marked) == sorted(TRAINED)
-        own = [run for run in marked if run.data.params.get("threshold") == threshold]
+        with_metric = [run for run in runs if f"zero_shot/val/metric_{name}" in run.data.metrics]
+        assert sorted(run.data.tags["split"] for run in with_metric) == sorted(TRAINED)
+        own = [run for run in with_metric if run.data.params.get("threshold") == threshold]
         assert sorted(run.data.tags["split"] for run in own) == ["sketch-pruned", "sketch-pruned-control"]
         assert {run.data.tags["dvc.experiment"] for run in own} == {name}
         assert {run.data.tags["dvc.baseline"] for run in own} == {head}
@@ -309,7 +318,7 @@ def test_experiments_elsewhere_run_their_own_code_and_lose_no_run(study: Path) -
     assert {"0.03", "0.06", "0.09"} <= thresholds
 
 
-def test_an_experiment_from_a_colleague_is_logged_by_track_alone(study: Path, tmp_path: Path) -> None:
+def test_simgap_track_logs_an_experiment_from_a_colleague(study: Path, tmp_path: Path) -> None:
     run(study, "dvc", "exp", "run", "--temp", "--name", "shared", "-S", "threshold=0.04")
     run(tmp_path, "git", "clone", "--quiet", str(study), "clone")
     clone = tmp_path / "clone"
@@ -322,7 +331,7 @@ def test_an_experiment_from_a_colleague_is_logged_by_track_alone(study: Path, tm
     assert "sketch-pruned threshold=0.04 seed=0" in {run.info.run_name for run in mlflow_runs(clone)}
 
 
-def test_from_an_empty_cache_everything_comes_out_with_the_same_bytes(study: Path, tmp_path: Path) -> None:
+def test_a_run_from_an_empty_cache_gives_the_same_bytes(study: Path, tmp_path: Path) -> None:
     run(tmp_path, "git", "clone", "--quiet", str(study), "clone")
     clone = tmp_path / "clone"
     ran = stages_run(run(clone, "dvc", "repro", "--force"))
@@ -333,7 +342,7 @@ def test_from_an_empty_cache_everything_comes_out_with_the_same_bytes(study: Pat
     assert "MLflow: 0 runs logged, 5 were there" in run(clone, "simgap", "track")
 
 
-def test_after_a_fresh_clone_mlflow_is_complete_though_evaluation_was_skipped(study: Path, tmp_path: Path) -> None:
+def test_mlflow_is_complete_after_a_fresh_clone_that_skipped_evaluation(study: Path, tmp_path: Path) -> None:
     run(tmp_path, "git", "clone", "--quiet", str(study), "clone")
     clone = tmp_path / "clone"
     run(clone, "git", "config", "user.name", "a")

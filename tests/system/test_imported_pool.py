@@ -1,4 +1,4 @@
-"""A study of a pool whose embeddings were made elsewhere: imported, measured, trained on, exported."""
+"""Import the embeddings of a pool, measure its similarity, train on it and export it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from stages import deduplicate, embed, similarity, train
 
 SHARDS, SAMPLES = 3, 6
 POOL, EMBEDDINGS, FOREIGN = Path("pool"), Path("data", "embeddings"), Path("foreign")
-# In two parts shards take turns, and one of them has rows in both.
+# Rows of the shards alternate within the two parts, and one shard has rows in both parts.
 ORDER = [0, 6, 1, 7, 2, 8, 3, 9, 12, 4, 11, 10, 5, 14, 13, 17, 16, 15]
 KEEP = np.array([place % 4 > 0 for place in range(len(ORDER))])
 
@@ -34,7 +34,7 @@ def run(command, *options: object) -> Result:
     return CliRunner().invoke(command, [str(option) for option in options])
 
 
-def made(command, *options: object) -> None:
+def run_checked(command, *options: object) -> None:
     result = run(command, *options)
     assert result.exit_code == 0, result.output
 
@@ -51,16 +51,16 @@ def train_on(split: str, out: str) -> Result:
 
 
 def make_splits(keep: np.ndarray) -> None:
-    """Make the split full, of all rows, and one of some rows."""
+    """Write the split `full`, which keeps all rows, and the split `some`."""
     options = ("--pool", EMBEDDINGS / "pool", "--centroids", "data/centroids.npy")
-    made(deduplicate.main, *options, "--out", "data/splits/full", "--metrics", "metrics/full.json")
+    run_checked(deduplicate.main, *options, "--out", "data/splits/full", "--metrics", "metrics/full.json")
     full = read_split(Path("data", "splits", "full"))
     assert full.kept == len(keep)
     write_split(replace(full, kept=int(keep.sum())), keep, Path("data", "splits", "some"))
 
 
 def samples_of_pool() -> list[tuple[str, str, dict[str, bytes]]]:
-    """Give shard, key and members of each sample; some keys repeat over shards."""
+    """Return the shard, key and members of each sample. Some keys occur in several shards."""
     rows = []
     for shard in range(SHARDS):
         for index in range(SAMPLES):
@@ -76,7 +76,7 @@ def samples_of_pool() -> list[tuple[str, str, dict[str, bytes]]]:
 def study(
     tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> list[tuple[str, str, dict[str, bytes]]]:
-    """Write the study's data and params, and the pool's embeddings as clip-retrieval would have; give the rows."""
+    """Write data, params and the pool's embeddings in the format of clip-retrieval, and return the samples in row order."""
     monkeypatch.chdir(tmp_path)
     toy = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
     small = {"model": "presets/models/tiny.json", "samples_seen": 24, "batch_size": 6}
@@ -92,8 +92,8 @@ def study(
     Path("classnames.txt").write_text("cat\ndog\n")
     samples = samples_of_pool()
     for shard in range(SHARDS):
-        of_shard = samples[SAMPLES * shard : SAMPLES * (shard + 1)]
-        members = [(f"{key}.{suffix}", data) for _, key, held in of_shard for suffix, data in held.items()]
+        in_shard = samples[SAMPLES * shard : SAMPLES * (shard + 1)]
+        members = [(f"{key}.{suffix}", data) for _, key, held in in_shard for suffix, data in held.items()]
         write_tar(POOL / f"{shard:05d}.tar", members)
     write_pool(Path("reference"), 1, 6, labels=True)
     write_benchmark(Path("benchmark"), [0, 1, 0, 1], ["cat", "dog"])
@@ -120,7 +120,7 @@ def map_shards(shards: list[str]) -> None:
         pq.write_table(pa.table({"shard": shards[part]}), FOREIGN / "shards" / f"shards_{number}.parquet")
 
 
-def test_with_shards_an_import_is_trained_on_and_exported(study) -> None:
+def test_an_import_with_shards_can_be_trained_on_and_exported(study) -> None:
     map_shards([shard for shard, _, _ in study])
     assert embed_set("pool", FOREIGN, EMBEDDINGS / "pool").exit_code == 0
     make_splits(KEEP)
@@ -148,7 +148,7 @@ def test_with_shards_an_import_is_trained_on_and_exported(study) -> None:
     ] == [held for *_, held in expected]
     assert len({sample["__key__"] for sample in found}) == len(kept)
 
-    # The same samples of the pool's own embeddings train the same model.
+    # The same samples give the same model if the study embeds the pool itself.
     (EMBEDDINGS / "pool").rename("imported")
     Path("own").rename(EMBEDDINGS / "pool")
     make_splits(KEEP[np.argsort(ORDER)])
@@ -157,7 +157,7 @@ def test_with_shards_an_import_is_trained_on_and_exported(study) -> None:
     assert weights[0] == weights[1]
 
 
-def test_without_shards_an_import_is_measured_and_no_more(study) -> None:
+def test_an_import_without_shards_can_only_be_measured(study) -> None:
     assert embed_set("pool", FOREIGN, EMBEDDINGS / "pool").exit_code == 0
     make_splits(KEEP)
     sets = {f"--{name}": EMBEDDINGS / name for name in ("pool", "reference")}
@@ -167,7 +167,7 @@ def test_without_shards_an_import_is_measured_and_no_more(study) -> None:
         "--out": "data/similarity/val",
         "--metrics": "metrics/val.json",
     }
-    made(similarity.main, *(part for option in options.items() for part in option))
+    run_checked(similarity.main, *(part for option in options.items() for part in option))
     vectors = Embeddings(EMBEDDINGS / "pool").read().astype(np.float64)
     queries = Embeddings(EMBEDDINGS / "val").read().astype(np.float64)
     table = pq.read_table("data/similarity/val/queries.parquet")
@@ -185,7 +185,7 @@ def test_without_shards_an_import_is_measured_and_no_more(study) -> None:
     assert sorted(path for path in Path().rglob("*") if "scratch" not in path.parts) == before
 
 
-def test_shards_that_the_pool_lacks_end_the_import(study) -> None:
+def test_an_import_fails_if_the_pool_lacks_a_shard(study) -> None:
     map_shards([shard.removesuffix(".tar") for shard, _, _ in study])
     result = embed_set("pool", FOREIGN, EMBEDDINGS / "pool")
     line = "error: pool: has no shard '00000' and 2 more, but rows of foreign/shards/shards_0.parquet are in it; "
@@ -193,7 +193,7 @@ def test_shards_that_the_pool_lacks_end_the_import(study) -> None:
     assert not (EMBEDDINGS / "pool").exists()
 
 
-def test_without_tars_the_pool_s_path_names_the_embeddings_too(study) -> None:
+def test_pool_path_may_name_the_embeddings_if_there_are_no_tars(study) -> None:
     map_shards([shard for shard, _, _ in study])
     content = yaml.safe_load(Path("params.yaml").read_text())
     content["pool"]["path"] = f"./{FOREIGN}/"

@@ -1,4 +1,4 @@
-"""The preset of the paper's study: whole, and its graph resolves without any data."""
+"""Check the preset of the paper's study, and run it in miniature."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import studies
 import webdataset
 import yaml
 from conftest import REPOSITORY
-from object_stores import CREDENTIALS, Proxy, client_of, object_store, proxy
+from object_stores import CREDENTIALS, Proxy, object_store, proxy, s3_client
 from studies import check_against_naive, commit, repository, run, stages_run
 
 from simgap.core.errors import SimgapError
@@ -26,7 +26,7 @@ from simgap.toy.world import draw_world
 
 PRESET = REPOSITORY / "presets" / "laion400m.yaml"
 BENCHMARKS = ["val", "sketch", "r", "a", "v2"]
-# Millions of rows that the paper's splits by size keep.
+# Sizes of the paper's splits, in millions of rows.
 SIZES = (175, 150, 125, 100, 75, 50, 40, 25)
 
 
@@ -34,7 +34,7 @@ def content() -> dict[str, Any]:
     return yaml.safe_load(PRESET.read_text())  # type: ignore[no-any-return]
 
 
-def test_it_is_the_paper_s_study() -> None:
+def test_the_preset_has_the_settings_of_the_paper() -> None:
     params = load_params(PRESET)
     assert params.threshold == 0
     assert params.embedder.pretrained is not None
@@ -46,11 +46,11 @@ def test_it_is_the_paper_s_study() -> None:
     train = params.train
     assert (train.model, train.budget, train.epochs, train.batch_size) == ("ViT-B-32", "epochs", 32, 33_600)
     assert (train.learning_rate, train.weight_decay, train.beta2, train.precision) == (5e-4, 0.2, 0.98, "bf16")
-    # Steps of 32 epochs of 200 million rows and ImageNet-Train, of which open_clip warmed up for 10,000.
+    # The training has 32 epochs of 200 million rows and ImageNet-Train. open_clip warmed up for 10,000 steps.
     assert round(train.warmup_fraction * 32 * (200_000_000 + 1_281_167) / 33_600, -3) == 10_000
 
 
-def test_every_split_of_the_paper_is_made_and_trained() -> None:
+def test_the_preset_prunes_and_trains_every_split_of_the_paper() -> None:
     params = load_params(PRESET)
     like = {name: split.benchmarks for name, split in params.prune.imagenet_like.items()}
     assert like == {"combined": BENCHMARKS, **{f"{name}-pruned": [name] for name in BENCHMARKS}}
@@ -61,9 +61,9 @@ def test_every_split_of_the_paper_is_made_and_trained() -> None:
     }
     assert left_out == {"nearest-100m": [], **{f"nearest-100m-without-{name}": [name] for name in BENCHMARKS}}
     assert all(params.prune.dissimilar[name].keep == 100_000_000 for name in left_out)
-    for name_of, splits in (("nearest", params.prune.dissimilar), ("similar", params.prune.similar)):
-        by_val = {name: split.keep for name, split in splits.items() if name.startswith(f"{name_of}-val-")}
-        assert by_val == {f"{name_of}-val-{size}m": size * 1_000_000 for size in SIZES}
+    for prefix, splits in (("nearest", params.prune.dissimilar), ("similar", params.prune.similar)):
+        by_val = {name: split.keep for name, split in splits.items() if name.startswith(f"{prefix}-val-")}
+        assert by_val == {f"{prefix}-val-{size}m": size * 1_000_000 for size in SIZES}
     ranked = {**params.prune.dissimilar, **params.prune.similar}
     for size in SIZES:
         assert ranked[params.prune.random[f"random-{size}m"].size_of].keep == size * 1_000_000
@@ -85,7 +85,7 @@ def test_objectnet_is_off_until_its_licence_is_accepted(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_its_graph_resolves_without_data(tmp_path: Path) -> None:
+def test_the_graph_resolves_without_data(tmp_path: Path) -> None:
     folder = repository(tmp_path / "study", "laion400m", lambda _: None)
     found = run(folder, "dvc", "stage", "list", "--name-only").split()
     raw = content()
@@ -105,25 +105,25 @@ def test_its_graph_resolves_without_data(tmp_path: Path) -> None:
 
 SHARDS, SHARD_SAMPLES = 40, 10
 REHEARSED = ("full", "reference-only", "combined", "combined-control", "nearest-100m", "random-100m")
-OF_SIZES = ("100m", "25m")
-# Controls that nothing of the rehearsal is compared with.
+REHEARSED_SIZES = ("100m", "25m")
+# The rehearsal trains no split that these controls belong to.
 LEFT_OUT = ("val-pruned-control", "a-pruned-control", "v2-pruned-control")
 
 
 def put_shards(store: str, pool: Path) -> None:
-    """Put the samples of a folder's shards into the store, a few in each tar."""
+    """Write the samples of a folder's shards to the store, in tars of a few samples."""
     samples = (sample for shard in find_shards(pool) for sample in read_samples(shard))
     for number in range(SHARDS):
         content = io.BytesIO()
         with webdataset.TarWriter(content, encoder=False, mtime=0) as writer:
             for key, members in islice(samples, SHARD_SAMPLES):
                 writer.write({"__key__": key, **members})
-        client_of(store).put_object(Bucket="rehearsal", Key=f"pool/{number:05d}.tar", Body=content.getvalue())
+        s3_client(store).put_object(Bucket="rehearsal", Key=f"pool/{number:05d}.tar", Body=content.getvalue())
 
 
 @pytest.fixture
 def network(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A store whose every 25th answer fails, as all commands find it in their environment."""
+    """Run a store of which every 25th answer fails, and set its address in the environment of all commands."""
     ways = ("cut", "error", "reset")
     with object_store("rehearsal", tmp_path / "log") as store, proxy(store) as server:
         server.fault = lambda number, path: ways[number // 25 % 3] if number % 25 == 0 else None
@@ -135,21 +135,21 @@ def network(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    """Pool, reference and benchmarks in the formats of the real ones."""
+    """Draw a pool, a reference and benchmarks in the formats of the real ones."""
     size = DrawParameters(seed=0, pool=400, reference=300, queries=24, image_size=24, planted=3, broken=2)
     draw_world(size, tmp_path / "world")
     return tmp_path / "world"
 
 
 def miniature(raw: dict[str, Any], embedder: Path) -> None:
-    """Change sizes, models and the address, and leave out most of the splits that differ in their size alone."""
+    """Reduce sizes and models, change the address, and drop most of the splits that differ only in size."""
     raw["manifest"]["laion400m"]["address"] = "s3://rehearsal/pool"
     raw["embedder"].update(pretrained=None, directory=str(embedder))
-    # A tiny model sees less difference; and processors have no fp16.
+    # Similarities of a tiny model are closer to 1, and a CPU cannot embed in fp16.
     raw["embed"].update(batch_size=32, precision="fp32")
     raw["deduplicate"].update(eps=0.0001, clusters=4, sample=200)
     for rule in ("dissimilar", "similar", "random"):
-        by_size = {name for name in raw["prune"][rule] if name.endswith("m") and not name.endswith(OF_SIZES)}
+        by_size = {name for name in raw["prune"][rule] if name.endswith("m") and not name.endswith(REHEARSED_SIZES)}
         left_out = by_size | {*LEFT_OUT}
         raw["prune"][rule] = {name: keys for name, keys in raw["prune"][rule].items() if name not in left_out}
         for keys in raw["prune"][rule].values():
@@ -189,7 +189,7 @@ def test_a_dress_rehearsal_in_miniature(world: Path, network: Proxy, model_folde
 
     commit(folder)
     assert stages_run(run(folder, "dvc", "repro")) == []
-    # Listed anew and found the same, it makes nothing else run.
+    # If listing the shards again gives the same manifest, no other stage runs.
     manifest = folder / "data" / "worlds" / "laion400m" / "manifest.csv"
     assert len(read_manifest(manifest)) == SHARDS
     before = manifest.read_bytes()

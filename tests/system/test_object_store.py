@@ -1,4 +1,4 @@
-"""A pool that stays on S3, read over a network that fails: the same bytes as from a folder, or an error that says why."""
+"""Read a pool from S3 over an unreliable network, and compare the results with those of a local pool."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import studies
 import yaml
 from clusters import ray_cluster
 from conftest import MODEL_CONFIG, REPOSITORY, write_pool, write_tar
-from object_stores import CREDENTIALS, Proxy, client_of, object_store, proxy
+from object_stores import CREDENTIALS, Proxy, object_store, proxy, s3_client
 from s3fs import S3FileSystem
 from studies import call, put_params
 
@@ -50,18 +50,18 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def local(store: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pool in a folder, which the store has too; one shard is cut off, one sample broken."""
+    """Write a pool to a folder and to the store. One shard is truncated, and one sample is broken."""
     folder = write_pool(tmp_path_factory.mktemp("pool") / "pool", 4, 11)
     write_tar(folder / "00004.tar", [("a.jpg", b"broken"), ("a.txt", b"t"), ("a.json", b"{}"), ("b.jpg", b"B")])
     (folder / "00003.tar").write_bytes((folder / "00003.tar").read_bytes()[:10_000])
     for path in folder.iterdir():
-        client_of(store).put_object(Bucket=BUCKET, Key=f"pool/{path.name}", Body=path.read_bytes())
+        s3_client(store).put_object(Bucket=BUCKET, Key=f"pool/{path.name}", Body=path.read_bytes())
     return folder
 
 
 @pytest.fixture
 def network(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """What this process reaches the store through, in blocks so small that a shard takes many."""
+    """Run a proxy between this process and the store. Blocks are small, so that a shard has many."""
     with proxy(store) as server:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             monkeypatch.delenv(name)
@@ -69,13 +69,13 @@ def network(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        # No request is tried again by botocore, whose waits cannot be made short.
+        # botocore must not retry, because its waits cannot be shortened.
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
         monkeypatch.setattr(remote, "FIRST_DELAY", 0.001)
         monkeypatch.setattr(remote, "BLOCK", 6000)
         monkeypatch.setattr(remote, "BUFFER", 1700)
         S3FileSystem.clear_instance_cache()
-        # Stages that are started have this environment too, and no credentials of the machine's user.
+        # Started stages get the same environment, without the credentials of the user.
         monkeypatch.setenv("HOME", str(tmp_path))
         others = {name: value for name, value in studies.ENVIRONMENT.items() if not name.startswith("AWS_")}
         aws = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
@@ -91,24 +91,24 @@ def listed(local: Path, network: Proxy, tmp_path: Path) -> Path:
 
 
 def fail_often(network: Proxy) -> None:
-    """Let every fourth request or so fail, in all ways."""
+    """Make about every fourth request fail, in each possible way."""
     ways = ("error", None, None, "cut", None, None, None, "reset", None, None, None, None, None)
     network.faults.clear()
     network.fault = lambda number, path: ways[number % len(ways)]
 
 
-def check_failed(network: Proxy) -> None:
+def check_that_requests_failed(network: Proxy) -> None:
     assert set(network.faults) == {"error", "cut", "reset"}
     assert network.faults.total() > 10
 
 
-def test_the_manifest_has_what_the_store_says(local: Path, listed: Path, store: str) -> None:
-    objects = client_of(store).list_objects_v2(Bucket=BUCKET, Prefix="pool/")["Contents"]
+def test_the_manifest_has_the_sizes_and_etags_of_the_store(local: Path, listed: Path, store: str) -> None:
+    objects = s3_client(store).list_objects_v2(Bucket=BUCKET, Prefix="pool/")["Contents"]
     lines = [f"s3://{BUCKET}/{o['Key']},{o['Size']},{o['ETag'].strip(chr(34))}\n" for o in objects]
     assert (listed / MANIFEST).read_text() == "".join(["address,size,etag\n", *sorted(lines)])
 
 
-def test_samples_come_once(local: Path, listed: Path, network: Proxy) -> None:
+def test_each_sample_is_read_once_in_spite_of_failures(local: Path, listed: Path, network: Proxy) -> None:
     fail_often(network)
     for read in (lambda s, a: read_shard(s, a, caption=True, label=False), lambda s, a: read_samples(s)):
         found, expected = [], []
@@ -119,7 +119,7 @@ def test_samples_come_once(local: Path, listed: Path, network: Proxy) -> None:
         assert found == expected
         assert len(found) > 33
         assert accountings[0] == accountings[1]
-    check_failed(network)
+    check_that_requests_failed(network)
 
 
 PARAMETERS = EmbedParameters(batch_size=4, precision="fp32", shards_per_part=2)
@@ -148,7 +148,7 @@ def embed_into(folder: Path, shards: Path, model_folder: Path, executor: Executo
 def test_embeddings_and_models_have_the_same_bytes(local, listed, network, model_folder: Path, tmp_path: Path) -> None:
     fail_often(network)
     metrics = [embed_into(tmp_path / name, shards, model_folder) for name, shards in (("l", local), ("r", listed))]
-    check_failed(network)
+    check_that_requests_failed(network)
     assert metrics[0] == metrics[1]
     assert metrics[0]["damaged_shards"] == 1
     assert sha256_of(tmp_path / "l" / "out") == sha256_of(tmp_path / "r" / "out")
@@ -166,7 +166,7 @@ def test_embeddings_and_models_have_the_same_bytes(local, listed, network, model
             chosen = parameters(str(tmp_path / "model.json"))
             train(chosen, TrainResources(workers, 100), 0, shards, embeddings.rows, out / "model", out / "scratch")
             models.append(sha256_of(out / "model"))
-        check_failed(network)
+        check_that_requests_failed(network)
         assert models[0] == models[1]
 
 
@@ -182,7 +182,7 @@ def test_processes_that_train_together_read_the_same_bytes(local: Path, listed: 
         folder = tmp_path / name
         folder.mkdir()
         (folder / "model.json").write_text(json.dumps(MODEL_CONFIG))
-        train = {"model": "model.json", "samples_seen": 48, "batch_size": 8, "processes": 2, "workers": 1, "readers": 2}
+        train = {"model": "model.json", "samples_seen": 48, "batch_size": 8, "processes": 2, "readers": 2}
         put_params(folder, embedder={**source, "train": {**source["train"], **train, "shuffle_buffer": 5}})
         finished = call(folder, "embedder", "--pool", str(pool), "--out", "embedder", "--metrics", "metrics.json")
         assert finished.returncode == 0, finished.stderr
@@ -192,7 +192,7 @@ def test_processes_that_train_together_read_the_same_bytes(local: Path, listed: 
 
 
 def test_the_machines_of_a_ray_cluster_read_the_same_bytes(local, listed, network, model_folder, tmp_path) -> None:
-    """Each of them with the credentials and the endpoint that it was started with, and some failures of the network."""
+    """Each machine uses the credentials and the endpoint of its own environment, and some requests fail."""
     expected = embed_into(tmp_path / "l", local, model_folder)
     with ray_cluster() as cluster:
         network.faults.clear()
@@ -204,7 +204,7 @@ def test_the_machines_of_a_ray_cluster_read_the_same_bytes(local, listed, networ
 
 
 def parameters(model: str) -> TrainParameters:
-    """One epoch, by two readers whose buffers hold less than their shards."""
+    """Return parameters for one epoch by two readers, whose buffers are smaller than their shards."""
     return TrainParameters(
         model=model, budget="epochs", samples_seen=1, epochs=1.0, batch_size=8, micro_batch_size=None,
         learning_rate=0.01, weight_decay=0.1, beta1=0.9, beta2=0.98, epsilon=1e-6, warmup_fraction=0.5, crop_scale=0.9,
@@ -216,7 +216,7 @@ def parameters(model: str) -> TrainParameters:
 def test_the_embedder_trains_on_the_same_samples(local: Path, listed: Path, network: Proxy) -> None:
     fail_often(network)
     found = [(shard.shard.name, shard.keys.to_pylist()) for shard in readable_shards(listed)]
-    check_failed(network)
+    check_that_requests_failed(network)
     assert found == [(shard.shard.name, shard.keys.to_pylist()) for shard in readable_shards(local)]
 
 
@@ -228,19 +228,19 @@ def test_giving_up_names_the_shard_and_writes_nothing(listed, network, model_fol
     assert str(caught.value).startswith(f"{ADDRESS}/00002.tar: could not be read in {remote.TRIES} tries (")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "r" / "out").exists()
-    # The first part is whole, and what goes on begins after it.
+    # The first part is complete, so a second run would continue after it.
     assert [path.name for path in (tmp_path / "r" / "scratch").iterdir()] == ["part_0000"]
 
 
-def test_every_block_is_asked_for_once(listed: Path, network: Proxy) -> None:
+def test_every_block_is_requested_once(listed: Path, network: Proxy) -> None:
     for shard in find_shards(listed)[:2]:
         before = network.requests
         assert len(list(read_shard(shard, Accounting(), caption=True, label=False))) == 11
-        # And one for size and etag before, and one after.
+        # One more request at the start and one at the end ask for size and etag.
         assert network.requests - before == 2 + -(-shard.size // remote.BLOCK)
 
 
-def test_an_outage_that_passes(listed: Path, local: Path, network: Proxy) -> None:
+def test_reading_survives_a_temporary_outage(listed: Path, local: Path, network: Proxy) -> None:
     shard = find_shards(listed)[0]
     with stream(shard) as found:
         first = found.read(4000)
@@ -250,7 +250,7 @@ def test_an_outage_that_passes(listed: Path, local: Path, network: Proxy) -> Non
     assert network.faults["reset"] == remote.TRIES - 1
 
 
-def test_a_body_that_stops_coming(local: Path, listed: Path, network: Proxy, monkeypatch) -> None:
+def test_reading_survives_a_stalled_body(local: Path, listed: Path, network: Proxy, monkeypatch) -> None:
     monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 0.3}})
     first = network.requests + 1
     network.fault = lambda number, path: "stall" if number in (first + 1, first + 4) else None
@@ -261,15 +261,15 @@ def test_a_body_that_stops_coming(local: Path, listed: Path, network: Proxy, mon
 
 @pytest.fixture
 def replaced(store: str, local: Path) -> Iterator[None]:
-    """Bring back what a test replaces."""
+    """Restore the object that a test replaces."""
     yield
-    client_of(store).put_object(Bucket=BUCKET, Key="pool/00001.tar", Body=(local / "00001.tar").read_bytes())
+    s3_client(store).put_object(Bucket=BUCKET, Key="pool/00001.tar", Body=(local / "00001.tar").read_bytes())
 
 
 def put_another(store: str, local: Path) -> None:
     content = bytearray((local / "00001.tar").read_bytes())
     content[-20_000] ^= 1
-    client_of(store).put_object(Bucket=BUCKET, Key="pool/00001.tar", Body=bytes(content))
+    s3_client(store).put_object(Bucket=BUCKET, Key="pool/00001.tar", Body=bytes(content))
 
 
 @pytest.mark.usefixtures("replaced")
@@ -292,12 +292,12 @@ def test_an_object_replaced_while_it_is_read(listed: Path, local: Path, store: s
 
 
 def test_an_empty_object_replaced_since_it_was_listed(network: Proxy, store: str, tmp_path: Path) -> None:
-    client_of(store).put_object(Bucket=BUCKET, Key="hollow/00000.tar", Body=b"")
+    s3_client(store).put_object(Bucket=BUCKET, Key="hollow/00000.tar", Body=b"")
     (shard,) = list_shards(f"s3://{BUCKET}/hollow")
     accounting = Accounting()
     assert list(read_shard(shard, accounting, caption=True, label=False)) == []
     assert accounting.damaged_shards == 1
-    client_of(store).put_object(Bucket=BUCKET, Key="hollow/00000.tar", Body=b"another")
+    s3_client(store).put_object(Bucket=BUCKET, Key="hollow/00000.tar", Body=b"another")
     with pytest.raises(SimgapError, match=rf"^{shard}: has 7 bytes and the etag \w+, but its manifest says 0 and "):
         list(read_shard(shard, accounting, caption=True, label=False))
 
@@ -307,7 +307,7 @@ def list_by_stage(folder: Path, address: str) -> subprocess.CompletedProcess[str
     return call(folder, "manifest", "--name", "there", "--out", "out")
 
 
-def test_the_stage_lists_through_failures(local, listed, network: Proxy, tmp_path: Path) -> None:
+def test_the_manifest_stage_survives_failures(local, listed, network: Proxy, tmp_path: Path) -> None:
     first = network.requests + 1
     network.fault = lambda number, path: "error" if number == first else None
     (tmp_path / "study").mkdir()
@@ -330,7 +330,7 @@ def test_the_stage_lists_through_failures(local, listed, network: Proxy, tmp_pat
     ],
 )
 def test_an_address_without_shards(network, store, tmp_path, address: str, reason: str) -> None:
-    client_of(store).put_object(Bucket=BUCKET, Key="empty/a.txt", Body=b"")
+    s3_client(store).put_object(Bucket=BUCKET, Key="empty/a.txt", Body=b"")
     finished = list_by_stage(tmp_path, address)
     assert finished.returncode == 1
     assert finished.stderr.replace("'", "").startswith(f"error: {address}: ")

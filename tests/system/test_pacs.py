@@ -1,4 +1,4 @@
-"""The preset of real photographs, with little training."""
+"""Run the preset of real photographs with a short training."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def rules_and_profiles(folder: Path) -> list[str]:
     return [stage for stage in stages if stage.startswith(("prune-", "profile-"))]
 
 
-def test_a_changed_data_set_is_not_copied(pacs: Path, tmp_path: Path) -> None:
+def test_a_changed_dataset_is_not_copied(pacs: Path, tmp_path: Path) -> None:
     import subprocess
     import sys
 
     from studies import ENVIRONMENT
 
-    def wrong(content: dict[str, Any]) -> None:
+    def leave_out_folders(content: dict[str, Any]) -> None:
         content["copy"]["pacs96"].update(source=str(pacs), folders=["imagenet_like"])
 
-    folder = repository(tmp_path / "study", "pacs", wrong)
+    folder = repository(tmp_path / "study", "pacs", leave_out_folders)
     command = [sys.executable, "-m", "stages.copy", "--name", "pacs96", "--out", "data/worlds/pacs96"]
     finished = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert finished.returncode == 1

@@ -1,4 +1,4 @@
-"""The programs that measure run, on little."""
+"""Run the programs of `perf` on little data."""
 
 from __future__ import annotations
 
@@ -93,16 +93,16 @@ def test_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "predicted / was" in printed
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["seconds of work (logs)"] == {"embed": {"instances": 1, "predicted": 4.0, "was": 4.0}}
-    of_stages = found["seconds in all (file times)"]
-    # The first metrics of a stage's folder say nothing of how long they took.
-    assert of_stages["embed"] == {"instances": 1, "predicted": 8 + 4, "was": 5}
-    assert of_stages["similarity"]["instances"] == 2
-    assert of_stages["similarity"]["predicted"] == pytest.approx(2 * (8 + 2 * 200 * 400 * 128 / 2000))
-    assert of_stages["similarity"]["was"] == 10
+    by_stage = found["seconds in all (file times)"]
+    # There is no start time for the first metrics file of a folder, so it is left out.
+    assert by_stage["embed"] == {"instances": 1, "predicted": 8 + 4, "was": 5}
+    assert by_stage["similarity"]["instances"] == 2
+    assert by_stage["similarity"]["predicted"] == pytest.approx(2 * (8 + 2 * 200 * 400 * 128 / 2000))
+    assert by_stage["similarity"]["was"] == 10
     printed = run(plan, str(study), "--from", "pool", "--json", str(tmp_path / "other.json"))
     assert "rate of embed: logs of 1 stage" in printed
     other = json.loads((tmp_path / "other.json").read_text())
-    # What gave the rate is not compared with it.
+    # The instance that gave the rate is left out of the comparison.
     assert other["seconds of work (logs)"] == {}
     assert other["seconds in all (file times)"]["embed"]["predicted"] == pytest.approx(8 + 100 / 25)
     bytes_left = found["bytes left (dvc.lock)"]
@@ -117,9 +117,9 @@ def test_scaling(tmp_path: Path) -> None:
     printed = run(scaling, *sizes, "--folder", str(tmp_path), *options)
     found = json.loads((tmp_path / "out.json").read_text())["scaling"]
     assert set(found) == {"embed", "similarity", "deduplicate", "prune", "report"}
-    for step, of_step in found.items():
-        assert of_step["rows"] == ([12, 60] if step == "embed" else [600, 3000])
-        assert all(value > 0 for unit in ("seconds", "memory_mb") for value in of_step[unit])
+    for step, found_step in found.items():
+        assert found_step["rows"] == ([12, 60] if step == "embed" else [600, 3000])
+        assert all(value > 0 for unit in ("seconds", "memory_mb") for value in found_step[unit])
         assert f"{step}  " in printed
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "plot.png"]
@@ -127,7 +127,7 @@ def test_scaling(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CLIP_benchmark is stood in for; `tests/evaluate/test_parity.py` runs it."""
+    """A function replaces CLIP_benchmark here. `tests/evaluate/test_parity.py` runs the real one."""
     drawn: list[Path] = []
 
     def stand_in(command: Path, model: Path, benchmarks: list[Path], out: Path) -> evaluate.Metrics:
@@ -150,7 +150,7 @@ def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_embed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """clip-retrieval is stood in for by simgap's own vectors; `test_clip_retrieval_embeds_the_same` runs it."""
+    """simgap's own vectors replace clip-retrieval here. `test_clip_retrieval_embeds_the_same` runs the real one."""
 
     def stand_in(python: Path, model: Path, shards: list[Path], batch_size: int, workers: int, out: Path):
         assert python == tmp_path / "environment"
@@ -172,7 +172,7 @@ def test_embed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_clip_retrieval_embeds_the_same(tmp_path: Path) -> None:
-    """On a model whose mean and deviation are OpenAI's, which its open_clip takes for granted."""
+    """The model has OpenAI's mean and standard deviation, because clip-retrieval's open_clip always uses these."""
     try:
         python = clip_retrieval.install(REPOSITORY / "scratch" / "clip_retrieval")
     except SimgapError as error:
@@ -188,7 +188,7 @@ def test_clip_retrieval_embeds_the_same(tmp_path: Path) -> None:
     assert set(theirs) == set(ours)
     for key, vector in ours.items():
         assert np.allclose(vector.astype(np.float64), theirs[key].astype(np.float64), atol=2e-3)
-    # Vectors that hardly differ would agree whatever became of their order.
+    # If all vectors were alike, they would agree in any order.
     assert np.ptp(np.stack(list(ours.values())).astype(np.float64), axis=0).max() > 0.05
 
 
@@ -207,7 +207,7 @@ def test_deduplicate(tmp_path: Path) -> None:
 
 
 def test_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """open_clip's program is stood in for by as much work as simgap's."""
+    """A simgap training of the same length replaces open_clip's program here."""
     (tmp_path / "model.json").write_text(json.dumps(MODEL_CONFIG))
     pool = write_pool(tmp_path / "pool", 2, 16)
     commands: list[list[str]] = []
@@ -237,17 +237,17 @@ def test_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert command[command.index("--train-data") + 1] == f"{pool.resolve()}/{{00000..00001}}.tar"
 
 
-def test_train_of_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One process of its training, with its own model, batch and pool; its rate is that of its own FLOP."""
+def test_train_with_the_params_of_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """perf.train measures one process of the study's training, with the model, batch and pool of the study."""
     seen = []
 
-    def of_little(work: Callable[[int], None], samples: int) -> float:
+    def measure_little(work: Callable[[int], None], samples: int) -> float:
         work(16)
         seen.append(samples)
         return 100.0
 
     monkeypatch.setattr(environment, "install", None)
-    monkeypatch.setattr(perf_train, "rate", of_little)
+    monkeypatch.setattr(perf_train, "rate", measure_little)
     (tmp_path / "model.json").write_text(json.dumps(MODEL_CONFIG))
     content = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
     content["pool"]["path"] = content["pool"]["embed"] = str(write_pool(tmp_path / "pool", 2, 16))
@@ -262,7 +262,7 @@ def test_train_of_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (found["batch_size"], found["workers"], set(found["medians"])) == (8, 0, {"simgap"})
     (rate,) = measured([tmp_path / "out.json"]).by_work["train"]
     size = model_size(str(tmp_path / "model.json"))
-    # Two micro-batches of four are a share of eight: features are computed once more.
+    # A process has eight samples in two micro-batches, so it computes the features twice.
     assert rate.flop == 4 * (size.image_flop + size.text_flop)
     assert (rate.per_second, seen) == (100.0, [320])
     refused = CliRunner().invoke(perf_train.main, [*options[:2], "--samples", "21"])

@@ -1,4 +1,4 @@
-"""A stage that trains does so in as many processes as the params say, and they end together."""
+"""Check that training runs in as many processes as the params say, and that all of them end together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OPTIONS = ("--pool", "pool", "--out", "embedder", "--metrics", "metrics.json")
 
 
 def put_study(folder: Path, checkpoint_steps: int = 500, **changes: object) -> None:
-    """A pool, and params by which the embedder is trained on it."""
+    """Write a pool, and params that train the embedder on it."""
     write_pool(folder / "pool", 2, 11)
     (folder / "tiny.json").write_text(json.dumps(MODEL_CONFIG))
     toy = yaml.safe_load((REPOSITORY / "presets" / "toy.yaml").read_text())
@@ -53,19 +53,19 @@ def test_the_embedder_is_the_same_from_one_process_and_from_two(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_what_ends_one_process_ends_the_stage_in_a_line(tmp_path: Path) -> None:
+def test_an_error_in_the_processes_ends_the_stage_with_one_line(tmp_path: Path) -> None:
     put_study(tmp_path, processes=2, learning_rate=1e30)
     finished = call(tmp_path, "embedder", *OPTIONS)
     assert finished.returncode == 1
-    # Each of them sees it.
+    # Each process prints the same line.
     assert set(finished.stderr.splitlines()) == {
         "error: embedder: at step 1 the loss is nan and the gradient norm is nan; lower train.learning_rate"
     }
     assert not (tmp_path / "embedder").exists()
 
 
-def started(folder: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
-    """A stage that would train for long, and its processes once they do."""
+def start_long_training(folder: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    """Start a stage that trains for long, and return it and its processes once they train."""
     put_study(folder, processes=2, samples_seen=8_000_000, checkpoint_steps=1)
     stage = start(folder, "embedder", *OPTIONS)
     while not list(folder.glob("scratch/*/checkpoint.pt")):
@@ -76,7 +76,7 @@ def started(folder: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_others(tmp_path: Path) -> None:
-    stage, children = started(tmp_path)
+    stage, children = start_long_training(tmp_path)
     children[-1].kill()
     _, errors = stage.communicate(timeout=120)
     assert stage.returncode == 1
@@ -87,7 +87,7 @@ def test_a_process_that_is_killed_ends_the_others(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_stage_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
-    stage, children = started(tmp_path)
+    stage, children = start_long_training(tmp_path)
     stage.send_signal(signal.SIGKILL)
     stage.wait()
     _, alive = psutil.wait_procs(children, timeout=30)

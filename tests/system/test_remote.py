@@ -1,4 +1,4 @@
-"""A study shared over S3: pushed to a server that speaks its API over HTTP, pulled by a colleague."""
+"""Push a study to a server with the API of S3, and pull it in a clone."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from studies import ENVIRONMENT, commit, miniature, repository, run, stages_run
 pytestmark = pytest.mark.slow
 
 BUCKET = "studies"
-# Stages enough for shards, a model, embeddings and a split.
+# These stages write shards, a model, embeddings and a split.
 STAGES = ("draw", "embedder", "embed", "deduplicate")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a running S3 server with one bucket."""
+    """Run an S3 server with one bucket, and return its address."""
     with object_store(BUCKET, tmp_path_factory.mktemp("server") / "log") as address:
         yield address
 
@@ -37,7 +37,7 @@ def tiny(content: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Shared:
-    """A finished study with a remote, and the environment of someone who has credentials in nothing else."""
+    """A finished study with a remote, and a home folder without credentials."""
 
     folder: Path
     home: Path
@@ -64,7 +64,7 @@ class Shared:
 
 @pytest.fixture(scope="module")
 def shared(server: str, tmp_path_factory: pytest.TempPathFactory) -> Shared:
-    """Set up as the README says, but for the push."""
+    """Run a study and add a remote as `docs/share-a-study.md` says, without the push."""
     folder = repository(tmp_path_factory.mktemp("study"), "toy", tiny)
     graph = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
     (folder / "dvc.yaml").write_text(
@@ -86,7 +86,7 @@ def pushed(shared: Shared) -> Shared:
 
 
 def check_usable(shared: Shared, clone: Path) -> None:
-    """See that a clone in which something failed can be pulled into, and then has nothing left to run."""
+    """Check that a clone is clean, that a pull succeeds, and that nothing is left to run."""
     assert run(clone, "git", "status", "--porcelain") == ""
     pulled = shared.dvc(clone, "pull")
     assert pulled.returncode == 0, pulled.stdout
@@ -102,7 +102,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def test_after_a_pull_a_colleague_s_repro_runs_nothing(pushed: Shared, tmp_path: Path) -> None:
+def test_repro_runs_nothing_after_a_pull(pushed: Shared, tmp_path: Path) -> None:
     clone = pushed.clone(tmp_path)
     assert not (clone / "data").exists()
     check_usable(pushed, clone)
@@ -111,14 +111,14 @@ def test_after_a_pull_a_colleague_s_repro_runs_nothing(pushed: Shared, tmp_path:
     assert found == files_of(pushed.folder)
 
 
-def test_a_second_push_and_pull_move_nothing(pushed: Shared, tmp_path: Path) -> None:
+def test_a_second_push_and_pull_transfer_nothing(pushed: Shared, tmp_path: Path) -> None:
     assert "Everything is up to date." in pushed.dvc(pushed.folder, "push").stdout
     clone = pushed.clone(tmp_path)
     pushed.dvc(clone, "pull")
     assert "Everything is up to date." in pushed.dvc(clone, "pull").stdout
 
 
-def test_a_change_reruns_what_it_touches_in_the_clone_too(pushed: Shared, tmp_path: Path) -> None:
+def test_a_changed_parameter_reruns_its_stage_in_the_clone(pushed: Shared, tmp_path: Path) -> None:
     clone = pushed.clone(tmp_path)
     pushed.dvc(clone, "pull")
     params = clone / "params.yaml"
@@ -134,7 +134,7 @@ def test_credentials_are_in_no_tracked_file(pushed: Shared) -> None:
         assert not any(value.encode() in content for value in CREDENTIALS.values()), name
 
 
-def test_without_credentials_nothing_moves_and_the_error_says_why(pushed: Shared, tmp_path: Path) -> None:
+def test_without_credentials_nothing_is_transferred_and_the_error_says_why(pushed: Shared, tmp_path: Path) -> None:
     clone = pushed.clone(tmp_path)
     for command in ("push", "pull"):
         finished = pushed.dvc(clone, command, credentials=False)
@@ -144,7 +144,7 @@ def test_without_credentials_nothing_moves_and_the_error_says_why(pushed: Shared
     check_usable(pushed, clone)
 
 
-def test_a_bucket_that_is_not_there(pushed: Shared, tmp_path: Path) -> None:
+def test_a_missing_bucket(pushed: Shared, tmp_path: Path) -> None:
     clone = pushed.clone(tmp_path)
     for folder, command in ((clone, "pull"), (pushed.folder, "push")):
         run(folder, "dvc", "remote", "modify", "--local", "lab", "url", "s3://another/simgap")
@@ -156,20 +156,20 @@ def test_a_bucket_that_is_not_there(pushed: Shared, tmp_path: Path) -> None:
     check_usable(pushed, clone)
 
 
-def in_a_small_disk(disk: Path, kilobytes: int) -> tuple[str, ...]:
-    """Give the beginning of a command that runs where `disk` is a file system of its own, of that size."""
+def with_a_small_disk(disk: Path, kilobytes: int) -> tuple[str, ...]:
+    """Return a command prefix that mounts a small file system at `disk` for the command that follows."""
     script = f'mount -t tmpfs -o size={kilobytes}k tmpfs "$0" && exec "$@"'
     command = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, str(disk))
     if shutil.which("unshare") is None or subprocess.run([*command, "true"], check=False).returncode:
-        pytest.skip("this system gives no user a mount namespace, so a full disk cannot be had")
+        pytest.skip("this system has no mount namespaces for users, so the test cannot fill a disk")
     return command
 
 
-def test_a_full_disk_ends_a_pull_in_a_clear_error(pushed: Shared, tmp_path: Path) -> None:
+def test_a_full_disk_ends_a_pull_with_a_clear_error(pushed: Shared, tmp_path: Path) -> None:
     clone, disk = pushed.clone(tmp_path), tmp_path / "disk"
     disk.mkdir()
     run(clone, "dvc", "cache", "dir", "--local", str(disk / "cache"))
-    finished = pushed.dvc(clone, "pull", before=in_a_small_disk(disk, 300))
+    finished = pushed.dvc(clone, "pull", before=with_a_small_disk(disk, 300))
     assert finished.returncode != 0
     assert "No space left on device" in finished.stdout
     assert "Traceback" not in finished.stdout

@@ -1,4 +1,4 @@
-"""The scripts for Slurm in the docs, as jobs of two nodes that are both this machine."""
+"""Run the Slurm scripts of the docs as jobs of two nodes, which are both this machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SCRIPTS = dict(
         strict=True,
     )
 )
-# A copy of the command for each task; it refuses what srun refuses, and tasks see a step's variables, not the job's.
+# Runs one copy of the command for each task. Like the real srun, it refuses to start no task, and sets the variables of a step.
 SRUN = """#!/bin/bash
 nodes=$SLURM_JOB_NUM_NODES
 tasks=$nodes
@@ -57,14 +57,14 @@ done
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_is_bash_and_asks_for_cards(script: str, tmp_path: Path) -> None:
+def test_a_script_is_valid_bash_and_requests_gpus(script: str, tmp_path: Path) -> None:
     file = tmp_path / "job.sh"
     file.write_text(SCRIPTS[script])
     subprocess.run(["bash", "-n", str(file)], check=True)
-    asked = [line for line in SCRIPTS[script].splitlines() if line.startswith("#SBATCH")]
-    assert any("--gpus-per-node=" in line for line in asked)
+    requests = [line for line in SCRIPTS[script].splitlines() if line.startswith("#SBATCH")]
+    assert any("--gpus-per-node=" in line for line in requests)
     if shutil.which("shellcheck"):
-        # What the environment's own script holds is not ours.
+        # The script `activate` belongs to the environment and is not checked.
         subprocess.run(["shellcheck", "--exclude=SC1091", str(file)], check=True)
 
 
@@ -74,7 +74,7 @@ def free_port() -> str:
 
 
 def submit(script: str, study: Path, place: Path, nodes: int) -> None:
-    """Run a script as the batch step of a job in `study`, its files in `place`, and end what it leaves, as Slurm does."""
+    """Run a script as the batch step of a job in `study`, and end all its processes afterwards, as Slurm does."""
     (place / "srun").write_text(SRUN)
     (place / "srun").chmod(0o755)
     (place / "activate").write_text("")
@@ -110,7 +110,7 @@ def submit(script: str, study: Path, place: Path, nodes: int) -> None:
 
 
 def end(place: Path) -> None:
-    """End all processes of a job, known by its folder in their environment."""
+    """End all processes that have the job's folder in their environment."""
     left = []
     for process in psutil.process_iter():
         try:
@@ -122,7 +122,7 @@ def end(place: Path) -> None:
     psutil.wait_procs(left, timeout=30)
 
 
-# The stage begins when all of Ray has.
+# dvc waits until every ray has started, so that the order of the recorded calls is fixed.
 RECORDED = """#!/bin/bash
 while [[ $0 == */dvc ]] && (($(wc -l < "$RAY_TMPDIR/calls") < SLURM_JOB_NUM_NODES)); do :; done
 echo "${0##*/} $* $SLURM_NNODES" >> "$RAY_TMPDIR/calls"
@@ -130,7 +130,7 @@ echo "${0##*/} $* $SLURM_NNODES" >> "$RAY_TMPDIR/calls"
 
 
 @pytest.mark.parametrize("nodes", [1, 3])
-def test_each_other_node_has_a_worker(nodes: int, place: Path, tmp_path: Path) -> None:
+def test_every_node_but_the_first_starts_a_worker(nodes: int, place: Path, tmp_path: Path) -> None:
     for program in ("ray", "dvc"):
         (place / program).write_text(RECORDED)
         (place / program).chmod(0o755)
@@ -144,7 +144,7 @@ def test_each_other_node_has_a_worker(nodes: int, place: Path, tmp_path: Path) -
         assert worker.endswith(f" --block {nodes - 1}")
 
 
-def of_study(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+def study_with(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
     def changed(content: dict[str, Any]) -> None:
         miniature(content)
         content["embed"]["shards_per_part"] = 1
@@ -156,17 +156,17 @@ def of_study(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, An
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder of a short name: a path of a socket, as Ray has some, has 107 bytes at most."""
+    """Return a folder with a short path, because the path of a socket may have at most 107 bytes and Ray opens sockets in it."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         yield Path(name)
 
 
 @pytest.mark.slow
-def test_two_nodes_work_on_the_parts_and_train_together(tmp_path: Path, place: Path) -> None:
+def test_two_nodes_share_the_parts_and_train_together(tmp_path: Path, place: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
-    alone = repository(tmp_path / "alone", "toy", of_study(lambda content: None))
+    alone = repository(tmp_path / "alone", "toy", study_with(lambda content: None))
     run(alone, "dvc", "repro", "deduplicate", "similarity", "train@full-0")
-    shared = repository(tmp_path / "shared", "toy", of_study(lambda c: c["parts"].update(run_by="ray")))
+    shared = repository(tmp_path / "shared", "toy", study_with(lambda c: c["resources"].update(executor="ray")))
 
     submit("parts", shared, place, 2)
     assert len(list(place.glob("ray/session_latest/logs/raylet*.out"))) == 2

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-# Milliseconds. A busy machine is slow to draw.
+# Timeout in milliseconds. A busy machine draws slowly.
 PATIENCE = 90_000
 # Returns the data, labels and marks of a chart. The marks are in the order of the data.
 DRAWN = """graph => {

@@ -76,7 +76,7 @@ def write_study(
         return {"path": f"metrics/{place}", "md5": hashlib.md5(file.read_bytes()).hexdigest(), "hash": "md5"}
 
     locked = {}
-    for split, of_split in accuracies.items():
+    for split, value in accuracies.items():
         controls = split.removesuffix("-control") if split.endswith("-control") else None
         pruned = split != "full" and not controls
         parameters: dict[str, object] = {"benchmarks": ["val"], "threshold": threshold} if pruned else {"eps": None}
@@ -90,8 +90,8 @@ def write_study(
         write(f"profile/{split}.json", {"val/similarity/mean": 0.3 + embedder})
         model = {"path": f"models/{split}-0", "md5": f"{split}{'' if split == 'full' else threshold}.dir", "nfiles": 2}
         train = write(f"train/{split}-0.json", {"steps": 2, "loss": [[0, 4.0], [1, 3.0]], "kept_rows": len(split)})
-        few_shot = {"few_shot/val/refused": False, "few_shot/val/top1_1_shot": of_split / 2}
-        evaluate = write(f"evaluate/{split}-0.json", {"zero_shot/val/top1": of_split, **few_shot})
+        few_shot = {"few_shot/val/refused": False, "few_shot/val/top1_1_shot": value / 2}
+        evaluate = write(f"evaluate/{split}-0.json", {"zero_shot/val/top1": value, **few_shot})
         pool = {"path": "data/worlds/toy/pool", "md5": "of-the-pool.dir"}
         code = {"path": "src/simgap/train", "md5": "of-the-code.dir"}
         locked[f"train@{split}-0"] = {"deps": [pool, code], "outs": [train, model]}
@@ -99,8 +99,8 @@ def write_study(
     for name in ("pool", "reference", "val", "of-another-study"):
         write(f"embed/{name}.json", {"kept": 7})
     write("similarity/val.json", {"pool_rows": 7})
-    of_embedder = {"path": "models/embedder", "md5": f"embedder{embedder}.dir", "nfiles": 2}
-    locked["embedder"] = {"deps": [pool], "outs": [write("embedder/embedder.json", {"steps": 2}), of_embedder]}
+    embedder_folder = {"path": "models/embedder", "md5": f"embedder{embedder}.dir", "nfiles": 2}
+    locked["embedder"] = {"deps": [pool], "outs": [write("embedder/embedder.json", {"steps": 2}), embedder_folder]}
     compared = write("compare/compare.json", {"full/val/accuracy": accuracy, "full/val/marked": "held out"})
     tables = {"path": "report/tables", "md5": f"tables-of-{accuracy}-{threshold}.dir"}
     locked["compare"] = {"outs": [compared, tables]}

@@ -59,7 +59,7 @@ def test_a_server_gets_every_run_once(server: str, study: Path, tmp_path: Path, 
         ]
         tracked = processes.starmap(track_at_once, arguments, chunksize=1)
     # The comparison is the third new run.
-    assert sum(of_one.logged for of_one in tracked) >= 3
+    assert sum(one.logged for one in tracked) >= 3
     runs_of_it = [run for run in runs_in(server) if run.data.params.get("threshold") == "0.2"]
     assert sorted(run.data.tags["split"] for run in runs_of_it) == sorted(SPLITS[1:])
     assert len(runs_in(server)) == 1 + 3 * 2
@@ -73,7 +73,7 @@ def test_a_server_gets_every_run_once(server: str, study: Path, tmp_path: Path, 
     assert track_here() == (0, 4, 0, [])
 
 
-def test_a_stage_says_in_a_line_that_no_server_is_there(study: Path, monkeypatch, capfd) -> None:
+def test_a_stage_warns_with_one_line_if_there_is_no_server(study: Path, monkeypatch, capfd) -> None:
     address = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     began = time.monotonic()
@@ -86,7 +86,7 @@ def test_a_stage_says_in_a_line_that_no_server_is_there(study: Path, monkeypatch
     assert track_here().logged == 4
 
 
-def test_a_stage_says_in_a_line_that_a_server_does_not_answer(study: Path, monkeypatch, capfd) -> None:
+def test_a_stage_warns_with_one_line_if_the_server_does_not_answer(study: Path, monkeypatch, capfd) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
@@ -111,7 +111,7 @@ def test_a_stage_stops_tracking_that_takes_too_long(study: Path, monkeypatch, ca
     assert "secret" not in line
 
 
-def test_a_stage_tells_what_was_logged(study: Path, capfd) -> None:
+def test_a_stage_prints_what_was_logged(study: Path, capfd) -> None:
     (study / "metrics" / "compare" / "compare.json").unlink()
     try_track()
     assert capfd.readouterr().err.splitlines() == [

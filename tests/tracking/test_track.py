@@ -37,7 +37,7 @@ def by_name(experiment: str = MODELS) -> dict:
     return found
 
 
-def test_one_run_for_each_model_of_each_threshold_and_each_once(study: Path) -> None:
+def test_each_model_of_each_threshold_has_one_run(study: Path) -> None:
     assert track_here() == (4, 0, 0, [])
     assert track_here() == (0, 4, 0, [])
     write_study(study, threshold=0.1)
@@ -55,7 +55,7 @@ def test_one_run_for_each_model_of_each_threshold_and_each_once(study: Path) -> 
     assert track_here() == (0, 4, 0, [])
 
 
-def test_a_threshold_that_keeps_the_same_rows_is_a_setting_with_a_run_of_its_own(study: Path) -> None:
+def test_a_threshold_that_keeps_the_same_rows_has_its_own_run(study: Path) -> None:
     track_here()
     locked = (study / "dvc.lock").read_text()
     write_study(study, threshold=0.1)
@@ -72,7 +72,7 @@ def test_a_threshold_that_keeps_the_same_rows_is_a_setting_with_a_run_of_its_own
     assert pair[0].data.tags["model.md5"] == pair[1].data.tags["model.md5"]
 
 
-def test_profiles_by_another_embedder_are_of_other_runs(study: Path) -> None:
+def test_profiles_by_another_embedder_belong_to_other_runs(study: Path) -> None:
     assert track_here() == (4, 0, 0, [])
     write_study(study, embedder=1)
     # The run of the study does not depend on the embedder's hash.
@@ -86,7 +86,7 @@ def test_profiles_by_another_embedder_are_of_other_runs(study: Path) -> None:
     assert track_here() == (0, 4, 0, [])
 
 
-def test_what_a_model_s_run_holds(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_contents_of_a_model_s_run(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "s"]):
         subprocess.run(["git", *command], check=True)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
@@ -128,7 +128,7 @@ def git(*arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_what_is_logged_of_an_applied_experiment_names_it(study: Path) -> None:
+def test_the_runs_of_an_applied_experiment_name_it(study: Path) -> None:
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "baseline")
@@ -226,7 +226,7 @@ def test_a_control_of_a_count_does_not_depend_on_the_threshold(keep: float, thre
     assert threshold_of("control", rules.__getitem__) == threshold
 
 
-def test_the_study_s_run_holds_what_is_of_no_single_model(study: Path) -> None:
+def test_the_study_s_run_holds_the_study_level_metrics(study: Path) -> None:
     track_here()
     (run,) = by_name(STUDIES).values()
     assert run.data.metrics["compare/full/val/accuracy"] == 0.5
@@ -235,7 +235,7 @@ def test_the_study_s_run_holds_what_is_of_no_single_model(study: Path) -> None:
     assert run.data.params["repeats.seeds"] == "0"
 
 
-def test_rates_are_logged_and_make_no_other_run(study: Path) -> None:
+def test_rates_are_logged_and_create_no_new_run(study: Path) -> None:
     write_rates(Path("metrics/train/full-0.json"), {"samples_per_second": 250.0})
     write_rates(Path("metrics/embed/val.json"), {"images_per_second": 90.0})
     assert track_here() == (4, 0, 0, [])
@@ -244,11 +244,11 @@ def test_rates_are_logged_and_make_no_other_run(study: Path) -> None:
     runs = by_name()
     assert runs["full seed=0"].data.metrics["train/samples_per_second"] == 250
     assert "train/samples_per_second" not in runs["combined threshold=0.0 seed=0"].data.metrics
-    (of_study,) = by_name(STUDIES).values()
-    assert of_study.data.metrics["embed/val/images_per_second"] == 90
+    (study_run,) = by_name(STUDIES).values()
+    assert study_run.data.metrics["embed/val/images_per_second"] == 90
 
 
-def test_results_that_changed_are_brought_up_to_date_in_the_same_run(study: Path) -> None:
+def test_changed_results_are_updated_in_the_same_run(study: Path) -> None:
     track_here()
     write_study(study, accuracy=0.25)
     # The comparison is new. The lower value must replace the higher one.
@@ -257,7 +257,7 @@ def test_results_that_changed_are_brought_up_to_date_in_the_same_run(study: Path
     assert track_here() == (0, 4, 0, [])
 
 
-def test_a_run_that_was_cut_off_is_completed(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_is_completed(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = MlflowClient.log_batch
     calls = []
 
@@ -285,7 +285,7 @@ def test_a_run_that_was_cut_off_is_completed(study: Path, monkeypatch: pytest.Mo
         assert len(history) == 2
 
 
-def test_a_study_s_run_holds_the_figures_of_its_report_and_of_no_other(study: Path) -> None:
+def test_a_study_s_run_holds_the_figures_of_its_own_report(study: Path) -> None:
     def figures(run: str) -> list[str]:
         files = MlflowClient(tracking_uri=store_address()).list_artifacts(by_name(STUDIES)[run].info.run_id, "figures")
         return [file.path for file in files]
@@ -312,7 +312,7 @@ def test_a_study_s_run_holds_the_figures_of_its_report_and_of_no_other(study: Pa
 
 
 @pytest.mark.parametrize("first", ["0" * 32, "f" * 32])
-def test_of_two_that_create_a_run_at_once_the_same_one_stays_for_both(study: Path, monkeypatch, first: str) -> None:
+def test_two_processes_that_create_a_run_at_once_keep_the_same_one(study: Path, monkeypatch, first: str) -> None:
     """Two clones share no lock: the other creates its run after we searched and before we create ours."""
     track_here()
     known = by_name()["full seed=0"]
@@ -342,7 +342,7 @@ def test_of_two_that_create_a_run_at_once_the_same_one_stays_for_both(study: Pat
     assert track_here() == (0, 4, 0, [])
 
 
-def test_artifacts_of_any_number_are_logged_once(study: Path) -> None:
+def test_any_number_of_artifacts_is_logged_once(study: Path) -> None:
     record = Record(
         STUDIES, "0" * 16, "many", {}, {}, {}, artifacts={f"figures/{n:060d}.png": b"x" for n in range(200)}
     )
@@ -355,7 +355,7 @@ def test_artifacts_of_any_number_are_logged_once(study: Path) -> None:
         assert len(client.list_artifacts(run.info.run_id, "figures")) == 201
 
 
-def test_of_two_that_write_artifacts_at_once_the_later_finds_them_there(study: Path, monkeypatch) -> None:
+def test_artifacts_that_another_process_wrote_meanwhile_are_accepted(study: Path, monkeypatch) -> None:
     real = MlflowClient.set_tag
 
     def beaten(self: MlflowClient, run_id: str, key: str, value: str) -> None:
@@ -370,7 +370,7 @@ def test_of_two_that_write_artifacts_at_once_the_later_finds_them_there(study: P
     assert track_here() == (0, 4, 0, [])
 
 
-def test_what_is_unfinished_is_named_and_the_rest_is_logged(study: Path) -> None:
+def test_unfinished_models_are_named_and_the_others_are_logged(study: Path) -> None:
     (study / "metrics" / "train" / "full-0.json").unlink()
     (study / "metrics" / "compare" / "compare.json").write_text("[]")
     evaluated = study / "metrics" / "evaluate" / "combined-0.json"
@@ -434,7 +434,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, address: str) -> str:
         ("nosuch://user:secret@127.0.0.1", "nosuch://127.0.0.1: ", "unsupported URI"),
     ],
 )  # fmt: skip
-def test_a_store_that_is_none_or_is_down_is_refused_in_a_line_without_its_password(
+def test_a_store_that_is_invalid_or_down_gives_a_one_line_error_without_its_password(
     study: Path, monkeypatch: pytest.MonkeyPatch, address: str, named: str, reason: str
 ) -> None:
     (study / "no-database.db").write_text("something else, and longer than the header that SQLite reads\n" * 20)
@@ -448,25 +448,25 @@ def test_a_store_that_is_none_or_is_down_is_refused_in_a_line_without_its_passwo
 @pytest.mark.parametrize(
     "address", ["file:///a/u@h/mlruns", "/a/u@h/mlruns", "./u@h/mlruns", "sqlite:///u@h.db", "http://h:9/u@h"]
 )
-def test_a_path_has_no_password(address: str) -> None:
+def test_a_path_is_not_taken_for_a_password(address: str) -> None:
     assert without_password(address) == address
 
 
-def test_a_database_of_another_version_of_mlflow_is_refused_in_a_line(study: Path, monkeypatch) -> None:
+def test_a_database_of_another_mlflow_version_gives_a_one_line_error(study: Path, monkeypatch) -> None:
     with sqlite3.connect(study / "newer.db") as database:
         database.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
         database.execute("INSERT INTO alembic_version VALUES ('deadbeef0000')")
     assert "deadbeef0000" in refusal(monkeypatch, "sqlite:///newer.db")
 
 
-def test_a_folder_of_runs_that_cannot_be_is_refused_in_a_line(study: Path, monkeypatch) -> None:
+def test_an_impossible_folder_of_runs_gives_a_one_line_error(study: Path, monkeypatch) -> None:
     (study / "file").write_text("")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     assert "Not a directory" in refusal(monkeypatch, f"file://{study}/file/mlruns")
 
 
 @pytest.mark.slow
-def test_a_database_that_accepts_and_does_not_answer_is_refused_in_a_line(study: Path, monkeypatch) -> None:
+def test_a_database_that_accepts_but_does_not_answer_gives_a_one_line_error(study: Path, monkeypatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         line = refusal(monkeypatch, f"postgresql+psycopg2://user:secret@127.0.0.1:{silent.getsockname()[1]}/runs")
     assert "timeout expired" in line
@@ -474,7 +474,7 @@ def test_a_database_that_accepts_and_does_not_answer_is_refused_in_a_line(study:
 
 
 @pytest.mark.slow
-def test_processes_that_begin_at_once_create_the_database_safely_and_lose_nothing(tmp_path: Path) -> None:
+def test_processes_that_start_at_once_create_the_database_safely_and_lose_no_run(tmp_path: Path) -> None:
     thresholds = (0.1, 0.2, 0.3)
     with multiprocessing.get_context("spawn").Pool(3) as processes:
         arguments = [(str(tmp_path / str(value)), str(tmp_path), None, value) for value in thresholds]

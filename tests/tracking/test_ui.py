@@ -33,13 +33,13 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def said(study: Path) -> Iterator[dict[str, str]]:
+def addresses(study: Path) -> Iterator[dict[str, str]]:
     """Serve a study at two thresholds with `simgap ui`, and yield the addresses that it prints by their labels."""
     for threshold, accuracies in ACCURACIES.items():
         write_study(study, threshold=threshold, accuracies=accuracies)
         track_here()
-    port, output = free_port(), study / "said"
-    command = ["sh", "-c", 'exec "$0" "$@" > said', *SIMGAP, "ui", "--port", str(port)]
+    port, output = free_port(), study / "output"
+    command = ["sh", "-c", 'exec "$0" "$@" > output', *SIMGAP, "ui", "--port", str(port)]
     with running(command, lambda: answers(f"http://127.0.0.1:{port}/health"), env={**os.environ}):
         yield dict(re.findall(r"^(.+?): (http://127.0.0.1:\S+)$", output.read_text(), re.MULTILINE))
 
@@ -65,11 +65,11 @@ def assert_points(chart: Chart) -> None:
     assert chart.axes == ("threshold", METRIC)
 
 
-def test_the_view_that_is_printed_shows_threshold_against_accuracy_for_each_split(said: dict[str, str]) -> None:
+def test_the_printed_view_shows_threshold_against_accuracy_for_each_split(addresses: dict[str, str]) -> None:
     runs = stored()
     with browser_page() as page:
-        assert sorted(listed_runs(page, said["Runs"], len(runs))) == sorted(runs)
-        chart = saved_view(page, said["Accuracy by threshold"], METRIC, len(runs))
+        assert sorted(listed_runs(page, addresses["Runs"], len(runs))) == sorted(runs)
+        chart = saved_view(page, addresses["Accuracy by threshold"], METRIC, len(runs))
         # A list beside the charts names the same runs.
         assert sorted(page.locator("a[href*='/runs/']").all_inner_texts()) == sorted(runs)
     assert_points(chart)
@@ -80,19 +80,19 @@ def test_the_view_that_is_printed_shows_threshold_against_accuracy_for_each_spli
         assert at_y == pytest.approx(low_at + (y - low) * pixels, abs=3)
         assert (at_x > sum(at for at, _, _ in chart.marks) / len(chart.marks)) == (x > 0)
     # Each split has one colour, in the chart and in the legend.
-    of_split: dict[str, set[str]] = {}
+    colours_by_split: dict[str, set[str]] = {}
     for (name, _, _), (_, _, colour) in zip(chart.points, chart.marks, strict=True):
         assert chart.legend[name] == colour
-        of_split.setdefault(name.split()[0], set()).add(colour)
-    assert set(of_split) == set(ACCURACIES[0.0])
-    assert {len(colours) for colours in of_split.values()} == {1}
-    assert len(set.union(*of_split.values())) == len(of_split)
+        colours_by_split.setdefault(name.split()[0], set()).add(colour)
+    assert set(colours_by_split) == set(ACCURACIES[0.0])
+    assert {len(colours) for colours in colours_by_split.values()} == {1}
+    assert len(set.union(*colours_by_split.values())) == len(colours_by_split)
     assert set(chart.legend) == set(runs)
 
 
-def test_runs_that_a_reader_chooses_are_compared(said: dict[str, str]) -> None:
+def test_runs_that_a_reader_chooses_are_compared(addresses: dict[str, str]) -> None:
     runs = stored()
-    address, experiment = re.fullmatch(r"(.*)/#/experiments/(\d+)/.*", said["Runs"]).groups()
+    address, experiment = re.fullmatch(r"(.*)/#/experiments/(\d+)/.*", addresses["Runs"]).groups()
     with browser_page() as page:
         ids = [run.info.run_id for run in runs.values()]
         chart = compared_runs(page, address, experiment, ids, "threshold", METRIC)

@@ -40,7 +40,7 @@ def draw_contact_sheet(benchmarks: Path, out: Path) -> None:
         out: the PNG file.
 
     Raises:
-        SimgapError: If there is no benchmark, one is incomplete or has a label outside its classes, or `out` is a folder.
+        SimgapError: There is no benchmark, one is incomplete or has a label outside its classes, or `out` is a folder.
     """
     if out.is_dir():
         raise SimgapError(f"{out}: is a folder; name a PNG file")

@@ -1,4 +1,4 @@
-"""Commands of `simgap convert`: one for each public data set, and two for users' own images."""
+"""Commands of `simgap convert`: one for each public dataset, and two for users' own images."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _convert(
 
 @click.group()
 def convert() -> None:
-    """Convert downloaded data sets, or your own images, to benchmarks and references; see docs/data.md.
+    """Convert downloaded datasets, or your own images, to benchmarks and references; see docs/bring-data.md.
 
     To continue a conversion that was stopped, start it again.
     """

@@ -44,7 +44,7 @@ def _export(split: str, out: Path, write: Callable[[KeptSamples], str]) -> None:
 
 @click.group()
 def export() -> None:
-    """Export a SPLIT of the finished study for other tools; see docs/data.md."""
+    """Export a SPLIT of the finished study for other tools; see docs/share-a-study.md."""
 
 
 @export.command("datacomp")

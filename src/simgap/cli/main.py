@@ -163,7 +163,7 @@ def import_embeddings(
     """Import embeddings that clip-retrieval wrote.
 
     The command checks the embeddings in SOURCE, and writes them to OUT in the format of a study. In a study, the stage
-    embed@pool does the same, see docs/data.md. An interrupted import continues where it stopped.
+    embed@pool does the same; see docs/bring-data.md. An interrupted import continues where it stopped.
     """
     from simgap.embed.imported import import_into
 

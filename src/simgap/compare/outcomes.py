@@ -153,7 +153,7 @@ def read_outcomes(
         evaluations: folder of the outcomes, by model.
 
     Raises:
-        SimgapError: a table is missing, cannot be read or lacks a column; an evaluation or a profile has other images than
+        SimgapError: A table is missing, cannot be read or lacks a column; an evaluation or a profile has other images than
             the benchmark's queries; or two evaluations on a benchmark have other columns or other numbers of shots.
     """
     read = {run: read_split(splits / run) for run in runs}

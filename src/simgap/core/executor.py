@@ -102,7 +102,7 @@ def _check_seen(folder: Path, marker: Path) -> None:
     """Change to a folder after checking that this machine sees the folder and the marker file.
 
     Raises:
-        SimgapError: It does not see them.
+        SimgapError: This machine does not see one of them.
     """
     try:
         os.chdir(folder)

@@ -39,7 +39,7 @@ def read_lines(path: Path, what: str) -> tuple[str, ...]:
         what: what the file should hold, for error messages.
 
     Raises:
-        SimgapError: If the file is missing, empty or not UTF-8, or if a blank line stands between other lines. The number
+        SimgapError: The file is missing, empty or not UTF-8, or a blank line stands between other lines. The number
             of a line is its label, so a blank line would be a class without a name.
     """
     if not path.is_file():
@@ -60,7 +60,7 @@ def read_templates(path: Path) -> tuple[str, ...]:
     """Read prompts in which `{c}` stands for the class name.
 
     Raises:
-        SimgapError: If the file is missing or empty, or a template lacks `{c}`.
+        SimgapError: The file is missing or empty, or a template lacks `{c}`.
     """
     templates = read_lines(path, "one template a line, with {c}")
     for template in templates:
@@ -98,7 +98,7 @@ def load_benchmark(folder: Path) -> Benchmark:
     """Load the description of a benchmark, and check that all its shards exist.
 
     Raises:
-        SimgapError: If a file is missing, empty or malformed, if a shard is missing, or if there are fewer than two classes.
+        SimgapError: A file is missing, empty or malformed, a shard is missing, or there are fewer than two classes.
     """
     if not folder.is_dir():
         raise SimgapError(f"{folder}: no such benchmark folder")

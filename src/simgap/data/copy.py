@@ -10,10 +10,10 @@ from simgap.core.files import atomic_output, sha256_of
 
 
 def copy_data(name: str, root: Path, source: str, folders: list[str], sha256: str, out: Path) -> None:
-    """Copy folders of a data set, so that experiments in temporary workspaces find them.
+    """Copy folders of a dataset, so that experiments in temporary workspaces find them.
 
     Args:
-        name: The data set's name under `copy` in the params file, for errors.
+        name: The dataset's name under `copy` in the params file, for errors.
         root: What a relative `source` starts at.
         source: The folder that holds the folders.
         folders: Their names.

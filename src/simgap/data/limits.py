@@ -16,7 +16,7 @@ def check_limit(limit: float, accounting: Accounting, rows: int, shards: tuple[S
         shards: all shards of the set.
 
     Raises:
-        SimgapError: If no row is left, or more than `limit` of the samples were dropped or of the shards are damaged.
+        SimgapError: No row is left, or more than `limit` of the samples were dropped or of the shards are damaged.
     """
     folder, dropped = shards[0].parent, dict(accounting.dropped)
     if rows == 0:

@@ -40,7 +40,7 @@ def read_manifest(path: Path) -> list[RemoteShard]:
     """Read the shards of a manifest, sorted by name.
 
     Raises:
-        SimgapError: If the file is not a manifest, if a line does not describe a shard, or if two shards have one name.
+        SimgapError: The file is not a manifest, a line does not describe a shard, or two shards have one name.
     """
     try:
         with path.open(encoding="utf-8", newline="") as stream:

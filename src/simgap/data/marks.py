@@ -35,7 +35,7 @@ def _text(content: dict[str, Any], field: str) -> str | None:
     """Return the text of a field, or None if the field is null.
 
     Raises:
-        SimgapError: If the field is neither text nor null, or is text that cannot be encoded as UTF-8.
+        SimgapError: The field is neither text nor null, or is text that cannot be encoded as UTF-8.
     """
     value = content[field]
     # JSON can hold half of a surrogate pair, such as \ud83d, which no UTF-8 file can store.
@@ -66,7 +66,7 @@ def shard_annotations(shard: Shard) -> Iterator[tuple[str, Annotation]]:
     Two formats are known: that of toy worlds, which has the field `planted`, and that of pacs96, which has `duplicate_of`.
 
     Raises:
-        SimgapError: If the JSON of a sample has no annotation, or one with a wrong type.
+        SimgapError: The JSON of a sample has no annotation, or one with a wrong type.
     """
     for key, text in read_json_members(shard, Accounting()):
         try:
@@ -85,7 +85,7 @@ def read_annotations(pool: Path) -> dict[tuple[str, str], Annotation]:
     """Read the annotation of every pool sample by (shard, key).
 
     Raises:
-        SimgapError: If the JSON of a sample has no annotation, or one with a wrong type.
+        SimgapError: The JSON of a sample has no annotation, or one with a wrong type.
     """
     return {
         (shard.name, key): annotation for shard in find_shards(pool) for key, annotation in shard_annotations(shard)

@@ -77,7 +77,7 @@ class RemoteShard:
         shard may look like the end of the tar.
 
         Raises:
-            SimgapError: If the shard was replaced or removed, or the store cannot be reached.
+            SimgapError: The shard was replaced or removed, or the store cannot be reached.
         """
 
         def info() -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _with_retries(address: str, work: Callable[[], Result]) -> Result:
     The waits follow the "full jitter" rule (Brooker, AWS Architecture Blog, 2015).
 
     Raises:
-        SimgapError: If it failed `TRIES` times in a row, or with an error that a retry cannot repair.
+        SimgapError: `work` failed `TRIES` times in a row, or with an error that a retry cannot repair.
     """
     reason = ""
     for number in range(TRIES):
@@ -158,7 +158,7 @@ def list_shards(address: str) -> list[RemoteShard]:
     """List the tars directly below an address, sorted by name.
 
     Raises:
-        SimgapError: If the address is not a folder, it holds no tar, the store cannot be reached or refuses access, or the
+        SimgapError: The address is not a folder, it holds no tar, the store cannot be reached or refuses access, or the
             store states no size or no version of a tar.
     """
     folder = address.rstrip("/")

@@ -70,7 +70,7 @@ def check_label(sample: Sample, classes: int, shard: Shard) -> None:
     Call it for each sample as it is read: a wrong label then ends the work at once, not after all images were processed.
 
     Raises:
-        SimgapError: If the label is not below `classes`.
+        SimgapError: The label is not below `classes`.
     """
     if sample.label is not None and sample.label >= classes:
         raise SimgapError(f"{shard}: {sample.key}: label {sample.label} is outside the class list of {classes} names")
@@ -82,7 +82,7 @@ def find_shards(folder: Path) -> list[Shard]:
     The folder holds either tar files or a manifest, which lists tar files in an object store.
 
     Raises:
-        SimgapError: If the folder does not exist, or if it holds neither tars nor a manifest, or both.
+        SimgapError: The folder does not exist, or it holds neither tars nor a manifest, or both.
     """
     if not folder.is_dir():
         raise SimgapError(f"{folder}: no such folder; it should hold webdataset shards (00000.tar, ...)")
@@ -129,7 +129,7 @@ class Accounting:
         """Return the counts as metrics. Reasons that did not occur are left out.
 
         Raises:
-            SimgapError: If the counts do not add up.
+            SimgapError: The counts do not add up.
         """
         if self.read != kept + self.dropped.total():
             raise SimgapError(f"accounting: {self.read} samples read, but {kept} kept and {dict(self.dropped)} dropped")
@@ -279,7 +279,7 @@ def select_samples(samples: Iterable[AnySample], keys: Collection[str], shard: S
         shard: the shard that is read.
 
     Raises:
-        SimgapError: If the shard lacks a sample, or if it is remote and was replaced while it was read.
+        SimgapError: The shard lacks a sample, or it is remote and was replaced while it was read.
     """
     missing = dict.fromkeys(keys)
     for sample in samples:

@@ -37,7 +37,7 @@ class ShardSelection:
         """Stream the samples in the order of the tar. Reading stops after the last of them.
 
         Raises:
-            SimgapError: If the shard lacks a sample.
+            SimgapError: The shard lacks a sample.
         """
         return select_samples(read_samples(self.shard), self.keys, self.shard)
 
@@ -59,7 +59,7 @@ class KeptSamples:
             pool: folder of the pool's shards, or of their manifest.
 
         Raises:
-            SimgapError: If the split belongs to other embeddings, its files disagree, or it keeps no row.
+            SimgapError: The split belongs to other embeddings, its files disagree, or it keeps no row.
         """
         self.split = read_split(split)
         self.pool = pool
@@ -82,7 +82,7 @@ class KeptSamples:
         """Yield metadata columns of the kept rows, in row order, as one table for each part of the embeddings.
 
         Raises:
-            SimgapError: If `shard` is one of the columns, and the rows do not name their shards.
+            SimgapError: `shard` is one of the columns, and the rows do not name their shards.
         """
         for start, table in self._embeddings.metadata_parts(list(columns)):
             yield table.filter(pa.array(self._keep[start : start + table.num_rows]))
@@ -94,7 +94,7 @@ class KeptSamples:
         embeddings. Memory: the keys of one part.
 
         Raises:
-            SimgapError: If the pool lacks a shard of a kept row, or a part names a sample twice. Missing shards are found
+            SimgapError: The pool lacks a shard of a kept row, or a part names a sample twice. Missing shards are found
                 before the first part is yielded.
         """
         available = ShardsByName(self.pool)

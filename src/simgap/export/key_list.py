@@ -41,7 +41,7 @@ def export_keys(kept: KeptSamples, out: Path) -> int:
         The number of samples.
 
     Raises:
-        SimgapError: If `out` has another suffix, a name does not fit a line of text, the rows do not name their shards, or
+        SimgapError: `out` has another suffix, a name does not fit a line of text, the rows do not name their shards, or
             `out` exists when the export ends.
     """
     if out.suffix not in SUFFIXES:

@@ -11,10 +11,10 @@ from simgap.core.files import atomic_output
 
 
 def check_new(out: Path) -> None:
-    """Check that a path does not exist.
+    """Check that `out` does not exist.
 
     Raises:
-        SimgapError: If it exists.
+        SimgapError: `out` exists.
     """
     if out.exists():
         raise SimgapError(f"{out}: exists; name one that does not exist yet")
@@ -27,7 +27,7 @@ def new_output(out: Path) -> Iterator[Path]:
     An export may take days, so the check at its start is not enough.
 
     Raises:
-        SimgapError: If `out` exists when the block ends.
+        SimgapError: `out` exists when the block ends.
     """
     with atomic_output(out) as partial:
         yield partial

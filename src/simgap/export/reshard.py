@@ -79,7 +79,7 @@ def export_shards(kept: KeptSamples, out: Path, samples_per_shard: int) -> tuple
         The number of samples and the number of shards.
 
     Raises:
-        SimgapError: If `samples_per_shard` is below 1, the pool lacks a shard or sample of the split, or `out` exists when
+        SimgapError: `samples_per_shard` is below 1, the pool lacks a shard or sample of the split, or `out` exists when
             the export ends.
     """
     if samples_per_shard < 1:

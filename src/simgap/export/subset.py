@@ -93,7 +93,7 @@ def export_subset(kept: KeptSamples, out: Path) -> tuple[int, bool]:
         The number of uids, and whether they were derived.
 
     Raises:
-        SimgapError: If `out` is not a `.npy` file, only some samples have a uid, two samples share one, a shard is missing,
+        SimgapError: `out` is not a `.npy` file, only some samples have a uid, two samples share one, a shard is missing,
             or `out` exists when the export ends.
     """
     if out.suffix != ".npy":

@@ -72,7 +72,7 @@ def cut_pictures(
         folder: the folder to write to.
 
     Raises:
-        SimgapError: a shard or a sample that was embedded is missing, or its image is broken.
+        SimgapError: A shard or a sample that was embedded is missing, or its image is broken.
     """
     wanted: dict[Shard, dict[str, Path]] = defaultdict(dict)
     for name, described_rows in rows.items():

@@ -189,7 +189,7 @@ def score(
         eps: the values of eps at which deduplication is scored.
 
     Raises:
-        SimgapError: a pool row has no annotation.
+        SimgapError: A pool row has no annotation.
     """
     pool = Embeddings(embeddings / "pool")
     table = pool.metadata(["shard", "key"])

@@ -45,7 +45,7 @@ def annotated_copies(
         benchmarks: the benchmarks of the study.
 
     Raises:
-        SimgapError: a pool row has no annotation.
+        SimgapError: A pool row has no annotation.
     """
     pool = Embeddings(embeddings / "pool")
     table = pool.metadata(["shard", "key"])
@@ -107,7 +107,7 @@ def find_leaks(
         The metrics.
 
     Raises:
-        SimgapError: there is no threshold, and no annotated copy to calibrate it on.
+        SimgapError: There is no threshold, and no annotated copy to calibrate it on.
     """
     metrics: dict[str, Any] = {"calibrated": parameters.threshold is None}
     threshold = parameters.threshold

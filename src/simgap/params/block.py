@@ -38,10 +38,10 @@ def across_fields(message: str) -> PydanticCustomError:
 
 
 def unique(values: list[str] | list[int]) -> list[str] | list[int]:
-    """Check that a list names nothing twice.
+    """Check that the items of a list differ.
 
     Raises:
-        ValueError: It does.
+        ValueError: A value occurs twice.
     """
     if len(set(values)) < len(values):
         raise ValueError("it must name each item once")

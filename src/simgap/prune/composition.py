@@ -25,7 +25,7 @@ def groups_of_rows(pool: Path, embeddings: Embeddings, match: str) -> NDArray[np
         match: `class` or `style`.
 
     Raises:
-        SimgapError: a row's shard is not in the pool, a row has no annotation, or no annotation has a class or style.
+        SimgapError: A row's shard is not in the pool, a row has no annotation, or no annotation has a class or style.
     """
     shards = ShardsByName(pool)
     numbers: dict[str | None, int] = {}

@@ -67,7 +67,7 @@ def prune_imagenet_like(
     The metric `degenerate` is true if the split keeps less than a fifth of full.
 
     Raises:
-        SimgapError: the similarity columns belong to other pool rows.
+        SimgapError: The similarity columns belong to other pool rows.
     """
     full, full_keep = _read_full(full_folder)
     keep = rules.imagenet_like(full_keep, _columns(full, similarity, benchmarks, "margin"), threshold)

@@ -144,7 +144,7 @@ def random(full: NDArray[np.bool_], keep: int, seed: int) -> NDArray[np.bool_]:
         seed: the seed of the draw.
 
     Raises:
-        SimgapError: full has `LARGEST_DRAW` rows or more.
+        SimgapError: The split full has `LARGEST_DRAW` rows or more.
     """
     generator = np.random.default_rng(seed)
     result = np.zeros(len(full), np.bool_)
@@ -187,7 +187,7 @@ def matched(
         seed: the seed of the draw.
 
     Raises:
-        SimgapError: full has `LARGEST_DRAW` rows or more.
+        SimgapError: The split full has `LARGEST_DRAW` rows or more.
     """
     generator = np.random.default_rng(seed)
     result = np.zeros(len(full), np.bool_)

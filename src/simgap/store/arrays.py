@@ -35,7 +35,7 @@ def read_array(
         remedy: what to do about a file that is refused.
 
     Raises:
-        SimgapError: the file is missing, damaged, or has another dtype or shape.
+        SimgapError: The file is missing, damaged, or has another dtype or shape.
     """
     where, ending = name or source, f"; {remedy}" if remedy else ""
     try:
@@ -84,7 +84,7 @@ def parquet_columns(path: Path) -> list[str]:
     """Return the names of a Parquet table's columns.
 
     Raises:
-        SimgapError: the file is missing or is not a Parquet table.
+        SimgapError: The file is missing or is not a Parquet table.
     """
     with _open_parquet(path, "") as file:
         return list(file.schema_arrow.names)
@@ -100,7 +100,7 @@ def read_parquet(path: Path, columns: list[str], remedy: str = "", *, others: bo
         others: read the other columns of the table too.
 
     Raises:
-        SimgapError: the file is missing or damaged, it has text that is not UTF-8, or it lacks a column.
+        SimgapError: The file is missing or damaged, it has text that is not UTF-8, or it lacks a column.
     """
     with _open_parquet(path, remedy) as file:
         missing = [column for column in columns if column not in file.schema_arrow.names]

@@ -28,7 +28,7 @@ class Similarity:
             row_order: the hash of the pool rows that the columns must belong to (`Embeddings.row_order`); None for any.
 
         Raises:
-            SimgapError: the columns belong to other pool rows.
+            SimgapError: The columns belong to other pool rows.
         """
         self.folder = folder
         self.info = read_json(folder / INFO_FILE)

@@ -32,7 +32,7 @@ def write_part(part: Path, vectors: NDArray[np.float16], metadata: pa.Table, acc
         accounting: the number of samples that were read, and dropped for each reason.
 
     Raises:
-        SimgapError: the numbers do not add up.
+        SimgapError: The numbers do not add up.
     """
     accounting.metrics(len(vectors))
     with atomic_output(part) as partial:
@@ -58,7 +58,7 @@ def join_parts(
         sources: the files that the parts come from, for error messages.
 
     Raises:
-        SimgapError: no row is left, or more samples or files than `drop_limit` are lost.
+        SimgapError: No row is left, or more samples or files than `drop_limit` are lost.
     """
     accountings = [Accounting(**read_json(part / ACCOUNTING_FILE)) for part in parts]
     total = Accounting(

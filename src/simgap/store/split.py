@@ -63,7 +63,7 @@ def write_split(split: Split, keep: NDArray[np.bool_], out: Path) -> dict[str, A
         out: the folder to write.
 
     Raises:
-        ValueError: the counts in `split` do not agree with `keep`.
+        ValueError: The counts in `split` do not agree with `keep`.
     """
     if int(keep.sum()) != split.kept or len(keep) != split.pool_rows:
         raise ValueError(
@@ -80,7 +80,7 @@ def read_split(folder: Path) -> Split:
     """Read the description of a split.
 
     Raises:
-        SimgapError: the file is missing or does not describe a split.
+        SimgapError: The file is missing or does not describe a split.
     """
     content = read_json(folder / INFO_FILE)
     try:
@@ -98,7 +98,7 @@ def read_bits(source: Path | IO[bytes], pool_rows: int, name: object = None) -> 
         name: the name of the source in errors; the path by default.
 
     Raises:
-        SimgapError: the file is missing, damaged or not of `pool_rows` rows.
+        SimgapError: The file is missing, damaged or not of `pool_rows` rows.
     """
     remedy = f"{pool_rows} pool rows need a bit each; make the split again"
     return read_array(source, np.uint8, shape=((pool_rows + 7) // 8,), name=name, remedy=remedy)
@@ -108,6 +108,6 @@ def read_keep(path: Path, pool_rows: int) -> NDArray[np.bool_]:
     """Read which of `pool_rows` rows a split keeps, bool [pool rows].
 
     Raises:
-        SimgapError: the file is missing, damaged or not of `pool_rows` rows.
+        SimgapError: The file is missing, damaged or not of `pool_rows` rows.
     """
     return np.unpackbits(read_bits(path, pool_rows), count=pool_rows, bitorder="little").astype(np.bool_)

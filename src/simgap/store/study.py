@@ -107,7 +107,7 @@ class Folder:
         """Read a JSON file.
 
         Raises:
-            SimgapError: the file is missing, or it is not JSON.
+            SimgapError: The file is missing, or it is not JSON.
         """
         content: dict[str, Any] = read_json(Path(path))
         return content

@@ -56,7 +56,7 @@ def run_study(preset: str, data: Path | None) -> str:
         data: folder of the data that the preset copies.
 
     Raises:
-        SimgapError: the preset is unknown, the data are missing, an experiment of that name exists, or DVC reports an error.
+        SimgapError: The preset is unknown, the data are missing, an experiment of that name exists, or DVC reports an error.
     """
     file = PRESETS / f"{preset}.yaml"
     if not file.is_file():

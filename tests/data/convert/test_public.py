@@ -1,4 +1,4 @@
-"""Data sets with ImageNet's classes: trees with the folders of the real ones, and at most one image in each."""
+"""Datasets with ImageNet's classes: trees with the folders of the real ones, and at most one image in each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from simgap.data.shards import Accounting, find_shards, read_shard
 
 @pytest.fixture
 def sized(monkeypatch: pytest.MonkeyPatch):
-    """Return a function that sets the known number of images of a data set."""
+    """Return a function that sets the known number of images of a dataset."""
 
     def change(name: str, images: int) -> None:
         monkeypatch.setitem(PUBLIC, name, replace(PUBLIC[name], images=images))

@@ -1,4 +1,4 @@
-"""Write small data sets, convert them, and read the results."""
+"""Write small datasets, convert them, and read the results."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def find_in_folders(tree: Path, templates: tuple[str, ...]) -> ImageSet:
     folder names. In class names, underscores become spaces.
 
     Raises:
-        SimgapError: If there are fewer than two class folders, a class has no image, two folders give the same class name, or
+        SimgapError: There are fewer than two class folders, a class has no image, two folders give the same class name, or
             a link leads to a folder that contains the link.
     """
     folders, others = class_folders(tree)
@@ -56,7 +56,7 @@ def _read_rows(file: Path) -> Iterator[_Row]:
     """Stream the rows of a CSV file.
 
     Raises:
-        SimgapError: If the file is missing, is not CSV in UTF-8, or lacks a column or a field.
+        SimgapError: The file is missing, is not CSV in UTF-8, or lacks a column or a field.
     """
     try:
         # Spreadsheet programs begin a CSV file with a byte order mark; utf-8-sig skips it.
@@ -107,7 +107,7 @@ def find_in_csv(file: Path, classnames: Path | None, templates: tuple[str, ...])
         templates: prompts in which `{c}` stands for the class name.
 
     Raises:
-        SimgapError: If the file is not such a CSV, a path is not an image file, a label or class name is unknown, or labels
+        SimgapError: The file is not such a CSV, a path is not an image file, a label or class name is unknown, or labels
             have no class names.
     """
     rows = list(_read_rows(file))

@@ -61,7 +61,7 @@ def class_folders(root: Path) -> tuple[list[str], list[str]]:
         The names of the class folders in natural order, and the names of all other entries of `root`.
 
     Raises:
-        SimgapError: If `root` is not a folder.
+        SimgapError: `root` is not a folder.
     """
     if not root.is_dir():
         raise SimgapError(f"{root}: no such folder; it should hold a folder for each class")
@@ -100,7 +100,7 @@ def images_in(
         Names and labels of the images, by label and then in natural order, and the number of other entries.
 
     Raises:
-        SimgapError: If a link leads to a folder that contains the link.
+        SimgapError: A link leads to a folder that contains the link.
     """
     images: list[tuple[str, int]] = []
     ignored = 0

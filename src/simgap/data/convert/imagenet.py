@@ -37,10 +37,10 @@ def templates() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class PublicSet:
-    """A downloaded data set with ImageNet's classes.
+    """A downloaded dataset with ImageNet's classes.
 
     Attributes:
-        title: name of the data set.
+        title: name of the dataset.
         images: number of its images.
         folders: returns the names of its class folders, in the order of ImageNet's class indices.
         classes: returns the ImageNet class index of each class folder.

@@ -51,7 +51,7 @@ def _shared_classes(mappings: Path) -> list[tuple[str, str, tuple[int, ...]]]:
     """Return the folder, ObjectNet's name and the ImageNet classes of every shared class, sorted by folder.
 
     Raises:
-        SimgapError: If one of the four mapping files is incomplete, or they contradict each other.
+        SimgapError: One of the four mapping files is incomplete, or they contradict each other.
     """
     folders = {name: folder for folder, name in _mapping(mappings / "folder_to_objectnet_label.json").items()}
     path = mappings / "objectnet_to_imagenet_1k.json"
@@ -79,7 +79,7 @@ def find_objectnet(source: Path, *, allow_incomplete: bool) -> ImageSet:
         allow_incomplete: whether class folders and images may be missing.
 
     Raises:
-        SimgapError: If class folders, images or mapping files are missing, or if there are unknown folders or more images
+        SimgapError: Class folders, images or mapping files are missing, or there are unknown folders or more images
             than ObjectNet has.
     """
     mappings = source / "mappings"

@@ -1,4 +1,4 @@
-"""Find the images of public data sets, whose class folders and numbers of images are known."""
+"""Find the images of public datasets, whose class folders and numbers of images are known."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def list_known_images(
     others: Collection[str] = (),
     allow_incomplete: bool,
 ) -> tuple[list[tuple[str, int]], int]:
-    """List the images of a public data set, whose class folders and number of images are known.
+    """List the images of a public dataset, whose class folders and number of images are known.
 
     Args:
-        title: name of the data set, for error messages.
+        title: name of the dataset, for error messages.
         root: folder of the class folders.
         folders: names of the class folders, in the order of the labels.
-        expected: number of images in the data set.
-        others: further folders of the data set, which are ignored.
+        expected: number of images in the dataset.
+        others: further folders of the dataset, which are ignored.
         allow_incomplete: whether class folders and images may be missing.
 
     Returns:
         Names and labels of the images, and the number of other entries; see `images_in`.
 
     Raises:
-        SimgapError: If class folders or images are missing, if there are more images than the data set has, or if there is a
+        SimgapError: Class folders or images are missing, there are more images than the dataset has, or there is a
             folder that it does not have.
     """
     found, entries = class_folders(root)
@@ -46,7 +46,7 @@ def list_known_images(
         )
     for folder in found:
         if folder not in folders and folder not in others:
-            raise SimgapError(f"{root / folder}: is not a class folder of {title}; remove it, or name another data set")
+            raise SimgapError(f"{root / folder}: is not a class folder of {title}; remove it, or name another dataset")
     hint = "" if allow_incomplete else "; --allow-incomplete accepts fewer"
     if missing and not allow_incomplete:
         raise SimgapError(
@@ -61,15 +61,15 @@ def list_known_images(
 
 
 def find_imagenet(public: PublicSet, source: Path, *, allow_incomplete: bool) -> ImageSet:
-    """Find the images of a data set with ImageNet's classes.
+    """Find the images of a dataset with ImageNet's classes.
 
     Args:
-        public: the data set.
+        public: the dataset.
         source: folder of its class folders.
         allow_incomplete: whether class folders and images may be missing.
 
     Raises:
-        SimgapError: If the class folders or the number of images are wrong; see `list_known_images`.
+        SimgapError: The class folders or the number of images are wrong; see `list_known_images`.
     """
     images, ignored = list_known_images(
         public.title, source, public.folders(), public.images, allow_incomplete=allow_incomplete

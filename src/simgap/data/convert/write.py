@@ -36,7 +36,7 @@ def check_out(source: Path, out: Path) -> None:
     """Check that an output does not exist, and does not lie in the tree that is converted.
 
     Raises:
-        SimgapError: If it exists or lies in `source`.
+        SimgapError: `out` exists or lies in `source`.
     """
     if out.exists() or source.resolve() in out.resolve().parents:
         raise SimgapError(f"{out}: exists or lies in {source}; name a folder that does not exist yet")
@@ -188,9 +188,9 @@ def write_benchmark(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Ac
         How many images were read, and how many were left out by reason.
 
     Raises:
-        SimgapError: If an image cannot be used and `allow_incomplete` is false, if no image can be used, or if another
+        SimgapError: An image cannot be used and `allow_incomplete` is false, no image can be used, or another
             process writes `out`.
-        OSError: If a file cannot be read or written.
+        OSError: A file cannot be read or written.
     """
     with (
         _shards(found, _benchmark_members, out, allow_incomplete) as (shards, accounting),
@@ -221,9 +221,9 @@ def write_reference(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Ac
         How many images were read, and how many were left out by reason.
 
     Raises:
-        SimgapError: If an image cannot be used and `allow_incomplete` is false, if no image can be used, or if another
+        SimgapError: An image cannot be used and `allow_incomplete` is false, no image can be used, or another
             process writes `out`.
-        OSError: If a file cannot be read or written.
+        OSError: A file cannot be read or written.
     """
     mixed = sorted(found.images, key=lambda image: hashlib.sha256(image[0].encode("utf-8", "surrogateescape")).digest())
     found = replace(found, images=mixed)

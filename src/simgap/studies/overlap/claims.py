@@ -60,7 +60,7 @@ def compare_claims(first: Revision, second: Revision) -> Iterator[Claim]:
     """Yield the answers of two revisions for every split and benchmark that both have.
 
     Raises:
-        SimgapError: a revision has no comparison.
+        SimgapError: A revision has no comparison.
     """
     ours, theirs = first.study(), second.study()
     prune = first.params().prune

@@ -140,7 +140,7 @@ def compare_rows(first: Revision, second: Revision) -> Iterator[Overlap]:
     """Compare the splits that two revisions both have, by name. Memory: six bits for each pool row.
 
     Raises:
-        SimgapError: the revisions have different pool rows, or a file is neither in DVC's cache nor in a remote.
+        SimgapError: The revisions have different pool rows, or a file is neither in DVC's cache nor in a remote.
     """
     _check_rows(first, second)
     pool_rows = int(_info(first, "full")["pool_rows"])

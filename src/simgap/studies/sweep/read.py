@@ -175,7 +175,7 @@ def read_sweep(revisions: Sequence[Revision], base: Params) -> Sweep:
         base: the parameters that say which study it is.
 
     Raises:
-        SimgapError: a file is missing, two revisions have different results for one model, or no split depends on a threshold.
+        SimgapError: A file is missing, two revisions have different results for one model, or no split depends on a threshold.
     """
     left_out: list[str] = []
     read: list[tuple[str, Study, Params]] = []
