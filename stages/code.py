@@ -2,18 +2,15 @@
 
 from pathlib import Path
 
-import click
-
 from simgap.core.code import code_lines
 from simgap.core.files import atomic_output
 from simgap.params.schema import Params
-from simgap.stage.command import PATH, stage
+from simgap.stage.command import stage
 
 STAGES = Path(__file__).parent
 
 
 @stage
-@click.option("--out", type=PATH, required=True)
 def main(params: Params, out: Path) -> None:
     with atomic_output(out) as partial:
         partial.mkdir()

@@ -2,26 +2,17 @@
 
 from pathlib import Path
 
-import click
-
 from simgap.compare.compare import compare
 from simgap.compare.metrics import flat_metrics
 from simgap.compare.outcomes import read_outcomes
 from simgap.compare.report import write_comparison
 from simgap.core.files import atomic_output, read_json, write_json
 from simgap.params.schema import Params
-from simgap.stage.command import PATH, stage
+from simgap.stage.command import stage
 from simgap.tracking.track import try_track
 
 
 @stage
-@click.option("--splits", type=PATH, required=True)
-@click.option("--similarity", type=PATH, required=True)
-@click.option("--profiles", type=PATH, required=True)
-@click.option("--evaluations", type=PATH, required=True)
-@click.option("--leaks", type=PATH, required=True)
-@click.option("--out", type=PATH, required=True)
-@click.option("--metrics", type=PATH, required=True)
 def main(
     params: Params,
     splits: Path,

@@ -3,24 +3,18 @@
 from dataclasses import asdict
 from pathlib import Path
 
-import click
-
 from simgap.core.files import write_json
 from simgap.data.fingerprint import fingerprint
 from simgap.deduplicate.deduplicate import deduplicate
 from simgap.deduplicate.full import write_full
 from simgap.params.schema import Params
-from simgap.stage.command import PATH, stage
+from simgap.stage.command import stage
 from simgap.stage.scratch import scratch
 from simgap.store.arrays import write_array
 from simgap.store.embeddings import Embeddings
 
 
 @stage
-@click.option("--pool", type=PATH, required=True)
-@click.option("--centroids", type=PATH, required=True)
-@click.option("--out", type=PATH, required=True)
-@click.option("--metrics", type=PATH, required=True)
 def main(params: Params, pool: Path, centroids: Path, out: Path, metrics: Path) -> None:
     parameters, resources, embeddings = params.deduplicate, params.resources, Embeddings(pool)
     cache_key = {"deduplicate": asdict(parameters), "pool": fingerprint(pool)}

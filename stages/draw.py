@@ -6,14 +6,12 @@ import click
 
 from simgap.core.files import write_json
 from simgap.params.schema import Params
-from simgap.stage.command import PATH, stage
+from simgap.stage.command import stage
 from simgap.toy.world import draw_world
 
 
 @stage
 @click.option("--name", required=True)
-@click.option("--out", type=PATH, required=True)
-@click.option("--metrics", type=PATH, required=True)
 def main(params: Params, name: str, out: Path, metrics: Path) -> None:
     write_json(metrics, draw_world(params.draw[name], out))
 

@@ -13,16 +13,12 @@ from simgap.embed.embed import embed
 from simgap.embed.imported import VECTORS, import_embeddings
 from simgap.embed.sets import find_set
 from simgap.params.schema import Params
-from simgap.stage.command import PATH, stage
+from simgap.stage.command import stage
 from simgap.stage.scratch import scratch
 
 
 @stage
 @click.option("--set", "kind", type=click.Choice(["pool", "reference", "benchmark"]), required=True)
-@click.option("--data", type=PATH, required=True)
-@click.option("--embedder", type=PATH, required=True)
-@click.option("--out", type=PATH, required=True)
-@click.option("--metrics", type=PATH, required=True)
 def main(params: Params, kind: str, data: Path, embedder: Path, out: Path, metrics: Path) -> dict[str, float]:
     imports = kind == "pool" and (data / VECTORS).is_dir()
     found = None if imports else find_set(kind, data, Path(params.reference.classnames))

@@ -3,12 +3,10 @@
 from dataclasses import asdict
 from pathlib import Path
 
-import click
-
 from simgap.core.files import write_json
 from simgap.data.fingerprint import fingerprint
 from simgap.params.schema import Params
-from simgap.stage.command import PATH, stage
+from simgap.stage.command import stage
 from simgap.stage.scratch import scratch
 from simgap.train.embedder import make_embedder
 from simgap.train.process import join, launch
@@ -16,9 +14,6 @@ from simgap.train.split_data import training_key
 
 
 @stage
-@click.option("--pool", type=PATH, required=True)
-@click.option("--out", type=PATH, required=True)
-@click.option("--metrics", type=PATH, required=True)
 def main(params: Params, pool: Path, out: Path, metrics: Path) -> None:
     training = params.embedder.train
     if training is not None and launch(training.processes, "stages.embedder"):

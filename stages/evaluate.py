@@ -2,24 +2,16 @@
 
 from pathlib import Path
 
-import click
-
 from simgap.clip.model import load
 from simgap.core.files import write_json
 from simgap.data.benchmarks import load_benchmark, read_lines
 from simgap.evaluate.evaluate import evaluate
 from simgap.evaluate.shots import Shots
 from simgap.params.schema import Params
-from simgap.stage.command import PATH, stage
+from simgap.stage.command import stage
 
 
 @stage
-@click.option("--model", type=PATH, required=True)
-@click.option("--benchmarks", type=PATH, required=True)
-@click.option("--reference", type=PATH, required=True)
-@click.option("--embeddings", type=PATH, required=True)
-@click.option("--out", type=PATH, required=True)
-@click.option("--metrics", type=PATH, required=True)
 def main(
     params: Params, model: Path, benchmarks: Path, reference: Path, embeddings: Path, out: Path, metrics: Path
 ) -> None:

@@ -2,26 +2,16 @@
 
 from pathlib import Path
 
-import click
-
 from simgap.data.benchmarks import load_benchmark, read_lines
 from simgap.galleries.galleries import write_galleries
 from simgap.galleries.pictures import Source
 from simgap.params.schema import Params
-from simgap.stage.command import PATH, stage
+from simgap.stage.command import stage
 from simgap.store.embeddings import Embeddings
 from simgap.store.split import read_split
 
 
 @stage
-@click.option("--pool", type=PATH, required=True)
-@click.option("--reference", type=PATH, required=True)
-@click.option("--benchmarks", type=PATH, required=True)
-@click.option("--embeddings", type=PATH, required=True)
-@click.option("--splits", type=PATH, required=True)
-@click.option("--similarity", type=PATH, required=True)
-@click.option("--profiles", type=PATH, required=True)
-@click.option("--out", type=PATH, required=True)
 def main(
     params: Params,
     pool: Path,

@@ -9,18 +9,12 @@ from simgap.data.annotations import read_annotations
 from simgap.ground_truth.queries import rule_query_keys
 from simgap.ground_truth.score import score
 from simgap.params.schema import Params
-from simgap.stage.command import PATH, stage
+from simgap.stage.command import stage
 from simgap.store.arrays import read_array
 
 
 @stage
 @click.option("--name", required=True)
-@click.option("--pool", type=PATH, required=True)
-@click.option("--embeddings", type=PATH, required=True)
-@click.option("--similarity", type=PATH, required=True)
-@click.option("--splits", type=PATH, required=True)
-@click.option("--centroids", type=PATH, required=True)
-@click.option("--metrics", type=PATH, required=True)
 def main(
     params: Params,
     name: str,

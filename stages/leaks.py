@@ -2,21 +2,15 @@
 
 from pathlib import Path
 
-import click
-
 from simgap.core.files import write_json
 from simgap.data.annotations import read_annotations
 from simgap.leaks.leaks import annotated_copies, find_leaks
 from simgap.params.schema import Params
-from simgap.stage.command import PATH, stage
+from simgap.stage.command import stage
 from simgap.store.columns import Similarity
 
 
 @stage
-@click.option("--pool", type=PATH, required=True)
-@click.option("--embeddings", type=PATH, required=True)
-@click.option("--similarity", type=PATH, required=True)
-@click.option("--metrics", type=PATH, required=True)
 def main(params: Params, pool: Path, embeddings: Path, similarity: Path, metrics: Path) -> None:
     names = params.benchmarks.names
     known = annotated_copies(read_annotations(pool), embeddings, names) if params.ground_truth else None

@@ -7,12 +7,11 @@ import click
 from simgap.data.manifest import write_manifest
 from simgap.data.remote import list_shards
 from simgap.params.schema import Params
-from simgap.stage.command import PATH, stage
+from simgap.stage.command import stage
 
 
 @stage
 @click.option("--name", required=True)
-@click.option("--out", type=PATH, required=True)
 def main(params: Params, name: str, out: Path) -> None:
     write_manifest(list_shards(params.manifest[name].address), out)
 

@@ -13,11 +13,8 @@ from simgap.store.split import read_split
 
 @stage
 @click.option("--rule", type=click.Choice(["imagenet-like", "dissimilar", "similar", "random"]), required=True)
-@click.option("--full", type=PATH, required=True)
 @click.option("--similarity", type=PATH, help="The similarity columns, for all rules but random.")
 @click.option("--size-of", type=PATH, help="The split whose size `keep` refers to, for the rule random.")
-@click.option("--out", type=PATH, required=True)
-@click.option("--metrics", type=PATH, required=True)
 def main(params: Params, rule: str, full: Path, similarity: Path, size_of: Path, out: Path, metrics: Path) -> None:
     split = params.prune.rules()[rule][out.name]
     joins = params.reference.add_to_pool

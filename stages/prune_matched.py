@@ -2,23 +2,15 @@
 
 from pathlib import Path
 
-import click
-
 from simgap.core.files import write_json
 from simgap.params.schema import Params
 from simgap.prune.composition import groups_of_rows
 from simgap.prune.prune import prune_matched
-from simgap.stage.command import PATH, stage
+from simgap.stage.command import stage
 from simgap.store.embeddings import Embeddings
 
 
 @stage
-@click.option("--full", type=PATH, required=True)
-@click.option("--controlled", type=PATH, required=True)
-@click.option("--pool", type=PATH, required=True)
-@click.option("--embeddings", type=PATH, required=True)
-@click.option("--out", type=PATH, required=True)
-@click.option("--metrics", type=PATH, required=True)
 def main(params: Params, full: Path, controlled: Path, pool: Path, embeddings: Path, out: Path, metrics: Path) -> None:
     rule = params.prune.matched[out.name]
     groups = groups_of_rows(pool, Embeddings(embeddings), rule.match)

@@ -2,23 +2,13 @@
 
 from pathlib import Path
 
-import click
-
 from simgap.params.schema import Params
 from simgap.report.inputs import Folders, ReportInputs
 from simgap.report.page import write_report
-from simgap.stage.command import PATH, stage
+from simgap.stage.command import stage
 
 
 @stage
-@click.option("--metrics", type=PATH, required=True)
-@click.option("--tables", type=PATH, required=True)
-@click.option("--galleries", type=PATH, required=True)
-@click.option("--profiles", type=PATH, required=True)
-@click.option("--similarity", type=PATH, required=True)
-@click.option("--benchmarks", type=PATH, required=True)
-@click.option("--page", type=PATH, required=True)
-@click.option("--figures", type=PATH, required=True)
 def main(
     params: Params,
     metrics: Path,

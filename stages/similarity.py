@@ -3,23 +3,16 @@
 from dataclasses import asdict
 from pathlib import Path
 
-import click
-
 from simgap.core.files import write_json
 from simgap.data.fingerprint import fingerprint
 from simgap.params.schema import Params
 from simgap.similarity.measure import measure, rule_queries
-from simgap.stage.command import PATH, stage
+from simgap.stage.command import stage
 from simgap.stage.scratch import scratch
 from simgap.store.embeddings import Embeddings
 
 
 @stage
-@click.option("--pool", type=PATH, required=True)
-@click.option("--reference", type=PATH, required=True)
-@click.option("--benchmark", type=PATH, required=True)
-@click.option("--out", type=PATH, required=True)
-@click.option("--metrics", type=PATH, required=True)
 def main(params: Params, pool: Path, reference: Path, benchmark: Path, out: Path, metrics: Path) -> None:
     resources, queries = params.resources, Embeddings(benchmark)
     used = rule_queries(queries.rows, params.benchmarks.query_fraction, params.benchmarks.query_seed)

@@ -7,7 +7,7 @@ import click
 from simgap.core.files import write_json
 from simgap.params.load import train_parameters
 from simgap.params.schema import Params
-from simgap.stage.command import PATH, stage
+from simgap.stage.command import stage
 from simgap.stage.scratch import scratch
 from simgap.train.process import join, launch
 from simgap.train.split_data import read_split_data, training_key
@@ -15,17 +15,11 @@ from simgap.train.train import train
 
 
 @stage
-@click.option("--keep", "keep_file", type=PATH, required=True)
-@click.option("--embeddings", type=PATH, required=True)
-@click.option("--pool", type=PATH, required=True)
-@click.option("--reference", type=PATH, required=True)
 @click.option("--split", required=True)
 @click.option("--seed", type=int, required=True)
-@click.option("--out", type=PATH, required=True)
-@click.option("--metrics", type=PATH, required=True)
 def main(
     params: Params,
-    keep_file: Path,
+    keep: Path,
     embeddings: Path,
     pool: Path,
     reference: Path,
@@ -38,7 +32,7 @@ def main(
     if launch(parameters.processes, "stages.train"):
         return None
     classnames, add_reference = Path(params.reference.classnames), params.reference.add_to_pool
-    data = read_split_data(keep_file, embeddings, pool, reference, classnames, add_reference)
+    data = read_split_data(keep, embeddings, pool, reference, classnames, add_reference)
     cache_key = {"train": training_key(parameters), "seed": seed, **data.cache_key}
     with join() as process, scratch(f"train-{out.name}", cache_key, __file__, owned=process.writes) as folder:
         process.wait()

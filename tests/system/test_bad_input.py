@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -17,10 +18,12 @@ LIGHT = [name for name in STAGES if name.startswith("prune") or name in ("copy",
 
 
 def options_of(stage: str) -> list[str]:
-    text = (REPOSITORY / "stages" / f"{stage}.py").read_text()
-    names = [part.split('"')[0] for part in text.split('@click.option("')[1:]]
-    values = {"--set": "pool", "--seed": "0", "--name": "toy", "--split": "full", "--rule": "random"}
-    return [part for name in names for part in (name, values.get(name, f"out/{name[2:]}"))]
+    command = importlib.import_module(f"stages.{stage}").main
+    values = {"kind": "pool", "seed": "0", "name": "toy", "rule": "random"}
+    # The split of a training is a name, that of a profile is a folder.
+    names = [(option.name, option.opts[0]) for option in command.params]
+    values |= {"split": "full"} if stage == "train" else {}
+    return [part for name, flag in names for part in (flag, values.get(name, f"out/{name}"))]
 
 
 @pytest.mark.parametrize("stage", LIGHT)

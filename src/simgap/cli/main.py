@@ -182,7 +182,3 @@ def contact_sheet(benchmarks: Path, out: Path) -> None:
     from simgap.cli.contact_sheet import draw_contact_sheet
 
     draw_contact_sheet(benchmarks, out)
-
-
-if __name__ == "__main__":
-    main()

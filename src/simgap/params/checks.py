@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 from simgap.clip.config import named_config, read_model_config
 from simgap.core.errors import SimgapError
@@ -39,15 +38,11 @@ def _unknown(where: str, place: str, value: str, choices: Iterator[str] | list[s
 
 
 def _check_worlds(params: Params, where: str) -> None:
-    worlds: dict[str, dict[str, Any]] = {
-        "draw": {**params.draw},
-        "copy": {**params.copy},
-        "manifest": {**params.manifest},
-    }
-    for (first, names), (second, others) in itertools.combinations(worlds.items(), 2):
-        for name in names.keys() & others.keys():
+    places = [(name, block) for block in ("draw", "copy", "manifest") for name in getattr(params, block)]
+    for (name, block), (other, other_block) in itertools.combinations(places, 2):
+        if name == other:
             raise SimgapError(
-                f"{where}: {second}.{name} has the name of {first}.{name}; both would write data/worlds/{name}"
+                f"{where}: {other_block}.{name} has the name of {block}.{name}; both would write data/worlds/{name}"
             )
 
 

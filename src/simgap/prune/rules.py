@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
 
-JOINS = ("max", "mean")
-# The properties by which a control can be matched; the pool's annotations name them.
-MATCHES = ("class", "style")
 # Rules read columns in blocks of this many rows, so that memory does not grow with the pool.
 BLOCK_ROWS = 4_194_304
 BINS = 2**20

@@ -8,7 +8,7 @@ import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import click
 
@@ -51,8 +51,9 @@ def stage(function: Callable[..., dict[str, float] | None]) -> click.Command:
     """Make the command of a stage.
 
     Args:
-        function: Takes the checked params file, then the options of the command. If it returns rates, they are logged beside
-            the metrics file that it wrote.
+        function: Takes the checked params file, then the options of the command. Each further parameter of type Path becomes
+            a required option, unless `click.option` declares it. If the function returns rates, they are logged beside the
+            metrics file that it wrote.
 
     Returns:
         The command.
@@ -67,4 +68,10 @@ def stage(function: Callable[..., dict[str, float] | None]) -> click.Command:
         if rates is not None:
             write_rates(options["metrics"], rates)
 
-    return click.command()(reports_errors(checked))
+    command = reports_errors(checked)
+    declared = {option.name for option in getattr(function, "__click_params__", [])}
+    # Click lists the option that is added last first.
+    for name, kind in reversed(get_type_hints(function).items()):
+        if kind is Path and name not in declared:
+            command = click.option(f"--{name.replace('_', '-')}", type=PATH, required=True)(command)
+    return click.command()(command)

@@ -220,7 +220,7 @@ def test_other_rows_or_another_order_are_refused(here: Callable[[str], Revision]
 
 def test_the_command_prints_both_tables_and_writes_them(studies: tuple[Path, Keeps, Keeps], tmp_path: Path) -> None:
     folder, ours, theirs = studies
-    command = [sys.executable, "-m", "simgap.cli.main", "overlap", "first", "second", "--out", str(tmp_path / "tables")]
+    command = [sys.executable, "-m", "simgap.cli", "overlap", "first", "second", "--out", str(tmp_path / "tables")]
     environment = {**ENVIRONMENT, "PYTHONPATH": str(REPOSITORY / "src")}
     finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
@@ -247,7 +247,7 @@ def test_the_command_prints_both_tables_and_writes_them(studies: tuple[Path, Kee
 def test_an_output_that_is_nowhere_ends_in_a_line(studies: tuple[Path, Keeps, Keeps], tmp_path: Path) -> None:
     run(tmp_path, "git", "clone", "--quiet", str(studies[0]), "clone")
     clone = tmp_path / "clone"
-    command = [sys.executable, "-m", "simgap.cli.main", "overlap", "first", "second"]
+    command = [sys.executable, "-m", "simgap.cli", "overlap", "first", "second"]
     environment = {**ENVIRONMENT, "PYTHONPATH": str(REPOSITORY / "src")}
     finished = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 1

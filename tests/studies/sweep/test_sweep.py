@@ -305,7 +305,7 @@ def test_queued_experiments_become_a_page(tmp_path: Path) -> None:
     environment = {**ENVIRONMENT, "PYTHONPATH": str(REPOSITORY / "src")}
 
     def simgap(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "simgap.cli.main", *arguments]
+        command = [sys.executable, "-m", "simgap.cli", *arguments]
         return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
     nothing = simgap("sweep")

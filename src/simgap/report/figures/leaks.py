@@ -8,40 +8,30 @@ from itertools import cycle
 import numpy as np
 from matplotlib.figure import Figure
 
+from simgap.report.figures import style
 from simgap.report.figures.plots import BEHIND, Interval, cumulative, in_percent, intervals, legend
-from simgap.report.figures.style import (
-    BLACK,
-    COLOURS,
-    GREY,
-    LEGEND_LINE,
-    MARKERS,
-    WIDTH,
-    FigureSpec,
-    Style,
-    size_with_legend,
-)
 from simgap.report.inputs import ReportInputs
 from simgap.store.study import Study
 
 QUANTITIES = {
-    "all images": ("accuracy", Style(BLACK, "-", MARKERS[0], True)),
-    "without copied ones": ("without_copies", Style(COLOURS[0], "-", MARKERS[1], True)),
-    "copied ones alone": ("of_copies", Style(COLOURS[1], "-", MARKERS[2], True)),
+    "all images": ("accuracy", style.Style(style.BLACK, "-", style.MARKERS[0], True)),
+    "without copied ones": ("without_copies", style.Style(style.COLOURS[0], "-", style.MARKERS[1], True)),
+    "copied ones alone": ("of_copies", style.Style(style.COLOURS[1], "-", style.MARKERS[2], True)),
 }
 
 
 def _draw_similarity(inputs: ReportInputs, threshold: float, figure: Figure) -> None:
     axes = figure.add_subplot()
-    lines = cycle((colour, line) for line in ("-", "--", "-.") for colour in COLOURS)
+    lines = cycle((colour, line) for line in ("-", "--", "-.") for colour in style.COLOURS)
     lowest = 1.0
     for benchmark, (colour, line) in zip(inputs.study.benchmarks, lines, strict=False):
         lower, share = cumulative(-inputs.queries[benchmark].column("pool_similarity").to_numpy())
         axes.step(-lower, share, color=colour, linestyle=line, label=benchmark)
         lowest = min(lowest, -float(np.median(lower)))
-    axes.axvline(threshold, color=GREY, linewidth=0.8)
+    axes.axvline(threshold, color=style.GREY, linewidth=0.8)
     axes.annotate(
         "threshold", (threshold, 1), xycoords=("data", "axes fraction"), xytext=(-3, -2), textcoords="offset points",
-        va="top", ha="right", color=GREY, bbox=BEHIND,
+        va="top", ha="right", color=style.GREY, bbox=BEHIND,
     )  # fmt: skip
     axes.set(xlabel="similarity to the nearest pool row, cosine", ylabel="queries at or above, per cent")
     axes.set_xlim(min(lowest, threshold), None)
@@ -62,7 +52,7 @@ def _draw_accuracy(study: Study, split: str, figure: Figure) -> None:
     legend(figure, axes, 1)
 
 
-def leaks(inputs: ReportInputs, threshold: float) -> list[FigureSpec]:
+def leaks(inputs: ReportInputs, threshold: float) -> list[style.FigureSpec]:
     """Show how similar queries are to the pool, and the accuracy with and without those that have a copy in it.
 
     Args:
@@ -72,15 +62,15 @@ def leaks(inputs: ReportInputs, threshold: float) -> list[FigureSpec]:
     study = inputs.study
     split = study.full() or next(iter(study.splits))
     return [
-        FigureSpec(
+        style.FigureSpec(
             "leaks-similarity", "leaks",
             "The most similar half of each benchmark's queries. A query right of the threshold counts as copied.",
             "Share of queries at or above a similarity to the pool, a falling curve for each benchmark.",
-            size_with_legend(len(study.benchmarks)), partial(_draw_similarity, inputs, threshold),
+            style.size_with_legend(len(study.benchmarks)), partial(_draw_similarity, inputs, threshold),
         ),
-        FigureSpec(
+        style.FigureSpec(
             "leaks-accuracy", "leaks", f"Accuracy of {split} with and without the images that have a copy in the pool.",
             f"Dots with intervals: accuracy of {split} on all images, on those without a copy and on copied ones.",
-            (WIDTH, 1.2 + 0.55 * len(study.benchmarks) + 3 * LEGEND_LINE), partial(_draw_accuracy, study, split),
+            (style.WIDTH, 1.2 + 0.55 * len(study.benchmarks) + 3 * style.LEGEND_LINE), partial(_draw_accuracy, study, split),
         ),
     ]  # fmt: skip

@@ -11,27 +11,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from simgap.report.figures import style
 from simgap.report.figures.plots import cumulative, in_percent, legend, list_matrix
-from simgap.report.figures.style import (
-    BLACK,
-    GREY,
-    HEIGHT,
-    LEGEND_LINE,
-    WIDTH,
-    FigureSpec,
-    Style,
-    Styles,
-    size_with_legend,
-)
 from simgap.report.inputs import ReportInputs
 
 
-def _draw_profiles(inputs: ReportInputs, styles: Styles, splits: list[str], benchmark: str, figure: Figure) -> None:
+def _draw_profiles(
+    inputs: ReportInputs, styles: style.Styles, splits: list[str], benchmark: str, figure: Figure
+) -> None:
     axes = figure.add_subplot()
     table = inputs.queries[benchmark]
     columns: list[tuple[str, Any, dict[str, Any]]] = [
-        ("pool", table.column("pool_similarity"), {"color": BLACK}),
-        ("reference", table.column("reference_similarity"), {"color": GREY, "linestyle": ":", "linewidth": 2}),
+        ("pool", table.column("pool_similarity"), {"color": style.BLACK}),
+        ("reference", table.column("reference_similarity"), {"color": style.GREY, "linestyle": ":", "linewidth": 2}),
     ]
     columns += [
         (split, inputs.profile(split, benchmark).column("similarity"), styles[split].line_options()) for split in splits
@@ -47,47 +39,49 @@ def _draw_profiles(inputs: ReportInputs, styles: Styles, splits: list[str], benc
     legend(figure, axes)
 
 
-def similarity(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
+def similarity(inputs: ReportInputs, styles: style.Styles) -> list[style.FigureSpec]:
     """Show the similarity profiles of reference, pool and splits, one figure for each benchmark."""
     study = inputs.study
     kept = [name for name, split in study.splits.items() if split.kept and name != study.full()]
     return [
-        FigureSpec(
+        style.FigureSpec(
             f"profile-{benchmark}", "similarity",
             f"Similarity profiles of {benchmark}: further right is more similar. The profile of a split is of its pool rows "
             "alone.",
             f"Cumulative shares of {benchmark} queries by similarity to pool, reference and every split.",
-            size_with_legend(len(kept) + 2), partial(_draw_profiles, inputs, styles, kept, benchmark),
+            style.size_with_legend(len(kept) + 2), partial(_draw_profiles, inputs, styles, kept, benchmark),
         )
         for benchmark in study.benchmarks
     ]  # fmt: skip
 
 
-def _draw_ranks(axes: Axes, nearest: NDArray[np.float32], name: str, style: Style) -> None:
+def _draw_ranks(axes: Axes, nearest: NDArray[np.float32], name: str, line_style: style.Style) -> None:
     """Draw the similarity of the nearest rows, [queries, k], by rank: the median, and the middle half as a band."""
     if nearest.shape[1]:
         low, middle, high = np.nanquantile(nearest.astype(np.float64), (0.25, 0.5, 0.75), axis=0)
         rank = np.arange(1, nearest.shape[1] + 1)
-        axes.fill_between(rank, low, high, color=style.colour, alpha=0.15, linewidth=0)
-        axes.plot(rank, middle, label=name, linestyle=style.line, **style.point_options())
+        axes.fill_between(rank, low, high, color=line_style.colour, alpha=0.15, linewidth=0)
+        axes.plot(rank, middle, label=name, linestyle=line_style.line, **line_style.point_options())
 
 
-def _draw_neighbours(inputs: ReportInputs, styles: Styles, splits: list[str], benchmark: str, figure: Figure) -> None:
+def _draw_neighbours(
+    inputs: ReportInputs, styles: style.Styles, splits: list[str], benchmark: str, figure: Figure
+) -> None:
     axes = figure.add_subplot()
     queries = inputs.queries[benchmark]
     before = list_matrix(queries.column("nearest_similarities"))
-    _draw_ranks(axes, before, "pool, before pruning", Style(BLACK, "-", "o", True))
+    _draw_ranks(axes, before, "pool, before pruning", style.Style(style.BLACK, "-", "o", True))
     for split in splits:
         nearest = list_matrix(inputs.profile(split, benchmark).column("nearest_similarities"))
         _draw_ranks(axes, nearest, split, styles[split])
     reference = queries.column("reference_similarity").to_numpy().astype(np.float64)
-    axes.axhline(np.median(reference), color=GREY, linestyle=":", linewidth=2, label="reference, its nearest row")
+    axes.axhline(np.median(reference), color=style.GREY, linestyle=":", linewidth=2, label="reference, its nearest row")
     axes.set(xlabel="rank among a query's nearest rows", ylabel="similarity, cosine", title=benchmark)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(figure, axes, 1)
 
 
-def neighbourhoods(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
+def neighbourhoods(inputs: ReportInputs, styles: style.Styles) -> list[style.FigureSpec]:
     """Show the k nearest rows of every query, before and after pruning."""
     study = inputs.study
     specs = []
@@ -96,11 +90,11 @@ def neighbourhoods(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
         control = study.control_of(after) if after in study.splits else None
         shown = [name for name in (after, control) if name]
         specs.append(
-            FigureSpec(
+            style.FigureSpec(
                 f"neighbours-{benchmark}", "neighbourhoods",
                 f"The nearest rows of {benchmark} queries by rank: the median over queries, and the middle half as a band.",
                 f"Similarity of {benchmark} queries to their nearest rows by rank, before and after pruning.",
-                (WIDTH, HEIGHT + LEGEND_LINE * (len(shown) + 2)),
+                (style.WIDTH, style.HEIGHT + style.LEGEND_LINE * (len(shown) + 2)),
                 partial(_draw_neighbours, inputs, styles, shown, benchmark),
             )
         )  # fmt: skip

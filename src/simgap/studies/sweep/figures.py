@@ -10,18 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from simgap.report.figures import style
 from simgap.report.figures.plots import in_percent, legend
-from simgap.report.figures.style import (
-    BLACK,
-    COLOURS,
-    GREY,
-    MARKERS,
-    FigureSpec,
-    Style,
-    Styles,
-    size_with_legend,
-    style_of_control,
-)
 from simgap.studies.sweep.read import Cell, Point, Sweep
 
 # Inches, without the legend.
@@ -30,22 +20,22 @@ HEIGHT = 4.4
 DODGE = 0.012
 
 
-def sweep_styles(sweep: Sweep) -> Styles:
+def sweep_styles(sweep: Sweep) -> style.Styles:
     """Return a style for every split that depends on the threshold.
 
     A control is hollow, and has the colour of the split that it controls if the sweep has that split.
     """
-    free = cycle(zip(COLOURS, MARKERS, strict=True))
-    found: Styles = {}
+    free = cycle(zip(style.COLOURS, style.MARKERS, strict=True))
+    found: style.Styles = {}
     rules = {split: sweep.line(split)[0].rule for split in sweep.splits}
     for split in sorted(sweep.splits, key=lambda name: rules[name].controls is not None):
         controls = rules[split].controls
         controlled = found.get(str(controls))
         if controlled is None:
             colour, marker = next(free)
-            found[split] = Style(colour, "--" if controls else "-", marker, not controls)
+            found[split] = style.Style(colour, "--" if controls else "-", marker, not controls)
         else:
-            found[split] = style_of_control(controlled, rules[split].rule, found.values())
+            found[split] = style.style_of_control(controlled, rules[split].rule, found.values())
     return {split: found[split] for split in sweep.splits}
 
 
@@ -64,32 +54,41 @@ def _draw_level(axes: Axes, point: Point | None, benchmark: str, options: dict[s
         axes.axhline(cell.mean, label=point.split, **options)
 
 
-def _draw_accuracies(axes: Axes, x: Any, cells: list[Cell], split: str, style: Style) -> None:
+def _draw_accuracies(axes: Axes, x: Any, cells: list[Cell], split: str, line_style: style.Style) -> None:
     """Draw the means of a split with their bars, and each model as a small dot."""
     means = np.array([cell.mean for cell in cells])
     low, high = np.array([_ends(cell) for cell in cells]).T
     errors = np.maximum([means - low, high - means], 0)
     axes.errorbar(
-        x, means, yerr=errors, capsize=2, elinewidth=0.8, label=split, linestyle=style.line, **style.point_options()
+        x,
+        means,
+        yerr=errors,
+        capsize=2,
+        elinewidth=0.8,
+        label=split,
+        linestyle=line_style.line,
+        **line_style.point_options(),
     )
     for place, cell in zip(x, cells, strict=True):
         values = [metric.value for metric in cell.accuracies.values()]
-        axes.plot([place] * len(values), values, linestyle="none", marker=".", markersize=3, color=style.colour)
+        axes.plot([place] * len(values), values, linestyle="none", marker=".", markersize=3, color=line_style.colour)
 
 
-def _draw(sweep: Sweep, styles: Styles, benchmark: str, figure: Figure) -> None:
+def _draw(sweep: Sweep, styles: style.Styles, benchmark: str, figure: Figure) -> None:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
-    _draw_level(above, sweep.full(), benchmark, {"color": BLACK, "linestyle": "-"})
-    _draw_level(above, sweep.reference_only(), benchmark, {"color": GREY, "linestyle": ":"})
+    _draw_level(above, sweep.full(), benchmark, {"color": style.BLACK, "linestyle": "-"})
+    _draw_level(above, sweep.reference_only(), benchmark, {"color": style.GREY, "linestyle": ":"})
     step = DODGE * ((sweep.thresholds[-1] - sweep.thresholds[0]) or 1.0)
-    for number, (split, style) in enumerate(styles.items()):
+    for number, (split, line_style) in enumerate(styles.items()):
         line = sweep.line(split)
         x = np.array([float(point.threshold or 0) for point in line])
         beside = x + (number - (len(styles) - 1) / 2) * step
-        _draw_accuracies(above, beside, [point.cells[benchmark] for point in line], split, style)
+        _draw_accuracies(above, beside, [point.cells[benchmark] for point in line], split, line_style)
         # A control leaves out as many rows as its split, so it is drawn only if that split is missing.
         if line[0].rule.controls not in styles:
-            below.plot(x, [point.pruned.value for point in line], linestyle=style.line, **style.point_options())
+            below.plot(
+                x, [point.pruned.value for point in line], linestyle=line_style.line, **line_style.point_options()
+            )
     above.set(ylabel="top-1 accuracy, per cent", title=benchmark)
     in_percent(above)
     below.set(xlabel="threshold, cosine", ylabel="rows pruned")
@@ -100,7 +99,7 @@ def _draw(sweep: Sweep, styles: Styles, benchmark: str, figure: Figure) -> None:
     legend(figure, above)
 
 
-def sweep_figures(sweep: Sweep) -> list[FigureSpec]:
+def sweep_figures(sweep: Sweep) -> list[style.FigureSpec]:
     """Return a figure for each benchmark."""
     styles = sweep_styles(sweep)
     entries = len(styles) + sum(point is not None for point in (sweep.full(), sweep.reference_only()))
@@ -109,12 +108,12 @@ def sweep_figures(sweep: Sweep) -> list[FigureSpec]:
     if not compared:
         bars += " if one revision compared all seeds, else the range from the worst seed to the best"
     return [
-        FigureSpec(
+        style.FigureSpec(
             f"sweep-{benchmark}", "sweep",
             f"Accuracy on {benchmark} against the threshold: means over seeds, and single models as small dots. Bars and bands "
             f"are {bars}. Below: the number of rows that the rule prunes.",
             f"Lines: accuracy on {benchmark} of each split against the threshold; below, how many rows are pruned.",
-            size_with_legend(entries, HEIGHT), partial(_draw, sweep, styles, benchmark),
+            style.size_with_legend(entries, HEIGHT), partial(_draw, sweep, styles, benchmark),
         )
         for benchmark in sweep.benchmarks
     ]  # fmt: skip
