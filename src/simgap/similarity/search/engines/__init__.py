@@ -1,1 +1,1 @@
-"""Engines for exact nearest-neighbour search. All return the same bits; each is fast on other hardware."""
+"""Search nearest neighbours exactly. Every engine returns the same bits, but each one is fast on other hardware."""
