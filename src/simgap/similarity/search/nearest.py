@@ -54,7 +54,10 @@ class Nearest:
         return cls(np.full((queries, neighbours), -np.inf), np.full((queries, neighbours), -1, np.int64))
 
     def merged(self, later: Nearest) -> Nearest:
-        """Return the k nearest rows from this result and `later`. All row numbers in `later` must be larger than all of this result."""
+        """Return the k nearest rows from this result and `later`.
+
+        All row numbers in `later` must be larger than the row numbers in this result.
+        """
         similarity = np.concatenate([self.similarity, later.similarity], axis=1)
         row = np.concatenate([self.row, later.row], axis=1)
         order = np.argsort(-similarity, axis=1, kind="stable")[:, : self.row.shape[1]]
