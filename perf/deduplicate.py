@@ -122,19 +122,19 @@ def has_lower_neighbour(pool: Embeddings, rows: NDArray[np.int64], eps: float, b
 
 @click.command()
 @click.option(
-    "--quality-rows", default=50_000, show_default=True, help="Number of rows for the comparison of clusters with all pairs."
+    "--quality-rows", default=50_000, show_default=True, help="Number of rows to compare in clusters and in all pairs."
 )
 @click.option("--quality-clusters", default=100, show_default=True)
-@click.option("--rows", default=200_000, show_default=True, help="Number of rows for the measurement of seconds and memory.")
+@click.option("--rows", default=200_000, show_default=True, help="Number of rows to measure seconds and memory with.")
 @click.option("--clusters", default=500, show_default=True)
 @click.option(
-    "--previous-rows", default=100_000, show_default=True, help="Number of rows for the comparison with float64 products; 0 skips it."
+    "--previous-rows", default=100_000, show_default=True, help="Number of rows to compare with float64 products, or 0."
 )
 @click.option("--dim", default=640, show_default=True)
 @click.option("--decay", default=0.0, show_default=True, help="Dimension i of a row is scaled by i ** -decay.")
 @click.option("--eps", default=0.124, show_default=True)
 @click.option("--block-rows", default=4096, show_default=True)
-@click.option("--folder", type=click.Path(path_type=Path), help="Parent of the folder for the rows.  [default: a temporary folder]")
+@click.option("--folder", type=click.Path(path_type=Path), help="Folder for the rows.  [default: a temporary folder]")
 @click.option("--json", "out", type=click.Path(path_type=Path))
 def main(
     quality_rows: int,

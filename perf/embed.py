@@ -170,7 +170,7 @@ def measure(
 @click.command()
 @click.option("--images", default=128, show_default=True, help="Number of images of 256 pixels to embed with ViT-B-32.")
 @click.option(
-    "--small-images", default=2048, show_default=True, help="Number of images of 40 pixels to embed with the model of the toy study."
+    "--small-images", default=2048, show_default=True, help="Number of images of 40 pixels to embed with the toy model."
 )
 @click.option(
     "--decoders", default=len(os.sched_getaffinity(0)), show_default="the number of cores",

@@ -102,7 +102,7 @@ def largest_difference(ours: Metrics, theirs: Metrics) -> float:
 
 
 @click.command()
-@click.option("--model", type=PATH, help="Folder of the model, an open_clip local directory.  [default: a model with random initial weights]")
+@click.option("--model", type=PATH, help="An open_clip local directory.  [default: random initial weights]")
 @click.option("--benchmarks", type=PATH, help="Folder of the benchmarks.  [default: four synthetic benchmarks]")
 @click.option("--images", default=500, show_default=True, help="Number of images of each synthetic benchmark.")
 @click.option("--repeats", default=3, show_default=True, help="Number of repeats. The program reports medians.")

@@ -78,7 +78,7 @@ def compare(
 
 @click.command()
 @click.argument("study", type=FOLDER)
-@click.option("--rates", "files", type=FOLDER, multiple=True, help="File of rates, as for `simgap plan --rates`. Repeatable.")
+@click.option("--rates", "files", type=FOLDER, multiple=True, help="File as for `simgap plan --rates`. Repeatable.")
 @click.option("--rates-of", type=FOLDER, help="Another study. The plan uses the rates from its logs.")
 @click.option(
     "--from", "instances", multiple=True,

@@ -116,7 +116,7 @@ def measure_alone(*arguments: Any) -> dict[str, Any]:
 
 @click.command()
 @click.option("--rows", default=20_000_000, show_default=True)
-@click.option("--keep", type=int, help="Number of rows that the rules dissimilar and random keep.  [default: half of the rows]")
+@click.option("--keep", type=int, help="Number of rows that dissimilar and random keep.  [default: half of --rows]")
 @click.option(
     "--reference-rows",
     default=5_000_000,
@@ -125,7 +125,7 @@ def measure_alone(*arguments: Any) -> dict[str, Any]:
 )
 @click.option("--benchmarks", default=6, show_default=True)
 @click.option(
-    "--folder", type=click.Path(path_type=Path), help="Parent of the folder for the columns.  [default: a temporary folder]"
+    "--folder", type=click.Path(path_type=Path), help="Folder for the columns.  [default: a temporary folder]"
 )
 @click.option("--json", "out", type=click.Path(path_type=Path))
 def main(

@@ -223,7 +223,7 @@ def plot(found: dict[str, dict[str, list[float]]], out: Path) -> None:
 @click.option("--dim", default=640, show_default=True)
 @click.option("--queries", default=2000, show_default=True)
 @click.option("--clusters", default=1000, show_default=True)
-@click.option("--folder", type=click.Path(path_type=Path), help="Parent of the folder for the rows.  [default: a temporary folder]")
+@click.option("--folder", type=click.Path(path_type=Path), help="Folder for the rows.  [default: a temporary folder]")
 @click.option("--plot", "picture", type=click.Path(path_type=Path), help="PNG file to write the plot to.")
 @click.option("--json", "out", type=click.Path(path_type=Path))
 @reports_errors

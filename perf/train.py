@@ -104,9 +104,9 @@ def one_process(parameters: TrainParameters) -> TrainParameters:
     "--params", "study", type=PATH,
     help="Params file of a study. The program then measures only simgap, with the training parameters and the pool of this file.",
 )  # fmt: skip
-@click.option("--pool", type=PATH, help="Folder of shards.  [default: the pool of --params if it is given, else data/worlds/toy/pool]")
-@click.option("--model", type=PATH, default="presets/models/pacs.json", show_default=True, help="Config file of open_clip.")
-@click.option("--samples", default=2560, show_default=True, help="Number of samples in the shorter of two trainings. The longer training has twice as many.")
+@click.option("--pool", type=PATH, help="Folder of shards.  [default: from --params, or data/worlds/toy/pool]")
+@click.option("--model", type=PATH, default="presets/models/pacs.json", show_default=True, help="Config of open_clip.")
+@click.option("--samples", default=2560, show_default=True, help="Number of samples in the shorter of two trainings.")
 @click.option("--batch-size", default=128, show_default=True, help="Number of samples in a training step.")
 @click.option("--workers", default=1, show_default=True, help="Number of processes that decode images.")
 @click.option("--threads", default=1, show_default=True, help="Number of threads of simgap. open_clip uses all cores.")
