@@ -1,6 +1,7 @@
 """Measure the quality, the seconds and the memory of deduplication.
 
-The program plants near-duplicates and counts how many of them clustering misses. It also compares simgap with float64 products.
+The program plants near-duplicates and counts how many of them clustering misses. It also compares
+the seconds and the memory of simgap with those of float64 products.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from simgap.params.deduplicate import DeduplicateParameters
 from simgap.similarity.search.exact import exact_product
 from simgap.store.embeddings import Embeddings
 
-# This fraction of the rows are near-duplicates that the program plants, so that it knows which rows deduplication should drop.
+# The program turns this fraction of the rows into near-duplicates of other rows. These rows should be dropped.
 PLANTED = 0.05
 SAMPLED_PER_CLUSTER = 64
 ITERATIONS = 10
@@ -122,13 +123,13 @@ def has_lower_neighbour(pool: Embeddings, rows: NDArray[np.int64], eps: float, b
 
 @click.command()
 @click.option(
-    "--quality-rows", default=50_000, show_default=True, help="Number of rows to compare in clusters and in all pairs."
+    "--quality-rows", default=50_000, show_default=True, help="Number of rows of the comparison with all pairs."
 )
 @click.option("--quality-clusters", default=100, show_default=True)
-@click.option("--rows", default=200_000, show_default=True, help="Number of rows to measure seconds and memory with.")
+@click.option("--rows", default=200_000, show_default=True, help="Number of rows for the measured seconds and memory.")
 @click.option("--clusters", default=500, show_default=True)
 @click.option(
-    "--previous-rows", default=100_000, show_default=True, help="Number of rows to compare with float64 products, or 0."
+    "--previous-rows", default=100_000, show_default=True, help="Number of rows to compare with float64; 0 skips it."
 )
 @click.option("--dim", default=640, show_default=True)
 @click.option("--decay", default=0.0, show_default=True, help="Dimension i of a row is scaled by i ** -decay.")

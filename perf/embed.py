@@ -131,8 +131,8 @@ def measure(
         folder: Folder to write. It must not exist yet.
 
     Returns:
-        The seconds of each repeat by method, and a cosine. For each image, the cosine between the embeddings of simgap and
-        clip-retrieval is computed, and the smallest cosine of all images is returned.
+        The seconds of each repeat by method, and the smallest cosine of all images. The cosine of an image is the cosine between
+        simgap's embedding and clip-retrieval's embedding of the image.
     """
     folder.mkdir()
     path, shards = make_model(case.model, folder), draw_shards(case, folder / "shards")
@@ -174,12 +174,12 @@ def measure(
 )
 @click.option(
     "--decoders", default=len(os.sched_getaffinity(0)), show_default="the number of cores",
-    help="Number of decoding threads of simgap, and of workers of the other data loaders.",
+    help="Number of simgap's decoding threads, and number of workers in the other data loaders.",
 )  # fmt: skip
 @click.option("--repeats", default=3, show_default=True, help="Number of repeats. The program reports medians.")
 @click.option(
     "--environment", type=PATH, default="scratch/clip_retrieval", show_default=True,
-    help="Folder of clip-retrieval's virtual environment. The program creates it if it does not exist.",
+    help="Folder of clip-retrieval's virtual environment. The program creates a missing environment.",
 )  # fmt: skip
 @click.option("--json", "out", type=PATH, help="JSON file to write the results to.")
 @reports_errors

@@ -12,7 +12,7 @@ from simgap.core.files import remove
 
 
 def install(folder: Path, requirements: tuple[str, ...]) -> Path:
-    """Install packages into a virtual environment, unless they are already installed there.
+    """Install packages into a virtual environment, unless these packages are already installed there.
 
     The virtual environment can also import the packages of the current environment. Packages that the requirements do not pin,
     such as torch, are therefore the same in both environments.
@@ -48,5 +48,5 @@ def call(*command: str) -> str:
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
         last = next(reversed(finished.stderr.strip().splitlines()), f"exit code {finished.returncode}")
-        raise SimgapError(f"{' '.join(command[:4])}: {last}")
+        raise SimgapError(f"{' '.join(command[:4])}: {last}; run the command alone to see its whole output")
     return finished.stdout

@@ -51,7 +51,7 @@ def make_model(name: str, folder: Path) -> Path:
 def draw_benchmarks(folder: Path, images: int) -> list[Path]:
     """Write four synthetic benchmarks, and return their folders.
 
-    The images have 256 pixels, because photographs on the web are at least as large.
+    The images are 256 pixels wide and high, because photographs on the web are at least this large.
     """
     size = DrawParameters(seed=0, pool=1, reference=1, queries=images, image_size=256, planted=0, broken=0)
     draw_world(size, folder / "world")
@@ -108,7 +108,7 @@ def largest_difference(ours: Metrics, theirs: Metrics) -> float:
 @click.option("--repeats", default=3, show_default=True, help="Number of repeats. The program reports medians.")
 @click.option(
     "--environment", type=PATH, default="scratch/clip_benchmark", show_default=True,
-    help="Folder of CLIP_benchmark's virtual environment. The program creates it if it does not exist.",
+    help="Folder of CLIP_benchmark's virtual environment. The program creates a missing environment.",
 )  # fmt: skip
 @click.option("--json", "out", type=PATH, help="JSON file to write the results to.")
 @reports_errors

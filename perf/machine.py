@@ -14,7 +14,7 @@ import numpy as np
 
 def machine() -> dict[str, Any]:
     """Return the CPU, the number of cores that this process may use, the versions of NumPy and Python, and the GPU."""
-    # torch is imported only here. Its memory would count in a process that measures memory but does not need torch.
+    # torch is imported only here, because its memory would count in a process that measures memory.
     import torch
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -78,18 +78,18 @@ def compare(
 
 @click.command()
 @click.argument("study", type=FOLDER)
-@click.option("--rates", "files", type=FOLDER, multiple=True, help="File as for `simgap plan --rates`. Repeatable.")
+@click.option("--rates", "files", type=FOLDER, multiple=True, help="A file that python -m perf.X --json wrote. Repeatable.")
 @click.option("--rates-of", type=FOLDER, help="Another study. The plan uses the rates from its logs.")
 @click.option(
     "--from", "instances", multiple=True,
-    help="Instance of STUDY, for example pool or full-0. The plan uses its rate, and does not compare it. Repeatable.",
+    help="Instance of STUDY, for example pool or full-0. The plan uses the rate in its log. Repeatable.",
 )  # fmt: skip
 @click.option("--json", "out", type=FOLDER)
 @reports_errors
 def main(
     study: Path, files: tuple[Path, ...], rates_of: Path | None, instances: tuple[str, ...], out: Path | None
 ) -> None:
-    """Compare a plan of STUDY with its actual seconds and bytes. STUDY is a repository in which a study ran."""
+    """Compare the planned seconds and bytes of STUDY with the actual values. STUDY is a repository in which a study ran."""
     params, rates = load_params(study / "params.yaml"), assumed(CORES)
     if rates_of:
         rates = rates.joined(logged(rates_of))

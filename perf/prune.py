@@ -1,6 +1,6 @@
-"""Measure the pruning rules on synthetic columns, and compare them with the reference code.
+"""Measure the pruning rules on synthetic columns, and compare the rules with reference code.
 
-The reference code is a copy of how the paper's code prunes: it collects sets of keys, and it sorts all rows.
+The reference code prunes as the paper's code does: it collects sets of keys, or sorts all rows.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def measure(rule: str, of_reference: bool, folder: Path, rows: int, benchmarks: 
         keep: Number of rows to keep.
 
     Returns:
-        Number of rows, number of kept rows, seconds, and peak anonymous memory in megabytes.
+        A dict with the keys `rows`, `kept`, `seconds` and `memory_mb`. The memory is the peak anonymous memory in megabytes.
     """
     columns = map_columns(folder, rows, benchmarks)
     rule_input: Any = [f"{row:09d}" for row in range(rows)] if of_reference else np.ones(rows, np.bool_)
@@ -108,7 +108,7 @@ def measure(rule: str, of_reference: bool, folder: Path, rows: int, benchmarks: 
 def measure_alone(*arguments: Any) -> dict[str, Any]:
     """Call `measure` in a new process, and return its result.
 
-    An old process may have memory from an earlier measurement. Such memory would count, or its reuse would not count.
+    A process that has measured before may keep memory. This memory would count, or the rule would use it without counting it.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
         return executor.submit(measure, *arguments).result()

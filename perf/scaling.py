@@ -168,7 +168,7 @@ def measure(step: str, folder: Path, rows: int, sizes: Sizes) -> dict[str, float
     The step first runs on a few rows, so that compilation and imports do not count.
 
     Returns:
-        The seconds, and the peak anonymous memory in megabytes.
+        A dict: `seconds` is the time, and `memory_mb` is the peak anonymous memory in megabytes.
     """
     STEPS[step](folder / FEW, FEW_ROWS, sizes)()
     work = STEPS[step](folder, rows, sizes)
@@ -182,7 +182,7 @@ def measure(step: str, folder: Path, rows: int, sizes: Sizes) -> dict[str, float
 def measure_alone(*arguments: Any) -> dict[str, float]:
     """Call `measure` in a new process, and return its result.
 
-    In an old process, memory from an earlier measurement would count.
+    In a process that has measured before, memory of the earlier measurement would count.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
         return executor.submit(measure, *arguments).result()

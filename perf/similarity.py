@@ -1,6 +1,7 @@
 """Measure the speed of the similarity engines, of the matrix product alone, and of FAISS.
 
-FAISS computes the same results as the engines. No engine that computes all products can be faster than the matrix product alone.
+FAISS computes the same results as the engines. The matrix product alone shows how much time an engine
+spends on other work.
 """
 
 from __future__ import annotations
@@ -131,8 +132,8 @@ def measure_on_disk(
     """Measure the scan of the similarity stage over rows on disk.
 
     Returns:
-        The number of rows, the seconds, the peak anonymous memory of the process, and its growth during the scan. Both are in
-        megabytes.
+        A dict with the keys `rows`, `seconds`, `process_mb` and `scan_mb`. `process_mb` is the peak anonymous memory of the
+        process in megabytes. `scan_mb` is the growth of this memory during the scan.
     """
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         dim = queries.shape[1]
@@ -156,7 +157,7 @@ def measure_on_disk(
 @click.option(
     "--disk-rows", default=40_000, show_default=True, help="Number of rows to scan from disk; 0 skips the scan."
 )
-@click.option("--folder", type=click.Path(path_type=Path), help="Folder for these rows.  [default: a temporary folder]")
+@click.option("--folder", type=click.Path(path_type=Path), help="Folder for the disk rows.  [default: a temporary folder]")
 @click.option("--json", "out", type=click.Path(path_type=Path))
 def main(
     rows: int,

@@ -113,7 +113,7 @@ def one_process(parameters: TrainParameters) -> TrainParameters:
 @click.option("--repeats", default=1, show_default=True, help="Number of repeats. The program reports medians.")
 @click.option(
     "--environment", "folder", type=PATH, default="scratch/open_clip_train", show_default=True,
-    help="Folder of the virtual environment of open_clip's program. The program creates it if it does not exist.",
+    help="Folder of the virtual environment of open_clip's program. The program creates a missing environment.",
 )  # fmt: skip
 @click.option("--json", "out", type=PATH, help="JSON file to write the results to.")
 @reports_errors

@@ -1,4 +1,4 @@
-"""Drop near-duplicates within k-means clusters. This rule is the rule of the paper's code, and it follows SemDeDup."""
+"""Drop near-duplicates within k-means clusters. The paper's code uses the same rule, which follows SemDeDup."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def deduplicate(
     """Find the centroids and the rows to keep.
 
     For given centroids, the kept rows are exact and do not depend on the number of threads; see `assign` and
-    `near_duplicates`. Memory: the memory of `find_centroids`, or a few blocks and 17 bytes for each pool row if this is more.
+    `near_duplicates`. Memory: the maximum of the memory of `find_centroids`, and of a few blocks plus 17 bytes for each pool row.
 
     Args:
         parameters: Threshold of the rule (`eps`) and settings of k-means.

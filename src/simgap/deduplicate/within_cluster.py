@@ -25,7 +25,8 @@ from simgap.store.embeddings import Embeddings
 # The products of this many rows and a block of a few thousand rows stay in the cache, so later steps do not read them from
 # memory.
 TILE_ROWS = 512
-# A section has this many blocks. Its result is stored when it is complete, so that a restarted stage does not repeat it.
+# A section has this many blocks. The result of each section is stored, so that a restarted stage repeats only unfinished
+# sections.
 SECTION_BLOCKS = 128
 # Each row is compared only with rows that come before it. The mask is true for all other pairs of rows in a tile.
 NOT_LOWER = np.triu(np.ones((TILE_ROWS, TILE_ROWS), np.bool_))
@@ -159,7 +160,7 @@ def duplicates_in_block(pool: Embeddings, order: Order, limit: Limit, block_rows
     for cluster in np.flatnonzero(np.diff(bounds) > 1):
         own = slice(bounds[cluster], bounds[cluster + 1])
         mark_within(vectors[own], limit, duplicate[own])
-    # Only the first cluster of the block may have rows in earlier blocks, so only this cluster is compared with them.
+    # Only the first cluster of the block may have rows in earlier blocks, so only this cluster is compared with earlier blocks.
     own = slice(0, bounds[1])
     for lower in range(order.bounds[first], start, block_rows):
         if duplicate[own].all():
@@ -212,7 +213,7 @@ def near_duplicates(
 ) -> NDArray[np.bool_]:
     """Find the rows that are too similar to a row of their cluster with a smaller number.
 
-    A row is a near-duplicate even if the row with the smaller number is a near-duplicate itself. The exact similarity must be
+    Rows that are near-duplicates themselves are included in the comparison. The exact similarity must be
     strictly above the limit. Neither the block size nor the number of threads changes the result. Memory: two blocks in fp32
     for each thread, and about 17 bytes for each pool row.
 

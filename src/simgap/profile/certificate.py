@@ -19,7 +19,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # The time of a check grows with the number of pairs of a kept row and a query. With more pairs than this, only a random sample
 # of the queries is checked.
 PAIRS = 10**10
-# Products with all queries are computed for this many rows at a time. Memory grows with this number, so it is small.
+# Products with all queries are computed for this many rows at a time. Memory grows with this number.
 BLOCK_ROWS = 1024
 SAMPLE_SEED = 0
 
@@ -38,7 +38,7 @@ def queries_to_check(used_by_rule: NDArray[np.bool_], kept_rows: int) -> NDArray
     """Choose the rule queries to check.
 
     If all rule queries make more than `PAIRS` pairs with the kept rows, the function chooses a seeded random sample. The sample
-    is as large as `PAIRS` allows, and has at least one query. Otherwise, it chooses all rule queries.
+    is as large as `PAIRS` allows, and has at least one query. Otherwise, the function chooses all rule queries.
 
     Args:
         used_by_rule: bool [queries]; true for the rule queries.

@@ -81,7 +81,7 @@ def screening_error(dim: int) -> float:
 def slack(error: float) -> np.float32:
     """Return the largest difference of two screened values at which their exact order is undecided.
 
-    Screened values are approximate. The returned value also covers the rounding when it is subtracted from a screened value.
+    Screened values are approximate. The slack also covers the rounding of the subtraction of the slack from a screened value.
 
     Args:
         error: Largest error of one screened value.

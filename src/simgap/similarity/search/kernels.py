@@ -80,7 +80,7 @@ def collect(
     margin: Any,
     counts: Any,
 ) -> None:
-    """Collect the undecided pairs of a row and a query from a block of products.
+    """Add the undecided pairs from a block of products to `near`, `best` and `margin`.
 
     Args:
         product: Products of the tile's rows and a block of queries, fp32 [rows, queries].

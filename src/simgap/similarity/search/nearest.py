@@ -16,8 +16,8 @@ from simgap.similarity.search.exact import slack
 from simgap.similarity.search.kernels import insert
 
 Similarities = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
-# With more candidates than this for each wanted neighbour, exact similarities are computed before the last tile. They decide
-# between the candidates, so memory stays small.
+# With more candidates than this for each wanted neighbour, exact similarities are computed before the last tile. The exact
+# similarities leave only k candidates for each query, so memory stays small.
 CANDIDATES_PER_NEIGHBOUR = 4
 
 
@@ -112,7 +112,7 @@ class NearestCandidates:
                 self._candidates = [Candidates(query, nearest.row[query, rank], exact)]
 
     def _discard(self) -> None:
-        """Discard the candidates below the bound of their query."""
+        """Discard the candidates whose approximate similarity is below the bound of their query."""
         query = np.concatenate([candidates.query for candidates in self._candidates])
         row = np.concatenate([candidates.row for candidates in self._candidates])
         screened = np.concatenate([candidates.screened for candidates in self._candidates])

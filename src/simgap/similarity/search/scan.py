@@ -26,12 +26,13 @@ from simgap.store.arrays import read_array
 from simgap.store.embeddings import Embeddings
 
 COLUMNS = {"best": np.float32, "nearest_query": np.int32, "margin": np.float32}
-# A thread computes the exact similarities of this many pairs at a time. Smaller tasks spread the work over all threads.
+# A thread computes the exact similarities of this many pairs at a time. A larger number
+# would leave some threads without work.
 PAIRS_PER_TASK = 16384
 
 
 def _tiles(rows: int, engine: Engine) -> Iterator[tuple[int, int]]:
-    """Return the start and the stop of each tile.
+    """Return an iterator over the tiles. Each tile is a pair: the number of the first row, and the number after the last row.
 
     The tiles have about equal size. Every thread gets the same number of tiles, so that no thread waits at the end.
     """

@@ -1,1 +1,1 @@
-"""Search nearest neighbours exactly. Every engine returns the same bits, but each one is fast on other hardware."""
+"""Search nearest neighbours exactly. All engines return the same bits, but differ in the hardware they use."""

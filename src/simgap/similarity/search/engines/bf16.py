@@ -59,8 +59,8 @@ class Bf16Products:
         """Round the rows to bf16 and compute the error bound.
 
         Args:
-            rows: fp32 [rows, dim].
-            queries: bf16 [queries, dim].
+            rows: Vectors of the tile, fp32 [rows, dim].
+            queries: Vectors of the queries, bf16 [queries, dim].
             residual: Upper bound of the norms of the queries' rounding residuals.
         """
         self._rows, row_residual = _rounded(rows)

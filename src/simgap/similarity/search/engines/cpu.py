@@ -49,7 +49,7 @@ class _CollectedPairs:
     """Collect the pairs (row, query) of a tile that screening leaves undecided.
 
     The pairs are in three lists. `near` has the pairs that may be among a query's nearest rows. `best` has the pairs that may
-    have a row's best similarity, and `margin` those that may have a row's margin. Memory: the collected pairs, and space for
+    have a row's best similarity. `margin` has the pairs that may have a row's margin. Memory: the collected pairs, and space for
     one block of pairs in each list.
     """
 

@@ -74,8 +74,8 @@ class FaissEngine(HostEngine):
         near = Candidates(query, row, value)
         if not self.rule_queries:
             return Screened(None, None, near)
-        # The margin is similarity(row, query) - similarity(query, reference). Vectors with one more dimension have this value as
-        # their product: the new value is 1 for a row, and minus the reference similarity for a query.
+        # FAISS finds the largest products, but a margin is a difference. The vectors therefore get one more dimension: 1 for
+        # a row, and minus the reference similarity for a query. The product of such vectors is the margin.
         with_one = np.column_stack([rows, np.ones(len(rows), np.float32)])
         return Screened(
             self._largest(rows, self.queries[: self.rule_queries], self.error),

@@ -1,8 +1,8 @@
 """Search on a GPU: compute products in fp16 with fp32 sums, and write only the maxima of blocks to memory.
 
-A Triton kernel multiplies a block of rows by a block of queries. For the block, it writes the largest product of each row and
-of each query. If such a maximum reaches the bound, the engine computes the products of that row or query in the block again.
-It keeps the pairs whose product reaches the bound.
+A Triton kernel multiplies a block of rows by a block of queries. For the block, the kernel writes the largest product of each
+row and of each query. If such a maximum reaches the bound, the engine computes the products of this row or query with the
+block again. The engine keeps the pairs whose product reaches the bound.
 """
 
 from __future__ import annotations
