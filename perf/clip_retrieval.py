@@ -16,9 +16,9 @@ from simgap.clip.model import CONFIG_FILE, WEIGHTS_FILE
 REQUIREMENTS = ("clip-retrieval==2.45.0", "numpy==1.26.4", "setuptools<81")
 
 # The program below runs clip-retrieval's own runner, reader, mapper and writer. clip-retrieval loads a model by an open_clip
-# name and a file of weights, `open_clip:NAME/FILE`, because the open_clip of clip-retrieval does not support `local-dir:`. The program therefore
-# registers the name first, with a function of open_clip. The clock starts after the model is loaded and warmed up. A logger
-# that does nothing replaces the process that logs the speed.
+# name and a file of weights, `open_clip:NAME/FILE`, because the open_clip of clip-retrieval does not support `local-dir:`. The
+# program therefore registers the name first, with a function of open_clip. The clock starts after the model is loaded and warmed
+# up. A logger that does nothing replaces the process that logs the speed.
 # clip-retrieval leaves models in training mode. In training mode, the warm-up would change batch norms, and a vector would
 # depend on its batch. The program therefore puts the model into evaluation mode first. clip-retrieval caches the loaded model,
 # so the model stays in this mode.

@@ -132,7 +132,7 @@ def has_lower_neighbour(pool: Embeddings, rows: NDArray[np.int64], eps: float, b
     "--previous-rows", default=100_000, show_default=True, help="Number of rows to compare with float64; 0 skips it."
 )
 @click.option("--dim", default=640, show_default=True)
-@click.option("--decay", default=0.0, show_default=True, help="Dimension i of a row is scaled by i ** -decay.")
+@click.option("--decay", default=0.0, show_default=True, help="Factor i ** -decay scales dimension i of each row.")
 @click.option("--eps", default=0.124, show_default=True)
 @click.option("--block-rows", default=4096, show_default=True)
 @click.option("--folder", type=click.Path(path_type=Path), help="Folder for the rows.  [default: a temporary folder]")

@@ -78,7 +78,7 @@ def compare(
 
 @click.command()
 @click.argument("study", type=FOLDER)
-@click.option("--rates", "files", type=FOLDER, multiple=True, help="A file that python -m perf.X --json wrote. Repeatable.")
+@click.option("--rates", "files", type=FOLDER, multiple=True, help="A file that perf.X --json wrote. Repeatable.")
 @click.option("--rates-of", type=FOLDER, help="Another study. The plan uses the rates from its logs.")
 @click.option(
     "--from", "instances", multiple=True,

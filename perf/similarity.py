@@ -157,7 +157,7 @@ def measure_on_disk(
 @click.option(
     "--disk-rows", default=40_000, show_default=True, help="Number of rows to scan from disk; 0 skips the scan."
 )
-@click.option("--folder", type=click.Path(path_type=Path), help="Folder for the disk rows.  [default: a temporary folder]")
+@click.option("--folder", type=click.Path(path_type=Path), help="Folder for disk rows.  [default: a temporary folder]")
 @click.option("--json", "out", type=click.Path(path_type=Path))
 def main(
     rows: int,

@@ -53,7 +53,7 @@ def measure(
 ) -> dict[str, Any]:
     """Measure the similarity of a pool to a benchmark in one pass over the pool, and write the results to `out`.
 
-    `best.npy`, `nearest_query.npy` and `margin.npy` have one value for each pool row. These files depend on the rule queries only.
+    `best.npy`, `nearest_query.npy` and `margin.npy` have one value for each pool row. The values depend on the rule queries only.
     `queries.parquet` has one row for each query of the benchmark. Memory: O(queries + tile).
 
     Args:

@@ -148,7 +148,7 @@ def scan(
 
     Args:
         rows: Embeddings of the set.
-        request: Queries, and the results to compute for them.
+        request: Queries, and the kinds of results to compute.
         engine: Name of the engine. Every engine gives the same result.
         scratch: Folder of the finished parts.
         description: Text of the progress bar.

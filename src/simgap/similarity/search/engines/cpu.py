@@ -175,7 +175,7 @@ class CpuEngine(HostEngine):
         """Prepare the queries.
 
         Args:
-            request: Queries, and the results to compute for them.
+            request: Queries, and the kinds of results to compute.
             precisions: `fp32`, `bf16` or both. None means both on a CPU with bf16 instructions, and `fp32` on any other CPU.
         """
         super().__init__(request)

@@ -23,7 +23,7 @@ from simgap.similarity.search.nearest import Candidates
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """The queries of a search, and the results to compute for them.
+    """The queries of a search, and the kinds of results to compute.
 
     Attributes:
         queries: Vectors of the queries, fp16 [queries, dim], unit norm.

@@ -57,7 +57,7 @@ class GpuEngine(Engine):
         """Copy the queries to the device.
 
         Args:
-            request: Queries, and the results to compute for them.
+            request: Queries, and the kinds of results to compute.
             device: Device of torch. `cpu` works only with Triton's interpreter.
         """
         super().__init__(request)
