@@ -88,7 +88,7 @@ def rate(work: Callable[[int], None], samples: int) -> float:
 
 
 def one_process(parameters: TrainParameters) -> TrainParameters:
-    """Return the parameters for one process of a training: the process has a share of the batch and of the readers."""
+    """Return the parameters for one process of a training. The process gets its share of the batch and of the readers."""
     processes = parameters.processes
     return replace(
         parameters,

@@ -26,7 +26,8 @@ def deduplicate(
     """Find the centroids and the rows to keep.
 
     For given centroids, the kept rows are exact and do not depend on the number of threads; see `assign` and
-    `near_duplicates`. Memory: the maximum of the memory of `find_centroids`, and of a few blocks plus 17 bytes for each pool row.
+    `near_duplicates`. Memory: the memory of `find_centroids`, or a few blocks and 17 bytes for each pool row. The larger
+    value counts.
 
     Args:
         parameters: Threshold of the rule (`eps`) and settings of k-means.

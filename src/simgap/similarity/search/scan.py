@@ -26,8 +26,8 @@ from simgap.store.arrays import read_array
 from simgap.store.embeddings import Embeddings
 
 COLUMNS = {"best": np.float32, "nearest_query": np.int32, "margin": np.float32}
-# A thread computes the exact similarities of this many pairs at a time. A larger number
-# would leave some threads without work.
+# A thread computes the exact similarities of this many pairs at a time. With a larger number,
+# some threads might have no work.
 PAIRS_PER_TASK = 16384
 
 
