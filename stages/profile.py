@@ -1,4 +1,4 @@
-"""Measure a split's own similarity profile and certify the imagenet-like rule."""
+"""Measure the similarity profile of a split, and certify that the split satisfies the imagenet-like rule."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Show the study as a page."""
+"""Write the report of the study as an HTML page with figures."""
 
 from pathlib import Path
 
