@@ -85,7 +85,9 @@ def _find_shards(folder: Path) -> tuple[Path, ...]:
     paths = tuple(folder / "test" / f"{number}.tar" for number in range(int(count)))
     for path in paths:
         if not path.is_file():
-            raise SimgapError(f"{path}: no such shard, though {count_file.name} says {count}; restore the shard or correct {count_file.name}")
+            raise SimgapError(
+                f"{path}: no such shard, though {count_file.name} says {count}; restore it or correct {count_file.name}"
+            )
     return paths
 
 

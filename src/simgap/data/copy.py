@@ -36,4 +36,4 @@ def copy_data(name: str, root: Path, source: str, folders: list[str], sha256: st
             shutil.copytree(root / source / folder, partial / folder)
         found = sha256_of(partial)
         if found != sha256:
-            raise SimgapError(f"{place}.sha256 is {sha256!r}, but the files in {source} have {found}; restore them or change sha256")
+            raise SimgapError(f"{place}.sha256 is {sha256!r}, but the files in {source} have {found}; correct either")

@@ -21,7 +21,9 @@ def check_limit(limit: float, accounting: Accounting, rows: int, shards: tuple[S
     """
     folder, dropped = shards[0].parent, dict(accounting.dropped)
     if rows == 0:
-        raise SimgapError(f"{folder}: none of the {accounting.read} samples could be embedded ({dropped}); repair the samples")
+        raise SimgapError(
+            f"{folder}: none of the {accounting.read} samples could be embedded ({dropped}); repair the samples"
+        )
     if accounting.dropped.total() > limit * accounting.read:
         raise SimgapError(
             f"{folder}: {accounting.dropped.total()} of {accounting.read} samples were dropped ({dropped}), "

@@ -19,8 +19,8 @@ from simgap.data.remote import RemoteShard
 
 MANIFEST = "manifest.csv"
 FIELDS = ["address", "size", "etag"]
-# Each field of a line must match its pattern. An address has a protocol and ends with `.tar`, a size has at most 18 digits,
-# and an etag is any text. A longer size could not be a 64-bit integer.
+# Each field of a line must match its pattern. An address has a protocol and ends with `.tar`. A size has at most 18 digits,
+# which are enough for any file. An etag is any text.
 PATTERNS = [re.compile(r"[^:/]+://.*\.tar", re.DOTALL), re.compile(r"[0-9]{1,18}"), re.compile(r".+", re.DOTALL)]
 
 

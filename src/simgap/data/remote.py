@@ -22,7 +22,7 @@ BLOCK = 8 * 2**20
 # An open shard keeps this many blocks in memory. They are the block that is read, the block before, and the block that is
 # being fetched.
 HELD = 3
-# The tar reader asks for small pieces. A buffer of this many bytes keeps the number of Python calls low.
+# The tar reader asks for small pieces. A buffer of this many bytes saves most calls of the slower stream.
 BUFFER = 2**20
 # A request is tried this many times. The wait before the second try is at most FIRST_DELAY seconds. This limit doubles with
 # every further try, and never exceeds LONGEST_DELAY seconds.
@@ -32,7 +32,8 @@ LONGEST_DELAY = 30.0
 # The file systems of fsspec state the version of a file in one of these fields. The first field with a value counts. Times
 # come after etags, because only file systems without etags, such as local files and memory, need times.
 VERSIONS = ("ETag", "etag", "mtime", "LastModified", "created")
-# An address is a protocol and a path. Only the protocols in the second branch have addresses without a host or bucket.
+# An address is a protocol followed by a path. Only the protocols named here may have three slashes, which mean that there is
+# neither a host nor a bucket.
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^:/].*|(file|local|memory|hdfs):///.*", re.DOTALL)
 ADDRESS_REMEDY = "write it as s3://BUCKET/FOLDER"
 # The waits are random. They use a generator of their own, so that they do not change the random numbers of a training.
@@ -147,9 +148,11 @@ def _with_retries(address: str, work: Callable[[], Result]) -> Result:
         except SimgapError:
             raise
         except _final_errors() as error:
-            raise SimgapError(f"{address}: cannot be read ({_reason(error)}); check the address and the credentials") from None
+            raise SimgapError(
+                f"{address}: cannot be read ({_reason(error)}); check the address and the credentials"
+            ) from None
         except Exception as error:
-            # A file system raises OSError, or an error of its own library, such as aiohttp or botocore. All of them may pass.
+            # A file system raises OSError, or an error of its own library, such as aiohttp or botocore. A retry may repair each.
             reason = _reason(error)
     raise SimgapError(f"{address}: could not be read in {TRIES} tries ({reason}); check the connection and the server")
 

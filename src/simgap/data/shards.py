@@ -83,7 +83,7 @@ def check_label(sample: Sample, classes: int, shard: Shard) -> None:
     """
     if sample.label is not None and sample.label >= classes:
         raise SimgapError(
-            f"{shard}: {sample.key}: label {sample.label} is outside the class list of {classes} names; it must be below {classes}"
+            f"{shard}: {sample.key}: label {sample.label} is outside the class list; it must be below {classes}"
         )
 
 
@@ -149,8 +149,8 @@ class Accounting:
         """
         if self.read != kept + self.dropped.total():
             raise SimgapError(
-                f"accounting: {self.read} samples read, but {kept} kept and {dict(self.dropped)} dropped; the counts must add up, "
-                "so please report this bug"
+                f"accounting: {self.read} samples read, but {kept} kept and {dict(self.dropped)} dropped; the counts must "
+                "add up, so please report this bug"
             )
         reasons = {f"dropped/{reason}": count for reason, count in sorted(self.dropped.items()) if count}
         damaged = {"damaged_shards": self.damaged_shards} if self.damaged_shards else {}
