@@ -17,7 +17,7 @@ from simgap.data.convert.public import list_known_images
 
 SHARED_CLASSES = 113
 SHARED_IMAGES = 18_574
-# The images have a red border of one pixel. Published accuracies on ObjectNet come from images without their outer two pixels.
+# The images have a red border of one pixel. Published accuracies on ObjectNet cut off two pixels on every side.
 BORDER = 2
 
 
