@@ -108,7 +108,7 @@ def objectnet(source: Path, out: Path, accept_licence: bool, allow_incomplete: b
 
     if not accept_licence:
         raise SimgapError(
-            f"--accept-licence: is missing; {NEEDS_LICENCE['objectnet']}, and posting its images without the red "
+            f"--accept-licence: is not given; {NEEDS_LICENCE['objectnet']}, and posting its images without the red "
             "border, which this command cuts off; add --accept-licence if you comply with that"
         )
     if out.name not in NEEDS_LICENCE:

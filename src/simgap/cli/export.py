@@ -34,7 +34,7 @@ def _export(split: str, out: Path, write: Callable[[KeptSamples], str]) -> None:
     pool = Path(load_params(PARAMS_FILE).pool.path)
     known = sorted(file.parent.name for file in SPLITS.glob(f"*/{INFO_FILE}"))
     if split not in known:
-        remedy = f"choose one of {nearest_first(split, known)}" if known else "run `dvc repro`"
+        remedy = f"choose from {nearest_first(split, known)}" if known else "run `dvc repro`"
         raise SimgapError(f"SPLIT: there is no split {split!r}; {remedy}")
     # The export checks `out` again when it ends, but a failure at that point would lose hours of work.
     check_new(out)

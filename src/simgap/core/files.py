@@ -149,7 +149,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SimgapError(f"{path}: no such file; it must be a JSON file") from None
+        raise SimgapError(f"{path}: no such file; restore it or correct the path") from None
     except OSError as error:
         raise SimgapError(f"{path}: cannot be read ({error.strerror}); it must be a readable JSON file") from None
     except ValueError as error:

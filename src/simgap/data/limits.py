@@ -22,7 +22,7 @@ def check_limit(limit: float, accounting: Accounting, rows: int, shards: tuple[S
     folder, dropped = shards[0].parent, dict(accounting.dropped)
     if rows == 0:
         raise SimgapError(
-            f"{folder}: none of the {accounting.read} samples could be embedded ({dropped}); repair the samples"
+            f"{folder}: none of its {accounting.read} samples could be embedded ({dropped}); repair the samples"
         )
     if accounting.dropped.total() > limit * accounting.read:
         raise SimgapError(

@@ -79,7 +79,7 @@ def shard_annotations(shard: Shard) -> Iterator[tuple[str, Annotation]]:
             raise SimgapError(f"{shard}: {key}.json: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise SimgapError(
-                f"{shard}: {key}.json has no readable annotation; for a pool without annotations leave ground_truth and "
+                f"{shard}: {key}.json holds no readable annotation; for a pool without annotations leave ground_truth and "
                 "prune.matched empty"
             ) from None
 

@@ -83,7 +83,8 @@ def check_label(sample: Sample, classes: int, shard: Shard) -> None:
     """
     if sample.label is not None and sample.label >= classes:
         raise SimgapError(
-            f"{shard}: {sample.key}: label {sample.label} is outside the class list; it must be below {classes}"
+            f"{shard}: {sample.key}: label {sample.label} is outside the class list of {classes} names; "
+            f"it must be below {classes}"
         )
 
 
@@ -118,7 +119,7 @@ class ShardsByName(dict[str, Shard]):
     def __missing__(self, name: str) -> Shard:
         """Raise SimgapError, because the folder has no shard of this name."""
         raise SimgapError(
-            f"{self._folder}: has no shard {name!r}, but the embeddings name it; restore the shard or embed the set again"
+            f"{self._folder}: has no shard {name!r}, but embedded samples lie in it; restore the shard or embed the set again"
         )
 
 

@@ -161,7 +161,7 @@ def test_a_csv_that_is_none(tmp_path: Path, text: str, words: str) -> None:
 
 def test_a_csv_without_what_it_needs(tmp_path: Path) -> None:
     file = write_csv(tmp_path, "path,label\nx.jpg,0\n")
-    assert "name a file with the class names, one a line, by --classnames" in refused("csv", file, tmp_path / "out")
+    assert "give --classnames a file with one class name a line" in refused("csv", file, tmp_path / "out")
     assert "no such file" in refused("csv", tmp_path / "none.csv", tmp_path / "out")
     file.write_bytes(b"path,label\nx\xe9.jpg,0\n")
     assert "cannot be read as CSV" in refused("csv", file, tmp_path / "out")

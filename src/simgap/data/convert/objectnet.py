@@ -24,7 +24,7 @@ BORDER = 2
 def _mapping(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict):
-        raise SimgapError(f"{path}: must hold a JSON object; take the file from ObjectNet's download")
+        raise SimgapError(f"{path}: should hold a JSON object; take the file from ObjectNet's download")
     return content
 
 

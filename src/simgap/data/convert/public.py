@@ -41,9 +41,9 @@ def list_known_images(
     there = set(found)
     missing = [folder for folder in folders if folder not in there]
     if len(missing) == len(folders):
-        flat = " its images must be sorted into class folders;" if any(is_image(name) for name in entries) else ""
+        flat = " its images should be sorted into class folders;" if any(is_image(name) for name in entries) else ""
         raise SimgapError(
-            f"{root}: holds no class folder of {title};{flat} it must hold {folders[0]} to {folders[-1]}, unpacked"
+            f"{root}: holds no class folder of {title};{flat} it should hold {folders[0]} to {folders[-1]}, unpacked"
         )
     for folder in found:
         if folder not in folders and folder not in others:
