@@ -108,8 +108,8 @@ def objectnet(source: Path, out: Path, accept_licence: bool, allow_incomplete: b
 
     if not accept_licence:
         raise SimgapError(
-            f"--accept-licence: is not given; {NEEDS_LICENCE['objectnet']}, and posting its images without the red "
-            "border, which this command cuts off; add --accept-licence if you comply with that"
+            f"--accept-licence: is not given; {NEEDS_LICENCE['objectnet']}, or posting its images without the red "
+            "border; this command cuts off the border; add --accept-licence if you comply with the licence"
         )
     if out.name not in NEEDS_LICENCE:
         raise SimgapError(

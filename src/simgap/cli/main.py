@@ -43,8 +43,8 @@ def track() -> None:
     from simgap.tracking.track import track as track_study
 
     tracked = track_study(load_params(PARAMS_FILE), METRICS, REPORT, LOCK)
-    completed = f"; {tracked.completed} of the known runs were completed" if tracked.completed else ""
-    click.echo(f"MLflow: {tracked.logged} runs logged, {tracked.known} runs known before{completed}")
+    completed = f"; {tracked.completed} of the earlier runs lacked data, which were added" if tracked.completed else ""
+    click.echo(f"MLflow: {tracked.logged} runs logged, {tracked.known} runs were logged before{completed}")
     for reason in tracked.unfinished:
         click.echo(f"not logged: {reason}", err=True)
 

@@ -154,7 +154,10 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
-    """Connect to a Ray cluster, and yield the module `ray`. The processes of the cluster import simgap from this source."""
+    """Connect to a Ray cluster, and yield the module `ray`.
+
+    The processes of the cluster import simgap from the same folder as this process.
+    """
     try:
         import ray
     except ImportError:

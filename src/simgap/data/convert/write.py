@@ -206,7 +206,7 @@ def write_benchmark(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Ac
         allow_incomplete: Whether images that cannot be used are left out.
 
     Returns:
-        The number of images that were read, and the number of images that were left out, by reason.
+        Accounting with the number of images that were read. `dropped` counts the images that were left out, by reason.
 
     Raises:
         SimgapError: An image cannot be used, and `allow_incomplete` is false. Or no image can be used, or another process is
@@ -240,7 +240,7 @@ def write_reference(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Ac
         allow_incomplete: Whether images that cannot be used are left out.
 
     Returns:
-        The number of images that were read, and the number of images that were left out, by reason.
+        Accounting with the number of images that were read. `dropped` counts the images that were left out, by reason.
 
     Raises:
         SimgapError: An image cannot be used, and `allow_incomplete` is false. Or no image can be used, or another process is
