@@ -90,7 +90,7 @@ def sweep(revisions: tuple[str, ...], out: Path) -> None:
     found = read_sweep([Revision(name) for name in names], Revision(revisions[0] if revisions else "HEAD").params())
     write_sweep(found, out)
     thresholds = ", ".join(f"{threshold:g}" for threshold in found.thresholds)
-    click.echo(f"{out / PAGE}: thresholds {thresholds} of {', '.join(found.revisions)}")
+    click.echo(f"{out / PAGE}: thresholds {thresholds} from the revisions {', '.join(found.revisions)}")
     for reason in found.left_out:
         click.echo(f"left out: {reason}", err=True)
 

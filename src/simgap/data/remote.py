@@ -96,7 +96,7 @@ def _file_system(address: str) -> tuple[Any, str]:
     """
     if not ADDRESS.fullmatch(address):
         raise SimgapError(f"{address!r}: is not an address; {ADDRESS_REMEDY}")
-    # The import takes long, and only studies with remote shards need it.
+    # The import of fsspec is slow, and only studies with remote shards need fsspec.
     import fsspec
 
     try:

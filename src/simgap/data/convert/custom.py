@@ -75,7 +75,9 @@ def _read_rows(file: Path) -> Iterator[_Row]:
                 )
             for row in rows:
                 if None in row.values() or None in row:
-                    raise SimgapError(f"{file}: line {rows.line_num} should have {len(columns)} fields")
+                    raise SimgapError(
+                        f"{file}: line {rows.line_num} has missing or extra fields; it should have {len(columns)}"
+                    )
                 fields = {column: value.strip() for column, value in row.items()}
                 yield _Row(rows.line_num, fields["path"], fields.get("label"), fields.get("classname"))
     except FileNotFoundError:
@@ -126,7 +128,9 @@ def find_in_csv(file: Path, classnames: Path | None, templates: tuple[str, ...])
     for line, path, label, name in rows:
         where = f"{file}: line {line}"
         if not is_image(path) or not (file.parent / path).is_file():
-            raise SimgapError(f"{where}: {path!r} is not an image file ({', '.join(IMAGE_SUFFIXES)}) in {file.parent}")
+            raise SimgapError(
+                f"{where}: {path!r} is not an image file ({', '.join(IMAGE_SUFFIXES)}) in {file.parent}; correct the path"
+            )
         if name is not None and name not in labels:
             raise SimgapError(f"{where}: {name!r} is not in {classnames}; add the class name to that file")
         images.append((path, _parse_label(where, label, len(names)) if label is not None else labels[name or ""]))

@@ -168,8 +168,8 @@ def _account(found: ImageSet, folders: list[Path], allow_incomplete: bool) -> Ac
     if left_out and (len(left_out) == len(found.images) or not allow_incomplete):
         name, reason = left_out[0]
         raise SimgapError(
-            f"{found.root / name}: {reason}; {len(left_out)} of {len(found.images)} images cannot be used; replace them, "
-            "or leave them out with --allow-incomplete, which continues from the shards that are done"
+            f"{found.root / name}: {reason}; {len(left_out)} of {len(found.images)} images cannot be used; replace these "
+            "images, or leave them out with --allow-incomplete; finished shards are used again"
         )
     return accounting
 
