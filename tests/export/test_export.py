@@ -140,7 +140,7 @@ def test_a_part_reads_each_of_its_shards_once(study, monkeypatch: pytest.MonkeyP
 def test_a_datacomp_subset_finds_exactly_the_kept_samples(study) -> None:
     study.keep("few", KEEP, reference_rows=True)
     result = study.export("datacomp", "few", "few.npy")
-    expected = "few.npy: 10 uids; the reference, which joins the training data of this split, is not among them\n"
+    expected = "few.npy: 10 uids; the training data of this split also contain the reference, which is not exported\n"
     assert (result.exit_code, result.output) == (0, expected)
     # DataComp's resharder opens the file in this way, and searches it for each sample of the pool.
     found = np.load("few.npy", mmap_mode="r")
@@ -285,7 +285,7 @@ def test_what_came_to_stand_in_the_place_meanwhile_stays(study, monkeypatch: pyt
 
     monkeypatch.setattr(Embeddings, "metadata_parts", put)
     result = study.export(form[0], "few", form[1])
-    assert (result.exit_code, result.output) == (1, f"error: {out}: exists; name one that does not exist yet\n")
+    assert (result.exit_code, result.output) == (1, f"error: {out}: exists; choose a path that does not exist yet\n")
     assert bytes_of(out) == {"mine": b"mine"}
 
 
@@ -314,7 +314,7 @@ def test_a_table_that_lacks_a_column(study) -> None:
 def test_a_split_whose_bits_are_of_another_number(study) -> None:
     study.keep("few", KEEP)
     np.save("data/splits/few/keep.npy", np.array([1, 0], np.uint8))
-    assert "few/keep.npy: keeps 1 rows, but its sidecar says 10" in study.refused("shards", "few", "out")
+    assert "few/keep.npy: keeps 1 rows, but the split's description says 10" in study.refused("shards", "few", "out")
 
 
 def test_a_pool_that_is_not_the_one_that_was_embedded(study) -> None:

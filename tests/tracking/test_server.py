@@ -115,7 +115,7 @@ def test_a_stage_prints_what_was_logged(study: Path, capfd) -> None:
     (study / "metrics" / "compare" / "compare.json").unlink()
     try_track()
     assert capfd.readouterr().err.splitlines() == [
-        "tracking: MLflow: 3 runs logged, 0 were there",
+        "tracking: MLflow: 3 runs logged, 0 runs were logged before",
         "tracking: not logged: metrics/compare/compare.json: no such file",
     ]
     assert (study / "mlflow.db").exists()

@@ -1,1 +1,1 @@
-"""Files, errors, progress and execution: what every other package builds on."""
+"""Provide files, errors, progress bars and executors to all other packages."""

@@ -317,7 +317,7 @@ def test_queued_experiments_become_a_page(tmp_path: Path) -> None:
     run(folder, "dvc", "exp", "run", "--run-all", "--jobs", "1")
     made = simgap("sweep")
     assert made.returncode == 0, made.stderr
-    assert made.stdout.startswith("report/sweep/index.html: thresholds 0, 0.02 of ")
+    assert made.stdout.startswith("report/sweep/index.html: thresholds 0, 0.02 from the revisions ")
     with (folder / "report" / "sweep" / "sweep.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert {row["seeds"] for row in rows} == {"1 2 3 4"}
