@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
 
-# Rules read columns in blocks of this many rows, so temporary memory does not grow with the pool. BLOCK_ROWS =
-# 4_194_304 # `by_similarity` counts similarities in this many bins. With more bins, fewer values share the bin that it
-# must sort. BINS = 2**20 # `numpy.random.Generator.hypergeometric` accepts only smaller counts of rows.LARGEST_DRAW = 10**9
+# Rules read columns in blocks of this many rows, so temporary memory does not grow with the pool.
+BLOCK_ROWS = 4_194_304
+# `by_similarity` counts similarities in this many bins. With more bins, fewer values share the bin that it collects.
+BINS = 2**20
+# NumPy's hypergeometric distribution accepts only counts below this number.
+LARGEST_DRAW = 10**9
 
 
 def _blocks(rows: int) -> Iterator[slice]:
