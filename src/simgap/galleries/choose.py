@@ -13,7 +13,6 @@ from simgap.store.embeddings import Embeddings
 BLOCK_ROWS = 4_194_304
 # Memory grows with this number: similarities to this many rows are computed in float64 at a time.
 PRODUCT_ROWS = 8192
-PRODUCT_ROWS = 8192
 SIMILAR, LOST, RANDOM = "most similar to the pool", "loses most by pruning", "random"
 
 
