@@ -39,7 +39,7 @@ class ModelSize:
 def model_size(model: str, parameter: str = "train.model") -> ModelSize:
     """Count the FLOP and parameters of a model.
 
-    Only matrix products and convolutions count, as in open_clip's table of models.
+    Only matrix products count, as in open_clip's table of models.
 
     Args:
         model: Path of an open_clip JSON config, or name of an open_clip model.

@@ -30,12 +30,12 @@ CAPTIONED_BYTES, LABELLED_BYTES = 80, 12
 KEY_BYTES = 16
 # While an import reads a part, each row needs these bytes: Python strings for its names, and a set of these strings.
 IMPORTED_ROW_BYTES = 400
-# An import holds a hash of each row, which reveals repeated samples.
+# An import holds a hash of these bytes for each row, because equal hashes reveal repeated samples.
 HASHED_ROW_BYTES = 9
 COLUMN_BYTES = sum(np.dtype(dtype).itemsize for dtype in COLUMNS.values())
 # A neighbour has a similarity and an int64 row. The similarity is float64 during the search and fp32 in the table.
 NEIGHBOUR_SCRATCH_BYTES, NEIGHBOUR_BYTES = 16, 12
-# The search holds each query dimension three times: fp16 as stored, fp32, and fp16 in the order of the rule.
+# The search holds a dimension of a query three times: as stored, in fp32, and in the order of the rule.
 QUERY_COMPONENT_BYTES = 10
 # Training holds four fp32 values for each parameter: weight, gradient and two moments of AdamW. Checkpoints lack
 # gradients, and finished models have weights only.

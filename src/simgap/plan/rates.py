@@ -198,7 +198,7 @@ def measured(paths: Iterable[Path]) -> Rates:
         known = [key for key in FORMATS if isinstance(timing.content, dict) and key in timing.content]
         if not known:
             raise SimgapError(
-                f"--rates: {path}: unknown format; it must be a file that perf.embed, perf.similarity or perf.train wrote with --json"
+                f"--rates: {path}: unknown format; name a file that perf.embed, perf.similarity or perf.train wrote"
             )
         work, read = FORMATS[known[0]]
         found[work] = (*found.get(work, ()), *read(timing))

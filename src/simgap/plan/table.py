@@ -154,8 +154,8 @@ def sources(planner: Planner, needs: Sequence[Need]) -> set[tuple[str, str]]:
 def _notes(planner: Planner, needs: Sequence[Need]) -> list[str]:
     devices, processes = planner.devices, planner.params.train.processes
     notes = [
-        "The plan covers embedding, similarity, training and evaluation. Other stages take under 1% of the hours of a large study.",
-        "Stages run one after the other. The cost is that of all devices for all hours. Memory is host memory. -: the rate is unknown.",
+        "The plan covers embedding, similarity, training and evaluation. Other stages take under 1% of the hours.",
+        "Stages run one after the other. The cost covers all devices for all hours. Memory is host memory. -: no rate.",
     ]
     alone = dict.fromkeys(need.stage for need in needs if not need.shared)
     if devices > 1:
