@@ -49,7 +49,7 @@ def choose_queries(
 def most_similar_rows(candidates: NDArray[np.bool_], best: NDArray[np.float32], count: int) -> list[int]:
     """Return the candidate rows with the highest similarity, highest first.
 
-    If values are equal, the row with the smaller number comes first. Memory: a block.
+    If values are equal, the row with the smaller number comes first. Memory: one block of rows.
 
     Args:
         candidates: Rows to choose from, bool [pool rows].

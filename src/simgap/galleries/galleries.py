@@ -92,7 +92,7 @@ def _first(table: pa.Table, column: str, query: int) -> Any:
 def benchmark_gallery(galleries: Galleries, name: str, similarity: Similarity, after: pa.Table | None) -> list[Entry]:
     """Choose queries of a benchmark and add an entry for each query.
 
-    The entry of a query holds further entries: the nearest reference row, the nearest pool row, and the nearest row of
+    The entry of a query contains further entries: the nearest reference row, the nearest pool row, and the nearest row of
     the split. The last one is missing if no split is shown or the split is empty.
 
     Args:
@@ -127,7 +127,7 @@ def benchmark_gallery(galleries: Galleries, name: str, similarity: Similarity, a
 def pruned_gallery(galleries: Galleries, name: str, similarity: Similarity, pruned: NDArray[np.bool_]) -> list[Entry]:
     """Add entries for the pruned rows that are most similar to a benchmark.
 
-    Each entry holds another entry: the rule query with the highest similarity to the row.
+    Each entry contains another entry: the rule query with the highest similarity to the row.
 
     Args:
         galleries: Galleries to add entries to.
@@ -150,7 +150,7 @@ def pruned_gallery(galleries: Galleries, name: str, similarity: Similarity, prun
 def duplicate_gallery(galleries: Galleries, full: NDArray[np.bool_]) -> list[Entry]:
     """Add entries for the first rows that deduplication dropped.
 
-    Each entry holds another entry: the most similar row with a smaller number.
+    Each entry contains another entry: the most similar row with a smaller number.
 
     Args:
         galleries: Galleries to add entries to.
@@ -180,7 +180,7 @@ def write_galleries(
 ) -> None:
     """Write the thumbnails of all galleries, and the file `galleries.json` with their entries.
 
-    Memory: a few bytes for each pool row, and a block of a column.
+    Memory: a few bytes for each pool row, and one block of a column.
 
     Args:
         sources: Sets by name: `pool`, `reference` and each benchmark.

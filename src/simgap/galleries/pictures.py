@@ -25,7 +25,7 @@ QUALITY = 85
 
 @dataclass(frozen=True)
 class Source:
-    """A set whose rows are shown.
+    """A set of images whose rows appear in the galleries.
 
     Attributes:
         shards: Folder of the shards.

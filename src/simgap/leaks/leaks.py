@@ -103,7 +103,7 @@ def find_leaks(
 ) -> dict[str, Any]:
     """Count the queries that have a copy in the pool, and measure how many annotated copies the threshold finds.
 
-    The pool may hold copies without an annotation. So the true share of false positives is at most the metric
+    The pool may contain copies without an annotation. So the true share of false positives is at most the metric
     `false_positive_share`. Metric names call an annotated copy a marked copy.
 
     Args:

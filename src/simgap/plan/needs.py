@@ -20,24 +20,26 @@ from simgap.plan.sizes import Sizes
 from simgap.similarity.search.scan import COLUMNS
 from simgap.train.train import count_steps
 
-# Every instance takes at least these seconds: DVC checks the stage, and Python imports the packages.
+# The plan adds this many seconds to every instance, because DVC checks the stage and Python imports the packages.
 START_SECONDS = 8.0
-# Every process needs this memory after it has imported torch and open_clip.
+# Every process needs this many bytes of memory after it has imported torch and open_clip.
 PROCESS_BYTES = 500e6
-# The metadata of a row takes these bytes on disk. The reference and the benchmarks have labels instead of captions.
+# The metadata of a row takes this many bytes on disk. A row of the reference or a benchmark has a label instead of a
+# caption.
 CAPTIONED_BYTES, LABELLED_BYTES = 80, 12
-# Training holds the key of each kept row in memory, as an Arrow string of these bytes.
+# Training keeps the key of each row of its split in memory. As an Arrow string, a key takes this many bytes.
 KEY_BYTES = 16
-# While an import reads a part, each row needs these bytes: Python strings for its names, and a set of these strings.
+# While an import reads a part, each row takes this many bytes: Python strings for the names, and a set of these
+# strings.
 IMPORTED_ROW_BYTES = 400
-# An import holds a hash of these bytes for each row, because equal hashes reveal repeated samples.
+# An import keeps a hash of each row in memory to detect repeated samples. A hash takes this many bytes.
 HASHED_ROW_BYTES = 9
 COLUMN_BYTES = sum(np.dtype(dtype).itemsize for dtype in COLUMNS.values())
 # A neighbour has a similarity and an int64 row. The similarity is float64 during the search and fp32 in the table.
 NEIGHBOUR_SCRATCH_BYTES, NEIGHBOUR_BYTES = 16, 12
-# The search holds a dimension of a query three times: as stored, in fp32, and in the order of the rule.
+# The search keeps each dimension of a query three times in memory: as stored, in fp32, and in the order of the rule.
 QUERY_COMPONENT_BYTES = 10
-# Training holds four fp32 values for each parameter: weight, gradient and two moments of AdamW. Checkpoints lack
+# Training keeps four fp32 values for each parameter: weight, gradient and two moments of AdamW. Checkpoints lack
 # gradients, and finished models have weights only.
 TRAINING_PARAMETER_BYTES, CHECKPOINT_PARAMETER_BYTES, PARAMETER_BYTES = 16, 12, 4
 # The number of texts to encode grows with this number of zero-shot templates for each class.
@@ -147,7 +149,7 @@ class Planner:
     ) -> Need:
         """Predict the need of one instance.
 
-        The computation, the reading and the decoding run at the same time, so the slowest one decides the seconds.
+        The computation, the reading and the decoding run at the same time, so the slowest one determines the duration.
 
         Args:
             stage: Name of the stage in dvc.yaml.
@@ -321,8 +323,7 @@ class Planner:
                 "evaluate",
                 name,
                 images,
-                # There is no measured rate for texts, so a text counts as the fraction of an image that has the same
-                # FLOP.
+                # No rate for texts is known, so texts are converted to the number of images that need the same FLOP.
                 ("embed", images + texts * size.text_flop / size.image_flop, size.image_flop),
                 disk=self.queries * row_bytes,
                 read=sizes.query_bytes + (sizes.reference_bytes if shots else 0.0),

@@ -78,7 +78,7 @@ class Rates:
             return None
         nearest = min(known, key=lambda rate: abs(math.log(rate.flop / flop)))
         scale = nearest.flop / flop
-        # A rate in FLOP per second holds for units of any size, so the source does not mention the scale.
+        # A rate in FLOP per second is valid for units of any size, so the source does not mention the scale.
         source = nearest.source if nearest.flop in (1.0, flop) else f"{nearest.source}, scaled by {scale:.3g}"
         return Rate(flop, nearest.per_second * scale, source)
 

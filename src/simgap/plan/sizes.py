@@ -34,7 +34,7 @@ OTHER_QUERIES = 10_000
 # clip-retrieval writes this many rows into one part, so the number of parts of an import follows from its rows.
 IMPORTED_PART_ROWS = 1_000_000
 
-# These names identify sizes in `gather` and in the printed plan.
+# The function `gather` and the printed plan identify each size by one of these names.
 SAMPLES, SHARDS, SAMPLE_BYTES, ROWS = "pool samples", "pool shards", "bytes of a pool sample", "pool rows"
 SHARE_OF_FULL, REFERENCE, CLASSES = "share of rows in full", "reference samples", "reference classes"
 
@@ -193,7 +193,7 @@ def gather(params: Params, given: Mapping[str, float], root: Path = Path()) -> S
         SimgapError: A metrics file, `dvc.lock` or an array is damaged.
     """
     metrics = _metrics_folder(params, root)
-    # Counts of the existing pool do not hold for a pool of another size, so a given size disables them.
+    # The existing pool tells nothing about a pool of another size. So nothing is counted if the user gives a size.
     of_pool, kept = ({}, {}) if SAMPLES in given else _count_pool(params, root, metrics)
     counted = {**of_pool, **_count_sets(params, root, metrics)}
     sources = {"given": given, "counted": counted, "drawn": _drawn(params)}

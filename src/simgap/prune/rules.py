@@ -43,7 +43,7 @@ def imagenet_like(
     The condition is similarity(row, query) - similarity(query, reference) <= threshold for every query. The margin of a
     row is the largest such difference over the queries of a benchmark. The rule is from section 4 of the paper, which
     uses threshold 0. A row whose margin equals the threshold is kept. A query may prune any number of rows. Memory: the
-    result and a block. The columns may be memory-mapped.
+    result and one block of rows. The columns may be memory-mapped.
 
     Args:
         full: Rows of the deduplicated pool, bool [pool rows].
@@ -66,7 +66,7 @@ def rows_pruned(
 ) -> list[int]:
     """Count the rows of `full` that `imagenet_like` prunes at each of several thresholds.
 
-    The function reads the columns once. Memory: a block.
+    The function reads the columns once. Memory: one block of rows.
 
     Args:
         full: Rows of the deduplicated pool, bool [pool rows].
@@ -111,7 +111,7 @@ def by_similarity(
 
     If similarities are equal, rows with smaller numbers are kept first. The function reads the columns three times. The
     first pass counts the values in a histogram and finds the bin of the last kept value. The second pass collects the
-    values in this bin and finds the last kept value. The third pass selects the rows. Memory: the result, a block and
+    values in this bin and finds the last kept value. The third pass selects the rows. Memory: the result, one block of rows and
     the values in this bin. The columns may be memory-mapped.
 
     Args:
@@ -162,7 +162,7 @@ def random(full: NDArray[np.bool_], keep: int, seed: int) -> NDArray[np.bool_]:
 
     The function first samples how many rows of a block are kept, given the counts of the blocks before. Then it samples
     these rows in the block. So every set of `keep` rows is equally likely, whatever the block size. Memory: the result
-    and a block.
+    and one block of rows.
 
     Args:
         full: Rows of the deduplicated pool, bool [pool rows].
@@ -219,7 +219,7 @@ def matched(
     """Keep exactly as many random rows of each group as another split keeps.
 
     This is a stratified sample: the function applies the method of `random` to each group. If the other split keeps all
-    rows of a group, the new split keeps all of them too. Memory: the result, a block and two numbers for each group.
+    rows of a group, the new split keeps all of them too. Memory: the result, one block of rows and two numbers for each group.
 
     Args:
         full: Rows of the deduplicated pool, bool [pool rows].

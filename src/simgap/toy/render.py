@@ -15,7 +15,7 @@ Pixels = NDArray[np.float32]
 Colour = tuple[int, int, int]
 # Images are painted this many times larger and then averaged, which makes edges smooth.
 OVERSAMPLING = 2
-# Mosaics are painted with square stones of this side, in pixels of the enlarged image.
+# The square stones of a mosaic have sides of this many pixels of the enlarged image.
 STONE = 4
 FIXED_COLOURS = {"dark": (40, 36, 34), "light": (232, 232, 226), "wood": (110, 75, 45), "leaf": (60, 125, 55)}
 

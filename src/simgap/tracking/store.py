@@ -53,8 +53,9 @@ def _credentials(address: str) -> str:
     """Return the user name and password in an address, with the @ after them.
 
     The result is empty for paths and SQLite addresses. A password that is not percent-encoded may contain any
-    character, so some addresses can be split in several ways. The result is then the longest candidate, because too
-    short a result would reveal a part of the password. Only the path of an HTTP server may contain an @ too.
+    character, so some addresses can be split in several ways. The function then returns the longest candidate, because
+    a shorter candidate could reveal a part of the password. The path of an HTTP server may contain an @ too, so this
+    path is not searched.
     """
     found = re.fullmatch(r"([A-Za-z][\w+.-]*):/*(.*)", address, re.DOTALL)
     if found is None or found[1].split("+")[0] in ("sqlite", "file"):

@@ -229,7 +229,8 @@ def track(params: Params, metrics: Path, report: Path, lock_file: Path) -> Track
         log = _Log(client, experiments, provenance_tags(lock_file))
         for record in wanted:
             log.run(record)
-        # Artifacts may have a store of their own. They come last, so that runs are complete if only that store fails.
+        # The store of artifacts may fail while the store of runs works. So artifacts are written after all runs are
+        # complete.
         log.artifacts()
     return Tracked(len(log.new), len(wanted) - len(log.new), len(log.written - log.new), unfinished)
 
