@@ -149,7 +149,7 @@ def test_random_in_blocks_draws_every_set_equally_often() -> None:
 
 def test_a_pool_too_large_for_a_random_draw_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "LARGEST_DRAW", 4)
-    with pytest.raises(SimgapError, match="full has 4 rows; a random split can be drawn from fewer than 4 rows"):
+    with pytest.raises(SimgapError, match=r"full has 4 rows; a random split needs fewer than 4 rows\."):
         rules.random(np.ones(4, bool), 2, 0)
 
 

@@ -171,8 +171,8 @@ def import_embeddings(
     """Import embeddings that clip-retrieval wrote.
 
     The command checks the embeddings in SOURCE, and writes them to OUT in the format of a study. In a study, the stage
-    embed@pool imports embeddings in the same way. See docs/bring-data.md. If an import was interrupted, the same command continues
-    the import.
+    embed@pool imports embeddings in the same way. See docs/bring-data.md. If an import was interrupted, the same command
+    continues it.
     """
     from simgap.embed.imported import import_into
 
