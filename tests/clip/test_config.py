@@ -109,7 +109,7 @@ def test_a_file_is_read_unchanged(tmp_path: Path) -> None:
         ("model_cfg", {"vision_cfg": [1]}, "vision_cfg is missing"),
         ("model_cfg.text_cfg", {"hf_tokenizer_name": "x"}, "hf_tokenizer_name would download a part"),
         ("model_cfg.text_cfg", {"hf_model_name": "x"}, "hf_model_name would download a part"),
-        ("model_cfg.vision_cfg", {"timm_model_name": "hf-hub:a/b"}, "'hf-hub:a/b' and would be downloaded"),
+        ("model_cfg.vision_cfg", {"timm_model_name": "hf-hub:a/b"}, "'hf-hub:a/b', which timm would download"),
         ("model_cfg.vision_cfg", {"timm_model_pretrained": True}, "timm_model_pretrained would download a part"),
         ("preprocess_cfg", {"mean": None}, "mean is missing"),
         ("preprocess_cfg", {"interpolation": "cubic"}, "'cubic' is unknown; choose from bicubic, bilinear, random"),

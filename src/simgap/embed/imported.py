@@ -1,4 +1,4 @@
-"""Import embeddings that were computed elsewhere with clip-retrieval."""
+"""Import embeddings that the user computed outside the study with clip-retrieval."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ from simgap.store.arrays import parquet_columns, read_array, read_parquet
 from simgap.store.embedding_parts import ACCOUNTING_FILE, METADATA_FILE, VECTORS_FILE, join_parts, write_part
 
 VECTORS = "img_emb"
-# clip-retrieval stores a sample's key as `image_path`, img2dataset as `key`. A url names a row but not a sample in a shard.
+# clip-retrieval stores the key of a sample in the column `image_path`, and img2dataset stores it in the column `key`. A URL
+# identifies a row, but it does not identify a sample in a shard.
 KEY_COLUMNS = ("key", "image_path", "url")
-# The similarity search refuses vectors whose squared norm differs from 1 by more than 0.01, which is 0.005 in the norm.
-# Rounding a unit vector to fp16 changes its norm by 0.0005.
+# The similarity search rejects a vector if its squared norm differs from 1 by more than 0.01. The norm then differs by more
+# than 0.005, so the tolerance must be smaller. It must be larger than 0.0005, the change when fp16 rounds a unit vector.
 NORM_TOLERANCE = 0.004
-# Number of rows that are checked in float64 at a time.
+# The check converts this many rows to float64 at a time. Memory grows with this number.
 BLOCK = 4096
 
 
 @dataclass(frozen=True)
 class _Part:
-    """The files of one part; `shards` is None if the source has no shard mapping."""
+    """The files of one part. `shards` is None if the source has no table that maps rows to shards."""
 
     vectors: Path
     metadata: Path
@@ -47,7 +48,10 @@ class _Part:
 
 
 def _numbered_files(folder: Path, stem: str, suffix: str) -> dict[int, Path]:
-    """Return the files `{stem}_{number}.{suffix}` of a folder by number; clip-retrieval does not always pad the numbers."""
+    """Return the files `{stem}_{number}.{suffix}` of a folder, by number.
+
+    clip-retrieval does not always pad the numbers, so the order of the names may differ from the order of the numbers.
+    """
     pattern = re.compile(rf"{stem}_(\d+)\.{suffix}")
     found: dict[int, Path] = {}
     for path in sorted(folder.glob(f"*.{suffix}")):
@@ -65,7 +69,7 @@ def _find_parts(source: Path) -> list[_Part]:
     vectors = _numbered_files(source / VECTORS, "img_emb", "npy")
     if not vectors:
         raise SimgapError(
-            f"{source / VECTORS}: has no img_emb_0.npy, ...; it must contain the embeddings of clip-retrieval"
+            f"{source / VECTORS}: the folder contains no img_emb_0.npy, ...; it must contain the embeddings of clip-retrieval"
         )
     beside = {"metadata": _numbered_files(source / "metadata", "metadata", "parquet")}
     if (source / "shards").is_dir():
@@ -78,12 +82,12 @@ def _find_parts(source: Path) -> list[_Part]:
 
 
 def _read_text_column(path: Path, choices: tuple[str, ...]) -> tuple[str, pa.StringArray] | None:
-    """Return the name and the values of the first of `choices` that is a column of a table, or None if there is none."""
+    """Return the name and the values of the first column in `choices` that the table has, or None if it has no such column."""
     name = next((name for name in choices if name in parquet_columns(path)), None)
     if name is None:
         return None
     column = read_parquet(path, [name]).column(name).combine_chunks()
-    # A column without any value has the null type.
+    # A column of nulls only has the null type, so this type is also accepted.
     if column.type not in (pa.string(), pa.large_string(), pa.null()):
         raise SimgapError(f"{path}: the type of column {name} is {column.type}; it must be text")
     return name, column.cast(pa.string())
@@ -91,18 +95,22 @@ def _read_text_column(path: Path, choices: tuple[str, ...]) -> tuple[str, pa.Str
 
 def _check_rows(path: Path, rows: int, vectors: Path, expected: int) -> None:
     if rows != expected:
-        raise SimgapError(f"{path}: has {rows} rows but {vectors.name} has {expected}; both must list the same samples")
+        raise SimgapError(
+            f"{path}: has {rows} rows but {vectors.name} has {expected}; both must have one row for each sample"
+        )
 
 
 def _open_vectors(path: Path, dim: int) -> NDArray[Any]:
     found = read_array(path, np.float16, np.float32, shape=(None, None), mapped=True)
     if found.shape[1] != dim:
-        raise SimgapError(f"{path}: the vectors have {found.shape[1]} components; the embedder's vectors have {dim}")
+        raise SimgapError(
+            f"{path}: the vectors have {found.shape[1]} dimensions; they must have {dim}, as the embedder's vectors do"
+        )
     return found
 
 
 def _check_vectors(found: NDArray[Any], reasons: NDArray[np.str_]) -> NDArray[np.float16]:
-    """Convert vectors to fp16, which leaves fp16 as it is, and write why a row is invalid to `reasons`, [rows]."""
+    """Round vectors to fp16, and write the reason for each invalid row to `reasons`, str [rows]. fp16 vectors do not change."""
     vectors = np.empty(found.shape, np.float16)
     for start in range(0, len(found), BLOCK):
         rows = slice(start, start + BLOCK)
@@ -119,16 +127,22 @@ def _check_vectors(found: NDArray[Any], reasons: NDArray[np.str_]) -> NDArray[np
 
 
 def _read_names(part: _Part, shard_digits: int | None) -> tuple[pa.StringArray, pa.StringArray | None]:
-    """Return the key of every row, and its shard if a mapping or the leading digits of the key name it."""
+    """Return the key and the shard of every row.
+
+    The shards are None if the part has no shard table and `shard_digits` is None. A shard is null if the key does not begin
+    with `shard_digits` digits.
+    """
     named = _read_text_column(part.shards, ("key",)) if part.shards else None
     named = named or _read_text_column(part.metadata, KEY_COLUMNS)
     if named is None:
-        raise SimgapError(f"{part.metadata}: has none of the columns {', '.join(KEY_COLUMNS)}; add one of them")
+        raise SimgapError(
+            f"{part.metadata}: has none of the columns {', '.join(KEY_COLUMNS)}; add one of these columns"
+        )
     column, keys = named
     if part.shards is not None:
         shard = _read_text_column(part.shards, ("shard",))
         if shard is None:
-            raise SimgapError(f"{part.shards}: has no column shard; add the file name of each row's tar")
+            raise SimgapError(f"{part.shards}: has no column shard; add it, with the file name of the tar of each row")
         if column == "url":
             raise SimgapError(f"{part.shards}: has no column key, and {part.metadata.name} has only urls; add the keys")
         return keys, shard[1]
@@ -140,7 +154,7 @@ def _read_names(part: _Part, shard_digits: int | None) -> tuple[pa.StringArray, 
 
 
 def _check_shards(parts: list[_Part], shard_digits: int | None, pool: Path) -> None:
-    """Check that the pool has the shards of all rows, before any vectors are read."""
+    """Check that the pool has the shards of all rows. This check is fast, so it runs before any vectors are read."""
     known: set[str] | None = None
     for part in parts:
         _, shards = _read_names(part, shard_digits)
@@ -152,13 +166,13 @@ def _check_shards(parts: list[_Part], shard_digits: int | None, pool: Path) -> N
         if missing:
             more = f" and {len(missing) - 1} more" if missing[1:] else ""
             raise SimgapError(
-                f"{pool}: has no shard {missing[0]!r}{more}, but rows of {part.shards or part.metadata} are in it; the pool must "
-                "have all shards that the rows name"
+                f"{pool}: has no shard {missing[0]!r}{more}, but rows of {part.shards or part.metadata} need it; the pool must "
+                "have the shards of all rows"
             )
 
 
 def _is_missing(names: pa.StringArray) -> NDArray[np.bool_]:
-    """Return which names are null or empty, bool [rows]."""
+    """Return whether each name is null or empty, bool [rows]."""
     return np.asarray(pc.fill_null(pc.equal(names, ""), True).to_numpy(zero_copy_only=False), np.bool_)
 
 
@@ -188,25 +202,25 @@ def _import_part(part: _Part, dim: int, shard_digits: int | None) -> tuple[NDArr
 
 
 def _read_rows(part: Path) -> list[tuple[str, str]]:
-    """Return the shard and key of every row of a finished part."""
+    """Return the shard and the key of every row of a finished part, in the order of the rows."""
     table = read_parquet(part / METADATA_FILE, ["shard", "key"])
     return list(zip(table.column("shard").to_pylist(), table.column("key").to_pylist(), strict=True))
 
 
 def _hashes(rows: list[tuple[str, str]]) -> NDArray[np.uint64]:
-    """Return a hash of the shard and key of each row, uint64 [rows]."""
+    """Return one hash of the shard and the key for each row, uint64 [rows]."""
     digests = (hashlib.blake2b(f"{shard}\0{key}".encode(), digest_size=8).digest() for shard, key in rows)
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def _drop_repeated(parts: list[Path], drop_limit: float, sources: tuple[Path, ...]) -> None:
-    """Drop rows whose sample is already in an earlier row of any part, and rewrite the finished parts.
+    """Drop every row whose sample also has an earlier row, in the same part or in an earlier part.
 
-    Rows with equal hashes are compared by name. Memory is 9 bytes a row for the hashes, plus the names of the rows whose hash
-    occurs more than once.
+    The function rewrites the finished parts. If two rows have equal hashes, it compares their shards and keys. Memory is 9
+    bytes a row for the hashes. The rows whose hash occurs more than once also need memory for their shards and keys.
 
     Raises:
-        SimgapError: More than `drop_limit` of the rows are repeated.
+        SimgapError: The share of repeated rows exceeds `drop_limit`.
     """
     bounds = np.cumsum([0, *(len(read_array(part / VECTORS_FILE, mapped=True)) for part in parts)])
     hashes = np.empty(bounds[-1], np.uint64)
@@ -217,7 +231,7 @@ def _drop_repeated(parts: list[Path], drop_limit: float, sources: tuple[Path, ..
     del hashes
     if not len(repeated):
         return
-    # Check the limit first: in the worst case the names of all rows would be held in memory.
+    # The limit bounds the memory for shards and keys, so it is checked before these are read.
     found = Accounting(int(bounds[-1]), Counter(duplicate_key=len(repeated)))
     check_limit(drop_limit, found, found.read - len(repeated), sources)
     seen: set[tuple[str, str]] = set()
@@ -248,37 +262,48 @@ def import_embeddings(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Import embeddings in clip-retrieval's layout and write them to `out`.
 
-    `source` contains `img_emb/img_emb_{n}.npy`, fp16 or fp32 [rows, dim], and row-aligned `metadata/metadata_{n}.parquet`.
-    The first of the columns `key`, `image_path` and `url` in the metadata names the rows. fp32 vectors are rounded to fp16;
-    fp16 vectors are not changed.
+    `source` contains the vectors, `img_emb/img_emb_{n}.npy`, fp16 or fp32 [rows, dim]. It also contains the metadata,
+    `metadata/metadata_{n}.parquet`, in the same order of rows. The key of a row is in the column `key`, otherwise in
+    `image_path`, otherwise in `url`. fp32 vectors are rounded to fp16, and fp16 vectors do not change.
 
-    Rows are dropped for these reasons, and counted by reason: `not_finite`, `zero_norm`, `not_unit_norm` (the norm differs from
-    1 by more than 0.004) and `no_key`. If shards are named, the reasons are also `no_shard` and `duplicate_key` (an earlier
-    row of any part has the same sample and was kept).
+    The shard of a row comes from a table `shards/shards_{n}.parquet`, in the same order of rows. Its column `shard` contains
+    the file name of a tar, and an optional column `key` replaces the key of the metadata. Without this table, the shard comes
+    from `shard_digits`. Without the table and `shard_digits`, rows have no shard. The similarity of such rows can be measured,
+    but no model can be trained on them, and they cannot be exported.
 
-    Shards are named by row-aligned `shards/shards_{n}.parquet` or by `shard_digits`. The former has a column `shard`, the file
-    name of a tar, and optionally `key`. If neither is given, rows have no shard: their similarity can be measured, but they
-    cannot be trained on or exported.
+    A row is dropped, and counted by its reason, in these cases:
 
-    Finished parts stay in `scratch`, so that a killed import resumes there. Memory is that of one part, plus 9 bytes a row if
-    shards are named: 3.7 GB for LAION-400M.
+    - `not_finite`: The vector is not finite.
+    - `zero_norm`: The norm of the vector is zero.
+    - `not_unit_norm`: The norm differs from 1 by more than 0.004.
+    - `no_key`: The row has no key.
+    - `no_shard`: A shard table or `shard_digits` is given, but it names no shard for the row.
+    - `duplicate_key`: An earlier row of any part has the same shard and key and was kept. Rows without shards are not compared.
+
+    Finished parts stay in `scratch`, so that a killed import can resume from these parts. Memory is that of one part. If rows
+    have shards, there are also 9 bytes for each row, which is 3.7 GB for LAION-400M.
 
     Args:
         source: Folder of the embeddings.
-        embedder: Hash of the embedder that computed them, recorded with the embeddings. It cannot be checked here.
-        dim: Number of components of that embedder's embeddings.
-        shard_digits: Number of leading digits of a key that are the shard's number and the name of its tar, or None.
+        embedder: Hash of the embedder that computed the embeddings. It is stored with the embeddings, but this function cannot
+            check it.
+        dim: Number of dimensions of the embedder's embeddings.
+        shard_digits: Number of leading digits of a key that name the shard. For 5, the key `000120034` belongs to the shard
+            `00012.tar`. None if keys do not name shards.
         drop_limit: Largest share of rows that may be dropped, in [0, 1].
         out: Folder to write.
         scratch: Folder for finished parts.
         pool: Folder of the shards that contain the rows, or None if the shards are not available.
 
     Returns:
-        The metrics (number of rows read, kept and dropped by reason), and the rates of this run.
+        A tuple of two dictionaries:
+
+        - The metrics: the number of rows that were read, that were kept, and that were dropped for each reason.
+        - The speed of this run: `rows_per_second` and `seconds`.
 
     Raises:
-        SimgapError: A file is missing, cannot be read, or has a wrong number of rows or components. The pool does not have
-            the shard of a row. No row is left, or more than `drop_limit` of the rows were dropped.
+        SimgapError: A file is missing, cannot be read, or has a wrong number of rows or dimensions. The pool does not have
+            the shard of a row. No row is left, or the share of dropped rows exceeds `drop_limit`.
     """
     sources = _find_parts(source)
     if pool is not None:
@@ -307,18 +332,18 @@ def import_into(
     """Import embeddings into a folder outside a study.
 
     Args:
-        source: Folder of the embeddings, as in `import_embeddings`.
-        out: Folder to write; it must not exist.
+        source: Folder of the embeddings, in the layout that `import_embeddings` describes.
+        out: Folder to write. It must not exist.
         embedder: The open_clip local directory of the model that computed the embeddings.
-        shard_digits: As in `import_embeddings`.
-        drop_limit: As in `import_embeddings`.
-        pool: As in `import_embeddings`.
+        shard_digits: Number of leading digits of a key that name the shard, or None.
+        drop_limit: Largest share of rows that may be dropped, in [0, 1].
+        pool: Folder of the shards that contain the rows, or None if the shards are not available.
 
     Returns:
-        One line that says how many rows were kept, and how many were dropped by reason.
+        One line of text with the number of kept rows, and with the number of dropped rows for each reason.
 
     Raises:
-        SimgapError: `out` exists, or `import_embeddings` fails.
+        SimgapError: `out` exists, a file cannot be read or written, or `import_embeddings` fails.
     """
     if out.exists():
         raise SimgapError(f"{out}: already exists; name a new folder")
@@ -332,12 +357,12 @@ def import_into(
             metrics, _ = import_embeddings(source, model, dim, shard_digits, drop_limit, out, parts, pool)
     except OSError as error:
         raise SimgapError(f"{error.filename or out}: {error.strerror or error}") from None
-    line = f"{out}: kept {metrics['kept']} of {metrics['read']} embeddings of {dim} components"
+    line = f"{out}: kept {metrics['kept']} of {metrics['read']} embeddings of {dim} dimensions"
     reasons = [
         f"{count} {name.removeprefix('dropped/')}" for name, count in metrics.items() if name.startswith("dropped/")
     ]
     if reasons:
         line += f"; dropped: {', '.join(reasons)}"
     if shard_digits is None and not (source / "shards").is_dir():
-        line += "; no shards are named, so their similarity can be measured, but they cannot be trained on or exported"
+        line += "; the kept rows have no shards, so they can be measured, but not trained on or exported"
     return line
