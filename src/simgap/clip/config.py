@@ -197,7 +197,7 @@ def _check_trainable(config: dict[str, Any], where: str) -> None:
     for key, kind in (("multimodal_cfg", "CoCa"), ("init_logit_bias", "SigLIP")):
         if model.get(key) is not None:
             raise SimgapError(
-                f"{where}: model_cfg.{key} makes this a {kind} model; training needs a CLIP model, so choose a model without this key"
+                f"{where}: model_cfg.{key} makes this a {kind} model; choose a CLIP model, which does not have this key"
             )
     if model.get("output_dict") or any(model[tower].get("output_tokens") for tower in ("vision_cfg", "text_cfg")):
         raise SimgapError(

@@ -59,14 +59,14 @@ class Shots:
         labels = self._table.column("label").to_numpy().astype(np.int64)
         if labels.max(initial=0) >= len(classnames):
             raise SimgapError(
-                f"{embeddings}: label {labels.max()} is not in the class list, which has {len(classnames)} names; embed the "
+                f"{embeddings}: label {labels.max()} is outside the class list, which has {len(classnames)} names; embed the "
                 "reference again"
             )
         most = max(parameters.shots)
         for name, images in zip(classnames, np.bincount(labels, minlength=len(classnames)), strict=True):
             if images < most:
                 raise SimgapError(
-                    f"evaluate.few_shot.shots: {most} is too large, because the reference has only {images} readable images of "
+                    f"evaluate.few_shot.shots: {most} is too many, because the reference has only {images} readable images of "
                     f"class {name!r}; choose at most {images}"
                 )
         places = np.stack([shot_order(labels, (parameters.seed, draw)) for draw in range(parameters.draws)])

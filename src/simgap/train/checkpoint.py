@@ -65,7 +65,7 @@ class TrainingState:
         except (RuntimeError, OSError) as error:
             # torch.save raises RuntimeError, not OSError, if the disk is full.
             raise SimgapError(
-                f"{folder / CHECKPOINT}: cannot be written ({str(error).splitlines()[0]}); check the permissions and the free space"
+                f"{folder / CHECKPOINT}: cannot be written ({str(error).splitlines()[0]}); check permissions and free space"
             ) from None
 
     def check(self) -> None:
