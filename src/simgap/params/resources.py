@@ -50,7 +50,7 @@ class Resources:
     """Number of rows that deduplication compares at a time. A larger number needs more memory and may be faster."""
 
     decoders: Count
-    """Number of threads that decode and preprocess images for embedding and evaluation. Several threads help with large images."""
+    """Number of threads that decode and preprocess images, in embedding and evaluation. Large images need several threads."""
 
     train: TrainResources
     """Resources of every training, including the training of the embedder."""
