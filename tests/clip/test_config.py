@@ -149,8 +149,8 @@ def test_configs_that_are_always_refused(tmp_path: Path, block: str, keys: dict[
 @pytest.mark.parametrize(
     ("block", "keys", "words"),
     [
-        ("model_cfg", {"multimodal_cfg": {"layers": 1}}, "model_cfg.multimodal_cfg makes it a CoCa model"),
-        ("model_cfg", {"init_logit_bias": -10}, "model_cfg.init_logit_bias makes it a SigLIP model"),
+        ("model_cfg", {"multimodal_cfg": {"layers": 1}}, "model_cfg.multimodal_cfg makes this a CoCa model"),
+        ("model_cfg", {"init_logit_bias": -10}, "model_cfg.init_logit_bias makes this a SigLIP model"),
         ("model_cfg", {"output_dict": True}, "output_dict or output_tokens is set"),
         ("model_cfg.vision_cfg", {"output_tokens": True}, "output_dict or output_tokens is set"),
         ("model_cfg.text_cfg", {"vocab_size": 1000}, "vocab_size is 1000; it must be at least 49408"),

@@ -343,7 +343,7 @@ def test_inconsistent_files_are_refused(embedder: Path, tmp_path: Path) -> None:
     metadata.rename(metadata.with_name("metadata_2.parquet"))
     assert "part 1 is in only one of img_emb and metadata" in refused(source)
     metadata.with_name("metadata_2.parquet").rename(metadata.with_name("metadata_01b.parquet"))
-    assert "metadata_01b.parquet: unexpected or duplicate part name" in refused(source)
+    assert "metadata_01b.parquet: unexpected or duplicate name of a part" in refused(source)
     assert "has no img_emb_0.npy" in refused(tmp_path / "embedder")
     assert "open_clip_config.json: no such file" in refused(source, "--embedder", str(source))
 

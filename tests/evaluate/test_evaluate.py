@@ -144,7 +144,7 @@ def test_a_model_with_features_that_are_not_finite_or_zero_is_refused(
     folder = write_benchmark(tmp_path / "val", [0, 1, 0, 1], ["cat", "dog"])
     parameters = EvaluateParameters(batch_size=4, few_shot=FewShotParameters([], 1, 1.0, 0))
     kind = "image" if tower.startswith("visual") else "class"
-    with pytest.raises(SimgapError, match=rf"val: \d of \d {kind} features are not finite or zero"):
+    with pytest.raises(SimgapError, match=rf"val: \d of \d {kind} features are zero or not finite"):
         evaluate(parameters, broken, [load_benchmark(folder)], None, (), 1, 0.2, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

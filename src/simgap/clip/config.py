@@ -94,14 +94,14 @@ def _check_image_size(model: dict[str, Any], preprocess: dict[str, Any], where: 
 
 
 def _check_local(model: dict[str, Any], where: Path | str) -> None:
-    """Refuse a config that downloads a part of the model, or whose tokenizer is not deterministic."""
+    """Raise an error if open_clip would download a part of the model, or if the tokenizer is not deterministic."""
     downloads = [("text_cfg", key) for key in ("hf_tokenizer_name", "hf_model_name", "hf_model_pretrained")]
     for tower, key in [*downloads, ("vision_cfg", "timm_model_pretrained")]:
         if model[tower].get(key):
             raise SimgapError(f"{where}: model_cfg.{tower}.{key} would download a part of the model; remove it")
     reduction = (model["text_cfg"].get("tokenizer_kwargs") or {}).get("reduction_mask", "simple")
     if reduction != "simple":
-        # The other reductions of open_clip choose tokens at random, or need the package nltk and data of nltk.
+        # This option shortens captions with too many tokens. The other values choose tokens at random, or need data of nltk.
         raise SimgapError(
             f"{where}: model_cfg.text_cfg.tokenizer_kwargs.reduction_mask is {reduction!r}; it must be 'simple', so that a "
             "caption always has the same tokens"

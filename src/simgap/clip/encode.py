@@ -42,7 +42,7 @@ def encode(
     Returns:
         One vector for each image, fp32 [images, dim]. The vectors are not normalised.
     """
-    # The CPU need not wait for a copy from pinned memory to a GPU.
+    # A GPU can copy from pinned memory while the CPU continues to work.
     batch = torch.empty((batch_size, *images[0].shape), pin_memory=model.device.type == "cuda")
     torch.stack(list(images), out=batch[: len(images)])
     batch[len(images) :] = 0

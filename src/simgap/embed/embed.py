@@ -153,7 +153,7 @@ def embed(
         out: Folder to write.
         scratch: Folder for finished parts.
         classes: Number of classes of a labelled set, or None if the set has no labels.
-        captioned: Whether the samples must have captions. The function then stores the captions.
+        captioned: Whether the samples must have captions. If true, the function stores the captions.
         decoders: Number of threads that decode images. This number does not change the embeddings.
         drop_limit: Largest share of samples that may be dropped, in [0, 1]. The same limit applies to the share of damaged
             shards.
@@ -179,5 +179,5 @@ def embed(
     folders = [parts.path(number) for number in range(len(parts.groups))]
     shapes = [read_array(folder / VECTORS_FILE, mapped=True).shape for folder in folders]
     metrics = join_parts(folders, out, embedder=embedder, dim=shapes[0][1], drop_limit=drop_limit, sources=shards)
-    # An interrupted run embedded some parts earlier. This run's time does not cover those parts, so the rate excludes them.
+    # An earlier, interrupted run may have embedded some parts. The time of this run excludes these parts, and so must the rate.
     return metrics, {"images_per_second": sum(shapes[number][0] for number in embedded) / seconds, "seconds": seconds}

@@ -32,7 +32,8 @@ VECTORS = "img_emb"
 # identifies a row, but it does not identify a sample in a shard.
 KEY_COLUMNS = ("key", "image_path", "url")
 # The similarity search rejects a vector if its squared norm differs from 1 by more than 0.01. The norm then differs by more
-# than 0.005, so the tolerance must be smaller. It must be larger than 0.0005, the change when fp16 rounds a unit vector.
+# than 0.005, so the tolerance must be smaller than 0.005. Rounding to fp16 changes the norm of a unit vector by 0.0005, so the
+# tolerance must be larger than 0.0005.
 NORM_TOLERANCE = 0.004
 # The check converts this many rows to float64 at a time. Memory grows with this number.
 BLOCK = 4096
@@ -48,7 +49,7 @@ class _Part:
 
 
 def _numbered_files(folder: Path, stem: str, suffix: str) -> dict[int, Path]:
-    """Return the files `{stem}_{number}.{suffix}` of a folder, by number.
+    """Return the files `{stem}_{number}.{suffix}` of a folder as a dictionary from number to path.
 
     clip-retrieval does not always pad the numbers, so the order of the names may differ from the order of the numbers.
     """
@@ -58,7 +59,7 @@ def _numbered_files(folder: Path, stem: str, suffix: str) -> dict[int, Path]:
         match = pattern.fullmatch(path.name)
         if match is None or int(match[1]) in found:
             raise SimgapError(
-                f"{path}: unexpected or duplicate part name; name the parts {stem}_0.{suffix}, {stem}_1.{suffix}, ..."
+                f"{path}: unexpected or duplicate name of a part; rename the parts to {stem}_0.{suffix}, {stem}_1.{suffix}, ..."
             )
         found[int(match[1])] = path
     return found
@@ -129,8 +130,8 @@ def _check_vectors(found: NDArray[Any], reasons: NDArray[np.str_]) -> NDArray[np
 def _read_names(part: _Part, shard_digits: int | None) -> tuple[pa.StringArray, pa.StringArray | None]:
     """Return the key and the shard of every row.
 
-    The shards are None if the part has no shard table and `shard_digits` is None. A shard is null if the key does not begin
-    with `shard_digits` digits.
+    The shards come from the shard table of the part, otherwise from the first `shard_digits` digits of the keys. If a key does not
+    begin with so many digits, its shard is null. Without the table and `shard_digits`, the second result is None.
     """
     named = _read_text_column(part.shards, ("key",)) if part.shards else None
     named = named or _read_text_column(part.metadata, KEY_COLUMNS)
@@ -144,7 +145,9 @@ def _read_names(part: _Part, shard_digits: int | None) -> tuple[pa.StringArray, 
         if shard is None:
             raise SimgapError(f"{part.shards}: has no column shard; add it, with the file name of the tar of each row")
         if column == "url":
-            raise SimgapError(f"{part.shards}: has no column key, and {part.metadata.name} has only urls; add the keys")
+            raise SimgapError(
+                f"{part.shards}: has no column key, and {part.metadata.name} has only urls; add a column key"
+            )
         return keys, shard[1]
     if shard_digits is None:
         return keys, None
@@ -346,7 +349,7 @@ def import_into(
         SimgapError: `out` exists, a file cannot be read or written, or `import_embeddings` fails.
     """
     if out.exists():
-        raise SimgapError(f"{out}: already exists; name a new folder")
+        raise SimgapError(f"{out}: already exists; choose a folder that does not exist")
     dim, model = read_dim(embedder), sha256_of(embedder)
     cache_key = json.dumps(
         [code_fingerprint(__file__), str(source.resolve()), fingerprint(source), model, shard_digits]
@@ -356,7 +359,9 @@ def import_into(
             parts = folder / hashlib.sha256(cache_key.encode()).hexdigest()[:16]
             metrics, _ = import_embeddings(source, model, dim, shard_digits, drop_limit, out, parts, pool)
     except OSError as error:
-        raise SimgapError(f"{error.filename or out}: {error.strerror or error}") from None
+        raise SimgapError(
+            f"{error.filename or out}: {error.strerror or error}; check permissions and free space"
+        ) from None
     line = f"{out}: kept {metrics['kept']} of {metrics['read']} embeddings of {dim} dimensions"
     reasons = [
         f"{count} {name.removeprefix('dropped/')}" for name, count in metrics.items() if name.startswith("dropped/")

@@ -11,7 +11,7 @@ from simgap.data.shards import Shard, find_shards
 
 @dataclass(frozen=True)
 class SetToEmbed:
-    """The shards of a set, and what the embedding stage must know about the samples.
+    """The shards of a set, with the facts about its samples that the embedding stage needs.
 
     Attributes:
         shards: The shards of the set, in the order of its rows.

@@ -54,7 +54,7 @@ class FewShot:
                 or its image can no longer be decoded.
         """
         self.parameters, self.classnames, self.shots = parameters, classnames, shots
-        # A classifier does not depend on the benchmark, so each one is fitted once, for its draw and its number of shots.
+        # A classifier depends only on the draw and on the number of shots, so it is fitted once for all benchmarks.
         self._probes: dict[tuple[int, int], Probe] = {}
         self._mapped = {benchmark.name: map_classes(benchmark, classnames) for benchmark in benchmarks}
         self.features = image_features(

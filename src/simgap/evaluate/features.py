@@ -32,11 +32,11 @@ class LabelledFeatures:
 
 
 def _check_features(features: NDArray[np.float32], kind: str, where: Path) -> None:
-    """Raise an error if any feature, fp32 [n, dim], is not finite or is zero. Its class scores would be undefined or equal."""
+    """Raise an error if a feature, fp32 [n, dim], is not finite or is zero, because its class scores would not be comparable."""
     good = np.isfinite(features).all(axis=1) & features.any(axis=1)
     if not good.all():
         raise SimgapError(
-            f"{where}: {(~good).sum()} of {len(features)} {kind} features are not finite or zero; train the model again"
+            f"{where}: {(~good).sum()} of {len(features)} {kind} features are zero or not finite; train the model again"
         )
 
 

@@ -1,4 +1,4 @@
-"""Block `leaks`: the search for copies of test images in the pool."""
+"""Block `leaks`: the search for copies of benchmark images in the pool."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from simgap.params.block import STRICT, Cosine
 
 @dataclass(frozen=True, config=STRICT)
 class LeakParameters:
-    """The rule by which simgap reports a test image as copied."""
+    """The rule by which simgap reports a benchmark image as copied."""
 
     threshold: Cosine | None
-    """A test image is reported as copied if its similarity to the pool exceeds this cosine. With null, simgap calibrates the
+    """A benchmark image is reported as copied if its similarity to the pool exceeds this cosine. With null, simgap calibrates the
     threshold on the annotations of the pool."""
 
     false_positives: Annotated[float, Field(ge=0, lt=1)]

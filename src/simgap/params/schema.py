@@ -88,7 +88,7 @@ class Params:
     """Pools with annotated samples, on which embedder, deduplication and pruning are scored. It is {} without such pools."""
 
     leaks: LeakParameters
-    """The rule by which simgap reports a test image as copied."""
+    """The rule by which simgap reports a benchmark image as copied."""
 
     train: TrainParameters
     """How a model is trained on a split."""

@@ -1,4 +1,4 @@
-"""Blocks `copy`, `manifest`, `pool`, `reference` and `benchmarks`: the places of the data."""
+"""Blocks `copy`, `manifest`, `pool`, `reference` and `benchmarks`: where the data are stored."""
 
 from __future__ import annotations
 

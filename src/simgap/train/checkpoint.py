@@ -76,7 +76,9 @@ class TrainingState:
         """
         for name, tensor in self.clip.state_dict().items():
             if not torch.isfinite(tensor).all():
-                raise SimgapError(f"{name} is not finite after step {len(self.losses) - 1}; lower train.learning_rate")
+                raise SimgapError(
+                    f"the model's {name} is not finite after step {len(self.losses) - 1}; lower train.learning_rate"
+                )
 
     def restore(self, folder: Path) -> None:
         """Load the checkpoint of a folder. If there is no checkpoint, nothing changes.

@@ -270,7 +270,7 @@ class MicroBatches(torch.utils.data.IterableDataset[Batch | SimgapError]):
 
     def _prepared(self, samples: list[Sample], position: int) -> Batch:
         images = []
-        # Without workers, random layers of the model use the same generator. Augmentation must not change what these layers do.
+        # Without workers, random layers of the model use the same generator, so augmentation must restore the generator's state.
         with torch.random.fork_rng(devices=[]):
             for place, sample in enumerate(samples, position):
                 # The transforms use only the CPU's default generator. torch.manual_seed would also seed every GPU.

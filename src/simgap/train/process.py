@@ -112,7 +112,7 @@ def join() -> Iterator[Process]:
         # Gloo raises plain RuntimeErrors, so only the text shows that an error comes from Gloo.
         if isinstance(error, distributed.DistError) or "gloo" in str(error):
             raise SimgapError(
-                f"process {rank}: another process of the training ended or did not answer; see its message, then train again"
+                f"process {rank}: another process ended or did not answer; read its message, then run the stage again"
             ) from None
         raise
     finally:

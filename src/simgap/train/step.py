@@ -50,7 +50,7 @@ class ContrastiveStep:
         return image.float(), text.float(), scale
 
     def _without_exchange(self) -> AbstractContextManager[Any]:
-        """Return a context without the exchange of gradients: only the last backward pass averages the sum over processes."""
+        """Return a context without the exchange of gradients. Only the last backward pass averages gradients over processes."""
         return self.clip.no_sync() if self.process.world_size > 1 else nullcontext()  # type: ignore[operator]
 
     def backward(self, batches: list[Batch]) -> torch.Tensor:

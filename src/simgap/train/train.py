@@ -146,7 +146,7 @@ def _loader(
             batch_size=None,
             num_workers=workers,
             pin_memory=process.device.type == "cuda",
-            # The loader draws random numbers. With a generator of its own, it does not change the random numbers of the model.
+            # The loader generates random numbers. A generator of its own keeps the random numbers of the model unchanged.
             generator=torch.Generator(),
         )
     )
@@ -268,5 +268,5 @@ def train(
         "loss_final": sum(tail) / len(tail),
         "loss": [[step, losses[step]] for step in range(0, len(losses), every)],
     }
-    # A resumed training did some steps in an earlier run. This run's time does not cover these steps, so the rate excludes them.
+    # An earlier, interrupted run may have done some steps. The time of this run excludes these steps, and so must the rate.
     return metrics, {"samples_per_second": (steps - begun) * parameters.batch_size / seconds, "seconds": seconds}
