@@ -130,8 +130,8 @@ def _check_vectors(found: NDArray[Any], reasons: NDArray[np.str_]) -> NDArray[np
 def _read_names(part: _Part, shard_digits: int | None) -> tuple[pa.StringArray, pa.StringArray | None]:
     """Return the key and the shard of every row.
 
-    The shards come from the shard table of the part, otherwise from the first `shard_digits` digits of the keys. If a key does not
-    begin with so many digits, its shard is null. Without the table and `shard_digits`, the second result is None.
+    The shards come from the shard table of the part, otherwise from the first `shard_digits` digits of the keys. If a key does
+    not begin with so many digits, its shard is null. Without the table and `shard_digits`, the second result is None.
     """
     named = _read_text_column(part.shards, ("key",)) if part.shards else None
     named = named or _read_text_column(part.metadata, KEY_COLUMNS)

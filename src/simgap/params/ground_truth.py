@@ -12,7 +12,7 @@ from simgap.params.block import STRICT
 
 @dataclass(frozen=True, config=STRICT)
 class GroundTruthParameters:
-    """How embedder, deduplication and pruning are scored on a pool with annotated samples."""
+    """How the embedder, deduplication and pruning are scored on a pool with annotated samples."""
 
     eps: list[Annotated[float, Field(ge=0, le=2)]]
     """Values of `deduplicate.eps` for which the precision and recall of deduplication are computed."""

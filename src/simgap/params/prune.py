@@ -15,7 +15,10 @@ Keep = NonNegativeInt | Share
 
 @dataclass(frozen=True, config=STRICT)
 class ImagenetLikeParameters:
-    """A split of the rows with similarity(row, query) - similarity(query, reference) <= threshold for every query."""
+    """A split of the rows with similarity(row, query) - similarity(query, reference) <= threshold for every query.
+
+    similarity(query, reference) is the largest similarity of the query to a reference row.
+    """
 
     benchmarks: Benchmarks
     """Benchmarks whose queries the rule uses."""

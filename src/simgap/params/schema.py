@@ -49,7 +49,8 @@ class Params:
 
     threshold: Annotated[float, Field(ge=-2, le=2), AfterValidator(_has_nine_digits)]
     """Threshold of the imagenet-like rule, a difference of two cosines. The rule keeps a row if similarity(row, query) -
-    similarity(query, reference) <= threshold for every query. The paper uses 0."""
+    similarity(query, reference) <= threshold for every query. similarity(query, reference) is the largest similarity of the query
+    to a reference row. The paper uses 0."""
 
     draw: dict[SetName, DrawParameters]
     """Toy worlds to generate, by name. It is {} if you bring your own data."""

@@ -51,7 +51,8 @@ class PoolParameters:
     """Folder of the pool's shards, or of a manifest of these shards."""
 
     embed: str
-    """Source of the pool's embeddings. It is the folder in `path` to embed the images, or a folder of embeddings to import."""
+    """Folder from which the pool's embeddings come. Images of the folder in `path` are embedded. A folder of embeddings is
+    imported."""
 
     shard_digits: Count | None
     """Number of leading digits of an imported key that name the shard. It is null if keys do not name shards."""
