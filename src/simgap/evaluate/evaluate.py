@@ -38,7 +38,7 @@ class FewShot:
         batch_size: int,
         decoders: int,
     ) -> None:
-        """Embed the shots of every draw.
+        """Embed the shots of every draw. A draw is one random choice of the shots.
 
         Args:
             parameters: The `evaluate.few_shot` parameters.
@@ -120,7 +120,7 @@ def _load(
 def _few_shot_results(
     name: str, predictions: dict[int, NDArray[np.int64]], labels: NDArray[np.int64]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the table columns and the metrics of few-shot predictions.
+    """Return the few-shot columns of the image table and the few-shot metrics, both by name.
 
     `predictions` maps the number of shots to the predicted classes, int64 [images, draws].
     """
@@ -139,7 +139,11 @@ def _few_shot_results(
 def _evaluate_benchmark(
     images: LabelledFeatures, classes: NDArray[np.float32], benchmark: Benchmark, out: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Write the table of a benchmark's classes, and return the columns of the image table and the metrics, both zero-shot."""
+    """Write the table of a benchmark's classes, and classify its images zero-shot.
+
+    Returns:
+        The zero-shot columns of the image table by name, and the zero-shot metrics by name.
+    """
     labels = images.labels
     best = ranking(images.features.astype(np.float64) @ classes.astype(np.float64).T, min(TOP, len(classes)))
     columns: dict[str, Any] = {
@@ -191,10 +195,10 @@ def evaluate(
         out: Folder to write.
 
     Returns:
-        Accuracies in [0, 1] and numbers of samples, by name. `top1`, `top5` and `mean_per_class_recall` are defined as acc1,
-        acc5 and mean_per_class_recall in CLIP_benchmark. `top5` is missing if there are fewer than five classes. A few-shot
-        accuracy is the mean over draws, and `spread` is the standard deviation over draws. `refused` is true if few-shot
-        classification of a benchmark is not possible.
+        The metrics by name. They are accuracies in [0, 1] and numbers of samples. CLIP_benchmark defines `top1` (acc1), `top5`
+        (acc5) and `mean_per_class_recall`. `top5` is missing if there are fewer than five classes. A few-shot accuracy is the
+        mean over draws, and `spread` is the standard deviation over draws. `refused` is true if few-shot classification of a
+        benchmark is not possible.
 
     Raises:
         SimgapError: A benchmark has a damaged shard or no readable image, or the share of broken samples exceeds `drop_limit`.

@@ -31,7 +31,9 @@ def shot_order(labels: NDArray[np.int64], seed: tuple[int, int]) -> NDArray[np.i
 
 
 class Shots:
-    """The shots of every draw. Only images with embeddings can be shots, because these images are readable.
+    """The shots of every draw. A draw is one random choice of reference images for each class.
+
+    Only images with embeddings are chosen, because these images were readable.
 
     Attributes:
         reference: Folder of the reference's shards.
