@@ -261,7 +261,7 @@ def test_shards_that_the_pool_does_not_have_are_refused_before_vectors_are_read(
         patch.setattr(imported, "_open_vectors", lambda *_: pytest.fail("vectors are read"))
         line = refused(source, *options, "--pool", str(pool))
     by = source / ("shards/shards_1.parquet" if mapped else "metadata/metadata_1.parquet")
-    assert f"error: {pool}: has no shard '00002.tar' and 1 more, but rows of {by} are in it; the pool must have" in line
+    assert f"error: {pool}: has no shard '00002.tar' and 1 more, but rows of {by} need it; the pool must have" in line
     for name in ("00002.tar", "00004.tar", "00005.tar"):
         write_tar(pool / name, [])
     assert "kept 17 of 17 " in run(source, tmp_path / "out", *options, "--pool", str(pool)).output
@@ -339,12 +339,14 @@ def test_inconsistent_files_are_refused(embedder: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table({"key": [1, 2]}), metadata)
     assert "metadata_1.parquet: the type of column key is int64; it must be text" in refused(source)
     pq.write_table(pa.table({"width": [1, 2]}), metadata)
-    assert "metadata_1.parquet: has none of the columns key, image_path, url; add one of them" in refused(source)
+    assert "metadata_1.parquet: has none of the columns key, image_path, url; add one of these columns" in refused(
+        source
+    )
     metadata.rename(metadata.with_name("metadata_2.parquet"))
     assert "part 1 is in only one of img_emb and metadata" in refused(source)
     metadata.with_name("metadata_2.parquet").rename(metadata.with_name("metadata_01b.parquet"))
     assert "metadata_01b.parquet: unexpected or duplicate name of a part" in refused(source)
-    assert "has no img_emb_0.npy" in refused(tmp_path / "embedder")
+    assert "contains no img_emb_0.npy" in refused(tmp_path / "embedder")
     assert "open_clip_config.json: no such file" in refused(source, "--embedder", str(source))
 
 

@@ -369,5 +369,5 @@ def import_into(
     if reasons:
         line += f"; dropped: {', '.join(reasons)}"
     if shard_digits is None and not (source / "shards").is_dir():
-        line += "; the kept rows have no shards, so they can be measured, but not trained on or exported"
+        line += "; the kept rows have no shards, so they can be measured, but they cannot be trained on or exported"
     return line
