@@ -700,9 +700,13 @@ EVALUATION, SIMILARITY = "evaluations/alone-1/val.parquet", "similarity/val/quer
         (
             "profiles/alone/val.parquet",
             PROFILE.slice(0, 2),
-            r"its 2 images are not the 3 images of .*; run the profile stage again",
+            r"has 2 images, which are not the 3 images of .*; run the profile stage again",
         ),
-        ("profiles/alone/val.parquet", PROFILE.take(SHUFFLED), "images are not the .*; run the profile stage again"),
+        (
+            "profiles/alone/val.parquet",
+            PROFILE.take(SHUFFLED),
+            "images, which are not the .*; run the profile stage again",
+        ),
         ("profiles/alone/val.parquet", UNKNOWN, "similarity_with_reference is missing for some images"),
         (SIMILARITY, None, "no such file; run the similarity stage again"),
         (
@@ -710,7 +714,7 @@ EVALUATION, SIMILARITY = "evaluations/alone-1/val.parquet", "similarity/val/quer
             QUERIES.drop_columns(["used_by_rule"]),
             "has no column used_by_rule; run the similarity stage again",
         ),
-        (SIMILARITY, QUERIES.slice(0, 2), "its images are not those of .*; run the evaluate stage again, or"),
+        (SIMILARITY, QUERIES.slice(0, 2), "its images are not those of .*; run the evaluate stage again or"),
     ],
 )
 def test_what_is_not_whole_on_disk_is_one_line(

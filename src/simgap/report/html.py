@@ -24,8 +24,8 @@ def cite(metric: Metric, form: str) -> Markup:
     """Return a number as a `data` element: text for the reader, and the exact value with its file and key.
 
     Args:
-        metric: the number. Outside metrics files its key is a path of keys and positions, joined by `/`.
-        form: a key of `FORMATS`.
+        metric: The number. Outside metrics files its key is a path of keys and positions, joined by `/`.
+        form: A key of `FORMATS`.
     """
     return NUMBER.format(
         value=repr(metric.value), file=metric.file, key=metric.key, format=form, text=typeset(metric.value, form)
@@ -36,9 +36,9 @@ def cite_interval(estimate: Estimate, form: str, unit: str = "") -> Markup:
     """Return an estimate as `value [low, high]`, all three cited.
 
     Args:
-        estimate: the estimate.
-        form: a key of `FORMATS`.
-        unit: text after the value, such as `%`.
+        estimate: The estimate.
+        form: A key of `FORMATS`.
+        unit: Text after the value, such as `%`.
     """
     value, low, high = (cite(metric, form) for metric in estimate.metrics)
     return Markup("{}{} [{}, {}]").format(value, unit, low, high)

@@ -36,11 +36,11 @@ class ReportInputs:
     """A finished study, with all that its page shows.
 
     Attributes:
-        study: the reader of the study's metrics.
-        folders, pruned, ground_truths, in_distribution_benchmark: see `__init__`.
-        galleries: the content of `galleries.json`.
-        queries: by benchmark, columns of its queries.
-        classnames: by benchmark, the names of its classes.
+        study: The reader of the study's metrics.
+        folders, pruned, ground_truths, in_distribution_benchmark: See `__init__`.
+        galleries: The content of `galleries.json`.
+        queries: By benchmark, columns of its queries.
+        classnames: By benchmark, the names of its classes.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class ReportInputs:
         """Read the files that every page needs.
 
         Args:
-            folders: where the results are.
-            runs: the trained splits, in the order of the params file.
-            pruned: the imagenet-like splits, trained or not.
-            benchmarks: names of the benchmarks.
-            seeds: training seeds.
-            ground_truths: names of the metrics of the `ground-truth` stage.
-            in_distribution_benchmark: the benchmark without distribution shift.
+            folders: Where the results are.
+            runs: The trained splits, in the order of the params file.
+            pruned: The imagenet-like splits, trained or not.
+            benchmarks: Names of the benchmarks.
+            seeds: Training seeds.
+            ground_truths: Names of the metrics of the `ground-truth` stage.
+            in_distribution_benchmark: The benchmark without distribution shift.
         """
         self.folders, self.pruned, self.ground_truths = folders, pruned, ground_truths
         self.in_distribution_benchmark = in_distribution_benchmark

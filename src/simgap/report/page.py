@@ -67,10 +67,10 @@ def write_report(inputs: ReportInputs, margin: float, page: Path, figures: Path)
     """Write the page, and its figures into the folder `figures` beside it.
 
     Args:
-        inputs: the study.
-        margin: margin of equivalence, in accuracy.
-        page: path of the page.
-        figures: path of the folder of figures.
+        inputs: The study.
+        margin: Margin of equivalence, in accuracy.
+        page: Path of the page.
+        figures: Path of the folder of figures.
     """
     specs = figure_specs(inputs, margin, inputs.study.metric(LEAKS, "threshold").value)
     with atomic_output(figures) as partial:

@@ -17,9 +17,9 @@ class Table:
     """A plain table.
 
     Attributes:
-        label: what it shows, for readers who cannot see it.
-        columns: the header.
-        rows: a name and the cells after it.
+        label: What it shows, for readers who cannot see it.
+        columns: The header.
+        rows: A name and the cells after it.
     """
 
     label: str
@@ -32,10 +32,10 @@ class Cell:
     """A cell of the table of accuracies.
 
     Attributes:
-        accuracy: with its interval.
-        differences: to each control and to full: what is compared, the difference, and its verdict.
-        used: whether the split's rule used queries of the benchmark.
-        sort: the values by which the table can be sorted, by name.
+        accuracy: With its interval.
+        differences: To each control and to full: what is compared, the difference, and its verdict.
+        used: Whether the split's rule used queries of the benchmark.
+        sort: The values by which the table can be sorted, by name.
     """
 
     accuracy: Markup

@@ -27,15 +27,15 @@ def read_array(
     """Read an array from an .npy file. Pickled objects are refused.
 
     Args:
-        source: a file, or a stream of its bytes.
-        dtypes: the dtypes that are allowed; without one, any dtype is.
-        shape: the size that each dimension must have, None for a dimension of any size.
-        mapped: map the file into memory instead of reading it.
-        name: the name of the source in errors; the path by default.
-        remedy: what to do about a file that is refused.
+        source: A file, or a stream of its bytes.
+        dtypes: The dtypes that are allowed; without one, any dtype is.
+        shape: The size that each dimension must have, None for a dimension of any size.
+        mapped: Map the file into memory instead of reading it.
+        name: The name of the source in errors; the path by default.
+        remedy: What to do about a file that is refused.
 
     Raises:
-        SimgapError: the file is missing, damaged, or has another dtype or shape.
+        SimgapError: The file is missing, damaged, or has another dtype or shape.
     """
     where, ending = name or source, f"; {remedy}" if remedy else ""
     try:
@@ -84,7 +84,7 @@ def parquet_columns(path: Path) -> list[str]:
     """Return the names of a Parquet table's columns.
 
     Raises:
-        SimgapError: the file is missing or is not a Parquet table.
+        SimgapError: The file is missing or is not a Parquet table.
     """
     with _open_parquet(path, "") as file:
         return list(file.schema_arrow.names)
@@ -94,13 +94,13 @@ def read_parquet(path: Path, columns: list[str], remedy: str = "", *, others: bo
     """Read columns of a Parquet table.
 
     Args:
-        path: the file.
-        columns: the columns that the table must have.
-        remedy: what to do about a file that is refused.
-        others: read the other columns of the table too.
+        path: The file.
+        columns: The columns that the table must have.
+        remedy: What to do about a file that is refused.
+        others: Read the other columns of the table too.
 
     Raises:
-        SimgapError: the file is missing or damaged, it has text that is not UTF-8, or it lacks a column.
+        SimgapError: The file is missing or damaged, it has text that is not UTF-8, or it lacks a column.
     """
     with _open_parquet(path, remedy) as file:
         missing = [column for column in columns if column not in file.schema_arrow.names]

@@ -24,11 +24,11 @@ class Similarity:
         """Open the folder of a benchmark.
 
         Args:
-            folder: the folder.
-            row_order: the hash of the pool rows that the columns must belong to (`Embeddings.row_order`); None for any.
+            folder: The folder.
+            row_order: The hash of the pool rows that the columns must belong to (`Embeddings.row_order`); None for any.
 
         Raises:
-            SimgapError: the columns belong to other pool rows.
+            SimgapError: The columns belong to other pool rows.
         """
         self.folder = folder
         self.info = read_json(folder / INFO_FILE)

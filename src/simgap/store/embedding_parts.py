@@ -26,13 +26,13 @@ def write_part(part: Path, vectors: NDArray[np.float16], metadata: pa.Table, acc
     """Write a part of the embeddings of a set.
 
     Args:
-        part: the folder to write.
+        part: The folder to write.
         vectors: fp16 [kept samples, dim].
-        metadata: one row for each vector.
-        accounting: the number of samples that were read, and dropped for each reason.
+        metadata: One row for each vector.
+        accounting: The number of samples that were read, and dropped for each reason.
 
     Raises:
-        SimgapError: the numbers do not add up.
+        SimgapError: The numbers do not add up.
     """
     accounting.metrics(len(vectors))
     with atomic_output(part) as partial:
@@ -50,15 +50,15 @@ def join_parts(
     Files are linked, not copied, if the file system allows it.
 
     Args:
-        parts: the folders of the parts, in row order.
-        out: the folder to write.
-        embedder: the hash of the embedder's files; it is recorded with the embeddings.
-        dim: the number of dimensions, which is recorded too.
-        drop_limit: the largest share of samples that may be dropped, and of files that may be damaged.
-        sources: the files that the parts come from, for error messages.
+        parts: The folders of the parts, in row order.
+        out: The folder to write.
+        embedder: The hash of the embedder's files; it is recorded with the embeddings.
+        dim: The number of dimensions, which is recorded too.
+        drop_limit: The largest share of samples that may be dropped, and of files that may be damaged.
+        sources: The files that the parts come from, for error messages.
 
     Raises:
-        SimgapError: no row is left, or more samples or files than `drop_limit` are lost.
+        SimgapError: No row is left, or more samples or files than `drop_limit` are lost.
     """
     accountings = [Accounting(**read_json(part / ACCOUNTING_FILE)) for part in parts]
     total = Accounting(

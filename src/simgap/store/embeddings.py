@@ -31,7 +31,7 @@ class Embeddings:
         """Open the folder of a set.
 
         Raises:
-            SimgapError: a part is missing, or the rows, dimensions or dtype of a part are not those in `embeddings.json`.
+            SimgapError: A part is missing, or the rows, dimensions or dtype of a part are not those in `embeddings.json`.
         """
         self.folder = folder
         self.info: dict[str, Any] = read_json(folder / INFO_FILE)
@@ -82,7 +82,7 @@ class Embeddings:
         """Yield (first row, columns of metadata) of each part.
 
         Raises:
-            SimgapError: a table is damaged or lacks a column, there are more or fewer rows than vectors, or `columns` has
+            SimgapError: A table is damaged or lacks a column, there are more or fewer rows than vectors, or `columns` has
                 `shard` and a row does not name its shard.
         """
         for start, table in self._tables(columns):
@@ -108,7 +108,7 @@ class Embeddings:
         """Read columns of metadata of all parts, one row for each vector.
 
         Raises:
-            SimgapError: see `metadata_parts`.
+            SimgapError: See `metadata_parts`.
         """
         return pa.concat_tables([table for _, table in self.metadata_parts(columns)])
 
@@ -134,7 +134,7 @@ def check_same_embedder(*sets: Embeddings) -> None:
     """Check that all sets were embedded by the same embedder.
 
     Raises:
-        SimgapError: two sets have another embedder or another number of dimensions.
+        SimgapError: Two sets have another embedder or another number of dimensions.
     """
     first = sets[0]
     for other in sets[1:]:

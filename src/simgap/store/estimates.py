@@ -10,9 +10,9 @@ class Metric:
     """A number in a metrics file.
 
     Attributes:
-        value: the number.
-        file: the file that holds it, as messages and pages name it.
-        key: its name in the file.
+        value: The number.
+        file: The file that holds it, as messages and pages name it.
+        key: Its name in the file.
     """
 
     value: float
@@ -25,10 +25,10 @@ class Estimate:
     """A value with its 95% confidence interval.
 
     Attributes:
-        value: the value over all images and seeds.
-        low, high: the ends of the interval.
-        file: the metrics file that holds the three numbers; empty before they are written.
-        key: the name of the value in the file. The ends are `key/low` and `key/high`.
+        value: The value over all images and seeds.
+        low, high: The ends of the interval.
+        file: The metrics file that holds the three numbers; empty before they are written.
+        key: The name of the value in the file. The ends are `key/low` and `key/high`.
     """
 
     value: float

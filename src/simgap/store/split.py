@@ -23,15 +23,15 @@ class Split:
     """A rule and how many pool rows it keeps. All counts are of pool rows only.
 
     Attributes:
-        rule: full, imagenet-like, dissimilar, similar, random or matched.
-        parameters: the rule's own parameters.
-        benchmarks: the benchmarks whose queries the rule used.
-        threshold: the slack of an imagenet-like split; None for another rule.
-        kept, pool_rows: the number of rows kept, and of all rows.
-        kept_description: which rows were kept, in words.
-        reference_rows: whether the reference images join the training data.
-        row_order: the hash of the pool rows that the bits refer to (`Embeddings.row_order`).
-        controls: the split that this one is a control of; None if it is not a control.
+        rule: Full, imagenet-like, dissimilar, similar, random or matched.
+        parameters: The rule's own parameters.
+        benchmarks: The benchmarks whose queries the rule used.
+        threshold: The slack of an imagenet-like split; None for another rule.
+        kept, pool_rows: The number of rows kept, and of all rows.
+        kept_description: Which rows were kept, in words.
+        reference_rows: Whether the reference images join the training data.
+        row_order: The hash of the pool rows that the bits refer to (`Embeddings.row_order`).
+        controls: The split that this one is a control of; None if it is not a control.
     """
 
     rule: str
@@ -58,12 +58,12 @@ def write_split(split: Split, keep: NDArray[np.bool_], out: Path) -> dict[str, A
     """Write a split and return its metrics.
 
     Args:
-        split: the description of the split.
-        keep: which rows are kept, bool [pool rows].
-        out: the folder to write.
+        split: The description of the split.
+        keep: Which rows are kept, bool [pool rows].
+        out: The folder to write.
 
     Raises:
-        ValueError: the counts in `split` do not agree with `keep`.
+        ValueError: The counts in `split` do not agree with `keep`.
     """
     if int(keep.sum()) != split.kept or len(keep) != split.pool_rows:
         raise ValueError(
@@ -80,7 +80,7 @@ def read_split(folder: Path) -> Split:
     """Read the description of a split.
 
     Raises:
-        SimgapError: the file is missing or does not describe a split.
+        SimgapError: The file is missing or does not describe a split.
     """
     content = read_json(folder / INFO_FILE)
     try:
@@ -93,12 +93,12 @@ def read_bits(source: Path | IO[bytes], pool_rows: int, name: object = None) -> 
     """Read the packed bits of a split, uint8 [bytes]; the first row is the lowest bit of the first byte.
 
     Args:
-        source: a `keep.npy`, or a stream of its bytes.
-        pool_rows: the number of rows that the split must have.
-        name: the name of the source in errors; the path by default.
+        source: A `keep.npy`, or a stream of its bytes.
+        pool_rows: The number of rows that the split must have.
+        name: The name of the source in errors; the path by default.
 
     Raises:
-        SimgapError: the file is missing, damaged or not of `pool_rows` rows.
+        SimgapError: The file is missing, damaged or not of `pool_rows` rows.
     """
     remedy = f"{pool_rows} pool rows need a bit each; make the split again"
     return read_array(source, np.uint8, shape=((pool_rows + 7) // 8,), name=name, remedy=remedy)
@@ -108,6 +108,6 @@ def read_keep(path: Path, pool_rows: int) -> NDArray[np.bool_]:
     """Read which of `pool_rows` rows a split keeps, bool [pool rows].
 
     Raises:
-        SimgapError: the file is missing, damaged or not of `pool_rows` rows.
+        SimgapError: The file is missing, damaged or not of `pool_rows` rows.
     """
     return np.unpackbits(read_bits(path, pool_rows), count=pool_rows, bitorder="little").astype(np.bool_)

@@ -22,7 +22,7 @@ class TrainedSplits:
     """What the trained splits of a study are to each other.
 
     Attributes:
-        splits: the trained splits by name, in the order of the params file.
+        splits: The trained splits by name, in the order of the params file.
     """
 
     splits: dict[str, Split]
@@ -79,8 +79,8 @@ def threshold_of(split: str, read: Callable[[str], dict[str, Any]]) -> float | N
     It is the split's own threshold, or that of the split whose size, or a share of it, this one has.
 
     Args:
-        split: name of the split.
-        read: returns the metrics of a split's rule.
+        split: Name of the split.
+        read: Returns the metrics of a split's rule.
     """
     prune = read(split)
     parameters = prune["parameters"]
@@ -107,7 +107,7 @@ class Folder:
         """Read a JSON file.
 
         Raises:
-            SimgapError: the file is missing, or it is not JSON.
+            SimgapError: The file is missing, or it is not JSON.
         """
         content: dict[str, Any] = read_json(Path(path))
         return content
@@ -125,10 +125,10 @@ class Study(TrainedSplits):
     Every method raises SimgapError if a metrics file is missing, is not JSON, or lacks a number.
 
     Attributes:
-        splits: the trained splits by name, in the order of the params file.
-        benchmarks: names of the benchmarks.
-        seeds: training seeds.
-        compared: the metrics of the comparison.
+        splits: The trained splits by name, in the order of the params file.
+        benchmarks: Names of the benchmarks.
+        seeds: Training seeds.
+        compared: The metrics of the comparison.
     """
 
     def __init__(
@@ -137,11 +137,11 @@ class Study(TrainedSplits):
         """Read the rules of the trained splits, and the comparison.
 
         Args:
-            source: where files are read.
-            runs: the trained splits, in the order of the params file.
-            benchmarks: names of the benchmarks.
-            seeds: training seeds.
-            folder: the folder of the metrics files.
+            source: Where files are read.
+            runs: The trained splits, in the order of the params file.
+            benchmarks: Names of the benchmarks.
+            seeds: Training seeds.
+            folder: The folder of the metrics files.
         """
         self._source, self._folder = source, folder
         self.benchmarks, self.seeds = benchmarks, seeds
@@ -187,8 +187,8 @@ class Study(TrainedSplits):
         """Return a quantity of the comparison with its interval, or None if it is undefined for the split.
 
         Args:
-            split: a trained split.
-            benchmark: a benchmark.
+            split: A trained split.
+            benchmark: A benchmark.
             quantity: `accuracy`, `minus_full`, `gap_explained` and so on; see `flat_metrics`.
         """
         key = f"{split}/{benchmark}/{quantity}"

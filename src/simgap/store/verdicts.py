@@ -38,7 +38,7 @@ def judge_gap_explained(share: Estimate | None) -> str:
     """Return whether pruning explains `more than half` or `less than half` of a gap, or `inconclusive`.
 
     Args:
-        share: the share of the gap, or None if there is no gap. The verdict is then `undefined`.
+        share: The share of the gap, or None if there is no gap. The verdict is then `undefined`.
     """
     if share is None:
         return UNDEFINED

@@ -40,10 +40,10 @@ class Revision:
         """Look the revision up.
 
         Args:
-            name: name of an experiment, or any name that git has for a commit.
+            name: Name of an experiment, or any name that git has for a commit.
 
         Raises:
-            SimgapError: there is no such revision.
+            SimgapError: There is no such revision.
         """
         os.environ.setdefault("DVC_NO_ANALYTICS", "1")
         import dvc.api
@@ -71,7 +71,7 @@ class Revision:
         """Open a file.
 
         Raises:
-            SimgapError: the file does not exist, or neither DVC's cache nor a remote has it.
+            SimgapError: The file does not exist, or neither DVC's cache nor a remote has it.
         """
         from dvc_data.index import DataIndexDirError
 
@@ -87,7 +87,7 @@ class Revision:
         """Return the paths of a folder's files, sorted.
 
         Raises:
-            SimgapError: there is no such folder.
+            SimgapError: There is no such folder.
         """
         from dvc_data.index import DataIndexDirError
 
@@ -113,7 +113,7 @@ class Revision:
         """Return the reader of this revision's study.
 
         Raises:
-            SimgapError: the study is not finished.
+            SimgapError: The study is not finished.
         """
         params = self.params()
         return Study(self, list(params.runs), params.benchmarks.names, params.repeats.seeds)

@@ -52,11 +52,11 @@ def run_study(preset: str, data: Path | None) -> str:
     """Run the study of a preset as a DVC experiment of the same name, and return its table of accuracies.
 
     Args:
-        preset: name of a file in `presets/`.
-        data: folder of the data that the preset copies.
+        preset: Name of a file in `presets/`.
+        data: Folder of the data that the preset copies.
 
     Raises:
-        SimgapError: the preset is unknown, the data are missing, an experiment of that name exists, or DVC reports an error.
+        SimgapError: The preset is unknown, the data are missing, an experiment of that name exists, or DVC reports an error.
     """
     file = PRESETS / f"{preset}.yaml"
     if not file.is_file():

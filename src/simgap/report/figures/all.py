@@ -16,9 +16,9 @@ def figure_specs(inputs: ReportInputs, margin: float, threshold: float) -> list[
     """Return all figures of a study.
 
     Args:
-        inputs: the study.
-        margin: margin of equivalence, in accuracy.
-        threshold: similarity above which an image counts as copied.
+        inputs: The study.
+        margin: Margin of equivalence, in accuracy.
+        threshold: Similarity above which an image counts as copied.
     """
     styles = split_styles(inputs)
     return [

@@ -56,8 +56,8 @@ def leaks(inputs: ReportInputs, threshold: float) -> list[style.FigureSpec]:
     """Show how similar queries are to the pool, and the accuracy with and without those that have a copy in it.
 
     Args:
-        inputs: the study.
-        threshold: similarity above which an image counts as copied.
+        inputs: The study.
+        threshold: Similarity above which an image counts as copied.
     """
     study = inputs.study
     split = study.full() or next(iter(study.splits))

@@ -55,10 +55,10 @@ def intervals(figure: Figure, rows: list[tuple[str, list[Interval]]], label: str
     """Draw estimates with intervals, a line of the axes for each row.
 
     Args:
-        figure: the figure.
-        rows: the label and the estimates of each row.
-        label: the label of the x axis.
-        guides: positions of vertical lines.
+        figure: The figure.
+        rows: The label and the estimates of each row.
+        label: The label of the x axis.
+        guides: Positions of vertical lines.
     """
     axes = figure.add_subplot()
     seen: set[str] = set()

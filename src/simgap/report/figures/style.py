@@ -113,12 +113,12 @@ class FigureSpec:
     """One figure of a page.
 
     Attributes:
-        name: name of the file, without its suffix.
-        section: section of the page.
-        caption: what the figure shows.
-        alt: the same for readers who cannot see it.
-        size: width and height in inches.
-        draw: draws the figure.
+        name: Name of the file, without its suffix.
+        section: Section of the page.
+        caption: What the figure shows.
+        alt: The same for readers who cannot see it.
+        size: Width and height in inches.
+        draw: Draws the figure.
     """
 
     name: str

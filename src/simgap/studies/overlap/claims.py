@@ -27,9 +27,9 @@ class Claim:
 
     Attributes:
         claim: `A`, the share of the gap that pruning explains, or `B`, accuracy minus that of full.
-        split: the pruned split.
-        benchmark: the benchmark.
-        first, second: the answers of the two revisions.
+        split: The pruned split.
+        benchmark: The benchmark.
+        first, second: The answers of the two revisions.
     """
 
     claim: str
@@ -60,7 +60,7 @@ def compare_claims(first: Revision, second: Revision) -> Iterator[Claim]:
     """Yield the answers of two revisions for every split and benchmark that both have.
 
     Raises:
-        SimgapError: a revision has no comparison.
+        SimgapError: A revision has no comparison.
     """
     ours, theirs = first.study(), second.study()
     prune = first.params().prune

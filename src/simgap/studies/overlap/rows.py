@@ -29,11 +29,11 @@ class Overlap:
     """The rows of one kind, kept or pruned, that two splits have in common.
 
     Attributes:
-        split: the name of both splits.
+        split: The name of both splits.
         rows: `kept`, or `pruned` (the rows of full that a split leaves out).
-        first, second: number of rows of the kind in each revision.
-        both: number of rows in both.
-        expected: expected number of rows in both for random draws of the same sizes, each from full of its own revision (for
+        first, second: Number of rows of the kind in each revision.
+        both: Number of rows in both.
+        expected: Expected number of rows in both for random draws of the same sizes, each from full of its own revision (for
             full itself, from the pool).
     """
 
@@ -74,10 +74,10 @@ def overlaps(split: str, pair: tuple[Bits, Bits], fulls: tuple[Bits, Bits], pool
     """Compare the rows that two splits keep, and the rows that they prune.
 
     Args:
-        split: the name of both splits. For `full`, only kept rows are compared.
-        pair: the bits of the splits, as in `keep.npy`, uint8 [bytes].
-        fulls: the bits of full in the same revisions.
-        pool_rows: number of pool rows.
+        split: The name of both splits. For `full`, only kept rows are compared.
+        pair: The bits of the splits, as in `keep.npy`, uint8 [bytes].
+        fulls: The bits of full in the same revisions.
+        pool_rows: Number of pool rows.
     """
 
     def expected(first: int, second: int) -> float:
@@ -140,7 +140,7 @@ def compare_rows(first: Revision, second: Revision) -> Iterator[Overlap]:
     """Compare the splits that two revisions both have, by name. Memory: six bits for each pool row.
 
     Raises:
-        SimgapError: the revisions have different pool rows, or a file is neither in DVC's cache nor in a remote.
+        SimgapError: The revisions have different pool rows, or a file is neither in DVC's cache nor in a remote.
     """
     _check_rows(first, second)
     pool_rows = int(_info(first, "full")["pool_rows"])

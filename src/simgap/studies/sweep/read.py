@@ -20,8 +20,8 @@ class Cell:
     """The models of a point on one benchmark.
 
     Attributes:
-        accuracies: zero-shot top-1, by training seed.
-        accuracy, minus_control: from a revision that compared all these seeds together; None if there is no such revision, or
+        accuracies: Zero-shot top-1, by training seed.
+        accuracy, minus_control: From a revision that compared all these seeds together; None if there is no such revision, or
             no control.
     """
 
@@ -50,12 +50,12 @@ class Point:
     """A split at a threshold, or a split that depends on no threshold.
 
     Attributes:
-        split: the name of the split.
-        threshold: the threshold, or None.
-        rule: the rule of the split.
-        pruned, kept: number of rows of full that the split leaves out, and that it keeps.
-        seeds: training seeds.
-        cells: by benchmark.
+        split: The name of the split.
+        threshold: The threshold, or None.
+        rule: The rule of the split.
+        pruned, kept: Number of rows of full that the split leaves out, and that it keeps.
+        seeds: Training seeds.
+        cells: By benchmark.
     """
 
     split: str
@@ -75,10 +75,10 @@ class Sweep:
     """Models of one study at several thresholds.
 
     Attributes:
-        revisions: names of the revisions that were read.
-        left_out: the revisions that were not read, and why.
-        benchmarks: names.
-        points: by (split, threshold), in the order of the params file, then by threshold.
+        revisions: Names of the revisions that were read.
+        left_out: The revisions that were not read, and why.
+        benchmarks: Names.
+        points: By (split, threshold), in the order of the params file, then by threshold.
     """
 
     revisions: list[str]
@@ -171,11 +171,11 @@ def read_sweep(revisions: Sequence[Revision], base: Params) -> Sweep:
     `base` other than the threshold, the seeds and which splits are trained.
 
     Args:
-        revisions: the revisions.
-        base: the parameters that say which study it is.
+        revisions: The revisions.
+        base: The parameters that say which study it is.
 
     Raises:
-        SimgapError: a file is missing, two revisions have different results for one model, or no split depends on a threshold.
+        SimgapError: A file is missing, two revisions have different results for one model, or no split depends on a threshold.
     """
     left_out: list[str] = []
     read: list[tuple[str, Study, Params]] = []
