@@ -299,9 +299,7 @@ def test_embeddings_without_shards_can_only_be_measured(embedder: Path, tmp_path
     found = Embeddings(tmp_path / "out")
     assert np.array_equal(found.read(), vectors)
     assert len(found.row_order) == 64
-    with pytest.raises(
-        SimgapError, match="name no shard, so they can be measured, but neither trained on nor exported"
-    ):
+    with pytest.raises(SimgapError, match="name no shards, and training and export need the shards"):
         kept_shards(tmp_path, found.metadata(["shard", "key"]), np.ones(5, np.bool_))
 
 
@@ -330,7 +328,7 @@ def test_inconsistent_files_are_refused(embedder: Path, tmp_path: Path) -> None:
     put(unit_rows(2, DIM + 1, 1))
     assert "img_emb_1.npy: the vectors have 17 components; the embedder's vectors have 16" in refused(source)
     put(unit_rows(2, DIM, 1).astype(np.float64))
-    assert "img_emb_1.npy: is float64 [2, 16]; it must be float16 or float32 [*, *]" in refused(source)
+    assert "img_emb_1.npy: the array is float64 [2, 16]; it must be float16 or float32 [*, *]" in refused(source)
     put(np.array([["object"]], object))
     assert "img_emb_1.npy: cannot be read as a NumPy array" in refused(source)
     put(unit_rows(2, DIM, 1))
