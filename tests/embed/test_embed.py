@@ -209,7 +209,7 @@ def test_embeddings_with_inconsistent_files_are_refused(store) -> None:
     with pytest.raises(SimgapError, match="float16"):
         Embeddings(found.folder)
     (found.folder / "img_emb" / "img_emb_0001.npy").write_bytes(b"no array")
-    with pytest.raises(SimgapError, match=r"img_emb_0001\.npy: cannot be read as a NumPy array"):
+    with pytest.raises(SimgapError, match=r"img_emb_0001\.npy: the file cannot be read as a NumPy array"):
         Embeddings(found.folder)
     whole = store("whole", np.eye(6, dtype=np.float16), parts=2)
     (whole.folder / "metadata" / "metadata_0001.parquet").unlink()

@@ -295,12 +295,16 @@ def test_a_damaged_table_is_one_line(study, damage) -> None:
     beside = Path("pool", "00000.parquet")
     pq.write_table(pa.table({"key": ["x"], "uid": ["0"]}), beside)
     damage(beside)
-    assert "pool/00000.parquet: cannot be read as a Parquet table (" in study.refused("datacomp", "few", "x.npy")
+    assert "pool/00000.parquet: the file cannot be read as a Parquet table (" in study.refused(
+        "datacomp", "few", "x.npy"
+    )
     beside.unlink()
     damage(Path("data", "embeddings", "pool", "metadata", "metadata_0001.parquet"))
     for form in (["keys", "few", "x.txt"], ["datacomp", "few", "x.npy"], ["shards", "few", "x"]):
         line = study.refused(*form)
-        assert "data/embeddings/pool/metadata/metadata_0001.parquet: cannot be read as a Parquet table (" in line
+        assert (
+            "data/embeddings/pool/metadata/metadata_0001.parquet: the file cannot be read as a Parquet table (" in line
+        )
         assert line.endswith("; embed or import the set again\n")
 
 

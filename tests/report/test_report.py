@@ -484,7 +484,8 @@ def test_a_second_random_control_has_a_difference_and_a_sentence(tmp_path: Path)
     assert list(differences) == ["control", "same by class", "control another", "full"]
     assert differences["control another"] == "+1.0 [+1.0, +1.0]"
     assert text_of(sentences.against_controls(study, "pruned-0")[2]) == (
-        "Compared with as many random rows left out (another), pruned-0 is equivalent on val and sketch (held out)."
+        "Compared with leaving out as many random rows (another), the accuracy of pruned-0 is equivalent on val and "
+        "sketch (held out)."
     )
 
 

@@ -47,9 +47,9 @@ def test_an_array_that_is_refused(tmp_path: Path, mapped: bool) -> None:
     )
     for content in damaged:
         path.write_bytes(content)
-        with pytest.raises(SimgapError, match=r"values\.npy: cannot be read as a NumPy array \("):
+        with pytest.raises(SimgapError, match=r"values\.npy: the file cannot be read as a NumPy array \("):
             read_array(path, mapped=mapped)
-        with pytest.raises(SimgapError, match=r"^commit abc: cannot be read as a NumPy array \("):
+        with pytest.raises(SimgapError, match=r"^commit abc: the file cannot be read as a NumPy array \("):
             read_array(io.BytesIO(content), name="commit abc")
 
 
@@ -88,6 +88,6 @@ def test_a_damaged_table_is_refused_in_a_line(tmp_path: Path, damage) -> None:
     pq.write_table(pa.table({"key": ["some text"] * 9}), path)
     damage(path)
     with pytest.raises(
-        SimgapError, match=r"^[^\n]*table\.parquet: cannot be read as a Parquet table \([^\n]*; embed again$"
+        SimgapError, match=r"^[^\n]*table\.parquet: the file cannot be read as a Parquet table \([^\n]*; embed again$"
     ):
         read_parquet(path, ["key"], "embed again")

@@ -49,7 +49,8 @@ class Cell:
         used: Whether the split's rule used queries of the benchmark.
         measured: The accuracies by kind of query. The kind `all` is always present. The kinds `used by the rule` and `held out`
             can be present only if the rule used the benchmark. A kind without images is absent.
-        gap_explained: The share of the gap that the split explains (claim A). None if the share is undefined.
+        gap_explained: The share of the gap between full and the reference alone that the split explains (claim A). None if the
+            share is undefined.
         verdict_full, verdict_control: The verdicts on the differences over all images. None if there is no such difference.
         verdict_others: The verdicts on the differences to the other controls, by the name of the control.
     """
@@ -85,8 +86,8 @@ def _measure(outcomes: Outcomes, resamples: Resamples, benchmark: str, queries: 
     """Measure the accuracies of splits on the images of one kind of `QUERIES`.
 
     Returns:
-        The accuracies by split. Splits whose rule used no query of the benchmark have only the kind `all`. They are skipped for
-        the other kinds.
+        The accuracies by split. A split whose rule used no query of the benchmark has only the kind `all`. Such a split is
+        skipped for the other kinds.
     """
     chosen = resamples.chosen(benchmark, queries)
     if not chosen.any():

@@ -67,10 +67,12 @@ def _read_table(path: Path, columns: list[str], remedy: str) -> pa.Table:
     except FileNotFoundError:
         raise SimgapError(f"{path}: no such file; {remedy}") from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise SimgapError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]}); {remedy}") from None
+        raise SimgapError(
+            f"{path}: the file cannot be read as a table ({str(error).splitlines()[0]}); {remedy}"
+        ) from None
     missing = [column for column in columns if column not in table.column_names]
     if missing:
-        raise SimgapError(f"{path}: has no column {missing[0]}; {remedy}")
+        raise SimgapError(f"{path}: the table has no column {missing[0]}; {remedy}")
     return table
 
 
@@ -98,12 +100,16 @@ def _few_shot(tables: list[pa.Table]) -> dict[int, NDArray[np.float64]]:
 def _read_evaluation(path: Path, queries: pa.Table, similarity: Path, shots: list[int]) -> pa.Table:
     """Read the outcomes of a model on a benchmark.
 
-    The images and labels must be the same as in `queries`. The few-shot outcomes must be of exactly `shots`, or absent.
+    Args:
+        path: The table of outcomes.
+        queries: The queries of the benchmark. The table must have the same images and labels in the same order.
+        similarity: The folder that `queries` comes from, for error messages.
+        shots: The numbers of shots. The table must have few-shot outcomes for exactly these numbers, or none at all.
     """
     table = _read_table(path, ["row", "label", "correct"], EVALUATE)
     for column in ("row", "label"):
         if not np.array_equal(table.column(column).to_numpy(), queries.column(column).to_numpy()):
-            raise SimgapError(f"{path}: its images are not those of {similarity}; {EVALUATE} or {MEASURE}")
+            raise SimgapError(f"{path}: the images differ from the images of {similarity}; {EVALUATE} or {MEASURE}")
     if sorted(_shots_of(table)) not in ([], sorted(shots)):
         raise SimgapError(
             f"{path}: the model was evaluated with {_shots_of(table)} shots, but evaluate.few_shot.shots is {shots}; {EVALUATE}"
@@ -141,7 +147,7 @@ def _read_profile(path: Path, column: str, queries: pa.Table, similarity: Path) 
             f"{path}: the profile has {len(table)} images, which are not the {len(queries)} images of {similarity}; {PROFILE}"
         )
     if table.column(column).null_count:
-        raise SimgapError(f"{path}: {column} is missing for some images; {PROFILE}")
+        raise SimgapError(f"{path}: the column {column} is empty for some images; {PROFILE}")
     return table.column(column).to_numpy().astype(np.float64)  # type: ignore[no-any-return]
 
 

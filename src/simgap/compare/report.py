@@ -29,7 +29,7 @@ Tables = Mapping[str, list[Row]]
 
 
 class _Results:
-    """A source that lets a `Study` read the metrics of a comparison before they are written to disk."""
+    """A source that lets a `Study` read the metrics of a comparison before the metrics are written to disk."""
 
     def __init__(self, files: dict[str, dict[str, Any]]) -> None:
         self._files = {f"{METRICS}/{name}.json": content for name, content in files.items()}
@@ -42,7 +42,7 @@ class _Results:
 
 
 def finished_study(outcomes: Outcomes, comparison: Comparison) -> Study:
-    """Return a study that reads the metrics of a comparison from memory, before they are written to disk."""
+    """Return a study that reads the metrics of a comparison from memory, before the metrics are written to disk."""
     files: dict[str, dict[str, Any]] = {"prune/full": {"kept": outcomes.full_rows}}
     files |= {f"prune/{name}": asdict(split) for name, split in outcomes.splits.items()}
     files[COMPARE] = flat_metrics(outcomes, comparison)

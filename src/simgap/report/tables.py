@@ -72,8 +72,8 @@ def _cell(study: Study, split: str, benchmark: str) -> Cell:
 def accuracy_table(study: Study) -> list[dict[str, Any]]:
     """Return the rows of the table of accuracies, one for each trained split.
 
-    A row is a dictionary with the name of the split, its rule, its controls, and the number of pool rows it keeps. `cells` holds
-    a `Cell` for each benchmark.
+    A row is a dictionary. `split`, `rule` and `controls` describe the split. `kept` and `rows` are the number of pool rows, as
+    a number and as HTML. `cells` holds a `Cell` for each benchmark.
     """
     return [
         {

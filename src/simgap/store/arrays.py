@@ -55,7 +55,7 @@ def read_array(
     except FileNotFoundError:
         raise SimgapError(f"{where}: no such file{ending}") from None
     except (ValueError, EOFError, OSError) as error:
-        raise SimgapError(f"{where}: cannot be read as a NumPy array ({error}){ending}") from None
+        raise SimgapError(f"{where}: the file cannot be read as a NumPy array ({error}){ending}") from None
     fits = shape is None or (
         array.ndim == len(shape)
         and all(expected in (None, size) for expected, size in zip(shape, array.shape, strict=True))
@@ -85,7 +85,7 @@ def _open_parquet(path: Path, remedy: str) -> Iterator[pq.ParquetFile]:
         raise SimgapError(f"{path}: no such file{ending}") from None
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise SimgapError(f"{path}: cannot be read as a Parquet table ({reason}){ending}") from None
+        raise SimgapError(f"{path}: the file cannot be read as a Parquet table ({reason}){ending}") from None
 
 
 def parquet_columns(path: Path) -> list[str]:
@@ -94,7 +94,7 @@ def parquet_columns(path: Path) -> list[str]:
     Raises:
         SimgapError: The file is missing or is not a Parquet table.
     """
-    with _open_parquet(path, "") as file:
+    with _open_parquet(path, "give the path of a Parquet table") as file:
         return list(file.schema_arrow.names)
 
 

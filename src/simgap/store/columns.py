@@ -21,7 +21,12 @@ REMEDY = "measure the similarity again"
 
 
 class Similarity:
-    """The stored similarity of a pool to one benchmark."""
+    """The stored similarity of a pool to one benchmark.
+
+    Attributes:
+        folder: The folder of the benchmark.
+        info: The content of `similarity.json`.
+    """
 
     def __init__(self, folder: Path, row_order: str | None = None) -> None:
         """Open the folder of a benchmark.

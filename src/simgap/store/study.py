@@ -186,7 +186,7 @@ class Study(TrainedSplits):
         return Metric(self.read(name).get(key, 0), self._source.where(self._path(name)), key)
 
     def model_accuracy(self, split: str, seed: int, benchmark: str) -> Metric:
-        """Return the zero-shot top-1 accuracy of one model."""
+        """Return the zero-shot top-1 accuracy of the model that was trained on a split with a seed."""
         return self.metric(f"evaluate/{split}-{seed}", f"zero_shot/{benchmark}/top1")
 
     def estimate(self, split: str, benchmark: str, quantity: str) -> Estimate | None:
@@ -195,8 +195,8 @@ class Study(TrainedSplits):
         Args:
             split: The name of a trained split.
             benchmark: The name of a benchmark.
-            quantity: The name of the quantity, such as `accuracy`, `minus_full` or `gap_explained`. `flat_metrics` in
-                `simgap.compare.metrics` writes them.
+            quantity: The name of the quantity, such as `accuracy`, `minus_full` or `gap_explained`. The function `flat_metrics`
+                of `simgap.compare.metrics` defines the names.
         """
         key = f"{split}/{benchmark}/{quantity}"
         if key not in self.compared:
@@ -205,7 +205,7 @@ class Study(TrainedSplits):
         return Estimate(value.value, low.value, high.value, value.file, key)
 
     def accuracy(self, split: str, benchmark: str) -> Estimate:
-        """Return the zero-shot top-1 accuracy of a split over all images and seeds."""
+        """Return the zero-shot top-1 accuracy of a split over all images and seeds, with its interval."""
         found = self.estimate(split, benchmark, "accuracy")
         if found is None:
             raise SimgapError(
@@ -231,11 +231,11 @@ class Study(TrainedSplits):
         return self.estimate(split, benchmark, "gap_explained")
 
     def verdict_full(self, split: str, benchmark: str) -> str | None:
-        """Return the verdict on the difference to full, or None if there is no difference."""
+        """Return the verdict on the accuracy of a split minus the accuracy of full, or None if there is no such verdict."""
         return self.compared.get(f"{split}/{benchmark}/verdict_full")
 
     def verdict_control(self, split: str, benchmark: str, control: str) -> str | None:
-        """Return the verdict on the difference to a control, or None if there is no difference."""
+        """Return the verdict on the accuracy of a split minus the accuracy of a control, or None if there is none."""
         key = "verdict_control" if control == self.control_of(split) else f"verdict/{control}"
         return self.compared.get(f"{split}/{benchmark}/{key}")
 

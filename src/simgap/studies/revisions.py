@@ -18,11 +18,13 @@ def experiments() -> list[str]:
     """Return the names of the DVC experiments that are based on the current commit.
 
     Raises:
-        SimgapError: DVC reports an error.
+        SimgapError: The command `dvc exp list` failed.
     """
     listed = subprocess.run(["dvc", "exp", "list", "--name-only"], check=False, capture_output=True, text=True)
     if listed.returncode:
-        raise SimgapError(f"dvc exp list: {' '.join(listed.stderr.split())}; mend what DVC reports and run it again")
+        raise SimgapError(
+            f"dvc exp list: {' '.join(listed.stderr.split())}; fix the error that DVC reports, and try again"
+        )
     return sorted(listed.stdout.split())
 
 

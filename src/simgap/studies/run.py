@@ -49,7 +49,7 @@ def _data_options(preset: str, copied: list[str], data: Path) -> list[str]:
     if not data.is_dir():
         raise SimgapError(f"DATA: {data} is not a folder; give the folder that holds the data")
     if not copied:
-        raise SimgapError(f"DATA: {preset} copies no data; leave DATA out")
+        raise SimgapError(f"DATA: the preset {preset} copies no data; leave DATA out")
     source = data.resolve()
     if "'" in str(source):
         raise SimgapError(f"DATA: the path {source} contains a quote; use a path without quotes")
@@ -72,7 +72,7 @@ def run_study(preset: str, data: Path | None) -> str:
     file = PRESETS / f"{preset}.yaml"
     if not file.is_file():
         choices = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
-        raise SimgapError(f"PRESET: {preset!r} is unknown; choose from {choices}")
+        raise SimgapError(f"PRESET: there is no preset {preset!r}; choose from {choices}")
     params = load_params(file)
     options = [] if data is None else _data_options(preset, list(params.copy), data)
     known = subprocess.run(["dvc", "exp", "list", "--name-only"], check=False, capture_output=True, text=True)
@@ -85,7 +85,7 @@ def run_study(preset: str, data: Path | None) -> str:
     code = run_beside(file, command)
     if code:
         raise SimgapError(
-            f"{' '.join(command)}: DVC failed with exit code {code}; mend the error that DVC reports above"
+            f"{' '.join(command)}: DVC failed with exit code {code}; fix the error that DVC reports above"
         )
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     import dvc.api

@@ -96,7 +96,9 @@ def robustness(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
     lines = {
         row["benchmark"]: {key: float(row[key]) for key in row if key != "benchmark"} for row in inputs.table("lines")
     }
-    with_line = ". The line is fitted to the logits of full and of the random splits. It is dotted outside their range of accuracies."
+    with_line = (
+        ". The line is fitted to the logits of full and of the random splits. It is dotted outside their accuracies."
+    )
     without_line = ". There are too few random splits for a line."
     return [
         FigureSpec(

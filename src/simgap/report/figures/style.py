@@ -71,11 +71,11 @@ class Style:
     filled: bool
 
     def of_line(self) -> dict[str, Any]:
-        """Return matplotlib's options for a line."""
+        """Return the keyword arguments that make matplotlib draw a line in this style."""
         return {"color": self.colour, "linestyle": self.line}
 
     def of_points(self) -> dict[str, Any]:
-        """Return matplotlib's options for markers."""
+        """Return the keyword arguments that make matplotlib draw markers in this style."""
         face = self.colour if self.filled else "white"
         return {"color": self.colour, "marker": self.marker, "markerfacecolor": face, "markeredgecolor": self.colour}
 
@@ -166,15 +166,20 @@ def _settings() -> Iterator[None]:
 
 
 def write_figures(specs: list[FigureSpec], folder: Path) -> None:
-    """Draw every figure into a folder."""
+    """Draw every figure, and write it into a folder as a PNG file."""
     with _settings():
         for spec in progress(specs, len(specs), "figures", "figure"):
             figure = Figure(figsize=spec.size, layout="constrained")
             spec.draw(figure)
-            # By default matplotlib writes its version into the file.
+            # By default, matplotlib writes its version into the file. The bytes would then change with every version.
             figure.savefig(folder / spec.file, metadata={"Software": None})
 
 
 def size_with_legend(entries: int, height: float = HEIGHT) -> tuple[float, float]:
-    """Return the size of a figure with a legend of two columns below it."""
+    """Return the width and the height, in inches, of a figure with a legend of two columns below the plot.
+
+    Args:
+        entries: The number of entries in the legend.
+        height: The height of the plot without the legend, in inches.
+    """
     return WIDTH, height + LEGEND_LINE * ((entries + 1) // 2)

@@ -165,8 +165,8 @@ def _add(points: Points, study: Study, split: str) -> None:
 def _add_comparison(points: Points, study: Study, threshold: float) -> None:
     """Add the intervals of a revision's comparison to `points`.
 
-    A comparison belongs to a point if it has exactly the seeds of the point, and also the threshold of the point if the point
-    has a threshold. Other points are skipped. An interval from an earlier revision is kept.
+    A comparison fits a point if both have the same seeds and the same threshold. The threshold is ignored if the point does not
+    depend on it. Other points are skipped. An interval from an earlier revision is not replaced.
     """
     for point in points.values():
         if point.threshold not in (None, threshold) or sorted(study.seeds) != point.seeds:
