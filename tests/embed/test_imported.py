@@ -289,7 +289,7 @@ def test_a_damaged_table_is_refused_in_one_line(embedder: Path, tmp_path: Path, 
     source = write_source(tmp_path / "source", [unit_rows(3, DIM, 0), unit_rows(3, DIM, 1)])
     write_mapping(source, [{"shard": ["a.tar"] * 3}] * 2)
     damage(source / table)
-    assert f"{table}: cannot be read as a Parquet table (" in refused(source)
+    assert f"{table}: the file cannot be read as a Parquet table (" in refused(source)
 
 
 def test_embeddings_without_shards_can_only_be_measured(embedder: Path, tmp_path: Path) -> None:
@@ -299,9 +299,7 @@ def test_embeddings_without_shards_can_only_be_measured(embedder: Path, tmp_path
     found = Embeddings(tmp_path / "out")
     assert np.array_equal(found.read(), vectors)
     assert len(found.row_order) == 64
-    with pytest.raises(
-        SimgapError, match="name no shard, so they can be measured, but neither trained on nor exported"
-    ):
+    with pytest.raises(SimgapError, match="name no shards, and training and export need the shards"):
         kept_shards(tmp_path, found.metadata(["shard", "key"]), np.ones(5, np.bool_))
 
 
@@ -330,12 +328,12 @@ def test_inconsistent_files_are_refused(embedder: Path, tmp_path: Path) -> None:
     put(unit_rows(2, DIM + 1, 1))
     assert "img_emb_1.npy: the vectors have 17 dimensions; they must have 16" in refused(source)
     put(unit_rows(2, DIM, 1).astype(np.float64))
-    assert "img_emb_1.npy: is float64 [2, 16]; it must be float16 or float32 [*, *]" in refused(source)
+    assert "img_emb_1.npy: the array is float64 [2, 16]; it must be float16 or float32 [*, *]" in refused(source)
     put(np.array([["object"]], object))
-    assert "img_emb_1.npy: cannot be read as a NumPy array" in refused(source)
+    assert "img_emb_1.npy: the file cannot be read as a NumPy array" in refused(source)
     put(unit_rows(2, DIM, 1))
     metadata.write_bytes(b"no table")
-    assert "metadata_1.parquet: cannot be read as a Parquet table" in refused(source)
+    assert "metadata_1.parquet: the file cannot be read as a Parquet table" in refused(source)
     pq.write_table(pa.table({"key": [1, 2]}), metadata)
     assert "metadata_1.parquet: the type of column key is int64; it must be text" in refused(source)
     pq.write_table(pa.table({"width": [1, 2]}), metadata)

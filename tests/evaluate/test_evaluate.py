@@ -226,9 +226,9 @@ def test_a_reference_with_damaged_metadata_is_refused_in_one_line(embedded, tmp_
     elif damage == "cut off":
         part.write_bytes(part.read_bytes()[:50])
     message = {
-        "no metadata": "the metadata has 0 rows, the vectors have 9; embed or import the set again",
-        "no label": r"metadata_0000\.parquet: has no column label; embed or import the set again",
-        "cut off": r"metadata_0000\.parquet: cannot be read as a Parquet table [^\n]*; embed or import the set again",
+        "no metadata": "the metadata have 0 rows, but the vectors have 9; embed or import the set again",
+        "no label": r"metadata_0000\.parquet: the table has no column label; embed or import the set again",
+        "cut off": r"metadata_0000\.parquet: the file cannot be read as a Parquet table [^\n]*; embed or import the set again",
         "more classes": "label 1 is outside the class list, which has 1 names; embed the reference again",
     }[damage]
     with pytest.raises(SimgapError, match=rf"^[^\n]*{message}$"):

@@ -295,12 +295,16 @@ def test_a_damaged_table_is_one_line(study, damage) -> None:
     beside = Path("pool", "00000.parquet")
     pq.write_table(pa.table({"key": ["x"], "uid": ["0"]}), beside)
     damage(beside)
-    assert "pool/00000.parquet: cannot be read as a Parquet table (" in study.refused("datacomp", "few", "x.npy")
+    assert "pool/00000.parquet: the file cannot be read as a Parquet table (" in study.refused(
+        "datacomp", "few", "x.npy"
+    )
     beside.unlink()
     damage(Path("data", "embeddings", "pool", "metadata", "metadata_0001.parquet"))
     for form in (["keys", "few", "x.txt"], ["datacomp", "few", "x.npy"], ["shards", "few", "x"]):
         line = study.refused(*form)
-        assert "data/embeddings/pool/metadata/metadata_0001.parquet: cannot be read as a Parquet table (" in line
+        assert (
+            "data/embeddings/pool/metadata/metadata_0001.parquet: the file cannot be read as a Parquet table (" in line
+        )
         assert line.endswith("; embed or import the set again\n")
 
 
@@ -308,7 +312,9 @@ def test_a_table_that_lacks_a_column(study) -> None:
     study.keep("few", KEEP)
     path = Path("data", "embeddings", "pool", "metadata", "metadata_0000.parquet")
     pq.write_table(pq.read_table(path).drop_columns(["shard"]), path)
-    assert "metadata_0000.parquet: has no column shard; embed or import" in study.refused("keys", "few", "x.txt")
+    assert "metadata_0000.parquet: the table has no column shard; embed or import" in study.refused(
+        "keys", "few", "x.txt"
+    )
 
 
 def test_a_split_whose_bits_are_of_another_number(study) -> None:
@@ -345,9 +351,7 @@ def test_rows_that_name_no_shard_are_not_exported(study) -> None:
         pq.write_table(table.set_column(0, "shard", nothing), path)
     study.keep("few", KEEP)
     for form in (["keys", "few", "x.txt"], ["datacomp", "few", "x.npy"], ["shards", "few", "x"]):
-        assert "its rows name no shard, so they can be measured, but neither trained on nor exported" in study.refused(
-            *form
-        )
+        assert "the metadata name no shards, and training and export need the shards" in study.refused(*form)
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, owner, name: str, calls: int) -> list:

@@ -237,7 +237,7 @@ def test_imported_embeddings_replace_embedding(study: Path) -> None:
         )
         assert refused.returncode != 0
         assert (
-            "error: data/embeddings/pool: its rows name no shard, so they can be measured, but neither"
+            "error: data/embeddings/pool: the metadata name no shards, and training and export need the shards"
             in refused.stderr
         )
         put_pool(study, embed="data/foreign", shard_digits=5)

@@ -179,8 +179,8 @@ def test_an_import_without_shards_can_only_be_measured(study) -> None:
         for form, out in (("keys", "x.txt"), ("datacomp", "x.npy"), ("shards", "x"))
     ]
     assert {(result.exit_code, result.output) for result in refused} == {
-        (1, "error: data/embeddings/pool: its rows name no shard, so they can be measured, but neither trained on nor exported; "
-            "import them with the shards that they lie in\n")
+        (1, "error: data/embeddings/pool: the metadata name no shards, and training and export need the shards; "
+            "import the embeddings together with their shards\n")
     }  # fmt: skip
     assert sorted(path for path in Path().rglob("*") if "scratch" not in path.parts) == before
 
