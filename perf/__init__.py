@@ -1,4 +1,4 @@
-"""Programs that measure speed and memory: `python -m perf.<name>`.
+"""Programs that measure speed and memory. Run a program with `python -m perf.<name>`.
 
-Results are reported as ratios to a baseline that is measured in the same run.
+The programs report ratios to a baseline that they measure in the same run.
 """

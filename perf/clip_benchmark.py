@@ -1,4 +1,4 @@
-"""Run CLIP_benchmark, the usual evaluator of CLIP models, in its own virtual environment."""
+"""Run CLIP_benchmark, a common evaluator of CLIP models, in a separate virtual environment."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from pathlib import Path
 
 from perf import environment
 
-# CLIP_benchmark fails with numpy 2.3, and it imports pandas, requests and scikit-learn without requiring them.
+# CLIP_benchmark fails with numpy 2.3. It imports pandas, requests and scikit-learn, but does not declare these dependencies.
 REQUIREMENTS = ("clip-benchmark==1.6.2", "numpy<2.3", "pandas", "requests", "scikit-learn")
 
 
 def install(folder: Path) -> Path:
-    """Install CLIP_benchmark into the virtual environment `folder`, unless it is there, and return its command.
+    """Install CLIP_benchmark into the virtual environment `folder`, unless it is already installed there.
+
+    Returns:
+        Path of the command `clip_benchmark`.
 
     Raises:
         SimgapError: The installation fails.
@@ -21,13 +24,16 @@ def install(folder: Path) -> Path:
 
 
 def evaluate(command: Path, model: Path, benchmarks: list[Path], out: Path) -> dict[str, dict[str, float]]:
-    """Evaluate a model zero-shot and return CLIP_benchmark's metrics by benchmark.
+    """Evaluate a model zero-shot with CLIP_benchmark.
 
     Args:
-        command: The command of CLIP_benchmark, from `install`.
-        model: An open_clip local directory.
+        command: Path of the command `clip_benchmark`, as `install` returns it.
+        model: Folder of the model, an open_clip local directory.
         benchmarks: Benchmark folders, all in the same parent folder.
-        out: Folder for the result files; it must not exist.
+        out: Folder for the result files. It must not exist yet.
+
+    Returns:
+        The metrics of each benchmark, by the name of the benchmark and CLIP_benchmark's name of the metric.
 
     Raises:
         SimgapError: CLIP_benchmark fails.

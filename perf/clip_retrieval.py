@@ -1,4 +1,4 @@
-"""Run the inference of clip-retrieval in its own virtual environment."""
+"""Embed images with clip-retrieval in a separate virtual environment."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from perf import environment
 from simgap.clip.model import CONFIG_FILE, WEIGHTS_FILE
 
-# clip-retrieval installs an open_clip below 3. It imports pkg_resources, which setuptools 81 removed.
+# clip-retrieval installs an open_clip below version 3. The environment needs pkg_resources, which setuptools 81 removed.
 REQUIREMENTS = ("clip-retrieval==2.45.0", "numpy==1.26.4", "setuptools<81")
 
-# clip-retrieval loads a model by an open_clip name and a file of weights, `open_clip:NAME/FILE`, because its open_clip does not
-# support `local-dir:`. The program therefore registers the name first, with open_clip's own function. Then clip-retrieval's own
-# runner, reader, mapper and writer do the work. The model is loaded and warmed up before the clock starts, and the process that
-# logs the speed is left out.
-# clip-retrieval leaves models in training mode. The warm-up would then change batch norms, and a vector would depend on its
-# batch. The program therefore puts the model into evaluation mode first, and clip-retrieval keeps the loaded model.
+# The program below runs clip-retrieval's own runner, reader, mapper and writer. clip-retrieval loads a model by an open_clip
+# name and a file of weights, `open_clip:NAME/FILE`, because the open_clip of clip-retrieval does not support `local-dir:`. The
+# program therefore registers the name first, with a function of open_clip. The clock starts after the model is loaded and warmed
+# up. A logger that does nothing replaces the process that logs the speed.
+# clip-retrieval leaves models in training mode. In training mode, the warm-up would change batch norms, and a vector would
+# depend on its batch. The program therefore puts the model into evaluation mode first. clip-retrieval caches the loaded model,
+# so the model stays in this mode.
 DRIVER = """\
 import json, sys, time
 from pathlib import Path
@@ -58,7 +59,10 @@ print(json.dumps({"seconds": time.perf_counter() - begun}))
 
 
 def install(folder: Path) -> Path:
-    """Install clip-retrieval into the virtual environment `folder`, unless it is there, and return its Python.
+    """Install clip-retrieval into the virtual environment `folder`, unless it is already installed there.
+
+    Returns:
+        Path of the environment's Python.
 
     Raises:
         SimgapError: The installation fails.
@@ -71,22 +75,22 @@ def embed(
 ) -> tuple[float, dict[str, NDArray[np.float16]]]:
     """Embed the images of shards with clip-retrieval.
 
-    The open_clip of clip-retrieval assumes OpenAI's mean and standard deviation. Models with other values are preprocessed
-    differently than their config says.
+    The open_clip of clip-retrieval normalizes images with OpenAI's mean and standard deviation. If a model's config has other
+    values, clip-retrieval ignores these values.
 
     Args:
-        python: The Python of clip-retrieval's environment, from `install`.
-        model: An open_clip local directory.
-        shards: The shards to embed.
+        python: Path of the Python in clip-retrieval's environment, as `install` returns it.
+        model: Folder of the model, an open_clip local directory.
+        shards: Paths of the shards to embed.
         batch_size: Number of images in a forward pass.
         workers: Number of processes that decode images.
-        out: Folder to write; it must not exist.
+        out: Folder to write. It must not exist yet.
 
     Returns:
-        The seconds that embedding took, and the unit-norm embedding [dim] of each key.
+        The seconds that embedding took, and the unit-norm embedding of each key, fp16 [dim].
 
     Raises:
-        SimgapError: clip-retrieval fails.
+        SimgapError: Clip-retrieval fails.
     """
     out.mkdir()
     config = out / "model.json"

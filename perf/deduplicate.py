@@ -1,6 +1,7 @@
-"""Measure deduplication.
+"""Measure the quality, the seconds and the memory of deduplication.
 
-The program counts the planted near-duplicates that clusters miss, and compares seconds and memory with float64 products.
+The program plants near-duplicates and counts how many of them clustering misses. It also compares
+the seconds and the memory of simgap with those of float64 products.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from simgap.params.deduplicate import DeduplicateParameters
 from simgap.similarity.search.exact import exact_product
 from simgap.store.embeddings import Embeddings
 
-# This fraction of the rows is planted as near-duplicates of other rows.
+# The program turns this fraction of the rows into near-duplicates of other rows. These rows should be dropped.
 PLANTED = 0.05
 SAMPLED_PER_CLUSTER = 64
 ITERATIONS = 10
@@ -34,17 +35,18 @@ ITERATIONS = 10
 def draw_planted(
     rows: int, dim: int, decay: float, eps: float, seed: int
 ) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
-    """Draw clustered rows and plant near-duplicates whose similarities are spread over 1 - eps to 1.
+    """Generate clustered rows and plant near-duplicates among them. Planted similarities are uniform between 1 - eps and 1.
 
     Args:
         rows: Number of rows.
-        dim: Number of components.
-        decay: Component i is scaled by i ** -decay. With 0, all directions are equal; embeddings decay.
+        dim: Number of dimensions.
+        decay: Dimension i is scaled by i ** -decay. With 0, no direction is preferred. Real embeddings prefer some directions.
         eps: Planted similarities are at least 1 - eps.
-        seed: Seed of the draw.
+        seed: Seed of the random generator.
 
     Returns:
-        The rows, fp16 [rows, dim], and the planted pairs, int64 [2, pairs]: first the lower rows, then the higher ones.
+        The rows, fp16 [rows, dim], and the planted pairs, int64 [2, pairs]. The first row of each pair has the smaller
+        number.
     """
     scale = np.arange(1, dim + 1, dtype=np.float32) ** np.float32(-decay)
     random = np.random.default_rng(seed)
@@ -64,7 +66,11 @@ def draw_planted(
 
 
 def write_pool(folder: Path, rows: int, dim: int, decay: float, eps: float) -> tuple[Embeddings, NDArray[np.int64]]:
-    """Write rows with planted near-duplicates and return them with the planted pairs."""
+    """Write a pool with planted near-duplicates.
+
+    Returns:
+        The embeddings of the pool, and the planted pairs, int64 [2, pairs].
+    """
     pairs = []
 
     def parts() -> Iterator[NDArray[np.float16]]:
@@ -77,7 +83,7 @@ def write_pool(folder: Path, rows: int, dim: int, decay: float, eps: float) -> t
 
 
 def float64_assign(pool: Embeddings, centroids: NDArray[np.float16], block_rows: int) -> NDArray[np.int32]:
-    """Find the nearest centroid of each row by products in float64."""
+    """Return the nearest centroid of each pool row, int32 [pool rows], by float64 products."""
     wide = centroids.astype(np.float64)
     blocks = [exact_product(block, wide).argmax(axis=1) for _, block in pool.blocks(block_rows)]
     return np.concatenate(blocks).astype(np.int32)
@@ -86,7 +92,7 @@ def float64_assign(pool: Embeddings, centroids: NDArray[np.float16], block_rows:
 def float64_near_duplicates(
     pool: Embeddings, cluster: NDArray[np.int32], clusters: int, eps: float, block_rows: int
 ) -> NDArray[np.bool_]:
-    """Find near-duplicates within clusters by products in float64."""
+    """Return which pool rows are near-duplicates within their cluster, bool [pool rows], by float64 products."""
     duplicate = np.zeros(pool.rows, np.bool_)
     order = np.argsort(cluster, kind="stable")
     bounds = np.searchsorted(cluster[order], np.arange(clusters + 1))
@@ -102,7 +108,11 @@ def float64_near_duplicates(
 
 
 def has_lower_neighbour(pool: Embeddings, rows: NDArray[np.int64], eps: float, block_rows: int) -> NDArray[np.bool_]:
-    """Find the rows that are too similar to a lower row of the whole pool, by products in float64."""
+    """Check each of `rows` for a near-duplicate with a smaller number anywhere in the pool, by float64 products.
+
+    Returns:
+        bool [len(rows)]; true for the rows with such a near-duplicate.
+    """
     found = np.zeros(len(rows), np.bool_)
     wide = pool.take(rows).astype(np.float64)
     for first, block in pool.blocks(block_rows):
@@ -113,16 +123,16 @@ def has_lower_neighbour(pool: Embeddings, rows: NDArray[np.int64], eps: float, b
 
 @click.command()
 @click.option(
-    "--quality-rows", default=50_000, show_default=True, help="Number of rows that are also compared in all pairs."
+    "--quality-rows", default=50_000, show_default=True, help="Number of rows of the comparison with all pairs."
 )
 @click.option("--quality-clusters", default=100, show_default=True)
-@click.option("--rows", default=200_000, show_default=True, help="Number of rows for seconds and memory.")
+@click.option("--rows", default=200_000, show_default=True, help="Number of rows for the measured seconds and memory.")
 @click.option("--clusters", default=500, show_default=True)
 @click.option(
-    "--previous-rows", default=100_000, show_default=True, help="Number of rows for float64 products; 0 skips them."
+    "--previous-rows", default=100_000, show_default=True, help="Number of rows to compare with float64; 0 skips it."
 )
 @click.option("--dim", default=640, show_default=True)
-@click.option("--decay", default=0.0, show_default=True, help="Component i of a row is scaled by i ** -decay.")
+@click.option("--decay", default=0.0, show_default=True, help="Factor i ** -decay scales dimension i of each row.")
 @click.option("--eps", default=0.124, show_default=True)
 @click.option("--block-rows", default=4096, show_default=True)
 @click.option("--folder", type=click.Path(path_type=Path), help="Folder for the rows.  [default: a temporary folder]")
@@ -140,7 +150,11 @@ def main(
     folder: Path | None,
     out: Path | None,
 ) -> None:
-    """Compare clusters with all pairs on planted near-duplicates, and measure seconds and peak anonymous memory of each step."""
+    """Measure the quality and the cost of deduplication.
+
+    The program compares deduplication within clusters with deduplication over all pairs, on planted near-duplicates. It also
+    measures the seconds and the peak anonymous memory of each step.
+    """
     table: list[tuple[str, ...]] = [("step", "rows", "clusters", "seconds", "peak memory, MB")]
     content: dict[str, Any] = {"dim": dim, "decay": decay, "eps": eps, "block_rows": block_rows, "steps": []}
 

@@ -1,6 +1,7 @@
-"""A drawn study: the files of a finished study of any size, with random numbers.
+"""Write the files of a synthetic study of any size, with random numbers in place of results.
 
-Programs that measure and tests both need one. Tests may import `perf`, but `perf` imports nothing from tests, so it is here.
+The measuring programs and the tests both need such a study. Tests may import `perf`, but `perf` imports nothing from the
+tests. Therefore this module belongs to `perf`.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ STYLES = ("photo", "sketch", "off_topic")
 
 
 def make_splits(count: int, benchmarks: list[str]) -> dict[str, Split]:
-    """Return `count` splits: full, the reference alone, imagenet-like splits with their controls, and a small split.
+    """Return `count` splits by name: full, the reference alone, imagenet-like splits with their controls, and a small split.
 
-    If an odd number is left for imagenet-like splits and controls, the last one is a matched control of the first split.
+    If the number of imagenet-like splits and controls is odd, the last of them is a matched control of the first one.
     """
 
     def split(
@@ -58,7 +59,10 @@ def make_splits(count: int, benchmarks: list[str]) -> dict[str, Split]:
 
 
 def outcomes_of(splits: dict[str, Split], benchmarks: list[str], seeds: int, queries: int) -> Outcomes:
-    """Draw outcomes: full is better than the reference alone, and pruning lowers the accuracy on the benchmarks it used."""
+    """Return random outcomes of a synthetic study.
+
+    The full split is more accurate than the reference alone. A pruned split is less accurate on the benchmarks of its rule.
+    """
     random = np.random.default_rng(0)
 
     def drawn(split: Split, benchmark: str) -> Any:
@@ -82,7 +86,7 @@ def outcomes_of(splits: dict[str, Split], benchmarks: list[str], seeds: int, que
 
 
 def write_columns(folder: Path, splits: dict[str, Split], benchmarks: list[str], queries: int) -> None:
-    """Write tables of queries, profiles, and class names."""
+    """Write the table of queries, the profiles and the class names of each benchmark."""
     random = np.random.default_rng(1)
     for benchmark in benchmarks:
         nearest = -np.sort(-random.uniform(0.6, 1, (queries, NEIGHBOURS)).astype(np.float32), axis=1)
@@ -116,7 +120,7 @@ def write_columns(folder: Path, splits: dict[str, Split], benchmarks: list[str],
 
 
 def write_metrics(folder: Path, splits: dict[str, Split], outcomes: Outcomes) -> None:
-    """Write the metrics of every stage that the report reads, except those of the comparison."""
+    """Write the metrics that the report reads from every stage except the comparison."""
     random = np.random.default_rng(2)
     queries = {name: len(labels) for name, labels in outcomes.labels.items()}
     for name, split in splits.items():
@@ -154,7 +158,7 @@ def write_metrics(folder: Path, splits: dict[str, Split], outcomes: Outcomes) ->
 
 
 def write_galleries(folder: Path, splits: dict[str, Split], benchmarks: list[str], caption: str) -> None:
-    """Write galleries with a single picture, and as many entries as the stage writes."""
+    """Write galleries with as many entries as the galleries stage writes. All entries share a single picture."""
     folder.mkdir(parents=True)
     Image.new("RGB", (40, 40), "teal").save(folder / "pool-0.jpg")
     entry = {"row": 0, "caption": caption, "image": "pool-0.jpg"}
@@ -173,7 +177,7 @@ def write_galleries(folder: Path, splits: dict[str, Split], benchmarks: list[str
 def write_study(
     folder: Path, splits: int, benchmarks: int, seeds: int = 3, queries: int = 200, caption: str = "a picture"
 ) -> ReportInputs:
-    """Write the results of a drawn study, and read them as the report does."""
+    """Write the results of a synthetic study, and return the inputs of the report for this study."""
     names = ["val", "sketch", "r", "a", "v2", "objectnet"][:benchmarks]
     names += [f"benchmark-{number}" for number in range(len(names), benchmarks)]
     made = make_splits(splits, names)
@@ -190,7 +194,7 @@ def write_study(
 
 
 def read_study(folder: Path, splits: dict[str, Split], benchmarks: list[str], seeds: int) -> ReportInputs:
-    """Read a study written by `write_study`."""
+    """Return the inputs of the report for a study that `write_study` wrote."""
     data, results = folder / "data", folder / "report"
     folders = Folders(
         folder / "metrics",

@@ -38,13 +38,13 @@ Vectors = dict[str, NDArray[np.float16]]
 
 @dataclass(frozen=True)
 class Case:
-    """A model with initial weights, and the synthetic images to embed with it.
+    """A model with random initial weights, and the synthetic images that it embeds.
 
     Attributes:
-        model: The model, named as in params.yaml.
+        model: Name of the model, as in params.yaml.
         image_size: Width and height of the images in pixels.
         images: Number of images.
-        batch_size: Number of images in a forward pass, the same for all methods.
+        batch_size: Number of images in a forward pass. All methods use the same number.
     """
 
     model: str
@@ -54,7 +54,7 @@ class Case:
 
 
 def draw_shards(case: Case, folder: Path) -> list[Path]:
-    """Write synthetic images to shards of equal size.
+    """Write synthetic images to shards of equal size, and return the paths of the shards.
 
     With at least as many shards as decoders, no worker of a data loader is idle.
     """
@@ -72,7 +72,7 @@ def draw_shards(case: Case, folder: Path) -> list[Path]:
 
 
 def by_simgap(model: Model, shards: list[Path], batch_size: int, decoders: int, folder: Path) -> Vectors:
-    """Embed as the stage does, including all writing, and return the embedding of each key."""
+    """Embed images and write the results as the embed stage does. Return the embedding of each key, fp16 [dim]."""
     parameters = EmbedParameters(batch_size=batch_size, precision="fp32", shards_per_part=len(shards))
     out, scratch = folder / "out", folder / "scratch"
     scratch.mkdir(parents=True)
@@ -86,7 +86,7 @@ def by_simgap(model: Model, shards: list[Path], batch_size: int, decoders: int, 
 
 @torch.inference_mode()
 def by_loader(model: Model, shards: list[Path], batch_size: int, workers: int) -> None:
-    """Embed with a typical open_clip loop: a webdataset that the workers of a data loader decode. Nothing is written."""
+    """Embed images with a typical open_clip loop. Data loader workers decode a webdataset. The function writes no files."""
     dataset = (
         webdataset.WebDataset([str(path) for path in shards], shardshuffle=False)
         .decode("pilrgb")
@@ -105,7 +105,7 @@ def by_loader(model: Model, shards: list[Path], batch_size: int, workers: int) -
 
 
 def preprocess(model: Model, shards: list[Path], batch_size: int, decoders: int) -> torch.Tensor:
-    """Decode and preprocess images with simgap's threads: float [images, 3, height, width]."""
+    """Decode images in simgap's threads, and return the preprocessed images, float [images, 3, height, width]."""
     samples = (sample for path in shards for sample in read_shard(path, Accounting(), caption=True, label=False))
     images = decode_samples(samples, model.preprocess, decoders, batch_size, Accounting())
     return torch.stack([image for _, image in images])
@@ -113,7 +113,7 @@ def preprocess(model: Model, shards: list[Path], batch_size: int, decoders: int)
 
 @torch.inference_mode()
 def by_forward_pass(model: Model, images: torch.Tensor, batch_size: int) -> None:
-    """Embed preprocessed images, float [images, 3, height, width], without the cost of reading and decoding."""
+    """Embed preprocessed images, float [images, 3, height, width]. The function does not read or decode images."""
     for batch in torch.split(images, batch_size):
         model.clip.encode_image(batch.to(model.device)).cpu()
 
@@ -121,23 +121,24 @@ def by_forward_pass(model: Model, images: torch.Tensor, batch_size: int) -> None
 def measure(
     case: Case, decoders: int, repeats: int, python: Path, folder: Path
 ) -> tuple[dict[str, list[float]], float]:
-    """Time all methods, interleaved.
+    """Time all methods in turn, and repeat this.
 
     Args:
         case: The model and the images.
         decoders: Threads of simgap, and workers of the data loaders.
         repeats: Number of repeats of each method.
-        python: The Python of clip-retrieval's environment.
-        folder: Folder to write; it must not exist.
+        python: Path of the Python in clip-retrieval's environment.
+        folder: Folder to write. It must not exist yet.
 
     Returns:
-        The seconds of each method, and the smallest cosine between simgap's and clip-retrieval's embeddings of an image.
+        The seconds of each repeat by method, and the smallest cosine of all images. The cosine of an image is the cosine between
+        simgap's embedding and clip-retrieval's embedding of the image.
     """
     folder.mkdir()
     path, shards = make_model(case.model, folder), draw_shards(case, folder / "shards")
     model, batch_size = load(path), case.batch_size
     images = preprocess(model, shards, batch_size, decoders)
-    # The first pass includes set-up time, so it runs before the measurement.
+    # The first pass includes set-up time, so one pass runs before the measurement.
     by_forward_pass(model, images[:batch_size], batch_size)
     vectors: dict[str, Vectors] = {}
 
@@ -167,23 +168,23 @@ def measure(
 
 
 @click.command()
-@click.option("--images", default=128, show_default=True, help="Number of 256-pixel images for a ViT-B-32.")
+@click.option("--images", default=128, show_default=True, help="Number of images of 256 pixels to embed with ViT-B-32.")
 @click.option(
-    "--small-images", default=2048, show_default=True, help="Number of 40-pixel images for the toy study's model."
+    "--small-images", default=2048, show_default=True, help="Number of images of 40 pixels to embed with the toy model."
 )
 @click.option(
     "--decoders", default=len(os.sched_getaffinity(0)), show_default="the number of cores",
-    help="Threads of simgap, and workers of the other data loaders.",
+    help="Number of simgap's decoding threads, and number of workers in the other data loaders.",
 )  # fmt: skip
-@click.option("--repeats", default=3, show_default=True, help="Number of repeats; medians are reported.")
+@click.option("--repeats", default=3, show_default=True, help="Number of repeats. The program reports medians.")
 @click.option(
     "--environment", type=PATH, default="scratch/clip_retrieval", show_default=True,
-    help="Virtual environment of clip-retrieval; it is created if it does not exist.",
+    help="Folder of clip-retrieval's virtual environment. The program creates a missing environment.",
 )  # fmt: skip
 @click.option("--json", "out", type=PATH, help="JSON file to write the results to.")
 @reports_errors
 def main(images: int, small_images: int, decoders: int, repeats: int, environment: Path, out: Path | None) -> None:
-    """Measure the images per second from shards on disk to embeddings, with the model already loaded."""
+    """Measure how many images per second each method embeds from shards on disk. The model is already loaded."""
     python = clip_retrieval.install(environment)
     cases = {
         "ViT-B-32": Case("ViT-B-32", 256, images, 32),

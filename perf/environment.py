@@ -1,4 +1,4 @@
-"""Install other tools, each in its own virtual environment."""
+"""Install other tools, each in a separate virtual environment."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from simgap.core.files import remove
 
 
 def install(folder: Path, requirements: tuple[str, ...]) -> Path:
-    """Install packages into a virtual environment, unless they are already installed there.
+    """Install packages into a virtual environment, unless these packages are already installed there.
 
-    The environment also sees the packages of the current one. Packages that the requirements do not pin, such as torch, are
-    therefore the same in both.
+    The virtual environment can also import the packages of the current environment. Packages that the requirements do not pin,
+    such as torch, are therefore the same in both environments.
 
     Args:
         folder: Folder of the virtual environment.
-        requirements: Packages to install.
+        requirements: Packages to install, as pip requirements.
 
     Returns:
-        The folder of the environment's commands.
+        Folder of the virtual environment's commands.
 
     Raises:
         SimgapError: The installation fails.
@@ -43,10 +43,10 @@ def call(*command: str) -> str:
     """Run a command and return its standard output.
 
     Raises:
-        SimgapError: The command fails. The message has the last line of its standard error.
+        SimgapError: The command fails. The message contains the last line of the command's standard error.
     """
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
         last = next(reversed(finished.stderr.strip().splitlines()), f"exit code {finished.returncode}")
-        raise SimgapError(f"{' '.join(command[:4])}: {last}")
+        raise SimgapError(f"{' '.join(command[:4])}: {last}; run the command alone to see its whole output")
     return finished.stdout

@@ -1,4 +1,7 @@
-"""Compare the evaluation of simgap and CLIP_benchmark: the same model and benchmarks, interleaved."""
+"""Compare the seconds and the metrics of simgap's evaluation and CLIP_benchmark.
+
+Both programs evaluate the same model on the same benchmarks, in turn.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,9 @@ from simgap.toy.world import draw_world
 from simgap.train.train import build
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-# The default batch size of CLIP_benchmark.
+# This batch size is the default of CLIP_benchmark. simgap uses the same value, so that the comparison is fair.
 BATCH_SIZE = 64
-# simgap's name of each metric of CLIP_benchmark.
+# The keys are CLIP_benchmark's names of the metrics, and the values are simgap's names.
 NAMES = {"acc1": "top1", "acc5": "top5", "mean_per_class_recall": "mean_per_class_recall"}
 MODEL = str(REPOSITORY / "presets" / "models" / "pacs.json")
 DRAWN = ("val", "sketch", "r", "a")
@@ -35,7 +38,10 @@ Metrics = dict[str, dict[str, float]]
 
 
 def make_model(name: str, folder: Path) -> Path:
-    """Write a model with initial weights as an open_clip local directory; `name` is as in params.yaml."""
+    """Write a model with random initial weights, and return its folder, an open_clip local directory.
+
+    `name` is the name of the model as in params.yaml.
+    """
     config = read_model_config(name)
     clip, _ = build(config, 0, folder, name)
     save(clip, config, folder / "model")
@@ -43,7 +49,10 @@ def make_model(name: str, folder: Path) -> Path:
 
 
 def draw_benchmarks(folder: Path, images: int) -> list[Path]:
-    """Write four synthetic benchmarks with images of 256 pixels; photographs on the web are at least as large."""
+    """Write four synthetic benchmarks, and return their folders.
+
+    The images are 256 pixels wide and high, because photographs on the web are at least this large.
+    """
     size = DrawParameters(seed=0, pool=1, reference=1, queries=images, image_size=256, planted=0, broken=0)
     draw_world(size, folder / "world")
     return [folder / "world" / "benchmarks" / name for name in DRAWN]
@@ -68,11 +77,11 @@ def write_params(folder: Path, benchmarks: list[Path]) -> None:
 
 
 def evaluate_by_stage(model: Path, benchmarks: list[Path], folder: Path) -> Metrics:
-    """Run the stage as DVC does, and return its metrics under CLIP_benchmark's names."""
+    """Run the evaluate stage as DVC does, and return the metrics of each benchmark under CLIP_benchmark's names."""
     write_params(folder, benchmarks)
     parent = benchmarks[0].parent.resolve()
     command = [sys.executable, "-m", "stages.evaluate", "--model", str(model.resolve()), "--benchmarks", str(parent)]
-    # The reference and the embeddings are only read for few-shot classification.
+    # The stage reads the reference and the embeddings only for few-shot classification, so these folders need not exist.
     command += ["--reference", "reference", "--embeddings", "embeddings", "--out", "out", "--metrics", "metrics.json"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
@@ -88,25 +97,25 @@ def evaluate_by_stage(model: Path, benchmarks: list[Path], folder: Path) -> Metr
 
 
 def largest_difference(ours: Metrics, theirs: Metrics) -> float:
-    """Return the largest absolute difference between the metrics of both programs."""
+    """Return the largest absolute difference between both programs' values of the same metric."""
     return max(abs(ours[name][metric] - theirs[name][metric]) for name in ours for metric in ours[name])
 
 
 @click.command()
-@click.option("--model", type=PATH, help="An open_clip local directory.  [default: initial weights]")
-@click.option("--benchmarks", type=PATH, help="Folder of the benchmarks.  [default: four synthetic ones]")
+@click.option("--model", type=PATH, help="An open_clip local directory.  [default: random initial weights]")
+@click.option("--benchmarks", type=PATH, help="Folder of the benchmarks.  [default: four synthetic benchmarks]")
 @click.option("--images", default=500, show_default=True, help="Number of images of each synthetic benchmark.")
-@click.option("--repeats", default=3, show_default=True, help="Number of repeats; medians are reported.")
+@click.option("--repeats", default=3, show_default=True, help="Number of repeats. The program reports medians.")
 @click.option(
     "--environment", type=PATH, default="scratch/clip_benchmark", show_default=True,
-    help="Virtual environment of CLIP_benchmark; it is created if it does not exist.",
+    help="Folder of CLIP_benchmark's virtual environment. The program creates a missing environment.",
 )  # fmt: skip
 @click.option("--json", "out", type=PATH, help="JSON file to write the results to.")
 @reports_errors
 def main(
     model: Path | None, benchmarks: Path | None, images: int, repeats: int, environment: Path, out: Path | None
 ) -> None:
-    """Measure the seconds from the start of a process to the metrics."""
+    """Measure the seconds that each program needs, from the start of its process to the metrics."""
     command = clip_benchmark.install(environment)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

@@ -1,4 +1,4 @@
-"""Describe the machine of a measurement, measure memory, and report results."""
+"""Describe the machine that measures, measure memory, and report results."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 
 
 def machine() -> dict[str, Any]:
-    """Return the CPU, the number of cores that this process may use, the versions that affect speed, and the GPU."""
-    # torch is imported only here, because it would count in a process that measures memory.
+    """Return the CPU, the number of cores that this process may use, the versions of NumPy and Python, and the GPU."""
+    # torch is imported only here, because its memory would count in a process that measures memory.
     import torch
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -29,7 +29,7 @@ def machine() -> dict[str, Any]:
 
 
 class AnonymousMemory:
-    """Measure the peak anonymous resident memory while a `with` block runs. Mapped files do not count.
+    """Measure the peak of the anonymous resident memory while a `with` block runs. Mapped files do not count.
 
     Attributes:
         begin: Memory at the start of the block, in bytes.
@@ -69,8 +69,8 @@ def report(rows: list[tuple[str, ...]], content: dict[str, Any], out: Path | Non
 
     Args:
         rows: Rows of the table; the first row is the header.
-        content: Results to write, together with the description of the machine.
-        out: JSON file; None writes none.
+        content: Results to write. The file also contains the description of the machine.
+        out: JSON file to write. None means that no file is written.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

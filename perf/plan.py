@@ -1,4 +1,7 @@
-"""Compare a plan with a finished study: seconds from its logs and file times, bytes from dvc.lock."""
+"""Compare the predictions of `simgap plan` with a finished study.
+
+The actual seconds come from the logs and the file times of the study. The actual bytes come from `dvc.lock`.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,17 @@ from simgap.stage.command import reports_errors
 
 FOLDER = click.Path(path_type=Path)
 CORES = 2
-# Values by folder of the stage's metrics and instance.
+# Each key has the folder of a stage's metrics and the name of an instance of the stage.
 Instances = dict[tuple[str, str], float]
 
 
 def logged_seconds(study: Path) -> Instances:
-    """Return the seconds that embedding and training logged for their work, without the start of the command."""
+    """Return the seconds that each embedding and training logged. These seconds do not include the start of the command."""
     return {(stage, log.name): log.seconds for stage in ("embed", "train") for log in stage_logs(study, stage)}
 
 
 def seconds_between(study: Path) -> Instances:
-    """Return the seconds between successive metrics files of a stage, for all instances but the first."""
+    """Return the seconds between successive metrics files of each stage. The first instance of a stage is skipped."""
     found: Instances = {}
     for folder in sorted((study / "metrics").iterdir()):
         times = sorted((path.stat().st_mtime, path.stem) for path in folder.glob("*.json"))
@@ -39,7 +42,7 @@ def seconds_between(study: Path) -> Instances:
 
 
 def stored_bytes(study: Path) -> Instances:
-    """Return the bytes of each stage's outputs without metrics, as `dvc.lock` has them."""
+    """Return the bytes of each instance's outputs from `dvc.lock`. Metrics are skipped."""
     lock = yaml.safe_load((study / "dvc.lock").read_text(encoding="utf-8"))
     found: Instances = {}
     for stage, entry in lock["stages"].items():
@@ -57,7 +60,13 @@ def metrics_folder(stage: str) -> str:
 def compare(
     needs: list[Need], actual: Instances, predict: Callable[[Need], float | None]
 ) -> dict[str, tuple[int, float, float]]:
-    """Return for each stage the instances that plan and study both know, and the predicted and actual sums."""
+    """Sum the predicted and the actual values of each stage.
+
+    Instances without a prediction or without an actual value are skipped.
+
+    Returns:
+        For each stage: the number of summed instances, the sum of the predictions, and the sum of the actual values.
+    """
     found: dict[str, tuple[int, float, float]] = {}
     for need in needs:
         was, predicted = actual.get((metrics_folder(need.stage), need.name)), predict(need)
@@ -69,18 +78,18 @@ def compare(
 
 @click.command()
 @click.argument("study", type=FOLDER)
-@click.option("--rates", "files", type=FOLDER, multiple=True, help="As for `simgap plan`. Repeatable.")
-@click.option("--rates-of", type=FOLDER, help="Another study, whose logs hold rates.")
+@click.option("--rates", "files", type=FOLDER, multiple=True, help="A file that perf.X --json wrote. Repeatable.")
+@click.option("--rates-of", type=FOLDER, help="Another study. The plan uses the rates from its logs.")
 @click.option(
     "--from", "instances", multiple=True,
-    help="An instance of STUDY, for example pool or full-0, whose log holds a rate. It is not compared. Repeatable.",
+    help="Instance of STUDY, for example pool or full-0. The plan uses the rate in its log. Repeatable.",
 )  # fmt: skip
 @click.option("--json", "out", type=FOLDER)
 @reports_errors
 def main(
     study: Path, files: tuple[Path, ...], rates_of: Path | None, instances: tuple[str, ...], out: Path | None
 ) -> None:
-    """Compare a plan of STUDY with what it took. STUDY is a repository in which a study ran."""
+    """Compare the planned seconds and bytes of STUDY with the actual values. STUDY is a repository in which a study ran."""
     params, rates = load_params(study / "params.yaml"), assumed(CORES)
     if rates_of:
         rates = rates.joined(logged(rates_of))

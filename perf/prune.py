@@ -1,6 +1,6 @@
-"""Measure the pruning rules on synthetic columns, and compare them with the reference code.
+"""Measure the pruning rules on synthetic columns, and compare the rules with reference code.
 
-The reference code works with sets of keys and sorts all rows.
+The reference code prunes as the paper's code does: it collects sets of keys, or sorts all rows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Columns = dict[str, list[NDArray[np.float32]]]
 
 
 def write_columns(folder: Path, rows: int, benchmarks: int) -> None:
-    """Write the columns `best` and `margin` of each benchmark, block by block. Values are rounded so that ties are common."""
+    """Write the columns `best` and `margin` of each benchmark, block by block. Rounded values make ties common."""
     for benchmark in range(benchmarks):
         random = np.random.default_rng(benchmark)
         best, margin = (
@@ -43,7 +43,7 @@ def write_columns(folder: Path, rows: int, benchmarks: int) -> None:
 
 
 def map_columns(folder: Path, rows: int, benchmarks: int) -> Columns:
-    """Map the first `rows` rows of the columns into memory."""
+    """Return the first `rows` rows of each column of each benchmark. The columns are mapped into memory."""
     return {
         name: [np.load(folder / f"{name}_{benchmark}.npy", mmap_mode="r")[:rows] for benchmark in range(benchmarks)]
         for name in ("best", "margin")
@@ -51,7 +51,7 @@ def map_columns(folder: Path, rows: int, benchmarks: int) -> Columns:
 
 
 def reference_imagenet_like(keys: list[str], margins: list[NDArray[np.float32]]) -> list[str]:
-    """Prune as the reference code does: collect a set of keys for each benchmark, and look up every key in their union."""
+    """Return the kept keys. Collect a set of pruned keys for each benchmark, and look up every key in the union of the sets."""
     pruned: set[str] = set()
     for margin in margins:
         pruned |= {keys[row] for row in np.flatnonzero(np.asarray(margin) > 0)}
@@ -59,12 +59,13 @@ def reference_imagenet_like(keys: list[str], margins: list[NDArray[np.float32]])
 
 
 def reference_dissimilar(keys: list[str], best: list[NDArray[np.float32]], keep: int) -> list[str]:
-    """Keep the most similar rows as the reference code does: sort all rows and take the first ones."""
+    """Return the keys of the most similar rows. Sort all rows by similarity, and keep the first `keep` rows."""
     order = np.argsort(-np.max(np.stack(best), axis=0), kind="stable")
     return [keys[row] for row in order[:keep]]
 
 
-# A rule takes the rows of the full split (or the keys), the columns, and the number of rows to keep.
+# Each function takes the rows of the full split, the columns, and the number of rows to keep. The functions of the reference
+# code take keys in place of the rows.
 RULES: dict[str, Callable[[Any, Columns, int], NDArray[np.bool_]]] = {
     "imagenet-like": lambda full, columns, keep: rules.imagenet_like(full, columns["margin"], 0.0),
     "dissimilar": lambda full, columns, keep: rules.by_similarity(
@@ -81,18 +82,18 @@ REFERENCE_RULES: dict[str, Callable[[Any, Columns, int], list[str]]] = {
 def measure(rule: str, reference_code: bool, folder: Path, rows: int, benchmarks: int, keep: int) -> dict[str, Any]:
     """Measure one rule in this process.
 
-    The input of the rule is made before the time starts, and its memory counts.
+    The input of the rule is created before the clock starts. The memory of this input counts.
 
     Args:
         rule: Name of the rule.
-        reference_code: Measure the reference code instead of simgap.
+        reference_code: Whether to measure the reference code instead of simgap.
         folder: Folder of the columns.
         rows: Number of rows.
         benchmarks: Number of benchmarks.
         keep: Number of rows to keep.
 
     Returns:
-        Rows kept, seconds, and the peak anonymous memory in megabytes.
+        A dict with the keys `rows`, `kept`, `seconds` and `memory_mb`. The memory is the peak anonymous memory in megabytes.
     """
     columns = map_columns(folder, rows, benchmarks)
     rule_input: Any = [f"{row:09d}" for row in range(rows)] if reference_code else np.ones(rows, np.bool_)
@@ -105,14 +106,17 @@ def measure(rule: str, reference_code: bool, folder: Path, rows: int, benchmarks
 
 
 def measure_alone(*arguments: Any) -> dict[str, Any]:
-    """Measure in a new process, because memory that an earlier measurement left would be counted or be reused uncounted."""
+    """Call `measure` in a new process, and return its result.
+
+    A process that has measured before may keep memory. This memory would count, or the rule would use it without counting it.
+    """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
         return executor.submit(measure, *arguments).result()
 
 
 @click.command()
 @click.option("--rows", default=20_000_000, show_default=True)
-@click.option("--keep", type=int, help="Number of rows that dissimilar and random keep.  [default: half]")
+@click.option("--keep", type=int, help="Number of rows that dissimilar and random keep.  [default: half of --rows]")
 @click.option(
     "--reference-rows",
     default=5_000_000,
@@ -129,7 +133,7 @@ def main(
 ) -> None:
     """Measure each rule, and compare it with the reference code on fewer rows.
 
-    The ratios are seconds and memory of the reference code divided by those of simgap.
+    The ratios are the seconds and the memory of the reference code, divided by the values of simgap.
     """
     keep = rows // 2 if keep is None else keep
     fewer = min(rows, reference_rows)

@@ -1,4 +1,7 @@
-"""Measure how long the report takes for a study of any size, without reading: `python -m perf.report --splits 12`."""
+"""Measure how long it takes to write the report of a synthetic study of any size.
+
+The time to read the study does not count. An example is `python -m perf.report --splits 12`.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ from simgap.report.page import write_report
 @click.command()
 @click.option("--splits", default=12, show_default=True)
 @click.option("--benchmarks", default=6, show_default=True)
-@click.option("--queries", default=2000, show_default=True, help="Queries of each benchmark.")
+@click.option("--queries", default=2000, show_default=True, help="Number of queries of each benchmark.")
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--json", "out", type=click.Path(path_type=Path))
 def main(splits: int, benchmarks: int, queries: int, seeds: int, repeats: int, out: Path | None) -> None:
-    """Measure the time to write page and figures of a drawn study."""
+    """Measure the time to write the page and the figures of the report of a synthetic study."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         inputs = write_study(folder, splits, benchmarks, seeds, queries)

@@ -1,6 +1,6 @@
-"""Measure how seconds and memory of embedding, similarity, deduplication, pruning and the report grow with the rows.
+"""Measure how the seconds and the memory of each step grow with the number of rows.
 
-Each measurement runs in its own process.
+The steps are embedding, similarity, deduplication, pruning and the report. Each measurement runs in its own process.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ EMBEDDED = 0.02
 SHARD_SAMPLES = 100
 DISTINCT_IMAGES = 64
 BENCHMARKS, SPLITS = 5, 4
-# A process first handles this many rows, in this folder, so that compilation and imports are not measured.
+# A process first handles `FEW_ROWS` rows from the folder `FEW`, so that it does not measure compilation and imports.
 FEW_ROWS, FEW = 2000, "few"
 NEIGHBOURS = 10
 
@@ -67,12 +67,12 @@ Work = Callable[[], Any]
 
 
 def embedded(rows: int) -> int:
-    """Return the number of rows to embed if the other steps process `rows` rows."""
+    """Return the number of rows that the embedding step processes if the other steps process `rows` rows."""
     return max(1, round(EMBEDDED * rows))
 
 
 def write_shards(folder: Path, samples: int) -> None:
-    """Write shards of small images that repeat a few distinct ones."""
+    """Write shards with `samples` small images. Only a few images are distinct, because drawing takes time."""
     folder.mkdir()
     size = DrawParameters(seed=0, pool=samples, reference=1, queries=1, image_size=40, planted=0, broken=0)
     drawn = [draw_sample(size, "pool", index) for index in range(DISTINCT_IMAGES)]
@@ -84,7 +84,7 @@ def write_shards(folder: Path, samples: int) -> None:
 
 
 def write_inputs(folder: Path, rows: int, sizes: Sizes) -> None:
-    """Write the inputs of all steps."""
+    """Write the inputs of all steps for a number of rows to `folder`."""
     folder.mkdir(exist_ok=True)
     parts = (draw(count, sizes.dim, "clustered", 10 + number) for number, count in enumerate(part_sizes(rows)))
     write_embeddings(folder / "pool", sizes.dim, parts)
@@ -122,7 +122,7 @@ def _similarity(folder: Path, rows: int, sizes: Sizes) -> Work:
 
 def _deduplication(folder: Path, rows: int, sizes: Sizes) -> Work:
     pool = Embeddings(folder / "pool")
-    # The sample has a fixed size, so that the time of k-means does not grow.
+    # The sample has a fixed size, so that the time of k-means does not grow with the number of rows.
     parameters = DeduplicateParameters(0.124, sizes.clusters, 10, 2 * sizes.clusters, 0)
     return lambda: deduplicate(parameters, pool, "auto", 4096, folder / "deduplicated")
 
@@ -140,7 +140,7 @@ def _pruning(folder: Path, rows: int, sizes: Sizes) -> Work:
 
 def _reporting(folder: Path, rows: int, sizes: Sizes) -> Work:
     pool, columns = Embeddings(folder / "pool"), map_columns(folder / "columns", rows, BENCHMARKS)
-    # The duplicates are the last rows, so that they are compared with all rows before them.
+    # The duplicates are the last rows, so that the search for similar rows compares them with all other rows.
     pruned, duplicates = np.ones(rows, np.bool_), np.arange(rows - DUPLICATES, rows)
     inputs = write_study(folder / "study", SPLITS, BENCHMARKS, queries=sizes.queries)
 
@@ -163,9 +163,12 @@ STEPS: dict[str, Callable[[Path, int, Sizes], Work]] = {
 
 
 def measure(step: str, folder: Path, rows: int, sizes: Sizes) -> dict[str, float]:
-    """Measure the seconds and the peak anonymous memory in megabytes of a step in this process.
+    """Measure a step in this process.
 
-    The step first runs on a few rows, because compilation and imports do not depend on the number of rows.
+    The step first runs on a few rows, so that compilation and imports do not count.
+
+    Returns:
+        A dict: `seconds` is the time, and `memory_mb` is the peak anonymous memory in megabytes.
     """
     STEPS[step](folder / FEW, FEW_ROWS, sizes)()
     work = STEPS[step](folder, rows, sizes)
@@ -177,7 +180,10 @@ def measure(step: str, folder: Path, rows: int, sizes: Sizes) -> dict[str, float
 
 
 def measure_alone(*arguments: Any) -> dict[str, float]:
-    """Measure in a new process, because memory that an earlier measurement left would count."""
+    """Call `measure` in a new process, and return its result.
+
+    In a process that has measured before, memory of the earlier measurement would count.
+    """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
         return executor.submit(measure, *arguments).result()
 
@@ -185,13 +191,13 @@ def measure_alone(*arguments: Any) -> dict[str, float]:
 def slope(rows: list[float], values: list[float]) -> float:
     """Return the slope of the values over the rows on two logarithmic axes.
 
-    It is 1 if the values are proportional to the rows, and 0 if they are constant.
+    The slope is 1 if the values are proportional to the rows, and 0 if the values are constant.
     """
     return float(np.polyfit(np.log(rows), np.log(values), 1)[0])
 
 
 def plot(found: dict[str, dict[str, list[float]]], out: Path) -> None:
-    """Plot seconds and memory over rows on logarithmic axes, with a line that is proportional to the rows."""
+    """Plot seconds and memory over rows on logarithmic axes, with a line that is proportional to the rows. Write a PNG file."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     for axes, unit, label in zip(
         figure.subplots(1, 2), ("seconds", "memory_mb"), ("seconds", "memory, MB"), strict=True
@@ -218,7 +224,7 @@ def plot(found: dict[str, dict[str, list[float]]], out: Path) -> None:
 @click.option("--queries", default=2000, show_default=True)
 @click.option("--clusters", default=1000, show_default=True)
 @click.option("--folder", type=click.Path(path_type=Path), help="Folder for the rows.  [default: a temporary folder]")
-@click.option("--plot", "picture", type=click.Path(path_type=Path), help="PNG file for the plot.")
+@click.option("--plot", "picture", type=click.Path(path_type=Path), help="PNG file to write the plot to.")
 @click.option("--json", "out", type=click.Path(path_type=Path))
 @reports_errors
 def main(
@@ -233,8 +239,8 @@ def main(
     """Measure each step at each number of rows, and fit a slope on logarithmic axes.
 
     The embedding step processes a fiftieth of the rows, as images of 40 pixels. The numbers of queries, clusters, benchmarks
-    and splits stay the same. The report step searches the rows of the galleries, but does not draw their images: the
-    number of images is fixed.
+    and splits stay the same. The report step searches the rows of the galleries, but does not draw their images,
+    because the number of images is fixed.
     """
     sizes = Sizes(dim, queries, clusters)
     found: dict[str, dict[str, list[float]]] = {step: {"rows": [], "seconds": [], "memory_mb": []} for step in STEPS}

@@ -1,4 +1,8 @@
-"""Measure the speed of the similarity engines, of the bare matrix product, and of FAISS for the same results."""
+"""Measure the speed of the similarity engines, of the matrix product alone, and of FAISS.
+
+FAISS computes the same results as the engines. The matrix product alone shows how much time an engine
+spends on other work.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +33,15 @@ DATA = ("clustered", "uniform")
 
 
 def draw(rows: int, dim: int, data: str, seed: int, clusters: int = 200) -> NDArray[np.float16]:
-    """Draw random unit-norm vectors.
+    """Generate random unit-norm vectors.
 
     Args:
         rows: Number of vectors.
-        dim: Number of components.
-        data: `clustered`: around centres that all sets share, as embeddings are; `uniform`: equally in all directions.
-        seed: Seed of the draw.
-        clusters: Number of centres.
+        dim: Number of dimensions.
+        data: `clustered` or `uniform`. `clustered` vectors lie around centres that do not depend on the seed, because embeddings
+            are clustered too. `uniform` vectors have no preferred direction.
+        seed: Seed of the random generator.
+        clusters: Number of centres of `clustered` vectors.
 
     Returns:
         fp16 [rows, dim].
@@ -57,12 +62,14 @@ def search_with_faiss(
     k: int,
     knn: Callable[..., Any] = faiss.knn,
 ) -> None:
-    """Compute the results of an engine by three exact searches of FAISS. The margin takes one more dimension.
+    """Compute the results of an engine by three exact searches of FAISS.
+
+    The search for margins appends one dimension to the vectors, so that a product is a margin.
 
     Args:
         pool: fp32 [rows, dim].
         queries: fp32 [queries, dim].
-        reference: Reference similarity, fp32 [queries].
+        reference: Reference similarity of each query, fp32 [queries].
         k: Number of nearest rows for each query.
         knn: Search function of FAISS.
     """
@@ -75,7 +82,7 @@ def search_with_faiss(
 
 
 def bare_products(pool: NDArray[np.float32], queries: NDArray[np.float32]) -> dict[str, Callable[[], None]]:
-    """Return functions that compute only the fp32 matrix product, in tiles, by NumPy and by torch."""
+    """Return functions that only compute the fp32 matrix product in tiles, one with NumPy and one with torch."""
     tile = 1024
     product = np.empty((tile, len(queries)), np.float32)
     columns = np.ascontiguousarray(queries.T)
@@ -96,7 +103,11 @@ def bare_products(pool: NDArray[np.float32], queries: NDArray[np.float32]) -> di
 def gpu_methods(
     pool: NDArray[np.float16], queries: NDArray[np.float16], reference: NDArray[np.float64], k: int
 ) -> dict[str, Callable[[], None]]:
-    """Return functions that run on the GPU: the fp16 product of vectors in GPU memory, and FAISS if it has GPU support."""
+    """Return functions that use the GPU.
+
+    The first function computes only the fp16 matrix product of vectors in GPU memory. The second function searches with FAISS.
+    It exists only if FAISS has GPU support.
+    """
     tile = 65_536
     on_gpu, columns = torch.from_numpy(pool).cuda(), torch.from_numpy(queries).cuda().T
 
@@ -118,7 +129,12 @@ def gpu_methods(
 def measure_on_disk(
     rows: int, queries: NDArray[np.float16], reference: NDArray[np.float64], k: int, data: str, folder: Path | None
 ) -> dict[str, float]:
-    """Measure the seconds and the anonymous memory of the scan that the stage uses, over rows on disk."""
+    """Measure the scan of the similarity stage over rows on disk.
+
+    Returns:
+        A dict with the keys `rows`, `seconds`, `process_mb` and `scan_mb`. `process_mb` is the peak anonymous memory of the
+        process in megabytes. `scan_mb` is the growth of this memory during the scan.
+    """
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         dim = queries.shape[1]
         parts = (draw(count, dim, data, 10 + number) for number, count in enumerate(part_sizes(rows)))
@@ -141,7 +157,7 @@ def measure_on_disk(
 @click.option(
     "--disk-rows", default=40_000, show_default=True, help="Number of rows to scan from disk; 0 skips the scan."
 )
-@click.option("--folder", type=click.Path(path_type=Path), help="Folder for these rows.  [default: a temporary folder]")
+@click.option("--folder", type=click.Path(path_type=Path), help="Folder for disk rows.  [default: a temporary folder]")
 @click.option("--json", "out", type=click.Path(path_type=Path))
 def main(
     rows: int,
@@ -154,7 +170,10 @@ def main(
     folder: Path | None,
     out: Path | None,
 ) -> None:
-    """Measure seconds as medians over interleaved repeats, and their ratios to the bare product and to FAISS."""
+    """Measure the median seconds of each method, and compare the methods with the bare product and with FAISS.
+
+    The bare product is the matrix product alone. All methods run in turn, and this is repeated.
+    """
     pool_rows, query_rows = draw(rows, dim, data, 1), draw(queries, dim, data, 2)
     reference = (query_rows.astype(np.float64) * draw(queries, dim, data, 3).astype(np.float64)).sum(axis=1)
     wide_pool, wide_queries = pool_rows.astype(np.float32), query_rows.astype(np.float32)
@@ -177,11 +196,11 @@ def main(
     if torch.cuda.is_available():
         methods |= gpu_methods(pool_rows, query_rows, reference, neighbours)
         methods["GPU: engine"] = by(lambda: make_engine("gpu", request))
-        # The first run compiles the kernels and initialises the GPU, so it is not timed.
+        # The first run compiles the kernels and initialises the GPU, so one run comes before the measurement.
         methods["GPU: engine"]()
     faiss_name = "FAISS, three searches"
     methods[faiss_name] = lambda: search_with_faiss(wide_pool, wide_queries, reference.astype(np.float32), neighbours)
-    # This search compiles the loops of the CPU engine before they are timed.
+    # This search compiles the loops of the CPU engine, so that the measurement does not include the compilation.
     CpuEngine(SearchRequest(query_rows[:1], 1, reference[:1], np.ones(1, np.bool_))).search(
         0, pool_rows[:1], np.zeros(1, np.float32)
     )

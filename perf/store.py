@@ -20,12 +20,15 @@ def part_sizes(rows: int) -> list[int]:
 
 
 def write_embeddings(folder: Path, dim: int, parts: Iterable[NDArray[np.float16]]) -> Embeddings:
-    """Write the parts of a set and open it as the pipeline does. Memory: one part.
+    """Write the parts of a set of embeddings, and open the set as the pipeline does. Memory: one part.
 
     Args:
         folder: Folder to write.
-        dim: Number of components.
+        dim: Number of dimensions.
         parts: Vectors of each part, fp16 [rows, dim].
+
+    Returns:
+        The embeddings in the folder.
     """
     (folder / "img_emb").mkdir(parents=True)
     rows = 0

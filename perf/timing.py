@@ -1,4 +1,4 @@
-"""Time several methods in turn and repeat this, so that other load on the machine affects all of them equally."""
+"""Time several methods in turn, and repeat this. Other load on the machine then affects all methods equally."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def clocked(work: Callable[[], Any]) -> Callable[[], float]:
-    """Return a function that does the work and returns the seconds it took."""
+    """Return a function that calls `work` and returns the seconds that the call took."""
 
     def timed() -> float:
         started = time.perf_counter()
@@ -19,14 +19,14 @@ def clocked(work: Callable[[], Any]) -> Callable[[], float]:
 
 
 def interleaved(methods: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Run all methods in turn, and repeat this.
+    """Run all methods once, one after the other, and repeat this.
 
     Args:
-        methods: Functions that run a method and return its measurement, seconds or a rate.
+        methods: One function for each method. It runs the method and returns a measurement: seconds or a rate.
         repeats: Number of runs of each method.
 
     Returns:
-        The measurements of each method.
+        The list of measurements of each method.
     """
     measured: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(repeats):

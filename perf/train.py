@@ -1,4 +1,4 @@
-"""Compare the training speed of simgap and open_clip's program, or measure the training of a study alone.
+"""Compare the training speed of simgap and open_clip's program, or measure simgap alone with the parameters of a study.
 
 Both programs train the same model on the same pool with the same batch size and precision, in one run.
 """
@@ -31,12 +31,12 @@ from simgap.stage.command import PATH, reports_errors
 from simgap.train.data import TrainingShard, readable_shards
 from simgap.train.train import train
 
-# open_clip's program needs this version; simgap itself uses a newer one.
+# open_clip's program needs this version. simgap uses a newer version, so open_clip's program has its own environment.
 WEBDATASET = "webdataset==0.2.86"
 
 
 def parameters_of(model: Path, samples: int, batch_size: int, threads: int) -> TrainParameters:
-    """Return training parameters for a number of samples, with the defaults of open_clip's program."""
+    """Return parameters that train on `samples` samples. Other values are the defaults of open_clip's program."""
     return TrainParameters(
         model=str(model),
         budget="samples_seen",
@@ -64,10 +64,10 @@ def parameters_of(model: Path, samples: int, batch_size: int, threads: int) -> T
 def open_clip_program(
     python: Path, model: Path, pool: Path, samples: int, batch_size: int, workers: int, logs: Path
 ) -> None:
-    """Train on a number of samples with open_clip's program, in a new process.
+    """Train on `samples` samples with open_clip's program, in a new process.
 
     Raises:
-        SimgapError: open_clip's program fails.
+        SimgapError: Open_clip's program fails.
     """
     names = [path.name for path in find_shards(pool)]
     command = [str(python), "-m", "open_clip_train.main", "--dataset-type", "webdataset", "--device", "cpu"]
@@ -78,16 +78,17 @@ def open_clip_program(
 
 
 def rate(work: Callable[[int], None], samples: int) -> float:
-    """Return samples per second, from the difference in time between `2 * samples` and `samples`.
+    """Return the number of samples that `work` trains on per second.
 
-    The difference does not contain the time for starting and saving.
+    The function runs `work` for `samples` and for `2 * samples` samples, and uses the difference of the times. The difference
+    does not contain the time to start and to save.
     """
     once, twice = (clocked(partial(work, count))() for count in (samples, 2 * samples))
     return samples / (twice - once)
 
 
 def one_process(parameters: TrainParameters) -> TrainParameters:
-    """Return the parameters of one process of a training, with its share of the batch and of the readers."""
+    """Return the parameters for one process of a training. The process gets its share of the batch and of the readers."""
     processes = parameters.processes
     return replace(
         parameters,
@@ -101,18 +102,18 @@ def one_process(parameters: TrainParameters) -> TrainParameters:
 @click.command()
 @click.option(
     "--params", "study", type=PATH,
-    help="Params file of a study: measure only simgap, with the training and the pool of that file.",
+    help="Params file of a study. The program then measures only simgap, with the training parameters and the pool of this file.",
 )  # fmt: skip
-@click.option("--pool", type=PATH, help="Folder of shards.  [default: that of --params, else data/worlds/toy/pool]")
-@click.option("--model", type=PATH, default="presets/models/pacs.json", show_default=True, help="open_clip config.")
+@click.option("--pool", type=PATH, help="Folder of shards.  [default: from --params, or data/worlds/toy/pool]")
+@click.option("--model", type=PATH, default="presets/models/pacs.json", show_default=True, help="Config of open_clip.")
 @click.option("--samples", default=2560, show_default=True, help="Number of samples in the shorter of two trainings.")
 @click.option("--batch-size", default=128, show_default=True, help="Number of samples in a training step.")
 @click.option("--workers", default=1, show_default=True, help="Number of processes that decode images.")
-@click.option("--threads", default=1, show_default=True, help="Threads of simgap's process; open_clip uses all cores.")
-@click.option("--repeats", default=1, show_default=True, help="Number of repeats; medians are reported.")
+@click.option("--threads", default=1, show_default=True, help="Number of threads of simgap. open_clip uses all cores.")
+@click.option("--repeats", default=1, show_default=True, help="Number of repeats. The program reports medians.")
 @click.option(
     "--environment", "folder", type=PATH, default="scratch/open_clip_train", show_default=True,
-    help="Virtual environment of open_clip's program; it is created if it does not exist.",
+    help="Folder of the virtual environment of open_clip's program. The program creates a missing environment.",
 )  # fmt: skip
 @click.option("--json", "out", type=PATH, help="JSON file to write the results to.")
 @reports_errors
@@ -128,7 +129,7 @@ def main(
     folder: Path,
     out: Path | None,
 ) -> None:
-    """Measure the samples per second of both programs, interleaved."""
+    """Measure how many samples per second each program trains on. Both programs run in turn."""
     if study is None:
         parameters = parameters_of(model, samples, batch_size, threads)
         pool = pool or Path("data/worlds/toy/pool")
@@ -141,7 +142,7 @@ def main(
         raise SimgapError(f"--samples is {samples}; it must be a multiple of the batch size, {parameters.batch_size}")
     shards: list[TrainingShard] = readable_shards(pool)
     count = sum(len(shard.keys) for shard in shards)
-    # The measurement does not include checkpoints.
+    # No checkpoint is written, because the measurement must not include the time for checkpoints.
     resources = TrainResources(workers, checkpoint_steps=10**9)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)

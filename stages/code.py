@@ -1,4 +1,7 @@
-"""Write a fingerprint of the code of every stage, so that an edit reruns only the stages that use it."""
+"""Write the fingerprint of the code of every stage.
+
+An edit of a module then reruns only the stages that use the module.
+"""
 
 from pathlib import Path
 
@@ -14,7 +17,7 @@ STAGES = Path(__file__).parent
 def main(params: Params, out: Path) -> None:
     with atomic_output(out) as partial:
         partial.mkdir()
-        # The stage `code` itself depends on all source files.
+        # The stage `code` depends on all source files in dvc.yaml, so it needs no fingerprint.
         for file in sorted({*STAGES.glob("[!_]*.py")} - {Path(__file__)}):
             (partial / f"{file.stem}.txt").write_text(code_lines(file), encoding="utf-8")
 

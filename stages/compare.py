@@ -1,4 +1,4 @@
-"""Compare the splits, and log the study to MLflow."""
+"""Compare the splits, and log the finished study to MLflow."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Copy data into the study, so that experiments in temporary workspaces find it."""
+"""Copy a dataset into the study, so that experiments in temporary workspaces find the data."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Write the split `full`, the pool without near-duplicates. Every rule starts from it."""
+"""Make the split `full`, which is the pool without near-duplicates. Every pruning rule starts from this split."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Draw a toy world: pool, reference and benchmarks from a seed."""
+"""Generate a toy world, which consists of a pool, a reference and benchmarks. The seed fixes all of them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Write the embedder: download it, copy it, or train it on the pool."""
+"""Download the embedder, copy it, or train it on the pool, and write it to the disk."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Score embedder, deduplication and pruning against the annotations of the pool."""
+"""Score the embedder, deduplication and pruning against the annotations of an annotated pool."""
 
 from pathlib import Path
 

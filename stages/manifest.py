@@ -1,4 +1,7 @@
-"""List shards that stay in an object store. Stages depend on the list, and no shard is copied."""
+"""List the shards of an object store in a manifest.
+
+The shards stay in the store. Other stages depend on the manifest.
+"""
 
 from pathlib import Path
 

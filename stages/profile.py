@@ -1,4 +1,4 @@
-"""Compute the similarity profile of a split, and verify the imagenet-like rule."""
+"""Measure the similarity profile of a split, and certify that the split satisfies the imagenet-like rule."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Prune the pool by the rule imagenet-like, dissimilar, similar or random."""
+"""Make a split by one of the rules imagenet-like, dissimilar, similar and random."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from simgap.store.split import read_split
 
 @stage
 @click.option("--rule", type=click.Choice(["imagenet-like", "dissimilar", "similar", "random"]), required=True)
-@click.option("--similarity", type=PATH, help="The similarity columns, for all rules but random.")
-@click.option("--size-of", type=PATH, help="The split whose size `keep` refers to, for the rule random.")
+@click.option("--similarity", type=PATH, help="Folder of the similarity columns. All rules except random need it.")
+@click.option("--size-of", type=PATH, help="Folder of the split whose size `keep` refers to. The rule random needs it.")
 def main(params: Params, rule: str, full: Path, similarity: Path, size_of: Path, out: Path, metrics: Path) -> None:
     split = params.prune.rules()[rule][out.name]
     joins = params.reference.add_to_pool

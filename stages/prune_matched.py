@@ -1,4 +1,7 @@
-"""Draw a matched control: for each class or style, as many random rows as another split keeps."""
+"""Make a control split with the same composition as another split.
+
+The control keeps as many random rows of each class or style as the other split keeps.
+"""
 
 from pathlib import Path
 

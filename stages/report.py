@@ -1,4 +1,4 @@
-"""Write the report of the study, an HTML page with figures."""
+"""Write the report of the study as an HTML page with figures."""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Measure the similarity of the pool to one benchmark. One pass over the pool computes all columns."""
+"""Measure the similarity of the pool to one benchmark.
+
+One pass over the pool computes every column that needs both the pool and the benchmark.
+"""
 
 from dataclasses import asdict
 from pathlib import Path

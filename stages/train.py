@@ -1,4 +1,7 @@
-"""Train CLIP on a split. The split filters samples while the shards of the pool are read."""
+"""Train CLIP on a split.
+
+The stage reads the shards of the pool and skips the samples that the split does not keep.
+"""
 
 from pathlib import Path
 

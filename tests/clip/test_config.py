@@ -109,7 +109,7 @@ def test_a_file_is_read_unchanged(tmp_path: Path) -> None:
         ("model_cfg", {"vision_cfg": [1]}, "vision_cfg is missing"),
         ("model_cfg.text_cfg", {"hf_tokenizer_name": "x"}, "hf_tokenizer_name would download a part"),
         ("model_cfg.text_cfg", {"hf_model_name": "x"}, "hf_model_name would download a part"),
-        ("model_cfg.vision_cfg", {"timm_model_name": "hf-hub:a/b"}, "'hf-hub:a/b' and would be downloaded"),
+        ("model_cfg.vision_cfg", {"timm_model_name": "hf-hub:a/b"}, "'hf-hub:a/b', which timm would download"),
         ("model_cfg.vision_cfg", {"timm_model_pretrained": True}, "timm_model_pretrained would download a part"),
         ("preprocess_cfg", {"mean": None}, "mean is missing"),
         ("preprocess_cfg", {"interpolation": "cubic"}, "'cubic' is unknown; choose from bicubic, bilinear, random"),
@@ -149,8 +149,8 @@ def test_configs_that_are_always_refused(tmp_path: Path, block: str, keys: dict[
 @pytest.mark.parametrize(
     ("block", "keys", "words"),
     [
-        ("model_cfg", {"multimodal_cfg": {"layers": 1}}, "model_cfg.multimodal_cfg makes it a CoCa model"),
-        ("model_cfg", {"init_logit_bias": -10}, "model_cfg.init_logit_bias makes it a SigLIP model"),
+        ("model_cfg", {"multimodal_cfg": {"layers": 1}}, "model_cfg.multimodal_cfg makes this a CoCa model"),
+        ("model_cfg", {"init_logit_bias": -10}, "model_cfg.init_logit_bias makes this a SigLIP model"),
         ("model_cfg", {"output_dict": True}, "output_dict or output_tokens is set"),
         ("model_cfg.vision_cfg", {"output_tokens": True}, "output_dict or output_tokens is set"),
         ("model_cfg.text_cfg", {"vocab_size": 1000}, "vocab_size is 1000; it must be at least 49408"),

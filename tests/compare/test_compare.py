@@ -359,7 +359,7 @@ def _rows(report: str, title: str) -> list[list[str]]:
 
 def test_the_report_compares_every_split_with_full(outcomes: Outcomes) -> None:
     comparison = compare(PARAMETERS, outcomes)
-    rows = _rows(report_of(outcomes, comparison), "Splits against random controls")
+    rows = _rows(report_of(outcomes, comparison), "Differences to random controls")
     assert [row[0] for row in rows] == [name for name in outcomes.splits if name != "full" for _ in outcomes.benchmarks]
     for split, control, benchmark, use, to_control, control_verdict, to_full, full_verdict in rows:
         cell = comparison.cells[split, benchmark]
@@ -550,7 +550,7 @@ def test_a_split_has_controls_of_the_same_composition_beside_the_random_one(outc
         held_out = pruned[:, 150:].mean() - outcomes.correct[name, "sketch"][:, 150:].mean()
         assert rows["pruned", "sketch", "held out", f"minus/{name}"] == pytest.approx(held_out)
     report = report_of(outcomes, comparison)
-    named = [row[:3] for row in _rows(report, "Splits against random controls") if row[0] == "pruned"]
+    named = [row[:3] for row in _rows(report, "Differences to random controls") if row[0] == "pruned"]
     controls = ["control", "by-class", "by-style"]
     assert named == [["pruned", control, benchmark] for benchmark in ("val", "sketch") for control in controls]
     claims = {(row[1], row[3]): row[4] for row in _rows(report, "Claim A")}
@@ -566,7 +566,7 @@ def test_a_split_has_controls_of_the_same_composition_beside_the_random_one(outc
     assert alone["pruned/sketch/minus/by-class"] == metrics["pruned/sketch/minus/by-class"]
     assert [
         row[1]
-        for row in _rows(report_of(outcomes, compare(PARAMETERS, outcomes)), "Splits against random controls")
+        for row in _rows(report_of(outcomes, compare(PARAMETERS, outcomes)), "Differences to random controls")
         if row[0] == "pruned"
     ] == ["by-class", "by-style"] * 2
 
@@ -595,7 +595,7 @@ def test_every_random_control_of_a_split_has_a_difference(outcomes: Outcomes, tm
         assert metrics[f"pruned/val/minus/{name}"] == pytest.approx(difference)
         assert f"pruned/val/verdict/{name}" in metrics
     report = report_of(outcomes, comparison)
-    named = [row[1] for row in _rows(report, "Splits against random controls") if row[0] == "pruned"]
+    named = [row[1] for row in _rows(report, "Differences to random controls") if row[0] == "pruned"]
     assert named == ["control", "by-class", "again"] * 2
 
 
@@ -617,7 +617,7 @@ def test_resamples_share_images_between_splits_and_nothing_else(outcomes: Outcom
 def test_a_split_that_keeps_too_little_is_flagged(outcomes: Outcomes) -> None:
     outcomes.splits["pruned"] = _split("imagenet-like", 15, ["sketch"])
     comparison = compare(PARAMETERS, outcomes)
-    flag = "pruned keeps 18.8% of full: too little to represent the pool (degenerate)"
+    flag = "pruned is degenerate: it keeps only 18.8% of full, which is too little to represent the pool."
     assert text_of(outcomes, comparison).splitlines()[-1] == flag
     assert flag in report_of(outcomes, comparison)
 
@@ -685,12 +685,12 @@ EVALUATION, SIMILARITY = "evaluations/alone-1/val.parquet", "similarity/val/quer
         (
             EVALUATION,
             _evaluation([True] * 3).slice(0, 2),
-            "its images are not those of .*; run the evaluate stage again, or",
+            "the images differ from the images of .*; run the evaluate stage again or",
         ),
         (
             EVALUATION,
             _evaluation([True] * 3).set_column(1, "label", [LABELS.take(SHUFFLED)]),
-            "its images are not those of",
+            "the images differ from the images of",
         ),
         (EVALUATION, _evaluation([True] * 3, shots=4), r"with \[4\] shots, but evaluate.few_shot.shots is \[5\]"),
         (EVALUATION, _evaluation([True] * 3).drop_columns(["correct_5_shot"]), "other columns than .*full-0/val"),
@@ -700,17 +700,21 @@ EVALUATION, SIMILARITY = "evaluations/alone-1/val.parquet", "similarity/val/quer
         (
             "profiles/alone/val.parquet",
             PROFILE.slice(0, 2),
-            r"its 2 images are not the 3 images of .*; run the profile stage again",
+            r"has 2 images, which are not the 3 images of .*; run the profile stage again",
         ),
-        ("profiles/alone/val.parquet", PROFILE.take(SHUFFLED), "images are not the .*; run the profile stage again"),
-        ("profiles/alone/val.parquet", UNKNOWN, "similarity_with_reference is missing for some images"),
+        (
+            "profiles/alone/val.parquet",
+            PROFILE.take(SHUFFLED),
+            "images, which are not the .*; run the profile stage again",
+        ),
+        ("profiles/alone/val.parquet", UNKNOWN, "similarity_with_reference is empty for some images"),
         (SIMILARITY, None, "no such file; run the similarity stage again"),
         (
             SIMILARITY,
             QUERIES.drop_columns(["used_by_rule"]),
             "has no column used_by_rule; run the similarity stage again",
         ),
-        (SIMILARITY, QUERIES.slice(0, 2), "its images are not those of .*; run the evaluate stage again, or"),
+        (SIMILARITY, QUERIES.slice(0, 2), "the images differ from the images of .*; run the evaluate stage again or"),
     ],
 )
 def test_what_is_not_whole_on_disk_is_one_line(

@@ -115,9 +115,9 @@ def test_a_name_of_any_kind_goes_through_the_manifest(tmp_path: Path) -> None:
         *((address, f"{address!r}: is not an address; write it as s3://BUCKET/FOLDER") for address in (
             "", "pool", "/pool", "http:/pool", "s3:pool", "s3://", "s3:///pool", "://pool", " memory://pool", "ftp://"
         )),
-        ("memory://pool/in/b.tar", "memory://pool/in/b.tar: names a shard; name its folder, memory://pool/in"),
-        ("memory://pool/in/b.tar/", "memory://pool/in/b.tar/: names a shard; name its folder, memory://pool/in"),
-        ("s3://b/x/{000..040}.tar", "s3://b/x/{000..040}.tar: names a shard; name its folder, s3://b/x"),
+        ("memory://pool/in/b.tar", "memory://pool/in/b.tar: is a shard; give the folder of the shard, memory://pool/in"),
+        ("memory://pool/in/b.tar/", "memory://pool/in/b.tar/: is a shard; give the folder of the shard, memory://pool/in"),
+        ("s3://b/x/{000..040}.tar", "s3://b/x/{000..040}.tar: is a shard; give the folder of the shard, s3://b/x"),
     ],
 )  # fmt: skip
 def test_an_address_without_shards(memory, address: str, reason: str) -> None:
@@ -293,7 +293,10 @@ def test_a_shard_that_cannot_be_read_is_named_and_not_counted_as_damaged(memory,
     with pytest.raises(SimgapError) as caught:
         list(read_shard(shard, accounting, caption=True, label=False))
     reason = {"short": "received 500 bytes instead of 1000"}.get(str(fault), str(fault).split("\n")[0] or "EOFError")
-    assert str(caught.value) == f"flaky://pool/00001.tar: could not be read in {remote.TRIES} tries ({reason})"
+    assert (
+        str(caught.value)
+        == f"flaky://pool/00001.tar: could not be read in {remote.TRIES} tries ({reason}); check the connection and the server"
+    )
     assert accounting.damaged_shards == 0
     assert Flaky.opened - opened == remote.TRIES
 
@@ -302,7 +305,10 @@ def test_what_no_further_try_can_mend_is_tried_once(memory, tmp_path: Path, monk
     _, listed = put_pool(memory, tmp_path)
     opened = Flaky.opened
     monkeypatch.setattr(Flaky, "plan", iter([PermissionError("Access Denied")] * 100))
-    with pytest.raises(SimgapError, match=r"^flaky://pool/00000\.tar: cannot be read \(Access Denied\)$"):
+    with pytest.raises(
+        SimgapError,
+        match=r"^flaky://pool/00000\.tar: cannot be read \(Access Denied\); check the address and the credentials$",
+    ):
         everything(listed)
     assert Flaky.opened - opened == 1
 

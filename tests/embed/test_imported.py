@@ -74,7 +74,7 @@ def test_vectors_and_names_are_imported_unchanged(embedder: Path, tmp_path: Path
     source = write_source(tmp_path / "source", vectors)
     out = tmp_path / "out"
     result = run(source, out, "--shard-digits", "5")
-    assert result.output == f"{out}: kept 42 of 42 embeddings of 16 components\n"
+    assert result.output == f"{out}: kept 42 of 42 embeddings of 16 dimensions\n"
     found = Embeddings(out)
     assert found.info["embedder"] == sha256_of(embedder)
     assert np.array_equal(found.read(), np.concatenate(vectors))
@@ -144,7 +144,7 @@ def test_norms_to_the_tolerance(embedder: Path, tmp_path: Path) -> None:
     off[:, 0] = [1.005, 0.995]
     source = write_source(tmp_path / "source", [rounded.astype(np.float32), off])
     output = run(source, tmp_path / "out").output
-    assert "kept 500 of 502 embeddings of 16 components; dropped: 2 not_unit_norm; no shards are named" in output
+    assert "kept 500 of 502 embeddings of 16 dimensions; dropped: 2 not_unit_norm; the kept rows have no" in output
 
 
 def write_mapping(source: Path, parts: list[dict[str, list]]) -> None:
@@ -159,7 +159,7 @@ def test_a_mapping_names_shards_and_keys(embedder: Path, tmp_path: Path) -> None
               {"shard": ["b.tar", None], "key": ["l", "m"]}]  # fmt: skip
     write_mapping(source, tables)
     output = run(source, tmp_path / "out", "--drop-limit", "0.5").output
-    assert "kept 3 of 5 embeddings of 16 components; dropped: 1 duplicate_key, 1 no_shard\n" in output
+    assert "kept 3 of 5 embeddings of 16 dimensions; dropped: 1 duplicate_key, 1 no_shard\n" in output
     table = Embeddings(tmp_path / "out").metadata(["shard", "key"]).to_pydict()
     assert table == {"shard": ["b.tar", "a.tar", "b.tar"], "key": ["k", "k", "l"]}
 
@@ -239,7 +239,7 @@ def test_an_import_that_is_killed_while_dropping_repeated_rows_resumes(
         patch.setattr(imported, "write_part", stopped)
         assert run(source, tmp_path / "again", *options).exit_code == 1
     assert not (tmp_path / "again").exists()
-    assert "kept 6 of 9 embeddings of 16 components; dropped: 3 duplicate_key" in (
+    assert "kept 6 of 9 embeddings of 16 dimensions; dropped: 3 duplicate_key" in (
         run(source, tmp_path / "again", *options).output
     )
     assert sha256_of(tmp_path / "whole") == sha256_of(tmp_path / "again")
@@ -261,7 +261,7 @@ def test_shards_that_the_pool_does_not_have_are_refused_before_vectors_are_read(
         patch.setattr(imported, "_open_vectors", lambda *_: pytest.fail("vectors are read"))
         line = refused(source, *options, "--pool", str(pool))
     by = source / ("shards/shards_1.parquet" if mapped else "metadata/metadata_1.parquet")
-    assert f"error: {pool}: has no shard '00002.tar' and 1 more, but rows of {by} are in it; the pool must have" in line
+    assert f"error: {pool}: has no shard '00002.tar' and 1 more, but rows of {by} need it; the pool must have" in line
     for name in ("00002.tar", "00004.tar", "00005.tar"):
         write_tar(pool / name, [])
     assert "kept 17 of 17 " in run(source, tmp_path / "out", *options, "--pool", str(pool)).output
@@ -289,7 +289,7 @@ def test_a_damaged_table_is_refused_in_one_line(embedder: Path, tmp_path: Path, 
     source = write_source(tmp_path / "source", [unit_rows(3, DIM, 0), unit_rows(3, DIM, 1)])
     write_mapping(source, [{"shard": ["a.tar"] * 3}] * 2)
     damage(source / table)
-    assert f"{table}: cannot be read as a Parquet table (" in refused(source)
+    assert f"{table}: the file cannot be read as a Parquet table (" in refused(source)
 
 
 def test_embeddings_without_shards_can_only_be_measured(embedder: Path, tmp_path: Path) -> None:
@@ -299,9 +299,7 @@ def test_embeddings_without_shards_can_only_be_measured(embedder: Path, tmp_path
     found = Embeddings(tmp_path / "out")
     assert np.array_equal(found.read(), vectors)
     assert len(found.row_order) == 64
-    with pytest.raises(
-        SimgapError, match="name no shard, so they can be measured, but neither trained on nor exported"
-    ):
+    with pytest.raises(SimgapError, match="name no shards, and training and export need the shards"):
         kept_shards(tmp_path, found.metadata(["shard", "key"]), np.ones(5, np.bool_))
 
 
@@ -328,23 +326,25 @@ def test_inconsistent_files_are_refused(embedder: Path, tmp_path: Path) -> None:
     put(unit_rows(3, DIM, 1))
     assert "metadata_1.parquet: has 2 rows but img_emb_1.npy has 3" in refused(source)
     put(unit_rows(2, DIM + 1, 1))
-    assert "img_emb_1.npy: the vectors have 17 components; the embedder's vectors have 16" in refused(source)
+    assert "img_emb_1.npy: the vectors have 17 dimensions; they must have 16" in refused(source)
     put(unit_rows(2, DIM, 1).astype(np.float64))
-    assert "img_emb_1.npy: is float64 [2, 16]; it must be float16 or float32 [*, *]" in refused(source)
+    assert "img_emb_1.npy: the array is float64 [2, 16]; it must be float16 or float32 [*, *]" in refused(source)
     put(np.array([["object"]], object))
-    assert "img_emb_1.npy: cannot be read as a NumPy array" in refused(source)
+    assert "img_emb_1.npy: the file cannot be read as a NumPy array" in refused(source)
     put(unit_rows(2, DIM, 1))
     metadata.write_bytes(b"no table")
-    assert "metadata_1.parquet: cannot be read as a Parquet table" in refused(source)
+    assert "metadata_1.parquet: the file cannot be read as a Parquet table" in refused(source)
     pq.write_table(pa.table({"key": [1, 2]}), metadata)
     assert "metadata_1.parquet: the type of column key is int64; it must be text" in refused(source)
     pq.write_table(pa.table({"width": [1, 2]}), metadata)
-    assert "metadata_1.parquet: has none of the columns key, image_path, url; add one of them" in refused(source)
+    assert "metadata_1.parquet: has none of the columns key, image_path, url; add one of these columns" in refused(
+        source
+    )
     metadata.rename(metadata.with_name("metadata_2.parquet"))
     assert "part 1 is in only one of img_emb and metadata" in refused(source)
     metadata.with_name("metadata_2.parquet").rename(metadata.with_name("metadata_01b.parquet"))
-    assert "metadata_01b.parquet: unexpected or duplicate part name" in refused(source)
-    assert "has no img_emb_0.npy" in refused(tmp_path / "embedder")
+    assert "metadata_01b.parquet: unexpected or duplicate name of a part" in refused(source)
+    assert "contains no img_emb_0.npy" in refused(tmp_path / "embedder")
     assert "open_clip_config.json: no such file" in refused(source, "--embedder", str(source))
 
 

@@ -144,7 +144,7 @@ def test_a_model_with_features_that_are_not_finite_or_zero_is_refused(
     folder = write_benchmark(tmp_path / "val", [0, 1, 0, 1], ["cat", "dog"])
     parameters = EvaluateParameters(batch_size=4, few_shot=FewShotParameters([], 1, 1.0, 0))
     kind = "image" if tower.startswith("visual") else "class"
-    with pytest.raises(SimgapError, match=rf"val: \d of \d {kind} features are not finite or zero"):
+    with pytest.raises(SimgapError, match=rf"val: \d of \d {kind} features are zero or not finite"):
         evaluate(parameters, broken, [load_benchmark(folder)], None, (), 1, 0.2, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -226,9 +226,9 @@ def test_a_reference_with_damaged_metadata_is_refused_in_one_line(embedded, tmp_
     elif damage == "cut off":
         part.write_bytes(part.read_bytes()[:50])
     message = {
-        "no metadata": "the metadata has 0 rows, the vectors have 9; embed or import the set again",
-        "no label": r"metadata_0000\.parquet: has no column label; embed or import the set again",
-        "cut off": r"metadata_0000\.parquet: cannot be read as a Parquet table [^\n]*; embed or import the set again",
+        "no metadata": "the metadata have 0 rows, but the vectors have 9; embed or import the set again",
+        "no label": r"metadata_0000\.parquet: the table has no column label; embed or import the set again",
+        "cut off": r"metadata_0000\.parquet: the file cannot be read as a Parquet table [^\n]*; embed or import the set again",
         "more classes": "label 1 is outside the class list, which has 1 names; embed the reference again",
     }[damage]
     with pytest.raises(SimgapError, match=rf"^[^\n]*{message}$"):
@@ -306,7 +306,7 @@ def test_a_truncated_benchmark_is_not_evaluated(model, tmp_path: Path) -> None:
     folder = write_benchmark(tmp_path / "val", [0, 1, 0, 1], ["cat", "dog"])
     shard = folder / "test" / "0.tar"
     shard.write_bytes(shard.read_bytes()[: 2 * 2560])
-    with pytest.raises(SimgapError, match="a benchmark must be complete"):
+    with pytest.raises(SimgapError, match="because it must be complete"):
         evaluate(PARAMETERS, model, [load_benchmark(folder)], None, ("cat", "dog"), 1, 0.2, tmp_path / "out")
 
 
@@ -327,7 +327,7 @@ def test_classes_of_a_benchmark_map_to_the_reference() -> None:
     assert map_classes(doubled, ("wolf", "cat", "wolf", "dog")) == ((3,), (1,))
     assert mapped(("canine", "cat"), ((1, 2), (0,))) == ((1, 2), (0,))
     with pytest.raises(
-        SimgapError, match=r"val/reference_classes\.json: class 3 does not exist; the reference has 3 classes"
+        SimgapError, match=r"val/reference_classes\.json: class 3 does not exist; .* the reference has 3 classes"
     ):
         mapped(("canine", "cat"), ((1, 3), (0,)))
     scores = np.array([[0.1, 0.2, 0.9]])

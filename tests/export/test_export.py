@@ -140,7 +140,7 @@ def test_a_part_reads_each_of_its_shards_once(study, monkeypatch: pytest.MonkeyP
 def test_a_datacomp_subset_finds_exactly_the_kept_samples(study) -> None:
     study.keep("few", KEEP, reference_rows=True)
     result = study.export("datacomp", "few", "few.npy")
-    expected = "few.npy: 10 uids; the reference, which joins the training data of this split, is not among them\n"
+    expected = "few.npy: 10 uids; the training data of this split also contain the reference, which is not exported\n"
     assert (result.exit_code, result.output) == (0, expected)
     # DataComp's resharder opens the file in this way, and searches it for each sample of the pool.
     found = np.load("few.npy", mmap_mode="r")
@@ -285,7 +285,7 @@ def test_what_came_to_stand_in_the_place_meanwhile_stays(study, monkeypatch: pyt
 
     monkeypatch.setattr(Embeddings, "metadata_parts", put)
     result = study.export(form[0], "few", form[1])
-    assert (result.exit_code, result.output) == (1, f"error: {out}: exists; name one that does not exist yet\n")
+    assert (result.exit_code, result.output) == (1, f"error: {out}: exists; choose a path that does not exist yet\n")
     assert bytes_of(out) == {"mine": b"mine"}
 
 
@@ -295,12 +295,16 @@ def test_a_damaged_table_is_one_line(study, damage) -> None:
     beside = Path("pool", "00000.parquet")
     pq.write_table(pa.table({"key": ["x"], "uid": ["0"]}), beside)
     damage(beside)
-    assert "pool/00000.parquet: cannot be read as a Parquet table (" in study.refused("datacomp", "few", "x.npy")
+    assert "pool/00000.parquet: the file cannot be read as a Parquet table (" in study.refused(
+        "datacomp", "few", "x.npy"
+    )
     beside.unlink()
     damage(Path("data", "embeddings", "pool", "metadata", "metadata_0001.parquet"))
     for form in (["keys", "few", "x.txt"], ["datacomp", "few", "x.npy"], ["shards", "few", "x"]):
         line = study.refused(*form)
-        assert "data/embeddings/pool/metadata/metadata_0001.parquet: cannot be read as a Parquet table (" in line
+        assert (
+            "data/embeddings/pool/metadata/metadata_0001.parquet: the file cannot be read as a Parquet table (" in line
+        )
         assert line.endswith("; embed or import the set again\n")
 
 
@@ -308,13 +312,15 @@ def test_a_table_that_lacks_a_column(study) -> None:
     study.keep("few", KEEP)
     path = Path("data", "embeddings", "pool", "metadata", "metadata_0000.parquet")
     pq.write_table(pq.read_table(path).drop_columns(["shard"]), path)
-    assert "metadata_0000.parquet: has no column shard; embed or import" in study.refused("keys", "few", "x.txt")
+    assert "metadata_0000.parquet: the table has no column shard; embed or import" in study.refused(
+        "keys", "few", "x.txt"
+    )
 
 
 def test_a_split_whose_bits_are_of_another_number(study) -> None:
     study.keep("few", KEEP)
     np.save("data/splits/few/keep.npy", np.array([1, 0], np.uint8))
-    assert "few/keep.npy: keeps 1 rows, but its sidecar says 10" in study.refused("shards", "few", "out")
+    assert "few/keep.npy: keeps 1 rows, but the split's description says 10" in study.refused("shards", "few", "out")
 
 
 def test_a_pool_that_is_not_the_one_that_was_embedded(study) -> None:
@@ -345,9 +351,7 @@ def test_rows_that_name_no_shard_are_not_exported(study) -> None:
         pq.write_table(table.set_column(0, "shard", nothing), path)
     study.keep("few", KEEP)
     for form in (["keys", "few", "x.txt"], ["datacomp", "few", "x.npy"], ["shards", "few", "x"]):
-        assert "its rows name no shard, so they can be measured, but neither trained on nor exported" in study.refused(
-            *form
-        )
+        assert "the metadata name no shards, and training and export need the shards" in study.refused(*form)
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, owner, name: str, calls: int) -> list:

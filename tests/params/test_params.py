@@ -218,8 +218,8 @@ def test_broken_yaml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "holds None"),
-        (b"[1]", "holds [1]"),
+        (b"", "contains None"),
+        (b"[1]", "contains [1]"),
         (b"caf\xe9: 1", "not YAML"),
         (b"threshold: 0.0\nthreshold: 0.1\n", 'line 2: found duplicate key "threshold"'),
         (b"train: {2020-01-01: 1}", "must be text"),

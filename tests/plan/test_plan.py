@@ -440,17 +440,17 @@ def test_a_note_says_that_cards_and_processes_differ() -> None:
     card = ("--card-tflops", "100")
     by_params, printed = hours_of("train", "laion400m", *card)
     assert "hours on 8" in printed
-    assert "Trainings:" not in printed
+    assert "train.processes, which" not in printed
     assert (by_params, printed) == hours_of("train", "laion400m", *card, "--gpus", "8")
     half, printed = hours_of("train", "laion400m", *card, "--gpus", "4")
     assert half == pytest.approx(2 * by_params, rel=0.001)
-    (line,) = [line for line in printed.splitlines() if line.startswith("Trainings: ")]
-    assert "4 processes, one on each card. Change train.processes, which is 8" in line
+    (line,) = [line for line in printed.splitlines() if line.startswith("Training runs ")]
+    assert "4 processes, one on each card. Set train.processes, which is 8, to 4." in line
     code, printed = call("laion400m", *card, "--gpus", "9")
     assert code == 1
     assert "train.batch_size is 33600; it must be a multiple of 33597: 9 processes" in printed
     # A measured rate is that of a whole machine.
-    assert "Trainings:" not in call("laion400m", "--gpus", "2")[1]
+    assert "train.processes, which" not in call("laion400m", "--gpus", "2")[1]
 
 
 def test_a_note_names_the_stages_that_run_on_one_device() -> None:

@@ -223,9 +223,9 @@ def with_results(study: Study, **results: tuple[float, float, float] | str) -> N
     ("interval", "answer"),
     [
         ((0.61, 0.52, 0.7), "More than half of the gap comes from the pruned rows."),
-        ((0.2, 0.1, 0.45), "Less than half of the gap comes from the pruned rows: most of the robustness stays."),
-        ((0.61, 0.42, 0.8), "Whether that is more than half of the gap is inconclusive."),
-        ((0.2, -0.1, 0.55), "Whether that is more than half of the gap is inconclusive."),
+        ((0.2, 0.1, 0.45), "Less than half of the gap comes from the pruned rows. Most of the robustness stays."),
+        ((0.61, 0.42, 0.8), "It is inconclusive whether the pruned rows explain more than half of the gap."),
+        ((0.2, -0.1, 0.55), "It is inconclusive whether the pruned rows explain more than half of the gap."),
     ],
 )
 def test_what_is_said_of_a_share(tmp_path: Path, interval: tuple[float, float, float], answer: str) -> None:
@@ -236,7 +236,7 @@ def test_what_is_said_of_a_share(tmp_path: Path, interval: tuple[float, float, f
     value, low, high = (f"{100 * figure:.0f}".replace("-", MINUS) for figure in interval)
     assert text_of(sentences.explained(study, "pruned-0", "val")) == (
         f"Pruning the rows that are closer to val than the reference is (pruned-0) explains {value}% [{low}, {high}] of the gap "
-        f"between full and reference-only on val; leaving out as many random rows (pruned-0-control) explains 9% [9, 9]. {answer}"
+        f"between full and reference-only on val. Leaving out as many random rows (pruned-0-control) explains 9% [9, 9]. {answer}"
     )
 
 
@@ -252,14 +252,14 @@ def test_controls_of_a_split_are_toldapart(tmp_path: Path) -> None:
     of_matched = {f"pruned-0/{name}/verdict/pruned-0-matched": "equivalent" for name in ("val", "sketch")}
     study.compared |= of_matched
     assert (
-        "; leaving out as many random rows (pruned-0-control) explains 9% [9, 9]; leaving out as many random rows of each "
+        " Leaving out as many random rows (pruned-0-control) explains 9% [9, 9]. Leaving out as many random rows of each "
         "class (pruned-0-matched) explains 12% [12, 12]. More than half"
     ) in text_of(sentences.explained(study, "pruned-0", "val"))
     assert [text_of(sentence) for sentence in sentences.against_controls(study, "pruned-0")] == [
-        "Compared with as many random rows left out (pruned-0-control), pruned-0 is lower on val; inconclusive on "
-        "sketch (held out).",
-        "Compared with as many random rows of each class left out (pruned-0-matched), pruned-0 is equivalent on val and "
-        "sketch (held out).",
+        "Compared with leaving out as many random rows (pruned-0-control), the accuracy of pruned-0 is lower on val; "
+        "inconclusive on sketch (held out).",
+        "Compared with leaving out as many random rows of each class (pruned-0-matched), the accuracy of pruned-0 is "
+        "equivalent on val and sketch (held out).",
     ]
     (row,) = [row for row in accuracy_table(study) if row["split"] == "pruned-0"]
     assert row["controls"] == ["pruned-0-control", "pruned-0-matched"]
@@ -275,22 +275,22 @@ def test_an_undefined_share_is_said_to_be_inconclusive(tmp_path: Path) -> None:
     for key in [key for key in study.compared if "sketch/gap_explained" in key]:
         del study.compared[key]
     said = " ".join(map(text_of, sentences.claim_a(study)))
-    assert "On sketch the share is undefined: full is not better than reference-only there" in said
-    assert "Claim A is inconclusive on it" in said
+    assert "The share is undefined on sketch. The interval of the gap between full and reference-only does not" in said
+    assert "Claim A is inconclusive on this benchmark" in said
     names = {spec.name for spec in figure_specs(inputs, MARGIN, 0.9)}
     assert {"claim-a", "claim-a-gap"} <= names
     for key in [key for key in study.compared if "gap_explained" in key]:
         del study.compared[key]
     assert "claim-a" not in {spec.name for spec in figure_specs(inputs, MARGIN, 0.9)}
-    assert "inconclusive on them" in " ".join(map(text_of, sentences.claim_a(study)))
+    assert "inconclusive on these benchmarks" in " ".join(map(text_of, sentences.claim_a(study)))
 
 
 @pytest.mark.parametrize(
     ("verdicts", "answer"),
     [
-        (("equivalent", "higher"), "It matches full on every benchmark."),
-        (("equivalent", "lower"), "It does not match full."),
-        (("equivalent", "inconclusive"), "Whether it matches full is inconclusive."),
+        (("equivalent", "higher"), "The split matches full on every benchmark."),
+        (("equivalent", "lower"), "The split does not match full."),
+        (("equivalent", "inconclusive"), "It is inconclusive whether the split matches full."),
     ],
 )
 def test_what_is_said_of_a_small_split(tmp_path: Path, verdicts: tuple[str, str], answer: str) -> None:
@@ -299,7 +299,9 @@ def test_what_is_said_of_a_small_split(tmp_path: Path, verdicts: tuple[str, str]
     for benchmark, verdict in zip(study.benchmarks, verdicts, strict=True):
         study.compared[f"quarter/{benchmark}/verdict_full"] = verdict
     (said,) = map(text_of, sentences.claim_b(study, MARGIN))
-    assert said.startswith("quarter keeps 2,500 of 10,000 rows. Compared with full, at a margin of 5.0 points, it is ")
+    assert said.startswith(
+        "quarter keeps 2,500 of 10,000 rows. Compared with full, with a margin of 5.0 points, the accuracy of the split is "
+    )
     # Only val was used to choose the split.
     assert f"{verdicts[0]} on val" in said
     assert f"{verdicts[1]} on sketch (held out)" in said
@@ -310,8 +312,8 @@ def test_what_is_said_of_a_small_split(tmp_path: Path, verdicts: tuple[str, str]
     ("interval", "words"),
     [
         ((0.02, 0.01, 0.03), "Copied images raise the accuracy of full"),
-        ((-0.02, -0.03, -0.01), "The accuracy of full is lower with the copied images than without them"),
-        ((0.02, -0.01, 0.03), "Whether copied images change the accuracy of full is inconclusive"),
+        ((-0.02, -0.03, -0.01), "Copied images lower the accuracy of full"),
+        ((0.02, -0.01, 0.03), "It is inconclusive whether copied images change the accuracy of full"),
     ],
 )
 def test_what_is_said_of_leaks(tmp_path: Path, interval: tuple[float, float, float], words: str) -> None:
@@ -326,7 +328,7 @@ def test_what_is_said_of_leaks(tmp_path: Path, interval: tuple[float, float, flo
     assert words in said[1]
     assert len(said) == 2
     study.read("leaks/leaks")["recall"] = 0.49
-    assert "how many images leaked is inconclusive" in text_of(sentences.leaks(study)[1])
+    assert "inconclusive how many images leaked" in text_of(sentences.leaks(study)[1])
     study.read("leaks/leaks").update({"calibrated": False, "recall": 0.9, "val/copied": 40})
     for end in ("", "/low", "/high"):
         del study.compared[f"full/val/added_by_copies{end}"]
@@ -340,12 +342,12 @@ def test_what_is_said_of_leaks(tmp_path: Path, interval: tuple[float, float, flo
 def test_which_splits_the_reference_joined(tmp_path: Path) -> None:
     inputs = write_study(tmp_path, splits=5, benchmarks=1, seeds=1, queries=20)
     study = inputs.study
-    assert sentences.joined(study) == "The reference joined the training data of every split."
+    assert sentences.joined(study) == "The models of every split were also trained on the reference."
     for split in list(study.splits)[1:]:
         study.splits[split] = replace(study.splits[split], reference_rows=False)
-    assert text_of(sentences.joined(study)) == "The reference joined the training data of full."
+    assert text_of(sentences.joined(study)) == "The models of full were also trained on the reference."
     study.splits["full"] = replace(study.splits["full"], reference_rows=False)
-    assert text_of(sentences.joined(study)) == "The reference joined the training data of no split."
+    assert text_of(sentences.joined(study)) == "The models of no split were also trained on the reference."
 
 
 def test_cautions(tmp_path: Path) -> None:
@@ -355,9 +357,10 @@ def test_cautions(tmp_path: Path) -> None:
     shares = {f"pruned-0/pruned_share/style/{style}": 1.0 for style in ("art", "pen, ink", "pen on paper", "sketch")}
     study.read("ground-truth/annotated").update(shares | {"pruned-0/domains_removed": "art, pen, ink, sketch"})
     assert [text_of(sentence) for sentence in sentences.cautions(inputs)] == [
-        "1 training seed: intervals are over images only.",
-        "pruned-0 keeps 50.0% of full: too little to represent the pool (degenerate).",
-        "pruned-0 lacks nearly all rows of a style (art, pen, ink and sketch): pruning removed a domain, not single samples.",
+        "The study has 1 training seed. Intervals are over images only.",
+        "pruned-0 is degenerate: it keeps only 50.0% of full, which is too little to represent the pool.",
+        "pruned-0 lacks nearly all rows of a style (art, pen, ink and sketch). "
+        "Pruning removed a whole domain, not only single samples.",
     ]
     assert '<span class="name">pen, ink</span>' in sentences.cautions(inputs)[-1]
 
@@ -481,7 +484,8 @@ def test_a_second_random_control_has_a_difference_and_a_sentence(tmp_path: Path)
     assert list(differences) == ["control", "same by class", "control another", "full"]
     assert differences["control another"] == "+1.0 [+1.0, +1.0]"
     assert text_of(sentences.against_controls(study, "pruned-0")[2]) == (
-        "Compared with as many random rows left out (another), pruned-0 is equivalent on val and sketch (held out)."
+        "Compared with leaving out as many random rows (another), the accuracy of pruned-0 is equivalent on val and "
+        "sketch (held out)."
     )
 
 

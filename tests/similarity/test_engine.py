@@ -255,5 +255,5 @@ def test_rows_that_are_alike_do_not_pile_up(monkeypatch) -> None:
 
 
 def test_a_name_of_no_engine() -> None:
-    with pytest.raises(ValueError, match="no engine"):
+    with pytest.raises(ValueError, match="not an engine; choose auto"):
         make_engine("gpus", SearchRequest(dense(2, 4, 0), 1))

@@ -30,7 +30,7 @@ def test_an_array_that_is_refused(tmp_path: Path, mapped: bool) -> None:
     with pytest.raises(SimgapError, match=r"values\.npy: no such file; write it again"):
         read_array(path, mapped=mapped, remedy="write it again")
     np.save(path, np.zeros((3, 2), np.float32))
-    with pytest.raises(SimgapError, match=r"values\.npy: is float32 \[3, 2\]; it must be float16 \[\*, 2\]$"):
+    with pytest.raises(SimgapError, match=r"values\.npy: the array is float32 \[3, 2\]; it must be float16 \[\*, 2\]$"):
         read_array(path, np.float16, shape=(None, 2), mapped=mapped)
     for shape in ((3,), (2, 3), (3, 2, 1), ()):
         with pytest.raises(SimgapError, match=r"is float32 \[3, 2\]; it must be float32 \["):
@@ -47,9 +47,9 @@ def test_an_array_that_is_refused(tmp_path: Path, mapped: bool) -> None:
     )
     for content in damaged:
         path.write_bytes(content)
-        with pytest.raises(SimgapError, match=r"values\.npy: cannot be read as a NumPy array \("):
+        with pytest.raises(SimgapError, match=r"values\.npy: the file cannot be read as a NumPy array \("):
             read_array(path, mapped=mapped)
-        with pytest.raises(SimgapError, match=r"^commit abc: cannot be read as a NumPy array \("):
+        with pytest.raises(SimgapError, match=r"^commit abc: the file cannot be read as a NumPy array \("):
             read_array(io.BytesIO(content), name="commit abc")
 
 
@@ -65,7 +65,7 @@ def test_the_bits_of_a_split_have_one_shape(tmp_path: Path) -> None:
         np.zeros(11, bool),
     ):
         np.save(path, wrong)
-        with pytest.raises(SimgapError, match=r"it must be uint8 \[2\]; 11 pool rows need a bit each"):
+        with pytest.raises(SimgapError, match=r"it must be uint8 \[2\]; each of the 11 pool rows needs one bit"):
             read_keep(path, 11)
 
 
@@ -76,7 +76,7 @@ def test_columns_of_a_table(tmp_path: Path) -> None:
     assert read_parquet(path, ["c", "a"]).select(["c", "a"]).to_pylist() == [{"c": [1, 2], "a": "x"}]
     assert read_parquet(path, ["a"], others=True).column_names == ["a", "b", "c"]
     assert read_parquet(path, []).num_rows == 1
-    with pytest.raises(SimgapError, match=r"table\.parquet: has no column d; write it again$"):
+    with pytest.raises(SimgapError, match=r"table\.parquet: the table has no column d; write it again$"):
         read_parquet(path, ["a", "d"], "write it again")
     with pytest.raises(SimgapError, match=r"none\.parquet: no such file; write it again$"):
         read_parquet(tmp_path / "none.parquet", [], "write it again")
@@ -88,6 +88,6 @@ def test_a_damaged_table_is_refused_in_a_line(tmp_path: Path, damage) -> None:
     pq.write_table(pa.table({"key": ["some text"] * 9}), path)
     damage(path)
     with pytest.raises(
-        SimgapError, match=r"^[^\n]*table\.parquet: cannot be read as a Parquet table \([^\n]*; embed again$"
+        SimgapError, match=r"^[^\n]*table\.parquet: the file cannot be read as a Parquet table \([^\n]*; embed again$"
     ):
         read_parquet(path, ["key"], "embed again")

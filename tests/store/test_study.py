@@ -99,14 +99,16 @@ def test_rows(metrics: Path) -> None:
 
 def test_what_is_missing_is_named_with_its_file(metrics: Path) -> None:
     study = read(metrics)
-    with pytest.raises(SimgapError, match=r"compare\.json: has no pruned/sketch/accuracy/low; run the stage again"):
+    with pytest.raises(
+        SimgapError, match=r"compare\.json: the file has no pruned/sketch/accuracy/low; run the stage again"
+    ):
         study.accuracy("pruned", "sketch")
-    with pytest.raises(SimgapError, match=r"compare\.json: has no full/val/accuracy; run the stage again"):
+    with pytest.raises(SimgapError, match=r"compare\.json: the file has no full/val/accuracy; run the stage again"):
         study.accuracy("full", "val")
     with pytest.raises(SimgapError, match=r"full-0\.json: no such file"):
         study.model_accuracy("full", 0, "val")
     write(metrics / "prune" / "pruned.json", {"rule": "imagenet-like"})
-    with pytest.raises(SimgapError, match=r"pruned\.json: has no parameters"):
+    with pytest.raises(SimgapError, match=r"pruned\.json: the file has no parameters"):
         read(metrics)
 
 

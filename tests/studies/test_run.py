@@ -35,9 +35,9 @@ def test_the_preset_leaves_the_workspace_once_it_is_copied(tmp_path: Path, monke
 
 def test_a_study_that_cannot_begin(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.chdir(REPOSITORY)
-    with pytest.raises(SimgapError, match=r"PRESET: 'pcas' is unknown; choose from .*pacs"):
+    with pytest.raises(SimgapError, match=r"PRESET: there is no preset 'pcas'; choose from .*pacs"):
         run_study("pcas", None)
     with pytest.raises(SimgapError, match=r"DATA: .*nowhere is not a folder"):
         run_study("pacs", tmp_path / "nowhere")
-    with pytest.raises(SimgapError, match="DATA: toy copies no data"):
+    with pytest.raises(SimgapError, match="DATA: the preset toy copies no data"):
         run_study("toy", tmp_path)

@@ -64,7 +64,9 @@ def test_a_benchmark_with_fewer_tars_than_nshards_says(tmp_path: Path) -> None:
     options = ["--set", "benchmark", "--data", "val", "--embedder", "e", "--out", "out", "--metrics", "m.json"]
     finished = call(tmp_path, "embed", *options)
     assert finished.returncode == 1
-    assert finished.stderr == "error: val/test/1.tar: no such shard, though nshards.txt says 3\n"
+    assert finished.stderr == (
+        "error: val/test/1.tar: no such shard, though nshards.txt says 3; restore it or correct nshards.txt\n"
+    )
     assert not (tmp_path / "out").exists()
 
 

@@ -237,7 +237,7 @@ def test_imported_embeddings_replace_embedding(study: Path) -> None:
         )
         assert refused.returncode != 0
         assert (
-            "error: data/embeddings/pool: its rows name no shard, so they can be measured, but neither"
+            "error: data/embeddings/pool: the metadata name no shards, and training and export need the shards"
             in refused.stderr
         )
         put_pool(study, embed="data/foreign", shard_digits=5)
@@ -325,8 +325,8 @@ def test_simgap_track_logs_an_experiment_from_a_colleague(study: Path, tmp_path:
     run(clone, "dvc", "cache", "dir", "--local", str(study / ".dvc" / "cache"))
     run(clone, "dvc", "exp", "pull", "--no-cache", "origin", "shared")
     run(clone, "dvc", "exp", "apply", "shared")
-    assert "MLflow: 5 runs logged, 0 were there" in run(clone, "simgap", "track")
-    assert "MLflow: 0 runs logged, 5 were there" in run(clone, "simgap", "track")
+    assert "MLflow: 5 runs logged, 0 runs were logged before" in run(clone, "simgap", "track")
+    assert "MLflow: 0 runs logged, 5 runs were logged before" in run(clone, "simgap", "track")
     assert set(hashes(clone)) <= set(hashes(study))
     assert "sketch-pruned threshold=0.04 seed=0" in {run.info.run_name for run in mlflow_runs(clone)}
 
@@ -339,7 +339,7 @@ def test_a_run_from_an_empty_cache_gives_the_same_bytes(study: Path, tmp_path: P
     assert run(clone, "git", "status", "--porcelain") == ""
     locked = yaml.safe_load((clone / "dvc.lock").read_text())["stages"]
     assert len(locked) == len(ran)
-    assert "MLflow: 0 runs logged, 5 were there" in run(clone, "simgap", "track")
+    assert "MLflow: 0 runs logged, 5 runs were logged before" in run(clone, "simgap", "track")
 
 
 def test_mlflow_is_complete_after_a_fresh_clone_that_skipped_evaluation(study: Path, tmp_path: Path) -> None:

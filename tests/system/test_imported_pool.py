@@ -179,8 +179,8 @@ def test_an_import_without_shards_can_only_be_measured(study) -> None:
         for form, out in (("keys", "x.txt"), ("datacomp", "x.npy"), ("shards", "x"))
     ]
     assert {(result.exit_code, result.output) for result in refused} == {
-        (1, "error: data/embeddings/pool: its rows name no shard, so they can be measured, but neither trained on nor exported; "
-            "import them with the shards that they lie in\n")
+        (1, "error: data/embeddings/pool: the metadata name no shards, and training and export need the shards; "
+            "import the embeddings together with their shards\n")
     }  # fmt: skip
     assert sorted(path for path in Path().rglob("*") if "scratch" not in path.parts) == before
 
@@ -188,8 +188,8 @@ def test_an_import_without_shards_can_only_be_measured(study) -> None:
 def test_an_import_fails_if_the_pool_lacks_a_shard(study) -> None:
     map_shards([shard.removesuffix(".tar") for shard, _, _ in study])
     result = embed_set("pool", FOREIGN, EMBEDDINGS / "pool")
-    line = "error: pool: has no shard '00000' and 2 more, but rows of foreign/shards/shards_0.parquet are in it; "
-    assert (result.exit_code, result.output) == (1, f"{line}the pool must have all shards that the rows name\n")
+    line = "error: pool: has no shard '00000' and 2 more, but rows of foreign/shards/shards_0.parquet need it; "
+    assert (result.exit_code, result.output) == (1, f"{line}the pool must have the shards of all rows\n")
     assert not (EMBEDDINGS / "pool").exists()
 
 

@@ -326,7 +326,7 @@ def test_the_manifest_stage_survives_failures(local, listed, network: Proxy, tmp
         ("s3:///pool", "is not an address; write it as s3://BUCKET/FOLDER"),
         ("nosuch://pools/pool", "is not an address that fsspec can open (Protocol not known: nosuch)"),
         ("gs://pools/pool", "needs a package that is not installed (Please install gcsfs"),
-        ("s3://pools/pool/{00000..00003}.tar", "names a shard; name its folder, s3://pools/pool"),
+        ("s3://pools/pool/{00000..00003}.tar", "is a shard; give the folder of the shard, s3://pools/pool"),
     ],
 )
 def test_an_address_without_shards(network, store, tmp_path, address: str, reason: str) -> None:
@@ -344,4 +344,6 @@ def test_without_credentials(network: Proxy, tmp_path: Path, monkeypatch) -> Non
         monkeypatch.delitem(studies.ENVIRONMENT, name)
     finished = list_by_stage(tmp_path, ADDRESS)
     assert finished.returncode == 1
-    assert finished.stderr == f"error: {ADDRESS}: cannot be read (Unable to locate credentials)\n"
+    assert finished.stderr == (
+        f"error: {ADDRESS}: cannot be read (Unable to locate credentials); check the address and the credentials\n"
+    )

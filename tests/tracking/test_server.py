@@ -107,7 +107,7 @@ def test_a_stage_stops_tracking_that_takes_too_long(study: Path, monkeypatch, ca
         try_track()
         assert time.monotonic() - began < 20
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("tracking: stopped after 3 s, http://127.0.0.1:")
+    assert line.startswith("tracking: stopped after 3 s, because http://127.0.0.1:")
     assert "secret" not in line
 
 
@@ -115,7 +115,7 @@ def test_a_stage_prints_what_was_logged(study: Path, capfd) -> None:
     (study / "metrics" / "compare" / "compare.json").unlink()
     try_track()
     assert capfd.readouterr().err.splitlines() == [
-        "tracking: MLflow: 3 runs logged, 0 were there",
+        "tracking: MLflow: 3 runs logged, 0 runs were logged before",
         "tracking: not logged: metrics/compare/compare.json: no such file",
     ]
     assert (study / "mlflow.db").exists()

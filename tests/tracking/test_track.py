@@ -382,7 +382,7 @@ def test_unfinished_models_are_named_and_the_others_are_logged(study: Path) -> N
         "metrics/train/full-0.json: no such file",
     ]
     (study / "dvc.lock").unlink()
-    assert track_here().unfinished[0] == "dvc.lock: no such file; `dvc repro` writes it"
+    assert track_here().unfinished[0] == "dvc.lock: no such file; run `dvc repro` to write it"
     (study / "dvc.lock").write_text("[")
     assert "is not DVC's lock file" in track_here().unfinished[0]
 
@@ -392,7 +392,7 @@ def test_an_evaluation_of_another_model_is_not_logged(study: Path) -> None:
     lock["stages"]["evaluate@full-0"]["deps"] = [{"path": "models/full-0", "md5": "another.dir"}]
     (study / "dvc.lock").write_text(yaml.safe_dump(lock))
     assert track_here().unfinished == [
-        "metrics/evaluate/full-0.json: evaluates another model than models/full-0; run `dvc repro`"
+        "metrics/evaluate/full-0.json: belongs to another model than models/full-0; run `dvc repro`"
     ]
 
 

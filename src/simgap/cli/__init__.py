@@ -1,1 +1,1 @@
-"""The command line program `simgap`."""
+"""Define the command line program `simgap`."""

@@ -1,4 +1,4 @@
-"""Draw a contact sheet of benchmarks."""
+"""Draw a contact sheet, one image with an example of each class of each benchmark."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _first_of_each_class(benchmark: Benchmark) -> dict[str, Image.Image]:
             label = sample.label or 0
             if label >= len(benchmark.classnames):
                 raise SimgapError(
-                    f"{shard}: label {label} is outside the class list of {len(benchmark.classnames)} names"
+                    f"{shard}: label {label} is outside the class list; it must be below {len(benchmark.classnames)}"
                 )
             if benchmark.classnames[label] not in found:
                 with suppress(BrokenImage):
@@ -35,20 +35,23 @@ def _first_of_each_class(benchmark: Benchmark) -> dict[str, Image.Image]:
 def draw_contact_sheet(benchmarks: Path, out: Path) -> None:
     """Write a PNG with a row for each benchmark and a column for each class.
 
+    Each cell shows the first image of the class that can be decoded. A cell stays white if there is no such image.
+
     Args:
-        benchmarks: folder that holds a folder for each benchmark.
-        out: the PNG file.
+        benchmarks: Folder that contains a folder for each benchmark.
+        out: The PNG file to write.
 
     Raises:
-        SimgapError: There is no benchmark, one is incomplete or has a label outside its classes, or `out` is a folder.
+        SimgapError: There is no benchmark, or a benchmark is incomplete or has a label outside its class list. Or `out` is a
+            folder.
     """
     if out.is_dir():
         raise SimgapError(f"{out}: is a folder; name a PNG file")
     entries = benchmarks.iterdir() if benchmarks.is_dir() else ()
-    # A hidden folder belongs to a conversion that is not finished.
+    # A hidden folder belongs to an unfinished conversion, so it is no benchmark yet.
     folders = sorted(path for path in entries if path.is_dir() and not path.name.startswith("."))
     if not folders:
-        raise SimgapError(f"{benchmarks}: holds no benchmark folder")
+        raise SimgapError(f"{benchmarks}: holds no benchmark folder; it must hold at least one")
     loaded = [load_benchmark(folder) for folder in folders]
     names = sorted({name for benchmark in loaded for name in benchmark.classnames})
     sheet = Image.new("RGB", (MARGIN + len(names) * TILE, 20 + len(loaded) * TILE), "white")

@@ -1,4 +1,4 @@
-"""Commands of `simgap convert`: one for each public dataset, and two for users' own images."""
+"""Define the commands of `simgap convert`, one for each public dataset and two for images of users."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 REFERENCE = "imagenet-train"
 ALLOW_INCOMPLETE = click.option(
-    "--allow-incomplete", is_flag=True, help="Accept missing images, and leave out unreadable ones."
+    "--allow-incomplete", is_flag=True, help="Accept missing images, and leave out images that cannot be used."
 )
 TEMPLATES = click.option(
-    "--templates", type=PATH, help="File of prompts with {c}, one a line.  [default: a photo of a {c}]"
+    "--templates",
+    type=PATH,
+    help="File with one prompt in each line. {c} stands for the class name.  [default: a photo of a {c}]",
 )
 
 
@@ -33,7 +35,15 @@ def _prompts(templates: Path | None) -> tuple[str, ...]:
 def _convert(
     source: Path, out: Path, find: Callable[[], ImageSet], allow_incomplete: bool, reference: bool = False
 ) -> None:
-    """Find images, write them, and print how many were converted and left out."""
+    """Convert images, and print the numbers of images that were converted and left out.
+
+    Args:
+        source: Folder or file of the images.
+        out: Folder to write.
+        find: Function that finds the images.
+        allow_incomplete: Whether images that cannot be used are left out.
+        reference: Whether the function writes a reference. Otherwise, it writes a benchmark.
+    """
     from simgap.data.convert.write import check_out, write_benchmark, write_reference
 
     check_out(source, out)
@@ -54,9 +64,9 @@ def _convert(
 
 @click.group()
 def convert() -> None:
-    """Convert downloaded datasets, or your own images, to benchmarks and references; see docs/bring-data.md.
+    """Convert downloaded datasets, or your own images, to benchmarks and references.
 
-    To continue a conversion that was stopped, start it again.
+    If a conversion was interrupted, the same command continues the conversion. See docs/bring-data.md.
     """
 
 
@@ -64,7 +74,7 @@ def _add_public(name: str) -> None:
     title = f"{PUBLIC[name].title}, {PUBLIC[name].images:,} images"
     what = "the reference" if name == REFERENCE else "a benchmark"
 
-    @convert.command(name, short_help=title, help=f"Convert {title}, with one folder for each class, to {what}.")
+    @convert.command(name, short_help=title, help=f"Convert {title}, from one folder for each class to {what}.")
     @click.argument("source", type=PATH)
     @click.argument("out", type=PATH)
     @ALLOW_INCOMPLETE
@@ -82,7 +92,7 @@ for _name in PUBLIC:
     _add_public(_name)
 
 
-@convert.command(short_help="ObjectNet, its images of ImageNet's classes")
+@convert.command(short_help="ObjectNet, images of the classes that ImageNet has too")
 @click.argument("source", type=PATH)
 @click.argument("out", type=PATH)
 @click.option("--accept-licence", is_flag=True, help="Confirm that you read ObjectNet's licence and comply with it.")
@@ -92,18 +102,18 @@ def objectnet(source: Path, out: Path, accept_licence: bool, allow_incomplete: b
     """Convert the images of the classes that ObjectNet shares with ImageNet.
 
     SOURCE is the downloaded folder with the subfolders images and mappings. ObjectNet's licence forbids tuning a model on
-    it, and posting its images without their red border. This command cuts the border off.
+    ObjectNet, and posting its images without the red border. This command cuts off the border.
     """
     from simgap.data.convert.objectnet import find_objectnet
 
     if not accept_licence:
         raise SimgapError(
-            f"--accept-licence: is not given; {NEEDS_LICENCE['objectnet']}, and posting its images without the red "
-            "border, which this command cuts off; add --accept-licence if you comply with that"
+            f"--accept-licence: is not given; {NEEDS_LICENCE['objectnet']}, or posting its images without the red "
+            "border; this command cuts off the border; add --accept-licence if you comply with the licence"
         )
     if out.name not in NEEDS_LICENCE:
         raise SimgapError(
-            f"{out}: must be called objectnet, since params.yaml asks for the licence of a benchmark by this name"
+            f"{out}: must be called objectnet, since params.yaml requires the licence of a benchmark with this name"
         )
     _convert(source, out, lambda: find_objectnet(source, allow_incomplete=allow_incomplete), allow_incomplete)
 
@@ -117,7 +127,8 @@ def objectnet(source: Path, out: Path, accept_licence: bool, allow_incomplete: b
 def image_folder(source: Path, out: Path, templates: Path | None, allow_incomplete: bool) -> None:
     """Convert a tree with one folder for each class to a benchmark.
 
-    Subfolders of a class folder are searched too. In class names, underscores of the folder names become spaces.
+    The command also searches the subfolders of a class folder. The name of a class is the name of its folder, with spaces in
+    place of underscores.
     """
     from simgap.data.convert.custom import find_in_folders
 
@@ -128,14 +139,15 @@ def image_folder(source: Path, out: Path, templates: Path | None, allow_incomple
 @convert.command("csv", short_help="your own images, listed in a CSV file")
 @click.argument("source", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--classnames", type=PATH, help="File with the class names, one a line, in the order of the labels.")
+@click.option("--classnames", type=PATH, help="File with one class name in each line, in the order of the labels.")
 @TEMPLATES
 @ALLOW_INCOMPLETE
 @reports_errors
 def from_csv(source: Path, out: Path, classnames: Path | None, templates: Path | None, allow_incomplete: bool) -> None:
-    """Convert a CSV file with the columns path and label, or path and classname, to a benchmark.
+    """Convert the images that a CSV file lists to a benchmark.
 
-    Paths are relative to the folder of the file. Labels count from 0 and need --classnames.
+    The file has the columns path and classname, or path and label. Paths are relative to the folder of the file. Labels count
+    from 0. A file with labels needs --classnames.
     """
     from simgap.data.convert.custom import find_in_csv
 

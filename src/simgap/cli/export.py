@@ -1,4 +1,4 @@
-"""Commands of `simgap export`: one for each format in which a split can be exported."""
+"""Define the commands of `simgap export`. Each command exports a split in one format."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ POOL_EMBEDDINGS = Path("data", "embeddings", "pool")
 
 
 def _export(split: str, out: Path, write: Callable[[KeptSamples], str]) -> None:
-    """Find the samples of a split, call a function that exports them, and print the line that it returns."""
+    """Export the samples of a split, and print the result in one line.
+
+    Args:
+        split: Name of the split.
+        out: File or folder to write.
+        write: Function that exports the samples and returns a text for the line.
+    """
     from simgap.export.kept import KeptSamples
     from simgap.export.new import check_new
     from simgap.store.split import INFO_FILE
@@ -30,7 +36,7 @@ def _export(split: str, out: Path, write: Callable[[KeptSamples], str]) -> None:
     if split not in known:
         remedy = f"choose from {nearest_first(split, known)}" if known else "run `dvc repro`"
         raise SimgapError(f"SPLIT: there is no split {split!r}; {remedy}")
-    # The export checks this again at its end, but then hours of work would be lost.
+    # The export checks `out` again when it ends, but a failure at that point would lose hours of work.
     check_new(out)
     kept = KeptSamples(SPLITS / split, POOL_EMBEDDINGS, pool)
     try:
@@ -38,13 +44,13 @@ def _export(split: str, out: Path, write: Callable[[KeptSamples], str]) -> None:
     except OSError as error:
         raise SimgapError(f"{error.filename or out}: {error.strerror or error}") from None
     if kept.split.reference_rows:
-        line += "; the reference, which joins the training data of this split, is not among them"
+        line += "; the training data of this split also contain the reference, which is not exported"
     click.echo(line)
 
 
 @click.group()
 def export() -> None:
-    """Export a SPLIT of the finished study for other tools; see docs/share-a-study.md."""
+    """Export a SPLIT of the finished study for other tools. See docs/share-a-study.md."""
 
 
 @export.command("datacomp")
@@ -52,7 +58,7 @@ def export() -> None:
 @click.argument("out", type=PATH)
 @reports_errors
 def datacomp(split: str, out: Path) -> None:
-    """Write the uids of the samples to the .npy file OUT, as a DataComp subset."""
+    """Write the uids of the samples to the .npy file OUT, in the format of a DataComp subset."""
     from simgap.export.subset import export_subset
 
     def write(kept: KeptSamples) -> str:
@@ -67,7 +73,7 @@ def datacomp(split: str, out: Path) -> None:
 @click.argument("out", type=PATH)
 @reports_errors
 def keys(split: str, out: Path) -> None:
-    """Write the shard and the key of each sample to OUT, a .txt or .parquet file."""
+    """Write the shard and the key of each sample to the .txt or .parquet file OUT."""
     from simgap.export.key_list import export_keys
 
     _export(split, out, lambda kept: f"{export_keys(kept, out)} keys")
@@ -79,9 +85,10 @@ def keys(split: str, out: Path) -> None:
 @click.option("--samples-per-shard", type=int, default=10_000, show_default=True)
 @reports_errors
 def shards(split: str, out: Path, samples_per_shard: int) -> None:
-    """Copy the samples to new webdataset shards and sizes.json, in the folder OUT.
+    """Copy the samples to new webdataset shards in the folder OUT.
 
-    To continue an export that was stopped, start it again.
+    The folder also gets sizes.json, which names the number of samples of each shard. If an export was interrupted, the same
+    command continues the export.
     """
     from simgap.export.reshard import export_shards
 

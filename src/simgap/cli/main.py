@@ -1,4 +1,4 @@
-"""The command line program `simgap`."""
+"""Define the command line program `simgap` and its short commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ METRICS, REPORT, LOCK = Path("metrics"), Path("report"), Path("dvc.lock")
 def main() -> None:
     """Measure how much of CLIP's benchmark accuracy comes from training images that resemble the test images.
 
-    `dvc repro` runs the study. These commands prepare data, and use the results of the study.
+    `dvc repro` runs the study. These commands prepare the data of a study, and use its results.
     """
 
 
@@ -37,14 +37,14 @@ main.add_command(plan)
 def track() -> None:
     """Log every result that MLflow does not have yet.
 
-    Results are trained and evaluated models, and the comparison of the study.
+    A result is a trained and evaluated model or the comparison of the study.
     """
     from simgap.params.load import load_params
     from simgap.tracking.track import track as track_study
 
     tracked = track_study(load_params(PARAMS_FILE), METRICS, REPORT, LOCK)
-    completed = f", {tracked.completed} of them completed" if tracked.completed else ""
-    click.echo(f"MLflow: {tracked.logged} runs logged, {tracked.known} were there{completed}")
+    completed = f"; {tracked.completed} of the earlier runs lacked data, which were added" if tracked.completed else ""
+    click.echo(f"MLflow: {tracked.logged} runs logged, {tracked.known} runs were logged before{completed}")
     for reason in tracked.unfinished:
         click.echo(f"not logged: {reason}", err=True)
 
@@ -56,7 +56,7 @@ def track() -> None:
 def study(preset: str, data: Path | None) -> None:
     """Run the study of PRESET as a DVC experiment.
 
-    The command prints the study's table. The workspace does not change.
+    The command prints the result table of the study. The workspace does not change.
     """
     from simgap.studies.run import run_study
 
@@ -70,15 +70,15 @@ def study(preset: str, data: Path | None) -> None:
     type=PATH,
     default=REPORT / "sweep",
     show_default=True,
-    help="Folder to write; it is replaced if it exists.",
+    help="Folder for the page. An existing folder is replaced.",
 )
 @reports_errors
 def sweep(revisions: tuple[str, ...], out: Path) -> None:
-    """Show how accuracy depends on the threshold.
+    """Write a page that shows how accuracy depends on the threshold.
 
-    REVISIONS are commits or experiments; the default is all experiments of the current commit. They must have the parameters
-    of the first revision, or of the current commit, except threshold, seeds and the list of trained splits. Others are left
-    out. See docs/sweeps.md.
+    REVISIONS are commits or experiments. The default is all experiments of the current commit. Revisions may differ only in
+    the threshold, the seeds and the list of trained splits. Revisions that differ from the first one in other parameters are
+    left out. Without REVISIONS, the current commit takes the place of the first one. See docs/sweeps.md.
     """
     from simgap.studies.revisions import Revision, experiments
     from simgap.studies.sweep.page import PAGE, write_sweep
@@ -90,7 +90,7 @@ def sweep(revisions: tuple[str, ...], out: Path) -> None:
     found = read_sweep([Revision(name) for name in names], Revision(revisions[0] if revisions else "HEAD").params())
     write_sweep(found, out)
     thresholds = ", ".join(f"{threshold:g}" for threshold in found.thresholds)
-    click.echo(f"{out / PAGE}: thresholds {thresholds} of {', '.join(found.revisions)}")
+    click.echo(f"{out / PAGE}: thresholds {thresholds} from the revisions {', '.join(found.revisions)}")
     for reason in found.left_out:
         click.echo(f"left out: {reason}", err=True)
 
@@ -98,13 +98,13 @@ def sweep(revisions: tuple[str, ...], out: Path) -> None:
 @main.command()
 @click.argument("first")
 @click.argument("second")
-@click.option("--out", type=PATH, help="Folder for CSV files of the tables; it is replaced if it exists.")
+@click.option("--out", type=PATH, help="Folder for the tables as CSV files. An existing folder is replaced.")
 @reports_errors
 def overlap(first: str, second: str, out: Path | None) -> None:
     """Compare the splits and claims of two revisions.
 
-    The command prints how many rows the splits share, and both answers to each claim. FIRST and SECOND are experiments or
-    commits; HEAD is the current commit. See docs/sweeps.md.
+    The command prints how many rows the splits share. It also prints the result of each claim in both revisions. FIRST and
+    SECOND are experiments or commits. HEAD means the current commit. See docs/sweeps.md.
     """
     from simgap.studies.overlap.claims import compare_claims
     from simgap.studies.overlap.rows import compare_rows
@@ -122,7 +122,7 @@ def overlap(first: str, second: str, out: Path | None) -> None:
 @click.option("--port", type=int, default=5000, show_default=True, help="Port of the server.")
 @reports_errors
 def ui(port: int) -> None:
-    """Open the MLflow UI on the study's runs, on 127.0.0.1."""
+    """Serve the MLflow UI with the runs of the study at http://127.0.0.1."""
     from simgap.params.load import load_params
     from simgap.tracking.store import MODELS, open_store, store_address, without_password
     from simgap.tracking.view import save_view
@@ -133,29 +133,37 @@ def ui(port: int) -> None:
             f"MLFLOW_TRACKING_URI: the runs are on a server; open {without_password(address)} in a browser"
         )
     params = load_params(PARAMS_FILE)
-    # This creates the store if there is none. If the UI did it, it could collide with a stage that starts to log.
+    # `open_store` creates a missing store. If the UI created the store, it could collide with a stage that starts to log.
     with open_store() as (client, experiments):
         key = save_view(client, experiments[MODELS], params)
     page = f"#/experiments/{experiments[MODELS]}/runs?workflowType=machine_learning"
     click.echo(f"Runs: http://127.0.0.1:{port}/{page}")
     click.echo(f"Accuracy by threshold: http://127.0.0.1:{port}/{page}&compareRunsMode=CHART&viewStateShareKey={key}")
-    # One worker is enough for one person. A busy machine starts several so slowly that MLflow stops them.
+    # One worker is enough for one person. A busy machine starts several workers so slowly that MLflow stops the workers.
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    # The address is no option, since it may hold a password and all users of a machine see its commands.
+    # The address may contain a password, and all users of a machine can see its command lines. So the environment carries it.
     os.execve(sys.executable, command, {**os.environ, "MLFLOW_BACKEND_STORE_URI": address})
 
 
 @main.command("import-embeddings")
 @click.argument("source", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--embedder", type=PATH, required=True, help="open_clip directory of the model that made the embeddings.")
 @click.option(
-    "--shard-digits", type=click.IntRange(min=1), help="Number of leading digits of a key that name its shard."
+    "--embedder", type=PATH, required=True, help="open_clip folder of the model that computed the embeddings."
 )
 @click.option(
-    "--drop-limit", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Largest share of dropped rows."
+    "--shard-digits", type=click.IntRange(min=1), help="How many leading digits of a key are the number of its shard."
 )
-@click.option("--pool", type=PATH, help="Folder of the shards. It must hold every shard that the rows name.")
+@click.option(
+    "--drop-limit",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="Largest share of rows that may be dropped.",
+)
+@click.option(
+    "--pool", type=PATH, help="Folder of the shards. If given, every shard that a row names must exist there."
+)
 @reports_errors
 def import_embeddings(
     source: Path, out: Path, embedder: Path, shard_digits: int | None, drop_limit: float, pool: Path | None
@@ -163,7 +171,8 @@ def import_embeddings(
     """Import embeddings that clip-retrieval wrote.
 
     The command checks the embeddings in SOURCE, and writes them to OUT in the format of a study. In a study, the stage
-    embed@pool does the same; see docs/bring-data.md. An interrupted import continues where it stopped.
+    embed@pool imports embeddings in the same way. See docs/bring-data.md. If an import was interrupted, the same command
+    continues it.
     """
     from simgap.embed.imported import import_into
 
@@ -175,9 +184,9 @@ def import_embeddings(
 @click.argument("out", type=PATH)
 @reports_errors
 def contact_sheet(benchmarks: Path, out: Path) -> None:
-    """Draw one image of each class to a PNG file.
+    """Write a PNG file with one image of each class of each benchmark.
 
-    BENCHMARKS is the folder of the benchmarks. OUT is the PNG file.
+    BENCHMARKS is a folder that contains a folder for each benchmark. OUT is the PNG file.
     """
     from simgap.cli.contact_sheet import draw_contact_sheet
 

@@ -1,4 +1,4 @@
-"""The command `simgap plan`."""
+"""Define the command `simgap plan`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from simgap.stage.command import PATH, reports_errors
 
 PRESETS = Path("presets")
 FILE = click.Path(path_type=Path, dir_okay=False)
+# With --card-tflops, the plan is for a GPU of another machine. It assumes this many cores beside the GPU.
 CORES_BESIDE_A_CARD = 16
 
 
@@ -31,21 +32,37 @@ def _params_file(preset: str | None) -> Path:
 @click.command()
 @click.argument("preset", required=False)
 @click.option(
-    "--rates", "files", type=PATH, multiple=True, help="A file that python -m perf.X --json wrote. Repeatable."
+    "--rates",
+    "files",
+    type=PATH,
+    multiple=True,
+    help="JSON file of a benchmark, from python -m perf.NAME --json. Repeatable.",
 )
-@click.option("--study", type=PATH, help="Folder of a finished study on the same machine, whose logs hold rates.")
-@click.option("--card-tflops", type=float, help="Peak of a card in TFLOP/s, in the precision of training.")
-@click.option("--utilisation", type=float, default=0.4, show_default=True, help="Share of the peak that is reached.")
-@click.option("--cores", type=int, help="Cores of a machine.  [default: 16 beside each card, else this machine's]")
-@click.option("--gpus", type=int, help="Number of cards or machines.  [default: train.processes for cards, else 1]")
-@click.option("--price", type=float, help="Price of one card with its cores, or of one machine, for an hour.")
-@click.option("--pool-samples", type=int, help="Samples in the pool.  [default: counted, else 407,000,000]")
-@click.option("--pool-shards", type=int, help="Shards of the pool.  [default: counted, else 41,455]")
-@click.option("--sample-bytes", type=float, help="Bytes of a pool sample in its tar.  [default: counted, else 24,600]")
-@click.option("--full-share", type=float, help="Share that deduplication keeps.  [default: counted, else 0.5]")
-@click.option("--reference-samples", type=int, help="Samples of the reference.  [default: counted, else 1,281,167]")
-@click.option("--queries", type=(str, int), multiple=True, help="Name of a benchmark and its images. Repeatable.")
-@click.option("--json", "out", type=FILE, help="Write every stage instance to this file.")
+@click.option("--study", type=PATH, help="Folder of a finished study on the same machine. Its logs contain rates.")
+@click.option("--card-tflops", type=float, help="Peak speed of one GPU in TFLOP/s, in the precision of training.")
+@click.option(
+    "--utilisation", type=float, default=0.4, show_default=True, help="Share of the peak speed that training reaches."
+)
+@click.option(
+    "--cores",
+    type=int,
+    help="Cores of one machine.  [default: 16 beside each GPU with --card-tflops, else this machine's]",
+)
+@click.option("--gpus", type=int, help="Number of GPUs or machines.  [default: train.processes for GPUs, else 1]")
+@click.option("--price", type=float, help="Price per hour of one GPU with its cores, or of one machine.")
+@click.option("--pool-samples", type=int, help="Number of samples in the pool.  [default: counted, else 407,000,000]")
+@click.option("--pool-shards", type=int, help="Number of shards in the pool.  [default: counted, else 41,455]")
+@click.option("--sample-bytes", type=float, help="Bytes of one pool sample in a tar.  [default: counted, else 24,600]")
+@click.option(
+    "--full-share", type=float, help="Share of the pool that deduplication keeps.  [default: counted, else 0.5]"
+)
+@click.option(
+    "--reference-samples", type=int, help="Number of samples in the reference.  [default: counted, else 1,281,167]"
+)
+@click.option(
+    "--queries", type=(str, int), multiple=True, help="Name of a benchmark and number of its images. Repeatable."
+)
+@click.option("--json", "out", type=FILE, help="JSON file for the predictions of each stage.")
 @reports_errors
 def plan(
     preset: str | None,
@@ -66,11 +83,11 @@ def plan(
 ) -> None:
     """Predict what a study needs before it runs.
 
-    The plan lists rows, disk, reading, memory, hours and cost of embedding, similarity, training and evaluation. PRESET is
-    the name of a preset, or a params file; the default is params.yaml.
+    The plan covers embedding, similarity, training and evaluation. It lists rows, disk space, bytes read, memory, hours and
+    cost. PRESET is the name of a preset or a params file. The default is params.yaml.
 
-    Sizes are counted in the data and metrics if these exist. Rates come from --study, --rates and --card-tflops; if several
-    know a rate, the last of them counts.
+    The command counts sizes in the data and metrics if these exist. Rates come from --study, --rates and --card-tflops. If
+    several of these options give the same rate, --card-tflops overrides --rates, and --rates overrides --study.
     """
     from simgap.core.files import write_json
     from simgap.params.load import load_params
@@ -106,7 +123,7 @@ def plan(
     try:
         needs = planner.needs()
     except OverflowError:
-        raise SimgapError(f"{_params_file(preset)}: a number is too large to plan with") from None
+        raise SimgapError(f"{_params_file(preset)}: a number is too large to plan with; use smaller numbers") from None
     if out is not None:
         write_json(out, as_json(planner, needs, price))
     click.echo(as_text(planner, needs, price))

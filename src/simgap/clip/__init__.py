@@ -1,1 +1,1 @@
-"""CLIP models: check configs, load and save models, encode images."""
+"""Check the configs of CLIP models, load and save CLIP models, and encode images with them."""

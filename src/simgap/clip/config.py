@@ -1,6 +1,6 @@
 """Read and check open_clip configs without importing open_clip.
 
-Every stage reads the configs of its params file, and importing open_clip takes seconds.
+Every stage checks the model configs that its params file names, and importing open_clip would take seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from simgap.core.errors import SimgapError, nearest_first
 from simgap.core.files import read_json
 
-# The defaults of open_clip's `PreprocessCfg`. The configs that open_clip ships do not contain these fields.
+# The configs that open_clip ships do not contain these fields. This copy of open_clip's `PreprocessCfg` adds the defaults.
 PREPROCESS = {
     "size": 224,
     "mode": "RGB",
@@ -28,13 +28,14 @@ CHOICES = {
     "interpolation": ("bicubic", "bilinear", "random"),
     "resize_mode": ("shortest", "longest", "squash"),
 }
-# The default image size of open_clip's `CLIPVisionCfg`, and the vocabulary size of its own tokenizer.
+# A config may omit the image size, so this file repeats the default of open_clip's `CLIPVisionCfg`. TOKENS is the vocabulary
+# size of open_clip's own tokenizer. A model with a smaller vocabulary could not embed every token.
 IMAGE_SIZE, TOKENS = 224, 49408
 
 
 def _shipped_configs() -> dict[str, Path]:
     spec = find_spec("open_clip")
-    # open_clip is a requirement of this package, so its files are always found.
+    # simgap requires open_clip, so Python always finds the files of open_clip.
     assert spec is not None
     assert spec.origin is not None
     return {path.stem: path for path in (Path(spec.origin).parent / "model_configs").glob("*.json")}
@@ -93,14 +94,14 @@ def _check_image_size(model: dict[str, Any], preprocess: dict[str, Any], where: 
 
 
 def _check_local(model: dict[str, Any], where: Path | str) -> None:
-    """Refuse a config that downloads a part of the model, or whose tokenizer is not deterministic."""
+    """Raise an error if open_clip would download a part of the model, or if the tokenizer is not deterministic."""
     downloads = [("text_cfg", key) for key in ("hf_tokenizer_name", "hf_model_name", "hf_model_pretrained")]
     for tower, key in [*downloads, ("vision_cfg", "timm_model_pretrained")]:
         if model[tower].get(key):
             raise SimgapError(f"{where}: model_cfg.{tower}.{key} would download a part of the model; remove it")
     reduction = (model["text_cfg"].get("tokenizer_kwargs") or {}).get("reduction_mask", "simple")
     if reduction != "simple":
-        # open_clip's other reductions draw at random, or need nltk and its data.
+        # This option shortens captions with too many tokens. The other values choose tokens at random, or need data of nltk.
         raise SimgapError(
             f"{where}: model_cfg.text_cfg.tokenizer_kwargs.reduction_mask is {reduction!r}; it must be 'simple', so that a "
             "caption always has the same tokens"
@@ -108,7 +109,7 @@ def _check_local(model: dict[str, Any], where: Path | str) -> None:
     name = str(model["vision_cfg"].get("timm_model_name"))
     if ":" in name:
         raise SimgapError(
-            f"{where}: model_cfg.vision_cfg.timm_model_name is {name!r} and would be downloaded; it must be a plain timm name"
+            f"{where}: model_cfg.vision_cfg.timm_model_name is {name!r}, which timm would download; it must be a plain timm name"
         )
 
 
@@ -117,11 +118,12 @@ def check_config(config: Any, where: Path | str) -> None:
 
     Args:
         config: The content of an open_clip config file.
-        where: The source of the config, for error messages.
+        where: The file or the parameter of the config. Error messages begin with it.
 
     Raises:
-        SimgapError: `quick_gelu` or `preprocess_cfg` is missing, or open_clip does not know the preprocessing. The
-            preprocessed images would not have the model's image size. A tokenizer, text model or weights would be downloaded.
+        SimgapError: `quick_gelu`, `preprocess_cfg` or another required key is missing or invalid. The preprocessing size is
+            not the model's image size. open_clip would download a tokenizer, a text model or weights. The tokenizer would
+            choose tokens at random.
     """
     model = config.get("model_cfg") if isinstance(config, dict) else None
     _check_towers(model, where)
@@ -133,17 +135,20 @@ def check_config(config: Any, where: Path | str) -> None:
 def named_config(name: str, parameter: str) -> dict[str, Any]:
     """Return the checked config of an open_clip model name.
 
-    Activation and preprocessing are filled in with open_clip's defaults.
+    The configs that open_clip ships lack preprocessing and often lack `quick_gelu`. This function adds open_clip's defaults.
 
     Args:
         name: An open_clip model name, such as `ViT-B-32`.
-        parameter: The parameter that names the model, for error messages.
+        parameter: The parameter that contains the name. Error messages begin with it.
+
+    Returns:
+        A config with the keys `model_cfg` and `preprocess_cfg`, as in the file `open_clip_config.json` of a model.
 
     Raises:
         SimgapError: The name is unknown, or the config fails `check_config`.
     """
     shipped = _shipped_configs()
-    # open_clip itself replaces slashes like this.
+    # open_clip accepts the name ViT-B/32 for the config ViT-B-32, so a slash also becomes a dash here.
     path = shipped.get(name.replace("/", "-"))
     if path is None:
         raise SimgapError(f"{parameter}: {name!r} is unknown; choose from {nearest_first(name, shipped)}")
@@ -156,16 +161,19 @@ def named_config(name: str, parameter: str) -> dict[str, Any]:
 def read_model_config(model: str, parameter: str = "train.model") -> dict[str, Any]:
     """Return the checked config of a model to train.
 
-    Activation and preprocessing of an open_clip model name are filled in with open_clip's defaults. For a file, only a
-    missing preprocessing size is filled in.
+    If `model` is a name, `named_config` adds the missing keys. If `model` is a file, this function adds only a missing
+    preprocessing size, which is then the model's image size.
 
     Args:
         model: The path of an open_clip JSON config (`*.json`), or an open_clip model name.
-        parameter: The parameter that names the model, for error messages.
+        parameter: The parameter that contains the path or name. Error messages begin with it.
+
+    Returns:
+        A config with the keys `model_cfg` and `preprocess_cfg`, as in the file `open_clip_config.json` of a model.
 
     Raises:
-        SimgapError: The file is missing or fails `check_config`, the name is unknown, or the model cannot be trained with
-            CLIP's contrastive loss and open_clip's own tokenizer.
+        SimgapError: The file is missing, the name is unknown, or the config fails `check_config`. CLIP's contrastive loss or
+            open_clip's own tokenizer does not fit the model.
     """
     where = f"{parameter}: {model}"
     if model.endswith(".json"):
@@ -189,11 +197,12 @@ def _check_trainable(config: dict[str, Any], where: str) -> None:
     for key, kind in (("multimodal_cfg", "CoCa"), ("init_logit_bias", "SigLIP")):
         if model.get(key) is not None:
             raise SimgapError(
-                f"{where}: model_cfg.{key} makes it a {kind} model; only CLIP's contrastive loss is implemented, choose a model "
-                "without this key"
+                f"{where}: model_cfg.{key} makes this a {kind} model; choose a CLIP model, which does not have this key"
             )
     if model.get("output_dict") or any(model[tower].get("output_tokens") for tower in ("vision_cfg", "text_cfg")):
-        raise SimgapError(f"{where}: output_dict or output_tokens is set; remove it, training needs plain features")
+        raise SimgapError(
+            f"{where}: output_dict or output_tokens is set; remove it, because training needs plain features"
+        )
     tokens = model["text_cfg"].get("vocab_size", TOKENS)
     if not isinstance(tokens, int) or tokens < TOKENS:
         raise SimgapError(

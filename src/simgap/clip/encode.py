@@ -15,13 +15,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Check that the device supports the precision: fp16 needs a GPU.
+    """Check that the device supports the precision, because fp16 needs a GPU.
 
     Raises:
         SimgapError: The precision is fp16 and the device is a CPU.
     """
     if precision == "fp16" and device.type == "cpu":
-        raise SimgapError("embed.precision is fp16, which needs a GPU, and none was found; choose from fp32, bf16")
+        raise SimgapError("embed.precision is fp16, but this machine has no GPU; choose from fp32, bf16")
 
 
 @torch.inference_mode()
@@ -30,19 +30,19 @@ def encode(
 ) -> NDArray[np.float32]:
     """Encode a batch of preprocessed images on the model's device.
 
-    The batch is padded to `batch_size` with zeros. A vector therefore does not depend on the number of images in its batch.
-    The device needs memory for one batch.
+    The function pads the batch to `batch_size` with zeros. The vector of an image therefore does not depend on the number of
+    images in the batch. The device needs memory for one batch.
 
     Args:
         model: The CLIP model.
-        images: From 1 to `batch_size` images, float [3, height, width].
-        batch_size: The number of images in the forward pass, padding included.
+        images: The images of the batch, from 1 to `batch_size`. Each is a float tensor [3, height, width].
+        batch_size: The number of images in the forward pass, including the padding.
         precision: `fp32`, or `bf16` or `fp16` for autocast.
 
     Returns:
-        The vectors, not normalised, fp32 [images, dim].
+        One vector for each image, fp32 [images, dim]. The vectors are not normalised.
     """
-    # Copies from pinned memory to a GPU are asynchronous.
+    # A GPU can copy from pinned memory while the CPU continues to work.
     batch = torch.empty((batch_size, *images[0].shape), pin_memory=model.device.type == "cuda")
     torch.stack(list(images), out=batch[: len(images)])
     batch[len(images) :] = 0

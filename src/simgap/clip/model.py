@@ -1,4 +1,4 @@
-"""Load and save CLIP models as open_clip local directories, the only format for models in a study."""
+"""Load and save CLIP models as open_clip local directories. A study stores models in this format only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from simgap.core.files import atomic_output, read_json
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
-# open_clip, timm and torch raise these errors for unknown keys, values of a wrong type and sizes that do not fit.
+# open_clip, timm and torch raise these errors if a config has unknown keys, values of a wrong type or contradictory sizes.
 BUILD_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
@@ -30,10 +30,10 @@ class Model:
 
     Attributes:
         clip: The open_clip model in evaluation mode, fp32, on `device`.
-        preprocess: Function from an RGB PIL image to a float tensor [3, height, width]. It follows the model's config and
-            does not augment.
+        preprocess: Function from an RGB PIL image to a float tensor [3, height, width]. The function follows the model's
+            config and does not augment images.
         tokenizer: Function from a list of texts to an int64 tensor [texts, context length].
-        dim: Number of components of an embedding.
+        dim: Number of dimensions of an embedding.
         device: The device of the model: a GPU if there is one, otherwise the CPU.
     """
 
@@ -45,29 +45,34 @@ class Model:
 
 
 def create(folder: Path, where: Path | str) -> tuple[Any, Any]:
-    """Create the model of an open_clip local directory with initial weights, and its tokenizer.
+    """Create a model with initial weights and a tokenizer from the config of an open_clip local directory.
 
     Args:
-        folder: An open_clip local directory; only its config is read.
-        where: The source of the config, for error messages.
+        folder: An open_clip local directory. The function reads only the config of this folder.
+        where: The file or the parameter of the config. Error messages begin with it.
+
+    Returns:
+        The open_clip model in evaluation mode on the CPU, and the tokenizer.
 
     Raises:
-        SimgapError: open_clip cannot build the model.
+        SimgapError: Open_clip cannot build the model.
     """
     name = f"local-dir:{folder.resolve()}"
-    # open_clip warns that it loads no weights, which is intended here.
+    # open_clip would warn that it loads no weights, but this function wants initial weights.
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         clip, tokenizer = open_clip.create_model(name, load_weights=False), open_clip.get_tokenizer(name)
-        # timm builds some towers that reject images of the configured size; one forward pass finds them.
+        # Some timm towers reject images of the configured size only in a forward pass, so one forward pass runs here.
         size = clip.visual.image_size
         with torch.no_grad():
             clip.eval().encode_image(torch.zeros(1, 3, *(size if isinstance(size, tuple | list) else (size, size))))
         return clip, tokenizer
     except BUILD_ERRORS as error:
         reason = " ".join(str(error).split())
-        raise SimgapError(f"{where}: open_clip cannot build this model ({type(error).__name__}: {reason})") from None
+        raise SimgapError(
+            f"{where}: open_clip cannot build this model ({type(error).__name__}: {reason}); correct its config"
+        ) from None
     finally:
         logging.disable(before)
 
@@ -79,7 +84,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_dim(folder: Path) -> int:
-    """Return the number of components of a model's embeddings, from its config.
+    """Return the number of dimensions of a model's embeddings.
+
+    The function reads only the config of the open_clip local directory, so it needs little time and memory.
 
     Raises:
         SimgapError: The folder is not an open_clip local directory.
@@ -88,23 +95,25 @@ def read_dim(folder: Path) -> int:
 
 
 def load(folder: Path) -> Model:
-    """Load an open_clip local directory, onto a GPU if there is one.
+    """Load the model of an open_clip local directory onto a GPU, or onto the CPU if there is no GPU.
 
-    Every weight of the model must be in the file.
+    The weights file must contain every weight of the model.
 
     Raises:
-        SimgapError: A file is missing, the config fails `check_config`, open_clip cannot build the model, or the weights do
-            not fit the config.
+        SimgapError: A file is missing, or the config fails `check_config`. open_clip cannot build the model, or the weights
+            do not fit the config.
     """
     config = _read_config(folder)
     if not (folder / WEIGHTS_FILE).is_file():
-        raise SimgapError(f"{folder / WEIGHTS_FILE}: no such file")
+        raise SimgapError(f"{folder / WEIGHTS_FILE}: no such file; an open_clip local directory must contain it")
     clip, tokenizer = create(folder, folder / CONFIG_FILE)
     try:
         open_clip.load_checkpoint(clip, str(folder / WEIGHTS_FILE))
     except (*BUILD_ERRORS, StopIteration, SafetensorError) as error:
         reason = " ".join(" ".join(str(error).split()).split(" ", 60)[:60])
-        raise SimgapError(f"{folder}: the weights do not fit the config ({type(error).__name__}: {reason})") from None
+        raise SimgapError(
+            f"{folder}: the weights do not fit the config ({type(error).__name__}: {reason}); both must be of the same model"
+        ) from None
     preprocess = image_transform_v2(PreprocessCfg(**clip.visual.preprocess_cfg), is_train=False)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Model(clip.eval().to(device), preprocess, tokenizer, int(config["model_cfg"]["embed_dim"]), device)

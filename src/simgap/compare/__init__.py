@@ -1,1 +1,1 @@
-"""The splits of a study side by side, with confidence intervals."""
+"""Compare the splits of a study, with confidence intervals."""

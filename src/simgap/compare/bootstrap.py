@@ -1,7 +1,7 @@
-"""95% confidence intervals by a bootstrap that resamples seeds and images jointly.
+"""Compute 95% confidence intervals by a bootstrap that resamples seeds and images jointly.
 
-A quantity is computed for the data as measured and for every resample at once. Row 0 of an array holds the measured value,
-and the other rows hold the resamples. Two splits are paired by image if both use the same image counts.
+Each function computes its quantity for the measured data and for all resamples at once. Row 0 of an array holds the measured
+value. The other rows hold the values of the resamples. Two splits are paired by image if both use the same image counts.
 """
 
 from __future__ import annotations
@@ -12,26 +12,34 @@ from scipy.sparse import csr_array
 
 from simgap.store.estimates import Estimate
 
-# A quantity as measured and in every resample: float64 [1 + resamples, ...].
+# An array of this type has the shape [1 + resamples, ...]. Row 0 holds the measured values, the other rows hold the resamples.
 Resampled = NDArray[np.float64]
-# The range of an accuracy, and of a difference of two accuracies.
+# No accuracy and no difference of two accuracies lies outside its range, so intervals are clipped to these ranges.
 RATE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
-# An interval this narrow has width zero but for rounding.
+# Rounding can make an interval of width zero slightly wider. A narrower interval than this one counts as zero.
 ROUNDING = 1e-12
 
 
 def resample_counts(count: int, resamples: int, seed: tuple[int, ...]) -> Resampled:
-    """Draw how often each of `count` units occurs in each resample: float64 [1 + resamples, count]. Row 0 is all ones."""
+    """Sample `count` units with replacement for each resample.
+
+    Returns:
+        How often each unit occurs in each resample, float64 [1 + resamples, count]. Row 0 is all ones.
+    """
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
     return np.concatenate([np.ones((1, count)), drawn])
 
 
 def seed_weights(count: int, resamples: int, seed: tuple[int, ...]) -> Resampled:
-    """Draw the weight of each of `count` seeds in each resample: float64 [1 + resamples, count]. Row 0 is all ones.
+    """Sample a weight for each of S = `count` training seeds in each resample.
 
-    A resample draws S - 1 of S seeds, and each draw counts S / (S - 1). Drawing S would underestimate the variance between
-    seeds by (S - 1) / S (Rao & Wu, Resampling Inference With Complex Survey Data, JASA 1988). Of the weights that their formula
-    allows, these are never negative, as a weighted line fit needs. A single seed always has the weight 1.
+    Each resample samples S - 1 of the S seeds with replacement. Each sampled seed counts S / (S - 1). Sampling S seeds would
+    underestimate the variance between seeds by the factor (S - 1) / S (Rao & Wu, Resampling Inference With Complex Survey Data,
+    JASA 1988). The formula of Rao & Wu allows other weights too. The weights used here are never negative, because a weighted
+    line fit needs weights of at least zero. A single seed always has the weight 1.
+
+    Returns:
+        The weights, float64 [1 + resamples, count]. Row 0 is all ones.
     """
     if count == 1:
         return np.ones((1 + resamples, 1))
@@ -40,17 +48,22 @@ def seed_weights(count: int, resamples: int, seed: tuple[int, ...]) -> Resampled
 
 
 def estimate(values: Resampled, images: float, bounds: tuple[float, float] = DIFFERENCE) -> Estimate:
-    """Return the measured value with its 95% interval, from percentiles of the resamples.
+    """Return the measured value with its 95% interval. The ends of the interval are percentiles of the resamples.
 
-    Resamples in which the quantity is undefined (NaN) are left out. If all resamples give the same value (all outcomes are
-    equal, or no image changed), percentiles ignore the images that were not sampled. The interval is then ± 3 / images, the
-    rule of three (Hanley & Lippman-Hand, If Nothing Goes Wrong, Is Everything All Right?, JAMA 1983). With two or three seeds
-    intervals are approximate and tend to be too narrow: so few models show little of the spread between seeds.
+    Resamples in which the quantity is undefined (NaN) are ignored.
+
+    All resamples have the same value if all outcomes are equal, or if no image changed. Percentiles would then give an interval
+    of width zero. That would be too narrow, because images outside the benchmark may differ. The function then returns an
+    interval of ± 3 / images instead, the rule of three (Hanley & Lippman-Hand, If Nothing Goes Wrong, Is Everything All Right?,
+    JAMA 1983).
+
+    Intervals from two or three seeds are approximate. They tend to be too narrow, because so few models show little of the
+    spread between seeds.
 
     Args:
-        values: the quantity, [1 + resamples].
-        images: the effective number of images: one image changes the value by 1 / images.
-        bounds: the smallest and the largest possible value. The interval is clipped to them.
+        values: The quantity, [1 + resamples].
+        images: The effective number of images. One image changes the value by 1 / images.
+        bounds: The smallest and the largest possible value. The interval is clipped to these bounds.
     """
     low, high = np.nanquantile(values[1:], (0.025, 0.975))
     if high - low <= ROUNDING:
@@ -59,29 +72,36 @@ def estimate(values: Resampled, images: float, bounds: tuple[float, float] = DIF
 
 
 def estimate_if_defined(values: Resampled, images: float, bounds: tuple[float, float] = DIFFERENCE) -> Estimate | None:
-    """Return an estimate, see `estimate`, or None if the measured value or every resample is not finite."""
+    """Return the same as `estimate`, or None if the measured value is not finite or no resample is finite."""
     values = np.where(np.isfinite(values), values, np.nan)
     return None if np.isnan(values[0]) or np.isnan(values[1:]).all() else estimate(values, images, bounds)
 
 
 def model_accuracies(correct: NDArray[np.bool_], images: Resampled) -> Resampled:
-    """Compute the accuracy of the model of each seed: [1 + resamples, seeds].
+    """Compute the accuracy of the model of each seed.
 
     Args:
-        correct: outcomes, bool [seeds, images].
-        images: `resample_counts` of the images.
+        correct: Whether each model classifies each image correctly, bool [seeds, images].
+        images: The counts of the images from `resample_counts`.
+
+    Returns:
+        The accuracies, [1 + resamples, seeds].
     """
-    # Counts are whole numbers, so their sums are exact, and so is the measured value.
+    # Sums of whole numbers are exact in float64. The measured accuracy therefore has no rounding error before the division.
     accuracies: Resampled = (images @ correct.T.astype(np.float64)) / images.shape[1]
     return accuracies
 
 
 def over_seeds(values: Resampled, seeds: Resampled) -> Resampled:
-    """Average a quantity over seeds: [1 + resamples, seeds, ...] to [1 + resamples, ...].
+    """Average a quantity over seeds.
 
     Args:
-        values: the quantity for each seed.
-        seeds: `seed_weights` of the seeds. Each split has its own, because models of two splits share nothing.
+        values: The quantity for each seed, [1 + resamples, seeds, ...].
+        seeds: The weights of the seeds from `seed_weights`. Each split needs its own weights, because the models of two splits
+            are independent.
+
+    Returns:
+        The weighted averages, [1 + resamples, ...].
     """
     weights = seeds.reshape(*seeds.shape, *[1] * (values.ndim - 2))
     averaged: Resampled = (values * weights).sum(axis=1) / seeds.shape[1]
@@ -89,12 +109,15 @@ def over_seeds(values: Resampled, seeds: Resampled) -> Resampled:
 
 
 def accuracy(correct: NDArray[np.bool_], images: Resampled, seeds: Resampled) -> Resampled:
-    """Compute the accuracy over images and seeds, [1 + resamples]; see `model_accuracies` and `over_seeds`."""
+    """Return the accuracy over images and seeds, [1 + resamples].
+
+    The arguments are those of `model_accuracies` and `over_seeds`.
+    """
     return over_seeds(model_accuracies(correct, images), seeds)
 
 
 def _group_sums(values: NDArray[np.float64], groups: NDArray[np.int64], count: int, images: Resampled) -> Resampled:
-    """Sum `values`, float64 [images], by group: [1 + resamples, count]."""
+    """Return the sums of `values`, float64 [images], within each group: [1 + resamples, count]."""
     members = csr_array((values, (groups, np.arange(len(groups)))), shape=(count, len(groups)))
     sums: Resampled = (members @ images.T).T
     return sums
@@ -103,14 +126,17 @@ def _group_sums(values: NDArray[np.float64], groups: NDArray[np.int64], count: i
 def group_accuracies(
     correct: NDArray[np.bool_], groups: NDArray[np.int64], count: int, images: Resampled, seeds: Resampled
 ) -> Resampled:
-    """Compute the accuracy in each group of images, over seeds: [1 + resamples, count]. A group without images has NaN.
+    """Compute the accuracy in each group of images, averaged over seeds.
 
     Args:
-        correct: outcomes, bool [seeds, images].
-        groups: the group of each image, int64 [images], each below `count`.
-        count: number of groups.
-        images: `resample_counts` of the images.
-        seeds: `seed_weights` of the seeds.
+        correct: Whether each model classifies each image correctly, bool [seeds, images].
+        groups: The group of each image, int64 [images]. Groups are numbered from 0 to `count` - 1.
+        count: The number of groups.
+        images: The counts of the images from `resample_counts`.
+        seeds: The weights of the seeds from `seed_weights`.
+
+    Returns:
+        The accuracies, [1 + resamples, count]. A group without images has the accuracy NaN.
     """
     every = np.ones(len(groups))
     sizes = _group_sums(every, groups, count, images)
@@ -123,40 +149,45 @@ def group_accuracies(
 def mean_per_class_recall(
     correct: NDArray[np.bool_], labels: NDArray[np.int64], images: Resampled, seeds: Resampled
 ) -> Resampled:
-    """Compute the mean recall over the classes that occur in a resample, over seeds: [1 + resamples]."""
+    """Return the mean per-class recall, averaged over seeds: [1 + resamples]. Classes without sampled images are ignored."""
     present, groups = np.unique(labels, return_inverse=True)
     recalls: Resampled = np.nanmean(group_accuracies(correct, groups, len(present), images, seeds), axis=1)
     return recalls
 
 
 def slope(correct: NDArray[np.bool_], x: NDArray[np.float64], images: Resampled, seeds: Resampled) -> Resampled:
-    """Compute the least-squares slope of correctness (0 or 1) on `x`, float64 [images], over seeds: [1 + resamples].
+    """Compute the slope of correctness (0 or 1) on `x`, float64 [images], by least squares, and average it over seeds.
 
-    The slope is NaN if x does not vary. Slopes are linear in correctness: the slope of a difference of two splits is the
-    difference of their slopes.
+    The slope is linear in correctness. The slope of the difference between two splits therefore equals the difference between
+    the slopes of the two splits.
+
+    Returns:
+        The slopes, [1 + resamples]. A slope is NaN if x is the same for all sampled images.
     """
     centred = x - x.mean()
     mean = images @ centred / len(x)
     variance = images @ centred**2 / len(x) - mean**2
     together = images @ (centred * correct).T / len(x)
     covariance = together - mean[:, None] * model_accuracies(correct, images)
-    # A variance of zero may be positive after rounding.
+    # Rounding can make a variance of zero slightly positive, so a tiny variance counts as zero.
     variance[variance <= 1e-12 * np.square(centred).max(initial=0.0)] = np.nan
     slopes: Resampled = over_seeds(covariance, seeds) / variance
     return slopes
 
 
 def images_of_slope(x: NDArray[np.float64]) -> float:
-    """Return the effective number of images of a slope on `x`: no image changes the slope by more than 1 / this."""
+    """Return the effective number n of images for a slope on `x`. One image changes the slope by at most 1 / n."""
     away = np.abs(x - x.mean())
     return float(np.square(away).sum() / max(away.max(), np.finfo(np.float64).tiny))
 
 
 def gap_explained(full: Resampled, pruned: Resampled, reference_only: Resampled, images: int) -> Estimate | None:
-    """Estimate (full - pruned) / (full - reference alone), the share of claim A.
+    """Estimate the share of claim A: (full - pruned) / (full - reference alone).
 
-    Return None if the interval of the gap, full minus the reference alone, is not wholly above 0: pruning cannot explain a
-    share of a gap that may not exist.
+    The denominator is the gap. Pruning cannot explain a share of a gap that may not exist.
+
+    Returns:
+        The share, or None if the interval of the gap does not lie completely above 0.
     """
     gap = full - reference_only
     if estimate(gap, images).low <= 0:

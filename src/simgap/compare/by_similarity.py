@@ -1,4 +1,7 @@
-"""Does accuracy follow similarity? Within a split, and in the change between a split and its control."""
+"""Relate accuracy to similarity, within one split and in the change between a split and its control.
+
+In this module, s_q is the similarity of a query q to its nearest image in the training data of a split.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,13 @@ BINS_PER_UNIT = 20
 
 @dataclass(frozen=True)
 class Bin:
-    """Images of a benchmark with about the same similarity, or the same change of similarity.
+    """A group of benchmark images with about the same value: their similarity s_q, or the change in s_q.
 
     Attributes:
-        kind: `fifth` (a fifth of the images, by their value) or `0.05` (a bin of that width).
-        low, high: the smallest and the largest value in a fifth, or the edges of a bin of 0.05, which holds its lower edge.
-        images: number of images.
-        estimate: their accuracy, or the change of their accuracy.
+        kind: `fifth` for a quintile of the images, or `0.05` for a bin of that width.
+        low, high: The smallest and the largest value in a quintile, or the edges of a bin. A bin includes its lower edge.
+        images: The number of images in the group.
+        estimate: The accuracy on these images, or the change in that accuracy. None if no finite value can be computed.
     """
 
     kind: str
@@ -45,13 +48,13 @@ class Bin:
 
 @dataclass(frozen=True)
 class Change:
-    """The change between a split and its control, query by query.
+    """The change in accuracy between a split and its control, as a function of the change in s_q.
 
     Attributes:
-        slopes: change in accuracy for a change of 1 in s_q, by least squares over queries. The keys are kinds of `QUERIES`:
-            `all`, and the other two if the split's rule used a part of the benchmark. A slope is None if the change in s_q is
-            the same for all queries.
-        bins: change in accuracy by fifths of the change in s_q.
+        slopes: The change in accuracy for a change of 1 in s_q, by least squares over queries. The keys are kinds of
+            `QUERIES`. The key `all` is always present. The other two keys are present if the split's rule used a part of the
+            benchmark. A slope is None if the change in s_q is the same for all queries.
+        bins: The change in accuracy for each quintile of the change in s_q.
     """
 
     slopes: dict[str, Estimate | None]
@@ -59,17 +62,21 @@ class Change:
 
 
 def fifths(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the fifth of each value, int64 [values], 0 to 4. Equal values share a fifth, so fifths may differ in size."""
+    """Return the quintile of each value, int64 [values], from 0 to 4.
+
+    Equal values get the same quintile, so quintiles may differ in size.
+    """
     edges = np.quantile(values, (0.2, 0.4, 0.6, 0.8))
     return np.searchsorted(edges, values, side="left").astype(np.int64)
 
 
 def steps(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the bin of width 0.05 of each value, int64 [values]. Only bins with values are numbered.
+    """Assign each value to a bin of width 0.05. A bin includes its lower edge.
 
-    A bin holds its lower edge.
+    Returns:
+        The number of each value's bin, int64 [values]. Empty bins get no number.
     """
-    # The product is exact: a stored similarity has 24 bits.
+    # The product is exact in float64, because a stored similarity has only 24 significant bits.
     _, numbers = np.unique(np.floor(values * BINS_PER_UNIT), return_inverse=True)
     return numbers.astype(np.int64)
 
@@ -94,9 +101,13 @@ def _bins(
 
 
 def accuracy_by_similarity(outcomes: Outcomes, resamples: Resamples, benchmark: str) -> dict[str, list[Bin]]:
-    """Compute the accuracy of every split by s_q of its training data: by fifths, and by bins of 0.05 as in the paper.
+    """Compute the accuracy of every split for groups of queries with about the same s_q.
 
-    Similar queries may be easier for other reasons than their similarity. `change_by_similarity` is less confounded.
+    The groups are quintiles, and bins of width 0.05 as in the paper. Similar queries may be easier for reasons other than their
+    similarity. `change_by_similarity` is less affected by this confounder.
+
+    Returns:
+        The bins of each split, by split name. The quintiles come before the bins of width 0.05.
     """
     images = resamples.images(benchmark)
 
@@ -114,7 +125,11 @@ def accuracy_by_similarity(outcomes: Outcomes, resamples: Resamples, benchmark: 
 
 
 def _kinds_of(outcomes: Outcomes, resamples: Resamples, split: str, benchmark: str) -> tuple[str, ...]:
-    """Return the kinds of queries that get a slope: all three only if the rule used some queries and held out others."""
+    """Return the kinds of queries that get a slope.
+
+    All three kinds get a slope if the split's rule used some queries of the benchmark and held out others. Otherwise only the
+    kind `all` gets a slope.
+    """
     used = resamples.chosen(benchmark, USED)
     return QUERIES if outcomes.used(split, benchmark) and used.any() and not used.all() else (ALL,)
 
@@ -125,16 +140,29 @@ def _slope(
     chosen: NDArray[np.bool_],
     images: Resampled,
 ) -> Estimate | None:
-    """Estimate the slope over the chosen images, bool [images], of a split's outcomes minus its control's."""
+    """Estimate the slope of (split minus control) on the change in s_q, over the chosen images.
+
+    Args:
+        pair: The outcomes and the seed weights of the split, then the same of the control.
+        change: The change in s_q of each image, float64 [images].
+        chosen: Which images enter the estimate, bool [images].
+        images: The counts of the chosen images from `resample_counts`.
+
+    Returns:
+        The slope, or None if the change in s_q is the same for all chosen images.
+    """
     x = change[chosen]
     split_slope, control_slope = (slope(correct[:, chosen], x, images, seeds) for correct, seeds in pair)
     return estimate_if_defined(split_slope - control_slope, images_of_slope(x), (-np.inf, np.inf))
 
 
 def change_by_similarity(outcomes: Outcomes, resamples: Resamples, benchmark: str) -> dict[str, Change]:
-    """Relate the change in correctness of each query, split minus control, to the change in its s_q.
+    """Relate the change in correctness of each query to the change in its s_q. Both changes are split minus control.
 
-    Queries that are hard under both splits cancel out. The result holds the splits with a trained control.
+    Queries that are hard for the models of both splits cancel out.
+
+    Returns:
+        The change for each split that has a trained control, by split name. Other splits are skipped.
     """
     images = resamples.images(benchmark)
     result = {}

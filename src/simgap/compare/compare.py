@@ -24,10 +24,12 @@ class Measured:
     """The accuracy of a split on some images of a benchmark.
 
     Attributes:
-        images: number of images.
-        top1, top5, mean_per_class_recall: zero-shot, in [0, 1]. top5 is None if there are fewer than five classes.
-        minus_full, minus_control: differences of top-1 accuracy; None if full or the control was not trained.
-        minus_others: differences to the split's other controls, by name.
+        images: The number of images.
+        top1, top5, mean_per_class_recall: Zero-shot accuracies in [0, 1]. `top5` is None if the benchmark has fewer than five
+            classes.
+        minus_full, minus_control: The top-1 accuracy of the split minus the top-1 accuracy of full or of the control. None if
+            full or the control was not trained.
+        minus_others: The same differences to the split's other controls, by the name of the control.
     """
 
     images: int
@@ -41,14 +43,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Cell:
-    """One split on one benchmark.
+    """The results of one split on one benchmark.
 
     Attributes:
-        used: whether the split's rule used queries of the benchmark.
-        measured: by kind of query: `all`, and also `used by the rule` and `held out` if the rule used the benchmark.
-        gap_explained: claim A; None if undefined.
-        verdict_full, verdict_control: verdicts on the differences over all images, or None.
-        verdict_others: verdicts on the differences to the other controls, by name.
+        used: Whether the split's rule used queries of the benchmark.
+        measured: The accuracies by kind of query. The kind `all` is always present. The kinds `used by the rule` and `held out`
+            can be present only if the rule used the benchmark. A kind without images is absent.
+        gap_explained: The share of the gap between full and the reference alone that the split explains (claim A). None if the
+            share is undefined.
+        verdict_full, verdict_control: The verdicts on the differences over all images. None if there is no such difference.
+        verdict_others: The verdicts on the differences to the other controls, by the name of the control.
     """
 
     used: bool
@@ -60,17 +64,17 @@ class Cell:
 
     @property
     def rule_use(self) -> str:
-        """`used by the rule` if the split's rule used queries of the benchmark, else `held out`."""
+        """Whether the split's rule saw the benchmark, in words: `used by the rule` or `held out`."""
         return USED if self.used else HELD_OUT
 
     @property
     def whole(self) -> Measured:
-        """The result over all images."""
+        """The accuracies on all images of the benchmark."""
         return self.measured[ALL]
 
     @property
     def held_out(self) -> Measured | None:
-        """The result over the images that the rule did not see, or None if it saw all of them."""
+        """The accuracies on the images that the rule did not see. None if the rule saw all images."""
         return self.measured.get(HELD_OUT) if self.used else self.whole
 
 
@@ -79,7 +83,12 @@ def _kinds_of(outcomes: Outcomes, split: str, benchmark: str) -> tuple[str, ...]
 
 
 def _measure(outcomes: Outcomes, resamples: Resamples, benchmark: str, queries: str) -> dict[str, Measured]:
-    """Measure the splits that have a kind of query on the images of that kind."""
+    """Measure the accuracies of splits on the images of one kind of `QUERIES`.
+
+    Returns:
+        The accuracies by split. A split whose rule used no query of the benchmark has only the kind `all`. Such a split is
+        skipped for the other kinds.
+    """
     chosen = resamples.chosen(benchmark, queries)
     if not chosen.any():
         return {}
@@ -151,15 +160,17 @@ def _cells(parameters: CompareParameters, outcomes: Outcomes, resamples: Resampl
 
 @dataclass(frozen=True)
 class Comparison:
-    """The results of all splits. The keys are (split, benchmark), split by split.
+    """The results of all splits on all benchmarks.
+
+    The keys of all attributes but `lines` are (split, benchmark). All benchmarks of one split come before the next split.
 
     Attributes:
-        cells: accuracies, differences and claims.
-        by_similarity: see `accuracy_by_similarity`.
-        changes: see `change_by_similarity`.
-        leaks: see `leaks`.
-        robustness: see `robustness`.
-        lines: by benchmark, see `fitted_lines`.
+        cells: The accuracies, the differences and the claims.
+        by_similarity: The accuracies by similarity, from `accuracy_by_similarity`.
+        changes: The changes between splits and controls, from `change_by_similarity`.
+        leaks: The accuracies with and without copied images, from `leaks`.
+        robustness: The relative and effective robustness, from `robustness`.
+        lines: The lines from `fitted_lines`, by benchmark.
     """
 
     cells: dict[tuple[str, str], Cell]
@@ -171,7 +182,10 @@ class Comparison:
 
 
 def _by_split(outcomes: Outcomes, found: dict[str, dict[str, Found]]) -> dict[tuple[str, str], Found]:
-    """Turn results by benchmark and split into results by (split, benchmark), split by split."""
+    """Return results by (split, benchmark) from results by benchmark and then split.
+
+    All benchmarks of one split come before the next split.
+    """
     return {
         (split, benchmark): by_split[split]
         for split in outcomes.splits
@@ -183,7 +197,8 @@ def _by_split(outcomes: Outcomes, found: dict[str, dict[str, Found]]) -> dict[tu
 def compare(parameters: CompareParameters, outcomes: Outcomes) -> Comparison:
     """Compare the splits of a study on every benchmark.
 
-    Memory is that of the resamples of one benchmark: 16 bytes for each image and resample, and twice that while they are drawn.
+    The resamples of one benchmark take most of the memory: 16 bytes for each image and resample. While the resamples are being
+    sampled, they take twice as much.
     """
     resamples = Resamples(parameters, outcomes)
     cells: dict[str, dict[str, Cell]] = {}

@@ -1,4 +1,4 @@
-"""How much the images with a copy in the pool add to an accuracy."""
+"""Measure how much the benchmark images with a copy in the pool add to an accuracy."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ class Leaks:
     """The accuracy of a split on a benchmark, with and without the copied images.
 
     Attributes:
-        copied: number of images with a copy in the pool.
-        of_copies, without_copies: top-1 accuracy on these images and on the others; None if there are none.
-        added_by_copies: accuracy on all images minus accuracy on the others; None if no image is copied, or every image.
+        copied: The number of images with a copy in the pool.
+        of_copies: The top-1 accuracy on the copied images. None if no image is copied.
+        without_copies: The top-1 accuracy on the other images. None if every image is copied.
+        added_by_copies: The accuracy on all images minus the accuracy on the images without a copy. None if no image or every
+            image is copied.
     """
 
     copied: int
@@ -29,10 +31,13 @@ class Leaks:
 
 
 def leaks(outcomes: Outcomes, resamples: Resamples, benchmark: str) -> dict[str, Leaks]:
-    """Compare the accuracy of every split on a benchmark with its accuracy without the copied images.
+    """Compare the accuracy of every split on all images of a benchmark with the accuracy on the images without a copy.
 
-    An image counts as copied if the pool has a copy, whether the split keeps it or not. A split without the copies should
-    show only the difference that comes from the images themselves.
+    An image counts as copied if the pool has a copy of it, even if the split does not keep the copy. A split without the copies
+    serves as a baseline: it shows only whether the copied images are easier or harder than the others.
+
+    Returns:
+        The accuracies by split name.
     """
     images, copied = resamples.images(benchmark), outcomes.copied[benchmark]
     count, others = int(copied.sum()), int((~copied).sum())

@@ -1,4 +1,4 @@
-"""The part of a comparison that goes to the metrics file."""
+"""Select the results of a comparison that go into its metrics file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _words_of(cell: Cell) -> dict[str, str | None]:
 
 
 def _estimates(outcomes: Outcomes, comparison: Comparison) -> dict[tuple[str, str], dict[str, Estimate | None]]:
-    """Return the estimates of every (split, benchmark) by name."""
+    """Return the estimates of every (split, benchmark) by the name of the quantity."""
     found = {place: _estimates_of(cell) for place, cell in comparison.cells.items()}
     for place, change in comparison.changes.items():
         found[place] |= {
@@ -42,7 +42,7 @@ def _estimates(outcomes: Outcomes, comparison: Comparison) -> dict[tuple[str, st
             "accuracy_per_similarity/rule_queries": change.slopes.get(USED),
             "accuracy_per_similarity/held_out": change.slopes.get(HELD_OUT),
         }
-    # The metrics say what copies add to a model of the whole pool. leaks.csv has the other splits.
+    # Copies matter most for a model of the whole pool, so only this model is in the metrics. leaks.csv has the other splits.
     whole = outcomes.full() or next(iter(outcomes.splits))
     for (split, benchmark), leaks in comparison.leaks.items():
         if split == whole:
@@ -54,7 +54,7 @@ def _estimates(outcomes: Outcomes, comparison: Comparison) -> dict[tuple[str, st
 
 
 def _relations(outcomes: Outcomes) -> dict[str, Any]:
-    """Return the size and the controls of every split."""
+    """Return the metrics about the size and the controls of every split, by key."""
     metrics: dict[str, Any] = {}
     for split, info in outcomes.splits.items():
         metrics[f"{split}/kept"] = info.kept
@@ -66,10 +66,11 @@ def _relations(outcomes: Outcomes) -> dict[str, Any]:
 
 
 def flat_metrics(outcomes: Outcomes, comparison: Comparison) -> dict[str, Any]:
-    """Flatten a comparison to metrics.
+    """Return the metrics of a comparison by key. Undefined metrics are left out.
 
-    The keys are `<split>/<benchmark>/<quantity>`, and `/low` and `/high` follow for the ends of an interval. Differences to a
-    second random control, or to a control of the same composition, are `minus/<control>`.
+    The key of a value is `<split>/<benchmark>/<quantity>`. The keys of the ends of its interval also end in `/low` and `/high`.
+    The first random control of a split has the quantity `minus_control`. Any other control has the quantity
+    `minus/<control>`.
     """
     metrics: dict[str, Any] = {"seeds": len(outcomes.seeds), **_relations(outcomes)}
     for (split, benchmark), cell in comparison.cells.items():

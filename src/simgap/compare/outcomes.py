@@ -1,4 +1,7 @@
-"""The inputs of a comparison: splits, which queries they used, and the outcome of every image under every model."""
+"""Read the inputs of a comparison: the splits, the queries that their rules used, and the outcomes of every model.
+
+An outcome says whether a model classifies an image correctly.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +27,19 @@ class Outcomes(TrainedSplits):
     """The outcomes of the models of a study, image by image.
 
     Attributes:
-        splits: the trained splits by name, in the order of the params file.
-        full_rows: rows of the split full, trained or not.
-        benchmarks: names.
-        seeds: training seeds.
-        labels: by benchmark: int64 [images].
-        used_by_rule: by benchmark: the images that are queries of rules, bool [images].
-        copied: by benchmark: the images with a copy in the pool, bool [images].
-        correct: by (split, benchmark): top-1 outcomes, bool [seeds, images].
-        correct_top5: the same for top-5, without benchmarks of fewer than five classes.
-        similarity: by (split, benchmark): s_q of the training data, the reference included if it joined, float64 [images].
-        few_shot: by (split, benchmark, shots): accuracies, float64 [seeds, draws], without benchmarks that refuse few-shot.
+        splits: The trained splits by name, in the order of the params file.
+        full_rows: The number of rows that the split full keeps. Full need not be trained.
+        benchmarks: The names of the benchmarks.
+        seeds: The training seeds.
+        labels: The labels of the images, int64 [images], by benchmark.
+        used_by_rule: Which images are queries of rules, bool [images], by benchmark.
+        copied: Which images have a copy in the pool, bool [images], by benchmark.
+        correct: Whether the top-1 prediction is correct, bool [seeds, images], by (split, benchmark).
+        correct_top5: The same for the top five predictions. Benchmarks with fewer than five classes are absent.
+        similarity: The similarity of each image to its nearest image in the training data, float64 [images], by
+            (split, benchmark). The training data include the reference if it was added to the split.
+        few_shot: The few-shot accuracies, float64 [seeds, repetitions], by (split, benchmark, shots). Each repetition samples
+            its own shots. Benchmarks that do not support few-shot evaluation are absent.
     """
 
     splits: dict[str, Split]
@@ -51,21 +56,23 @@ class Outcomes(TrainedSplits):
 
 
 def spread(accuracies: NDArray[np.float64]) -> float | None:
-    """Return the standard deviation of accuracies over all seeds and draws together, or None for a single one."""
+    """Return the standard deviation over all accuracies, [seeds, repetitions]. Return None if there is only one accuracy."""
     return float(accuracies.std(ddof=1)) if accuracies.size > 1 else None
 
 
 def _read_table(path: Path, columns: list[str], remedy: str) -> pa.Table:
-    """Read a Parquet table that has at least `columns`."""
+    """Read a Parquet table, and check that it has all of `columns`."""
     try:
         table = pq.read_table(path)
     except FileNotFoundError:
         raise SimgapError(f"{path}: no such file; {remedy}") from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise SimgapError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]}); {remedy}") from None
+        raise SimgapError(
+            f"{path}: the file cannot be read as a table ({str(error).splitlines()[0]}); {remedy}"
+        ) from None
     missing = [column for column in columns if column not in table.column_names]
     if missing:
-        raise SimgapError(f"{path}: has no column {missing[0]}; {remedy}")
+        raise SimgapError(f"{path}: the table has no column {missing[0]}; {remedy}")
     return table
 
 
@@ -79,7 +86,7 @@ def _shots_of(table: pa.Table) -> list[int]:
 
 
 def _few_shot(tables: list[pa.Table]) -> dict[int, NDArray[np.float64]]:
-    """Return accuracies [seeds, draws] by number of shots."""
+    """Return the few-shot accuracies, [seeds, repetitions], by the number of shots."""
     found = {}
     for shots in _shots_of(tables[0]):
         outcomes: list[NDArray[Any]] = [
@@ -91,14 +98,21 @@ def _few_shot(tables: list[pa.Table]) -> dict[int, NDArray[np.float64]]:
 
 
 def _read_evaluation(path: Path, queries: pa.Table, similarity: Path, shots: list[int]) -> pa.Table:
-    """Read the outcomes of a model on a benchmark, and check that they are of its images and of `shots`, or of none."""
+    """Read the outcomes of a model on a benchmark.
+
+    Args:
+        path: The table of outcomes.
+        queries: The queries of the benchmark. The table must have the same images and labels in the same order.
+        similarity: The folder that `queries` comes from, for error messages.
+        shots: The numbers of shots. The table must have few-shot outcomes for exactly these numbers, or none at all.
+    """
     table = _read_table(path, ["row", "label", "correct"], EVALUATE)
     for column in ("row", "label"):
         if not np.array_equal(table.column(column).to_numpy(), queries.column(column).to_numpy()):
-            raise SimgapError(f"{path}: its images are not those of {similarity}; {EVALUATE}, or {MEASURE}")
+            raise SimgapError(f"{path}: the images differ from the images of {similarity}; {EVALUATE} or {MEASURE}")
     if sorted(_shots_of(table)) not in ([], sorted(shots)):
         raise SimgapError(
-            f"{path}: was evaluated with {_shots_of(table)} shots, but evaluate.few_shot.shots is {shots}; {EVALUATE}"
+            f"{path}: the model was evaluated with {_shots_of(table)} shots, but evaluate.few_shot.shots is {shots}; {EVALUATE}"
         )
     return table
 
@@ -106,25 +120,34 @@ def _read_evaluation(path: Path, queries: pa.Table, similarity: Path, shots: lis
 def _read_evaluations(
     paths: dict[tuple[str, int], Path], queries: pa.Table, similarity: Path, shots: list[int]
 ) -> dict[tuple[str, int], pa.Table]:
-    """Read the outcomes of all models on a benchmark, by (split, seed), and check that they have the same columns."""
+    """Return the outcomes of all models on a benchmark, by (split, seed). All tables must have the same columns."""
     tables = {model: _read_evaluation(path, queries, similarity, shots) for model, path in paths.items()}
     first = next(iter(tables))
     for model, table in tables.items():
-        # A quantity that only some models have could not be compared.
+        # Models can only be compared by quantities that all models have.
         if not table.schema.equals(tables[first].schema):
-            raise SimgapError(f"{paths[model]}: has other columns than {paths[first]}; {EVALUATE} for both")
+            raise SimgapError(
+                f"{paths[model]}: the table has other columns than {paths[first]}; {EVALUATE} for both models"
+            )
     return tables
 
 
 def _read_profile(path: Path, column: str, queries: pa.Table, similarity: Path) -> NDArray[np.float64]:
-    """Read s_q of the images of `queries`, float64 [images]."""
+    """Return the similarity of each image in `queries` to its nearest training image, float64 [images].
+
+    Args:
+        path: The profile of a split on the benchmark.
+        column: The column of the profile that holds the similarities.
+        queries: The queries of the benchmark. The profile must have the same rows in the same order.
+        similarity: The folder that `queries` comes from, for error messages.
+    """
     table = _read_table(path, ["row", column], PROFILE)
     if not np.array_equal(table.column("row").to_numpy(), queries.column("row").to_numpy()):
         raise SimgapError(
-            f"{path}: its {len(table)} images are not the {len(queries)} images of {similarity}; {PROFILE}"
+            f"{path}: the profile has {len(table)} images, which are not the {len(queries)} images of {similarity}; {PROFILE}"
         )
     if table.column(column).null_count:
-        raise SimgapError(f"{path}: {column} is missing for some images; {PROFILE}")
+        raise SimgapError(f"{path}: the column {column} is empty for some images; {PROFILE}")
     return table.column(column).to_numpy().astype(np.float64)  # type: ignore[no-any-return]
 
 
@@ -139,22 +162,22 @@ def read_outcomes(
     profiles: Path,
     evaluations: Path,
 ) -> Outcomes:
-    """Read the outcomes of a study, and check that all its tables are of the same images.
+    """Read the outcomes of a study, and check that all tables of a benchmark have the same images.
 
     Args:
-        runs: names of the trained splits.
-        seeds: training seeds.
-        benchmarks: names of the benchmarks.
-        shots: numbers of reference images for each class with which models were evaluated.
-        leak_threshold: similarity to the pool above which an image counts as copied.
-        splits: folder of the splits.
-        similarity: folder of the queries' similarity, by benchmark.
-        profiles: folder of the profiles, by split.
-        evaluations: folder of the outcomes, by model.
+        runs: The names of the trained splits.
+        seeds: The training seeds.
+        benchmarks: The names of the benchmarks.
+        shots: The numbers of shots in the few-shot evaluation. A shot is one reference image of each class.
+        leak_threshold: An image counts as copied if its similarity to the pool is above this threshold.
+        splits: The folder of the splits.
+        similarity: The folder with the similarities of the queries. It has one folder for each benchmark.
+        profiles: The folder of the profiles. It has one folder for each split.
+        evaluations: The folder of the outcomes. It has one folder for each model.
 
     Raises:
-        SimgapError: A table is missing, cannot be read or lacks a column; an evaluation or a profile has other images than
-            the benchmark's queries; or two evaluations on a benchmark have other columns or other numbers of shots.
+        SimgapError: A table is missing, is damaged or lacks a column. Or a table has other images than the benchmark's queries.
+            Or the evaluations of a benchmark differ in their columns or in their numbers of shots.
     """
     read = {run: read_split(splits / run) for run in runs}
     outcomes = Outcomes(read, read_split(splits / "full").kept, benchmarks, seeds)

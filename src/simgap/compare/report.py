@@ -1,4 +1,4 @@
-"""A comparison as tables for a terminal and as Markdown."""
+"""Write a comparison as tables for a terminal and as a Markdown report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Tables = Mapping[str, list[Row]]
 
 
 class _Results:
-    """The metrics of a comparison before they are written, as the source of a study."""
+    """A source that lets a `Study` read the metrics of a comparison before the metrics are written to disk."""
 
     def __init__(self, files: dict[str, dict[str, Any]]) -> None:
         self._files = {f"{METRICS}/{name}.json": content for name, content in files.items()}
@@ -42,7 +42,7 @@ class _Results:
 
 
 def finished_study(outcomes: Outcomes, comparison: Comparison) -> Study:
-    """Return the study that the metrics of a comparison will describe once they are written."""
+    """Return a study that reads the metrics of a comparison from memory, before the metrics are written to disk."""
     files: dict[str, dict[str, Any]] = {"prune/full": {"kept": outcomes.full_rows}}
     files |= {f"prune/{name}": asdict(split) for name, split in outcomes.splits.items()}
     files[COMPARE] = flat_metrics(outcomes, comparison)
@@ -57,22 +57,22 @@ def _interval(estimate: Estimate | None, form: str, undefined: str = NONE) -> st
 
 
 def _markdown(columns: Iterable[str], rows: Rows) -> str:
-    """Return a table, or nothing if it has no rows."""
+    """Return a Markdown table, or an empty string if there are no rows."""
     return markdown_table(list(columns), rows) if rows else ""
 
 
 def _seeds(study: Study) -> str:
     count = len(study.seeds)
     if count == 1:
-        return "one seed: intervals are over images only"
-    return f"{count} seeds" + (": so few that intervals are approximate" if count < 4 else "")
+        return "one seed, so intervals are over images only"
+    return f"{count} seeds" + (", so few that intervals are approximate" if count < 4 else "")
 
 
 def _flags(study: Study) -> list[str]:
     full_rows = int(study.rows_kept("full").value)
     return [
-        f"{name} keeps {format_number(split.kept / full_rows, 'percent')}% of full: too little to represent the pool "
-        "(degenerate)"
+        f"{name} is degenerate: it keeps only {format_number(split.kept / full_rows, 'percent')}% of full, which is too little "
+        "to represent the pool."
         for name, split in study.splits.items()
         if is_degenerate(split, full_rows)
     ]
@@ -87,19 +87,22 @@ def _top1(study: Study, split: str, benchmark: str) -> str:
 
 
 def text_table(study: Study) -> str:
-    """Return the top-1 accuracies as a table for a terminal. `*` marks a benchmark whose queries the split's rule used."""
+    """Return the top-1 accuracies as a table for a terminal.
+
+    An accuracy is followed by `*` if the split's rule used queries of the benchmark.
+    """
     rows = [
         [
             split,
             _kept(study, split),
-            # A space in place of the star keeps the decimal points in line.
+            # Numbers are aligned to the right, so a number without a star needs a space to align its decimal point.
             *(_top1(study, split, name) + ("*" if study.used(split, name) else " ") for name in study.benchmarks),
         ]
         for split in study.splits
     ]
     columns = ["split", "pool rows", *(f"{name} " for name in study.benchmarks)]
     lines = [
-        f"Zero-shot top-1 accuracy in per cent, {_seeds(study)}; * marks a benchmark that the split's rule used",
+        f"Zero-shot top-1 accuracy in per cent ({_seeds(study)}). *: the split's rule used this benchmark.",
         "",
         terminal_table(columns, rows, left=1),
         *_flags(study),
@@ -167,7 +170,7 @@ def _claim_a(study: Study) -> str:
         for benchmark in study.benchmarks:
             control_cells = [[name, share(name, benchmark)] for name in study.controls_of(split)] or [[NONE, NONE]]
             rows += [[split, benchmark, share(split, benchmark), *control_pair] for control_pair in control_cells]
-    columns = ["split", "benchmark", "share of the gap explained, per cent", "control", "the same of the control"]
+    columns = ["split", "benchmark", "share explained, per cent", "control", "share explained by the control, per cent"]
     return _markdown(columns, rows)
 
 
@@ -242,8 +245,8 @@ def _change(study: Study, tables: Tables) -> str:
         "similarity fell most",
         "similarity fell least",
         "points for 0.01 of similarity",
-        "of queries used by the rule",
-        "of held-out queries",
+        "queries used by the rule",
+        "held-out queries",
     ]
     return _markdown(columns, rows)
 
@@ -290,14 +293,20 @@ def _few_shot(study: Study, tables: Tables) -> str:
 
 
 def markdown_report(parameters: CompareParameters, study: Study, tables: Tables) -> str:
-    """Return the comparison as Markdown. It shows the main results; `tables` hold all of them."""
+    """Return the main results of a comparison as Markdown.
+
+    Args:
+        parameters: The parameters of the comparison.
+        study: The study that reads the metrics of the comparison.
+        tables: All results, from `long_tables`.
+    """
     environment = Environment(
         loader=PackageLoader("simgap.compare", "templates"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        # Markdown is no HTML: escaping would change the text.
+        # Escaping is for HTML. In Markdown, it would change the text.
         autoescape=False,
     )
     return environment.get_template("table.md").render(
@@ -323,7 +332,10 @@ def markdown_report(parameters: CompareParameters, study: Study, tables: Tables)
 
 
 def write_comparison(parameters: CompareParameters, outcomes: Outcomes, comparison: Comparison, out: Path) -> None:
-    """Write a comparison into a folder: a table for a terminal, the Markdown report, and all results as CSV files."""
+    """Write a comparison into the folder `out`.
+
+    The files are `table.txt` for a terminal, the Markdown report `table.md`, and CSV files with all results.
+    """
     study, tables = finished_study(outcomes, comparison), long_tables(outcomes, comparison)
     (out / "table.txt").write_text(text_table(study), encoding="utf-8")
     (out / "table.md").write_text(markdown_report(parameters, study, tables), encoding="utf-8")

@@ -1,4 +1,7 @@
-"""Relative and effective robustness (Taori et al., Measuring Robustness to Natural Distribution Shifts, NeurIPS 2020)."""
+"""Compute relative and effective robustness.
+
+The definitions are from Taori et al., Measuring Robustness to Natural Distribution Shifts, NeurIPS 2020.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,10 @@ class Robustness:
     """The robustness of a split to the distribution shift of a benchmark.
 
     Attributes:
-        relative: accuracy minus that of full; None if full was not trained.
-        effective: accuracy minus the accuracy that the line predicts; None if there is no line.
-        beyond_the_line: whether the split's in-distribution accuracy lies outside the range that the line was fitted on.
+        relative: The accuracy of the split minus the accuracy of full. None if full was not trained.
+        effective: The accuracy of the split minus the accuracy that the line predicts. None if there is no line.
+        beyond_the_line: Whether the in-distribution accuracy of the split lies outside the range of accuracies that the line
+            was fitted to.
     """
 
     relative: Estimate | None
@@ -31,11 +35,11 @@ class Robustness:
 
 @dataclass(frozen=True)
 class Line:
-    """A line that predicts the accuracy under a shift from the in-distribution accuracy, both as logits.
+    """A line that predicts the accuracy under a shift from the in-distribution accuracy. Both accuracies are logits.
 
     Attributes:
-        slope, intercept: of the line.
-        first, last: the smallest and the largest in-distribution accuracy that the line was fitted on.
+        slope, intercept: The coefficients of the line.
+        first, last: The smallest and the largest in-distribution accuracy that the line was fitted to, in [0, 1].
     """
 
     slope: float
@@ -45,50 +49,58 @@ class Line:
 
 
 def clipped_logit(accuracies: Resampled, images: int) -> Resampled:
-    """Return the logits of accuracies on n images, clipped to [1 / 2n, 1 - 1 / 2n]."""
+    """Return the logits of accuracies that were measured on n = `images` images.
+
+    Accuracies are first clipped to [1 / 2n, 1 - 1 / 2n], so that every logit is finite.
+    """
     edge = 1 / (2 * images)
     logits: Resampled = logit(np.clip(accuracies, edge, 1 - edge))
     return logits
 
 
 def fit_line(x: Resampled, y: Resampled, weights: Resampled) -> tuple[Resampled, Resampled]:
-    """Fit a line by weighted least squares to each row of [rows, points].
+    """Fit a line to the points of each row by weighted least squares. All arguments have the shape [rows, points].
 
     Returns:
-        Slopes and intercepts, [rows]. They are NaN if x does not vary.
+        The slopes, [rows], and the intercepts, [rows]. Both are NaN for a row in which x does not vary.
     """
     total = weights.sum(axis=1)
     mean_x, mean_y = (x * weights).sum(axis=1) / total, (y * weights).sum(axis=1) / total
     from_x, from_y = x - mean_x[:, None], y - mean_y[:, None]
     variance = (weights * from_x**2).sum(axis=1)
-    # A variance of zero may be positive after rounding.
+    # Rounding can make a variance of zero slightly positive, so a tiny variance counts as zero.
     variance[variance <= 1e-20 * total] = np.nan
     slopes = (weights * from_x * from_y).sum(axis=1) / variance
     return slopes, mean_y - slopes * mean_x
 
 
 def baselines_of(outcomes: Outcomes) -> list[str]:
-    """Return the splits that the line is fitted on, full and the random ones; none if they have fewer than two sizes."""
+    """Return the names of the splits that the line is fitted to: full and the random splits.
+
+    A line needs at least two different split sizes. With fewer sizes, the list is empty.
+    """
     names = [name for name in outcomes.splits_by_rule("full", "random") if outcomes.splits[name].kept]
     return names if len({outcomes.splits[name].kept for name in names}) > 1 else []
 
 
 def fitted_lines(outcomes: Outcomes, in_distribution_benchmark: str) -> dict[str, Line]:
-    """Fit the line of each benchmark with a distribution shift to the accuracies as measured.
+    """Fit a line to the measured accuracies for each benchmark with a distribution shift.
 
-    A benchmark has no line if there are too few random splits, or if the in-distribution accuracy does not vary.
+    Returns:
+        The lines by benchmark. A benchmark is skipped if there are too few random splits for a line, or if the in-distribution
+        accuracy does not vary.
     """
     baselines = baselines_of(outcomes)
     if not baselines:
         return {}
 
-    def of_models(benchmark: str) -> Resampled:
+    def accuracies_of(benchmark: str) -> Resampled:
         return np.concatenate([outcomes.correct[split, benchmark].mean(axis=1) for split in baselines])[None]
 
     def logits(benchmark: str) -> Resampled:
-        return clipped_logit(of_models(benchmark), len(outcomes.labels[benchmark]))
+        return clipped_logit(accuracies_of(benchmark), len(outcomes.labels[benchmark]))
 
-    plain, x = of_models(in_distribution_benchmark), logits(in_distribution_benchmark)
+    plain, x = accuracies_of(in_distribution_benchmark), logits(in_distribution_benchmark)
     lines = {}
     for benchmark in outcomes.benchmarks:
         if benchmark != in_distribution_benchmark:
@@ -99,7 +111,7 @@ def fitted_lines(outcomes: Outcomes, in_distribution_benchmark: str) -> dict[str
 
 
 class _Accuracies:
-    """The accuracy of every model on one benchmark, [1 + resamples, seeds], by split."""
+    """The accuracies of all models on one benchmark. `by_split` holds an array [1 + resamples, seeds] for each split."""
 
     def __init__(self, outcomes: Outcomes, resamples: Resamples, benchmark: str) -> None:
         images = resamples.images(benchmark)
@@ -118,29 +130,34 @@ class _Accuracies:
 def robustness(
     outcomes: Outcomes, resamples: Resamples, in_distribution_benchmark: str
 ) -> dict[str, dict[str, Robustness]]:
-    """Compute the robustness of every split that the line is not fitted on, by benchmark with a shift and by split.
+    """Compute the robustness of splits to the distribution shift of each benchmark.
 
-    The line predicts a model's accuracy under the shift from its in-distribution accuracy, both as logits. It is fitted by
-    least squares to the models of full and of the random splits, so it shows the effect of less training data alone. Effective
-    robustness is the residual, as a difference of accuracies.
+    A line predicts the accuracy of a model under the shift from the model's in-distribution accuracy. Both accuracies are
+    logits. The line is fitted by least squares to the models of full and of the random splits. It therefore shows how
+    robustness changes if only the amount of training data changes. Effective robustness is the accuracy under the shift minus
+    the predicted accuracy.
 
     Args:
-        outcomes: the outcomes of all models.
-        resamples: the resamples of the study.
-        in_distribution_benchmark: the benchmark without distribution shift.
+        outcomes: The outcomes of all models.
+        resamples: The resamples of the study.
+        in_distribution_benchmark: The benchmark without distribution shift.
+
+    Returns:
+        The robustness by benchmark and then by split. The in-distribution benchmark is skipped, and so are the splits that the
+        line is fitted to.
     """
     baselines, full = baselines_of(outcomes), outcomes.full()
     seeds = {split: resamples.seeds(split) for split in outcomes.splits}
     plain = _Accuracies(outcomes, resamples, in_distribution_benchmark)
     weights = np.concatenate([seeds[split] for split in baselines], axis=1) if baselines else None
 
-    def of_benchmark(benchmark: str) -> dict[str, Robustness]:
+    def benchmark_robustness(benchmark: str) -> dict[str, Robustness]:
         shifted = _Accuracies(outcomes, resamples, benchmark)
         if weights is not None:
             slopes, intercepts = fit_line(plain.joined_logits(baselines), shifted.joined_logits(baselines), weights)
             fitted = np.concatenate([plain.by_split[split] for split in baselines], axis=1)[0]
 
-        def of_split(split: str) -> Robustness:
+        def split_robustness(split: str) -> Robustness:
             relative, effective, beyond = None, None, False
             mean = over_seeds(shifted.by_split[split], seeds[split])
             if full:
@@ -152,9 +169,10 @@ def robustness(
                 beyond = not fitted.min() <= plain.by_split[split][0].mean() <= fitted.max()
             return Robustness(relative, effective, beyond)
 
-        return {split: of_split(split) for split in outcomes.splits if split not in baselines and split != full}
+        return {split: split_robustness(split) for split in outcomes.splits if split not in baselines and split != full}
 
     shifts = [benchmark for benchmark in outcomes.benchmarks if benchmark != in_distribution_benchmark]
     return {
-        benchmark: of_benchmark(benchmark) for benchmark in progress(shifts, len(shifts), "robustness", "benchmark")
+        benchmark: benchmark_robustness(benchmark)
+        for benchmark in progress(shifts, len(shifts), "robustness", "benchmark")
     }

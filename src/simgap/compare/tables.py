@@ -1,4 +1,4 @@
-"""The whole comparison as long tables, one for each question."""
+"""Write all results of a comparison as long tables. Each table is about one kind of result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUANTITIES = ("top1", "top5", "mean_per_class_recall", "minus_full", "minus_cont
 
 
 def _rows(about: Row, estimates: Mapping[str, Estimate | None]) -> Iterator[Row]:
-    """Yield a row for each estimate that is defined. The column of its name is `figure`."""
+    """Yield a row for each estimate. The column `figure` names the quantity. Undefined estimates (None) are skipped."""
     for quantity, found in estimates.items():
         if found is not None:
             yield about | {"figure": quantity} | _interval(found)
@@ -26,12 +26,15 @@ def _interval(found: Estimate) -> Row:
 
 
 def _about(comparison: Comparison, split: str, benchmark: str) -> Row:
-    """Return the columns that identify a row: split, benchmark, and whether the split's rule used the benchmark."""
+    """Return the columns `split`, `benchmark` and `benchmark_was`.
+
+    The last column says whether the split's rule used queries of the benchmark.
+    """
     return {"split": split, "benchmark": benchmark, "benchmark_was": comparison.cells[split, benchmark].rule_use}
 
 
 def accuracy_rows(comparison: Comparison) -> Iterator[Row]:
-    """Yield zero-shot accuracies and differences by kind of query: all, used by the rule, held out."""
+    """Yield a row for each zero-shot accuracy and difference, separately for each kind of query."""
     for (split, benchmark), cell in comparison.cells.items():
         for queries, measured in cell.measured.items():
             estimates = {quantity: getattr(measured, quantity) for quantity in QUANTITIES}
@@ -41,7 +44,7 @@ def accuracy_rows(comparison: Comparison) -> Iterator[Row]:
 
 
 def by_similarity_rows(comparison: Comparison) -> Iterator[Row]:
-    """Yield accuracy by s_q of the training data of a split."""
+    """Yield a row for each group of queries with about the same similarity to the training data of a split."""
     for (split, benchmark), bins in comparison.by_similarity.items():
         for found in bins:
             if found.estimate is not None:
@@ -51,7 +54,7 @@ def by_similarity_rows(comparison: Comparison) -> Iterator[Row]:
 
 
 def change_rows(outcomes: Outcomes, comparison: Comparison) -> Iterator[Row]:
-    """Yield the change in accuracy, split minus control, by the change in s_q."""
+    """Yield a row for each group of queries with about the same change in similarity. Changes are split minus control."""
     for (split, benchmark), change in comparison.changes.items():
         for found in change.bins:
             if found.estimate is not None:
@@ -61,7 +64,10 @@ def change_rows(outcomes: Outcomes, comparison: Comparison) -> Iterator[Row]:
 
 
 def robustness_rows(comparison: Comparison) -> Iterator[Row]:
-    """Yield relative and effective robustness. `beyond_the_line` is empty for relative robustness."""
+    """Yield rows for relative and effective robustness.
+
+    The column `beyond_the_line` is empty for relative robustness, because only effective robustness depends on the line.
+    """
     for (split, benchmark), robustness in comparison.robustness.items():
         for quantity, beyond in (("relative", None), ("effective", int(robustness.beyond_the_line))):
             found = getattr(robustness, quantity)
@@ -71,13 +77,16 @@ def robustness_rows(comparison: Comparison) -> Iterator[Row]:
 
 
 def line_rows(comparison: Comparison) -> Iterator[Row]:
-    """Yield the lines of robustness, as logits, with the range of in-distribution accuracies that they were fitted on."""
+    """Yield a row for each line of robustness.
+
+    The columns are the slope and intercept for logits, and the range of in-distribution accuracies that the line was fitted to.
+    """
     for benchmark, line in comparison.lines.items():
         yield {"benchmark": benchmark, **asdict(line)}
 
 
 def leak_rows(comparison: Comparison) -> Iterator[Row]:
-    """Yield the accuracy on copied images, on the others, and what copied images add to the accuracy on all."""
+    """Yield rows for the accuracy on copied images, the accuracy on the other images, and what the copied images add."""
     for (split, benchmark), leaks in comparison.leaks.items():
         quantities = ("of_copies", "without_copies", "added_by_copies")
         about = _about(comparison, split, benchmark) | {"copied": leaks.copied}
@@ -85,7 +94,7 @@ def leak_rows(comparison: Comparison) -> Iterator[Row]:
 
 
 def few_shot_rows(outcomes: Outcomes, comparison: Comparison) -> Iterator[Row]:
-    """Yield few-shot accuracy: mean and standard deviation over seeds and draws."""
+    """Yield a row for each few-shot accuracy: the mean and standard deviation over training seeds and sampled shots."""
     for (split, benchmark, shots), accuracies in outcomes.few_shot.items():
         about = _about(comparison, split, benchmark) | {"shots": shots, "seeds": accuracies.shape[0]}
         about |= {"draws": accuracies.shape[1], "trained_on_the_shots": int(outcomes.splits[split].reference_rows)}
@@ -93,7 +102,7 @@ def few_shot_rows(outcomes: Outcomes, comparison: Comparison) -> Iterator[Row]:
 
 
 def long_tables(outcomes: Outcomes, comparison: Comparison) -> dict[str, list[Row]]:
-    """Return the rows of all tables by name. A table may have no rows."""
+    """Return the rows of every table, by table name. A table may have no rows."""
     tables: dict[str, Iterable[Row]] = {
         "accuracy": accuracy_rows(comparison),
         "by_similarity": by_similarity_rows(comparison),
@@ -107,6 +116,6 @@ def long_tables(outcomes: Outcomes, comparison: Comparison) -> dict[str, list[Ro
 
 
 def write_tables(tables: Mapping[str, list[Row]], folder: Path) -> None:
-    """Write each table with rows as a CSV file of its name."""
+    """Write each table to `<name>.csv` in a folder. Tables without rows are skipped."""
     for name, rows in tables.items():
         write_table(rows, folder / f"{name}.csv")

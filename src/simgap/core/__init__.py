@@ -1,1 +1,1 @@
-"""Files, errors, progress and execution, for use in every other package."""
+"""Provide files, errors, progress bars and executors to all other packages."""

@@ -1,4 +1,4 @@
-"""Batches of an iterable, like `itertools.batched` of Python 3.12."""
+"""Split an iterable into batches, like `itertools.batched` of Python 3.12."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
-    """Yield tuples of `size` items; the last one may be shorter."""
+    """Yield the items in tuples of `size` items. The last tuple may be shorter."""
     iterator = iter(items)
     while group := tuple(islice(iterator, size)):
         yield group

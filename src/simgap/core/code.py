@@ -1,7 +1,7 @@
-"""Fingerprints of the code that a stage runs.
+"""Compute fingerprints of the code that a stage runs.
 
-A stage depends on the fingerprint of its code, not on source files. So an edit reruns the stages that import the edited
-module, directly or not, and no others.
+A stage depends on the fingerprint of its code, not on source files. An edit of a module therefore reruns only the stages that
+import this module, directly or through other modules.
 """
 
 from __future__ import annotations
@@ -13,23 +13,25 @@ from pathlib import Path
 
 PACKAGE = "simgap"
 SOURCE = Path(__file__).resolve().parents[2]
-# Nearly every stage imports these. They check, report and mirror, and cannot change an output.
+# Nearly every stage imports these modules. They check parameters, report errors and copy metrics to MLflow, so that an edit
+# of these modules cannot change the output of a stage.
 LEFT_OUT = ("simgap.params", "simgap.stage", "simgap.tracking", "simgap.core.errors", "simgap.core.progress")
 
 
 def code_of(file: Path) -> dict[str, str]:
-    """Return the hash of every module of simgap that a Python file imports, directly or not, and of the file itself.
+    """Return the hashes of a Python file and of every module of simgap that the file needs.
 
-    Imports inside functions count. `__init__` modules hold no code and are left out, and so is everything in `LEFT_OUT`. The
-    data files of a package, such as templates, count with each of its modules. Hashes are of bytes: syntax trees differ
-    between versions of Python.
+    The file needs the modules that it imports directly or through other modules. Imports inside functions count. `__init__`
+    modules contain no code and are left out. The modules in `LEFT_OUT` are left out too. If a module counts, all data files
+    of its package, such as templates, count too. The hashes cover the bytes of the files, because syntax trees differ between
+    versions of Python.
 
     Args:
-        file: A module of simgap, or a program that imports it.
+        file: A module of simgap, or a program that imports simgap.
 
     Returns:
-        SHA-256 by name, sorted: `simgap.report.page` for a module, `simgap/report/templates/page.html` for a data file, and
-        `stages.report` for a program in a folder `stages`.
+        Map from name to SHA-256, sorted by name. The name is `simgap.report.page` for a module,
+        `simgap/report/templates/page.html` for a data file, and `stages.report` for a program in a folder `stages`.
     """
     found: dict[str, str] = {}
     waiting = [(_name(file.resolve()), file.resolve())]
@@ -45,13 +47,13 @@ def code_of(file: Path) -> dict[str, str]:
 
 
 def code_lines(file: Path) -> str:
-    """Return `code_of` as text: a line `name hash` for each module or data file."""
+    """Return the result of `code_of` as text, with one line `NAME HASH` for each file."""
     return "".join(f"{name} {digest}\n" for name, digest in code_of(file).items())
 
 
 @cache
 def code_fingerprint(file: str | Path) -> str:
-    """Return one SHA-256 over `code_lines`: the name under which unfinished work of this code is kept."""
+    """Return the SHA-256 of the text of `code_lines`. Caches of unfinished work have this hash in their keys."""
     return hashlib.sha256(code_lines(Path(file)).encode()).hexdigest()
 
 
@@ -67,11 +69,11 @@ def _hash(path: Path) -> str:
 
 @cache
 def _imports(path: Path) -> list[tuple[str, Path]]:
-    """Return name and file of the modules of simgap that a file imports itself."""
+    """Return the name and the file of each module of simgap that a file imports directly."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.ImportFrom) and node.module:
-            # What is imported from a package may be a module.
+            # `from package import name` may import a module of the package, so both names are candidates.
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
@@ -86,7 +88,7 @@ def _is_left_out(name: str) -> bool:
 
 @cache
 def _data_files(package: Path) -> list[Path]:
-    """Return the files of a package that are not Python, without those of its subpackages."""
+    """Return the files of a package that are not Python files. Files of subpackages are left out."""
     subpackages = {init.parent for init in package.rglob("__init__.py")} - {package}
     files = (file for file in package.rglob("*") if file.is_file() and file.suffix != ".py")
     own = (file for file in files if not subpackages.intersection(file.parents))

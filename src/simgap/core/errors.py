@@ -1,22 +1,27 @@
-"""The exception for mistakes that the user can correct."""
+"""Define the exception for mistakes that the user can correct."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
+# An error message lists at most this many choices, so that it stays short.
 LISTED = 10
 
 
 class SimgapError(Exception):
-    """A message of one line. It names the file or parameter, its value, and what would be right."""
+    """A mistake that the user can correct.
+
+    The message has one line. It names the file or parameter and the wrong value, and says what is required.
+    """
 
 
 def nearest_first(value: str, choices: Iterable[str]) -> str:
-    """Join choices for an error message, those most like the value first.
+    """Join the choices for an error message, starting with the choice that is most like the value.
 
     Returns:
-        The first ten choices, and the number of the others.
+        One text with at most ten choices, separated by commas. If there are more choices, the text ends with the number of the
+        choices that are not listed.
     """
 
     def likeness(choice: str) -> float:

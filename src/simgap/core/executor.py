@@ -1,6 +1,6 @@
-"""Executors: run the parts of a stage one after another in this process, or as the tasks of a Ray cluster.
+"""Run the parts of a stage, either one after another in this process or as the tasks of a Ray cluster.
 
-Ray is an optional dependency, so it is imported only when it is used.
+Ray is an optional dependency. The functions that use Ray import it themselves.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from simgap.core.progress import progress
 
 RAY_ADDRESS = re.compile(r"auto|(?P<host>[^\s:/]+):(?P<port>[0-9]{1,5})")
 SOURCE = Path(__file__).resolve().parents[2]
-# Connection timeout of the cluster's head in seconds.
+# If the head of the cluster does not answer within this many seconds, the stage stops with an error.
 CONNECTION_TIMEOUT = 10
-# The first bytes that an HTTP/2 client sends (RFC 9113, section 3.4), with an empty settings frame.
+# An HTTP/2 client sends these bytes first (RFC 9113, section 3.4). They end with an empty settings frame.
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
-# How often a part is repeated after its machine or process died.
+# If the machine or process of a part dies, Ray repeats the part at most this many times.
 RETRIES = 3
 
 
 @dataclass(frozen=True)
 class Executor:
-    """What runs the parts of a stage. It changes no result.
+    """Settings that say where the parts of a stage run. The results do not depend on these settings.
 
     Attributes:
-        kind: `local`, this process, one part after another; or `ray`, a Ray cluster, one task for each part.
-        address: HOST:PORT of the Ray cluster's head, or `auto`: the cluster that this machine belongs to, or that RAY_ADDRESS
-            names.
+        kind: `local` runs one part after another in this process. `ray` runs each part as a task of a Ray cluster.
+        address: HOST:PORT of the Ray cluster's head, or `auto`. `auto` means the cluster that the environment variable
+            RAY_ADDRESS names. If the variable is not set, `auto` means the cluster that this machine belongs to.
     """
 
     kind: str
@@ -50,40 +50,46 @@ LOCAL = Executor(kind="local", address="auto")
 class Parts(Protocol):
     """Work that consists of independent parts.
 
-    The output of a part depends neither on the process that writes it nor on the parts before it. With Ray, the object is
-    pickled and sent once to each process, which keeps it. So whatever it loads lazily is loaded once in each process.
+    The output of a part depends neither on the process that writes the output nor on the other parts. Ray pickles this
+    object and sends it once to each process. The process keeps the object, so lazy loading happens once in each process.
     """
 
     @property
     def sizes(self) -> Sequence[int]:
-        """The amount of work in each part, in the unit of the progress bar."""
+        """The amount of work in each part, counted in the unit of the progress bar."""
 
     def path(self, number: int) -> Path:
-        """Return the path of a part's output, which is either complete or absent. All parts lie in one scratch folder."""
+        """Return the path of the output of a part.
+
+        The output is either complete or absent. The outputs of all parts lie in one scratch folder.
+        """
 
     def write(self, number: int, out: Path, advance: Callable[[int], object]) -> None:
-        """Write a part's output to `out`, and call `advance` with the amount of work as it is done."""
+        """Write the output of a part to `out`.
+
+        The method calls `advance` after each step with the amount of work in that step.
+        """
 
 
 def run_parts(executor: Executor, parts: Parts, description: str, unit: str) -> list[int]:
     """Write all parts that do not exist yet.
 
-    With Ray, each part is a task. If machines have GPUs, a task gets one GPU and its share of the machine's processors.
-    Otherwise, it gets as many processors as the smallest machine has, so that each machine works on one part at a time. If a
-    machine dies, another one repeats its part. Finished parts stay.
+    With Ray, each part is a task. If machines have GPUs, each task gets one GPU and an equal share of the processors of the
+    machine. Without GPUs, each task gets as many processors as the smallest machine has. The smallest machine then works on
+    one part at a time. If a machine dies, another machine repeats the part. Finished parts stay.
 
     Args:
-        executor: What runs the parts.
+        executor: Settings that say where the parts run.
         parts: The work.
-        description: Text of the progress bar.
+        description: Text before the progress bar.
         unit: Unit of the progress bar.
 
     Returns:
-        The numbers of the parts that were written.
+        The numbers of the parts that this call wrote.
 
     Raises:
-        SimgapError: A part raised it, Ray is not installed, the cluster cannot be reached, one of its machines does not see
-            this folder or the scratch folder, or the machines of a part died repeatedly.
+        SimgapError: A part raised this error. Or Ray is not installed, or the cluster cannot be reached. Or a machine of the
+            cluster does not see this folder or the scratch folder. Or the machines of one part died repeatedly.
     """
     sizes = parts.sizes
     waiting = [number for number in range(len(sizes)) if not parts.path(number).exists()]
@@ -102,7 +108,7 @@ def _check_seen(folder: Path, marker: Path) -> None:
     """Change to a folder after checking that this machine sees the folder and the marker file.
 
     Raises:
-        SimgapError: This machine does not see one of them.
+        SimgapError: This machine does not see the folder or the marker file.
     """
     try:
         os.chdir(folder)
@@ -111,27 +117,27 @@ def _check_seen(folder: Path, marker: Path) -> None:
         seen = False
     if not seen:
         raise SimgapError(
-            f"{folder}: the machine {socket.gethostname()} does not see this folder; put study, data and scratch folder on a "
-            "file system that all machines of the Ray cluster share"
+            f"{folder}: the machine {socket.gethostname()} does not see this folder; put the study, the data and the scratch "
+            "folder on a file system that all machines of the Ray cluster share"
         )
 
 
 @functools.cache
 def _fetched(reference: Any) -> Any:
-    """Return the copy of the work that this process keeps."""
+    """Return the work that a reference of Ray names. The cache makes each process fetch the work only once."""
     import ray
 
     return ray.get(reference)
 
 
 def _write_part(held: Sequence[Any], folder: Path, marker: Path, number: int) -> None:
-    """Write one part as a task of Ray, unless it exists already."""
+    """Write one part as a task of Ray. Do nothing if the output of the part exists already."""
     _check_seen(folder, marker)
     parts: Parts = _fetched(held[0])
     out = parts.path(number)
     if out.exists():
         return
-    # A process that Ray took for dead may still be writing the same part.
+    # Ray may have given up a process that is still writing the same part, so each attempt writes to a path of its own.
     attempt = out.with_name(f"{out.name}.{uuid.uuid4().hex}")
     parts.write(number, attempt, lambda size: None)
     try:
@@ -148,7 +154,10 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
-    """Connect to a Ray cluster, make its processes import this source, and yield the module `ray`."""
+    """Connect to a Ray cluster, and yield the module `ray`.
+
+    The processes of the cluster import simgap from the same folder as this process.
+    """
     try:
         import ray
     except ImportError:
@@ -158,8 +167,8 @@ def _connected(address: str) -> Iterator[Any]:
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or address
     where = f"resources.ray_address is {address!r}; it cannot be reached"
-    # If something else listens at the address, Ray tries forever. So check first that HTTP/2 is spoken there, as Ray's head
-    # does: the first frame that it sends is a settings frame.
+    # If another server listens at the address, Ray tries to connect forever. Ray's head speaks HTTP/2, in which the first
+    # frame of a server is a settings frame. This check looks for that frame first.
     if (match := RAY_ADDRESS.fullmatch(address)) and match["host"]:
         try:
             with socket.create_connection((match["host"], int(match["port"])), CONNECTION_TIMEOUT) as connection:
@@ -182,10 +191,10 @@ def _connected(address: str) -> Iterator[Any]:
 
 
 def _share(machines: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the resources of a task, given the resources of each machine; see `run_parts`.
+    """Return the resources of a task, given the resources of each machine. `run_parts` describes the rule.
 
     Raises:
-        SimgapError: No machine has a processor for Ray.
+        SimgapError: The machines have neither GPUs nor processors for Ray.
     """
     with_gpus = [machine for machine in machines if machine.get("GPU")]
     if with_gpus:
@@ -193,13 +202,13 @@ def _share(machines: Sequence[dict[str, float]]) -> dict[str, float]:
     processors = [machine["CPU"] for machine in machines if machine.get("CPU")]
     if not processors:
         raise SimgapError(
-            "resources.ray_address: no machine of the Ray cluster has processors; see `ray start --num-cpus`"
+            "resources.ray_address: no machine of the Ray cluster has processors; start one with `ray start --num-cpus`"
         )
     return {"num_cpus": min(processors)}
 
 
 def _check_machines(ray: Any, folder: Path, marker: Path, machines: Sequence[dict[str, Any]]) -> None:
-    """Check that every machine sees the marker file before any part starts."""
+    """Check that every machine sees the folder and the marker file. Machines that died are skipped."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     look = ray.remote(num_cpus=0, max_retries=0)(_check_seen)
@@ -215,7 +224,7 @@ def _check_machines(ray: Any, folder: Path, marker: Path, machines: Sequence[dic
         except ray.exceptions.RayTaskError:
             raise
         except ray.exceptions.RayError:
-            # The machine died, so it will get no task.
+            # This machine died, so Ray gives it no task, and the check of this machine does not matter.
             continue
 
 
@@ -231,7 +240,7 @@ def _run_on_ray(executor: Executor, parts: Parts, waiting: Sequence[int], bar: A
             _check_machines(ray, folder, marker, machines)
             share = _share([machine["Resources"] for machine in machines])
             task = ray.remote(max_retries=RETRIES, **share)(_write_part)
-            # Ray fetches an argument for each task, but not an argument inside a list.
+            # A list keeps the reference as it is. Ray would fetch the content of a direct argument again for each task.
             held = [ray.put(parts)]
             running = {task.remote(held, folder, marker, number): number for number in waiting}
             while running:
@@ -245,7 +254,7 @@ def _run_on_ray(executor: Executor, parts: Parts, waiting: Sequence[int], bar: A
             raise
         except ray.exceptions.RayError as error:
             raise SimgapError(
-                f"Ray: part {number} failed {RETRIES + 1} times ({_first_line(error)}); see the logs of the cluster's machines"
+                f"Ray: part {number} failed {RETRIES + 1} times ({_first_line(error)}); read the logs of the cluster's machines"
             ) from None
         finally:
             marker.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Files and folders that are either complete or absent."""
+"""Write files and folders that are either complete or absent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from filelock import FileLock, Timeout
 
 from simgap.core.errors import SimgapError
 
-# Errors of a file system without hard links, of one that allows no more links to a file, and of a link across file systems.
+# A hard link fails with one of these errors in three cases: the file system has no hard links, the file has too many links,
+# or the link would cross file systems. A copy works in all three cases.
 NO_HARD_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
 LOCK_FILE = "lock"
 
@@ -31,7 +32,7 @@ def _sync(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder and everything in it. Do nothing if the path does not exist."""
+    """Remove a file, or a folder with its whole content. Do nothing if the path does not exist."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -40,17 +41,17 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def atomic_output(path: Path) -> Iterator[Path]:
-    """Write a file or folder under a temporary name, and rename it to `path` when the block ends without an error.
+    """Yield a temporary path for a new file or folder, and rename it to `path` if the block ends without an error.
 
-    The content is flushed to the disk before the rename. Until then, the old output stays in place. If the block raises, the
-    temporary output is removed. A file replaces a file atomically. An old folder is removed before the new one is renamed, so
-    a kill between the two steps leaves no folder.
+    The content is flushed to the disk before the rename. Until then, the old output stays in place. If the block raises an
+    error, the temporary output is removed. A new file replaces an old file atomically. An old folder is removed before the
+    rename. If the process is killed between these two steps, neither the old folder nor the new folder exists at `path`.
 
     Args:
         path: The file or folder to write.
 
     Yields:
-        The temporary path, in the same folder.
+        The temporary path. It lies in the same folder as `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -69,10 +70,10 @@ def atomic_output(path: Path) -> Iterator[Path]:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Link `target` to the file `source`, or copy the file if the file system has no hard links.
+    """Create `target` as a hard link to the file `source`. Copy the file if the link is impossible.
 
     Raises:
-        OSError: `source` does not exist, `target` exists, or `target` cannot be written.
+        OSError: `source` does not exist, or `target` exists, or `target` cannot be written.
     """
     try:
         os.link(source, target)
@@ -84,16 +85,16 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 @contextmanager
 def resumable_output(out: Path, doing: str) -> Iterator[Path]:
-    """Open the hidden folder `.OUT.DOING` for finished parts of `out`, and remove it when the block ends without an error.
+    """Create the hidden folder `.OUT.DOING` for finished parts of `out`, and remove the folder if the block succeeds.
 
-    The folder outlives a killed process, so that the next one can continue from the finished parts.
+    The folder outlives a killed process. The next process with the same output continues from the finished parts.
 
     Args:
         out: The output that the parts belong to.
-        doing: What is done, a word in the folder's name.
+        doing: A word for the work, such as `exporting`. The name of the folder ends with this word.
 
     Yields:
-        The folder.
+        The path of the folder.
 
     Raises:
         SimgapError: Another process is writing `out`.
@@ -109,7 +110,7 @@ def resumable_output(out: Path, doing: str) -> Iterator[Path]:
                     remove(folder)
                 raise
     except Timeout:
-        raise SimgapError(f"{out}: another process is writing it") from None
+        raise SimgapError(f"{out}: another process is writing it; wait until that process ends") from None
     remove(folder)
 
 
@@ -120,13 +121,16 @@ def _rounded(value: Any) -> Any:
         return [_rounded(item) for item in value]
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"a metric must be finite, got {value}")
+            raise ValueError(f"a metric is {value}; every metric must be finite")
         return float(f"{value:.9g}")
     return value
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON with sorted keys and floats of nine significant digits. Equal content gives equal bytes.
+    """Write a JSON file. Equal content gives equal bytes.
+
+    Keys are sorted, and floats are rounded to nine significant digits.
+
 
     Raises:
         ValueError: A float is not finite.
@@ -137,31 +141,31 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
+    """Return the content of a JSON file.
 
     Raises:
-        SimgapError: The file is missing, cannot be read or is not JSON.
+        SimgapError: The file is missing, or it cannot be read, or it is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SimgapError(f"{path}: no such file") from None
+        raise SimgapError(f"{path}: no such file; restore it or correct the path") from None
     except OSError as error:
-        raise SimgapError(f"{path}: cannot be read ({error.strerror})") from None
+        raise SimgapError(f"{path}: cannot be read ({error.strerror}); it must be a readable JSON file") from None
     except ValueError as error:
-        raise SimgapError(f"{path}: not JSON ({error})") from None
+        raise SimgapError(f"{path}: not JSON ({error}); correct the file or replace it") from None
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, or of a folder.
+    """Return the SHA-256 of a file or folder, as hexadecimal digits.
 
-    The hash of a folder covers the relative names and the hashes of its files, in sorted order.
+    The hash of a folder covers the relative path and the hash of every file below the folder, in sorted order.
 
     Raises:
         SimgapError: The path does not exist.
     """
     if not path.exists():
-        raise SimgapError(f"{path}: no such file or folder")
+        raise SimgapError(f"{path}: no such file or folder; restore it or correct the path")
     if path.is_dir():
         digest = hashlib.sha256()
         for file in sorted(path.rglob("*")):

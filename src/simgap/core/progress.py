@@ -1,4 +1,4 @@
-"""Progress bars of long work."""
+"""Show progress bars for long work."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ def progress(
     initial: int = 0,
     silent: bool = False,
 ) -> tqdm[Item]:
-    """Return a progress bar that shows the rate and the time left. It is silent if the output is not a terminal.
+    """Return a progress bar that shows the rate and the remaining time.
+
+    If the output is not a terminal, the bar prints nothing.
+
 
     Args:
-        items: What to iterate over; None if the caller calls `update`.
+        items: The items that the bar yields. None means that the caller counts the items by calling `update`.
         total: Number of items.
         description: Text before the bar.
-        unit: What an item is called.
-        initial: Number of items that were done before.
-        silent: Draw no bar on a terminal either.
+        unit: Word for one item, for example `sample`.
+        initial: Number of items that an earlier run finished.
+        silent: Whether the bar prints nothing on a terminal too.
     """
     bar: tqdm[Item] = tqdm(  # type: ignore[assignment]
         items,

@@ -1,4 +1,4 @@
-"""Numbers and tables as text. Every number that a reader sees is rounded by `format_number`."""
+"""Format numbers and tables as text. `format_number` rounds every number that a reader sees."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ FORMATS: dict[str, Callable[[Any], str]] = {
 
 
 def format_number(value: float, form: str) -> str:
-    """Return a number as text, rounded as its format says.
+    """Return a number as text, rounded by the rule of a format.
 
-    A float is first rounded to the nine significant digits that files keep, so that it looks the same before and after it is
-    written.
+    The function first rounds a float to nine significant digits, because files keep nine. The text is therefore the same
+    before the number is written to a file and after it is read.
 
     Args:
-        value: the number.
-        form: a key of `FORMATS`. `percent` and `points` (a signed difference) have one decimal, `share` is a whole
-            percentage.
+        value: The number.
+        form: A key of `FORMATS`. `percent` is a percentage with one decimal. `points` is a difference of percentages with a
+            sign and one decimal. `share` is a percentage without decimals.
     """
     return FORMATS[form](float(f"{value:.9g}") if isinstance(value, float) else value)
 
@@ -42,9 +42,9 @@ def terminal_table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: 
     """Return rows of text as a table for a terminal.
 
     Args:
-        columns: the header.
-        rows: the cells.
-        left: how many of the first columns are aligned to the left. The others are aligned to the right.
+        columns: Text of each column of the header.
+        rows: Text of each cell, row by row.
+        left: Number of columns, counted from the first, that are aligned to the left. The others are aligned to the right.
     """
     alignment = ["left"] * left + ["right"] * (len(columns) - left)
     table = tabulate(

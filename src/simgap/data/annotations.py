@@ -1,4 +1,4 @@
-"""Read ground truth annotations from the JSON members of a pool."""
+"""Read the ground-truth annotations of a pool from the JSON members of its shards."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from simgap.data.shards import Accounting, Shard, find_shards, read_json_members
 
 @dataclass(frozen=True)
 class Annotation:
-    """What is known about a pool sample.
+    """The ground truth of a pool sample.
+
+    Some samples repeat another sample, which is called the original here.
 
     Attributes:
-        style: style of the image, or None if it is unknown.
-        kind: class of the image, or None if it is off-topic or unknown.
-        planted: `exact`, `near` or `sibling` if the sample repeats another one, else None.
-        source: set of the sample that it repeats (`pool`, `reference` or a benchmark), or None.
-        key: key of the sample that it repeats, or None.
+        style: Style of the image, or None if the style is unknown.
+        kind: Class of the image. None means that the image is off-topic or that the class is unknown.
+        planted: How the sample repeats the original: `exact`, `near` or `sibling`. None if there is no original.
+        source: Set of the original: `pool`, `reference` or the name of a benchmark. None if there is no original.
+        key: Key of the original. None if there is no original.
     """
 
     style: str | None
@@ -35,10 +37,10 @@ def _text(content: dict[str, Any], field: str) -> str | None:
     """Return the text of a field, or None if the field is null.
 
     Raises:
-        SimgapError: The field is neither text nor null, or is text that cannot be encoded as UTF-8.
+        SimgapError: The field is neither text nor null, or it is text that cannot be encoded as UTF-8.
     """
     value = content[field]
-    # JSON can hold half of a surrogate pair, such as \ud83d, which no UTF-8 file can store.
+    # JSON text may contain one half of a surrogate pair, such as \ud83d. UTF-8 cannot encode such text.
     if value is not None and not (isinstance(value, str) and value.encode(errors="replace").decode() == value):
         raise SimgapError(f"{field} is {value!r:.80}; it should be text or null")
     return value
@@ -61,12 +63,13 @@ def _pacs_annotation(content: dict[str, Any]) -> Annotation:
 
 
 def shard_annotations(shard: Shard) -> Iterator[tuple[str, Annotation]]:
-    """Stream (key, annotation) of the samples of a shard.
+    """Yield the key and the annotation of each sample of a shard that has JSON, in the order of the tar.
 
-    Two formats are known: that of toy worlds, which has the field `planted`, and that of pacs96, which has `duplicate_of`.
+    The function knows two formats of JSON. Toy worlds have the field `planted`. The dataset pacs96 has the field
+    `duplicate_of`.
 
     Raises:
-        SimgapError: The JSON of a sample has no annotation, or one with a wrong type.
+        SimgapError: The JSON of a sample has no annotation, or a field of the annotation has a wrong type.
     """
     for key, text in read_json_members(shard, Accounting()):
         try:
@@ -82,10 +85,10 @@ def shard_annotations(shard: Shard) -> Iterator[tuple[str, Annotation]]:
 
 
 def read_annotations(pool: Path) -> dict[tuple[str, str], Annotation]:
-    """Read the annotation of every pool sample by (shard, key).
+    """Return the annotations of all samples of a pool, by the pair (shard name, key).
 
     Raises:
-        SimgapError: The JSON of a sample has no annotation, or one with a wrong type.
+        SimgapError: The JSON of a sample has no annotation, or a field of the annotation has a wrong type.
     """
     return {
         (shard.name, key): annotation for shard in find_shards(pool) for key, annotation in shard_annotations(shard)

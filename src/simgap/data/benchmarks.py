@@ -14,13 +14,13 @@ class Benchmark:
     """A labelled test set.
 
     Attributes:
-        name: name of its folder.
-        folder: the folder.
-        classnames: name of each class, in the order of the labels.
-        templates: prompts in which `{c}` stands for the class name.
-        shards: its tars, in the order of their numbers.
-        reference_classes: for each class, the indices of the same class in the reference. None if classes correspond by
-            equal names.
+        name: Name of the folder.
+        folder: Path of the folder.
+        classnames: Name of each class, in the order of the labels.
+        templates: Prompts in which `{c}` stands for the class name.
+        shards: Tars of the benchmark, in the order of the shard numbers.
+        reference_classes: Indices of the corresponding classes in the reference, for each class of the benchmark. None means
+            that classes with equal names correspond.
     """
 
     name: str
@@ -32,15 +32,20 @@ class Benchmark:
 
 
 def read_lines(path: Path, what: str) -> tuple[str, ...]:
-    """Read the lines of a text file, without blank lines at its end.
+    """Read the lines of a text file. Blank lines at the end of the file are left out.
+
+    In a file of class names, the number of a line is the label of a class. A blank line would be a class without a name, so
+    blank lines between other lines are refused.
 
     Args:
-        path: the file.
-        what: what the file should hold, for error messages.
+        path: The text file.
+        what: Description of the content that the file must have, for error messages.
+
+    Returns:
+        The lines without white space at both ends.
 
     Raises:
-        SimgapError: The file is missing, empty or not UTF-8, or a blank line stands between other lines. The number
-            of a line is its label, so a blank line would be a class without a name.
+        SimgapError: The file is missing, or empty, or not UTF-8. Or a blank line stands between other lines.
     """
     if not path.is_file():
         raise SimgapError(f"{path}: no such file; it should hold {what}")
@@ -57,7 +62,10 @@ def read_lines(path: Path, what: str) -> tuple[str, ...]:
 
 
 def read_templates(path: Path) -> tuple[str, ...]:
-    """Read prompts in which `{c}` stands for the class name.
+    """Read a file of prompts in which `{c}` stands for the class name.
+
+    Returns:
+        One template for each line of the file.
 
     Raises:
         SimgapError: The file is missing or empty, or a template lacks `{c}`.
@@ -77,7 +85,9 @@ def _find_shards(folder: Path) -> tuple[Path, ...]:
     paths = tuple(folder / "test" / f"{number}.tar" for number in range(int(count)))
     for path in paths:
         if not path.is_file():
-            raise SimgapError(f"{path}: no such shard, though {count_file.name} says {count}")
+            raise SimgapError(
+                f"{path}: no such shard, though {count_file.name} says {count}; restore it or correct {count_file.name}"
+            )
     return paths
 
 
@@ -98,10 +108,10 @@ def load_benchmark(folder: Path) -> Benchmark:
     """Load the description of a benchmark, and check that all its shards exist.
 
     Raises:
-        SimgapError: A file is missing, empty or malformed, a shard is missing, or there are fewer than two classes.
+        SimgapError: A file is missing, empty or malformed. Or a shard is missing, or there are fewer than two classes.
     """
     if not folder.is_dir():
-        raise SimgapError(f"{folder}: no such benchmark folder")
+        raise SimgapError(f"{folder}: no such benchmark folder; write it with `simgap convert` or correct the path")
     classnames = read_lines(folder / "classnames.txt", "one class name a line")
     if len(classnames) < 2:
         raise SimgapError(f"{folder / 'classnames.txt'}: has {len(classnames)} class; a benchmark needs at least 2")

@@ -1,4 +1,4 @@
-"""Copy data into the study after their checksum is checked."""
+"""Copy a dataset into the study, and check the checksum of the copy."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from simgap.core.files import atomic_output, sha256_of
 
 
 def copy_data(name: str, root: Path, source: str, folders: list[str], sha256: str, out: Path) -> None:
-    """Copy folders of a dataset, so that experiments in temporary workspaces find them.
+    """Copy folders of a dataset, so that experiments in temporary workspaces find the data.
 
     Args:
-        name: The dataset's name under `copy` in the params file, for errors.
-        root: What a relative `source` starts at.
-        source: The folder that holds the folders.
-        folders: Their names.
-        sha256: Checksum of everything that is copied, see `sha256_of`.
+        name: Name of the dataset under `copy` in the params file, for error messages.
+        root: Base folder of a relative `source`.
+        source: Folder of the dataset.
+        folders: Names of the folders in `source` that are copied.
+        sha256: Expected checksum of all copied folders together. `sha256_of` computes it.
         out: Folder to write.
 
     Raises:
-        SimgapError: A folder is missing, or the checksum is another one.
+        SimgapError: A folder is missing, or the copied folders have another checksum.
     """
     place = f"params.yaml: copy.{name}"
     if not (root / source).is_dir():
-        raise SimgapError(f"{place}.source is {source!r}; there is no folder {root / source}")
+        raise SimgapError(f"{place}.source is {source!r}; there must be a folder {root / source}")
     if not folders:
         raise SimgapError(f"{place}.folders is empty; name a folder in {source}")
     for folder in folders:
@@ -36,4 +36,4 @@ def copy_data(name: str, root: Path, source: str, folders: list[str], sha256: st
             shutil.copytree(root / source / folder, partial / folder)
         found = sha256_of(partial)
         if found != sha256:
-            raise SimgapError(f"{place}.sha256 is {sha256!r}, but the files in {source} have {found}")
+            raise SimgapError(f"{place}.sha256 is {sha256!r}, but the files in {source} have {found}; correct either")

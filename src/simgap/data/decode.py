@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 
 
 def prefetch(items: Iterable[Item], count: int) -> Iterator[Item]:
-    """Yield the items in order. Before each one is yielded, the next `count` items are taken from the iterable."""
+    """Yield the items in order. Before an item is yielded, the function already takes the next `count` items."""
     iterator = iter(items)
     held = deque(islice(iterator, count))
     while held:
@@ -30,13 +30,15 @@ def decode_samples(
 ) -> Iterator[tuple[Sample, torch.Tensor]]:
     """Yield each sample with its preprocessed image, in the order of the samples.
 
+    Samples whose images cannot be decoded are left out.
+
     Args:
-        samples: samples with encoded images.
-        preprocess: maps an RGB image to a tensor, float [3, height, width].
-        decoders: number of threads. Results do not depend on it.
-        ahead: how many images are decoded in advance and kept in memory. With the size of a batch, the next batch is
-            decoded while the model works on the current one.
-        accounting: images that cannot be decoded are left out and counted here.
+        samples: Samples with encoded images.
+        preprocess: Function that maps an RGB image to a tensor, float [3, height, width].
+        decoders: Number of threads. The results do not depend on this number.
+        ahead: Number of images that are decoded in advance and kept in memory. If it is the batch size, the threads decode
+            the next batch while the model works on the current batch.
+        accounting: Counts of the samples. The function adds each sample that is left out to `accounting.dropped`.
     """
 
     def prepare(sample: Sample) -> torch.Tensor | str:
@@ -45,8 +47,8 @@ def decode_samples(
         except BrokenImage as reason:
             return str(reason)
 
-    # Each decoder uses one thread, so that decoding does not slow down the model. A thread takes torch's number of threads
-    # when it first asks for it, so this thread has to ask before a decoder sets the number to 1.
+    # Each decoder sets torch's number of threads to 1, so that decoding does not slow down the model. A thread copies this
+    # number when it first reads the number. This thread must read it first, or the model would run on one thread too.
     torch.get_num_threads()
     with ThreadPoolExecutor(decoders, initializer=torch.set_num_threads, initargs=(1,)) as threads:
         submitted = ((sample, threads.submit(prepare, sample)) for sample in samples)

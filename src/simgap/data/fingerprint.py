@@ -9,10 +9,10 @@ from simgap.data.manifest import MANIFEST
 
 
 def fingerprint(folder: Path) -> list[tuple[str, int, int | str]]:
-    """Return the name, size and modification time of every file in a folder.
+    """Return the relative path, the size and the modification time in nanoseconds of every file below a folder.
 
-    Cache keys contain this list, so that an output is made again if one of its input files changes. A manifest enters with
-    its SHA-256 instead of its time: a new manifest with the same content stands for the same shards.
+    Cache keys contain this list, so a stage writes its output again if an input file changes. A manifest has its SHA-256 in
+    place of the time, because a rewritten manifest with the same content lists the same shards.
     """
     return [
         (

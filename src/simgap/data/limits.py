@@ -1,4 +1,4 @@
-"""Check that enough samples of a set could be used. Embedding and evaluation share this rule."""
+"""Check that a set lost only a few samples. Embedding and evaluation share this rule."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ from simgap.data.shards import Accounting, Shard
 
 
 def check_limit(limit: float, accounting: Accounting, rows: int, shards: tuple[Shard, ...]) -> None:
-    """Check that only a small share of a set was dropped or damaged.
+    """Check that only a small share of the samples of a set was dropped, and that only a few shards are damaged.
 
     Args:
-        limit: `limits.drop_limit`, the largest share of samples that may be dropped, and of shards that may be damaged.
-        accounting: counts of the samples and damaged shards of the set.
-        rows: number of samples that were embedded.
-        shards: all shards of the set.
+        limit: `limits.drop_limit`, a number from 0 to 1. At most this share of the samples may be dropped, and at most this
+            share of the shards may be damaged.
+        accounting: Counts of the samples and of the damaged shards of the set.
+        rows: Number of embedded samples.
+        shards: All shards of the set.
 
     Raises:
-        SimgapError: No row is left, or more than `limit` of the samples were dropped or of the shards are damaged.
+        SimgapError: No sample was embedded. Or the share of dropped samples or the share of damaged shards exceeds `limit`.
     """
     folder, dropped = shards[0].parent, dict(accounting.dropped)
     if rows == 0:
-        raise SimgapError(f"{folder}: none of its {accounting.read} samples could be embedded ({dropped})")
+        raise SimgapError(
+            f"{folder}: none of its {accounting.read} samples could be embedded ({dropped}); repair the samples"
+        )
     if accounting.dropped.total() > limit * accounting.read:
         raise SimgapError(
             f"{folder}: {accounting.dropped.total()} of {accounting.read} samples were dropped ({dropped}), "

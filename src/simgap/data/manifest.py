@@ -1,6 +1,6 @@
 """Read and write manifests of shards in an object store.
 
-A manifest stands for a folder of shards. It lists the address, the size and the etag of each shard.
+A manifest is a CSV file that replaces a folder of shards. It lists the address, the size and the etag of each shard.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from simgap.data.remote import RemoteShard
 
 MANIFEST = "manifest.csv"
 FIELDS = ["address", "size", "etag"]
-# One pattern for each field: an address with its protocol, at most as many digits as a size can have, and any text.
+# Each field of a line must match its pattern. An address has a protocol and ends with `.tar`. A size has at most 18 digits,
+# which are enough for any file. An etag is any text.
 PATTERNS = [re.compile(r"[^:/]+://.*\.tar", re.DOTALL), re.compile(r"[0-9]{1,18}"), re.compile(r".+", re.DOTALL)]
 
 
 def write_manifest(shards: Iterable[RemoteShard], out: Path) -> None:
-    """Write the folder `out` with a manifest in it.
+    """Write a manifest to the new folder `out`.
 
-    The manifest is a CSV file with a line for each shard, in the given order. Equal shards give equal bytes.
+    The manifest has one line for each shard, in the given order. Equal shards give equal bytes.
     """
     with atomic_output(out) as partial:
         partial.mkdir()
@@ -37,10 +38,10 @@ def write_manifest(shards: Iterable[RemoteShard], out: Path) -> None:
 
 
 def read_manifest(path: Path) -> list[RemoteShard]:
-    """Read the shards of a manifest, sorted by name.
+    """Read a manifest, and return its shards sorted by name.
 
     Raises:
-        SimgapError: The file is not a manifest, a line does not describe a shard, or two shards have one name.
+        SimgapError: The file is not a manifest, or a line does not describe a shard, or two shards have the same name.
     """
     try:
         with path.open(encoding="utf-8", newline="") as stream:
@@ -48,7 +49,7 @@ def read_manifest(path: Path) -> list[RemoteShard]:
     except (ValueError, csv.Error) as error:
         raise SimgapError(f"{path}: is not a manifest of shards ({error}); run `dvc repro` to write one") from None
     except OSError as error:
-        raise SimgapError(f"{path}: cannot be read ({error.strerror})") from None
+        raise SimgapError(f"{path}: cannot be read ({error.strerror}); make the manifest readable") from None
     if header != FIELDS or not lines:
         raise SimgapError(
             f"{path}: begins with {reprlib.repr(header)} and lists {len(lines)} shards; it should begin with {FIELDS} "
@@ -64,6 +65,6 @@ def read_manifest(path: Path) -> list[RemoteShard]:
     for shard, following in itertools.pairwise(shards):
         if shard.name == following.name:
             raise SimgapError(
-                f"{path}: lists {shard.address!r} and {following.address!r}, which have one name; give each shard its own name"
+                f"{path}: lists {shard.address!r} and {following.address!r}, which have the same name; rename one"
             )
     return shards

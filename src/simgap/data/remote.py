@@ -1,4 +1,4 @@
-"""List and read shards in an object store, through any of fsspec's file systems."""
+"""List and read shards in an object store. Every file system of fsspec works."""
 
 from __future__ import annotations
 
@@ -17,35 +17,37 @@ from simgap.core.errors import SimgapError
 
 Result = TypeVar("Result")
 
-# Each GET fetches one block, in bytes.
+# Each GET fetches one block of this many bytes. Memory grows with this number, and small blocks need more requests.
 BLOCK = 8 * 2**20
-# An open shard holds this many blocks: the one that is read, the one before it, and the one that is being fetched.
+# An open shard keeps this many blocks in memory. They are the block that is read, the block before, and the block that is
+# being fetched.
 HELD = 3
-# The tar reader is served from a buffer of this size, in bytes.
+# The tar reader asks for small pieces. A buffer of this many bytes saves most calls of the slower stream.
 BUFFER = 2**20
-# A request is tried this many times. Before the second try, the wait is at most FIRST_DELAY seconds; this bound doubles with
-# every further try, up to LONGEST_DELAY.
+# A request is tried this many times. The wait before the second try is at most FIRST_DELAY seconds. This limit doubles with
+# every further try, and never exceeds LONGEST_DELAY seconds.
 TRIES = 6
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
-# Fields in which fsspec's file systems state the version of a file. Times come last: only file systems without etags, such as
-# local files and memory, need them.
+# The file systems of fsspec state the version of a file in one of these fields. The first field with a value counts. Times
+# come after etags, because only file systems without etags, such as local files and memory, need times.
 VERSIONS = ("ETag", "etag", "mtime", "LastModified", "created")
-# A protocol followed by a path.
+# An address is a protocol followed by a path. Only the protocols named here may have three slashes, which mean that there is
+# neither a host nor a bucket.
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^:/].*|(file|local|memory|hdfs):///.*", re.DOTALL)
 ADDRESS_REMEDY = "write it as s3://BUCKET/FOLDER"
-# The waits between tries have their own source of random numbers, since they must not change those of a training.
+# The waits are random. They use a generator of their own, so that they do not change the random numbers of a training.
 _random = random.SystemRandom()
 
 
 @dataclass(frozen=True, order=True)
 class RemoteShard:
-    """A shard as its manifest lists it. Code that reads shards can use it like a Path.
+    """A shard in an object store, as a manifest describes it. Code that reads shards can use this object like a Path.
 
     Attributes:
-        address: an address for fsspec, such as s3://BUCKET/KEY.
-        size: size in bytes.
-        etag: the etag of the store, or the time of the last change if the file system has no etags.
+        address: Address for fsspec, such as s3://BUCKET/KEY.
+        size: Size in bytes.
+        etag: Etag of the shard, or the time of its last change if the file system has no etags.
     """
 
     address: str
@@ -54,7 +56,7 @@ class RemoteShard:
 
     @property
     def name(self) -> str:
-        """The file name, which samples carry as the name of their shard."""
+        """The file name of the shard. The samples of the shard have it as `Sample.shard`."""
         return self.address.rpartition("/")[2]
 
     @property
@@ -67,14 +69,14 @@ class RemoteShard:
         return self.address
 
     def open(self, mode: Literal["rb"] = "rb") -> io.BufferedReader:
-        """Open the shard as one stream of bytes; see `stream`."""
+        """Open the shard as a stream of bytes. `stream` describes the errors and the memory."""
         return stream(self)
 
     def check(self) -> None:
         """Check that the store still holds the shard that the manifest lists.
 
-        Call it after reading. S3 refuses to serve blocks of a replaced object, but other stores do not: the rest of a replaced
-        shard may look like the end of the tar.
+        Call this method after reading. S3 refuses to serve blocks of a replaced object, but other stores serve them. The rest
+        of a replaced shard may then look like the end of the tar.
 
         Raises:
             SimgapError: The shard was replaced or removed, or the store cannot be reached.
@@ -88,31 +90,34 @@ class RemoteShard:
 
 
 def _file_system(address: str) -> tuple[Any, str]:
-    """Return the file system of an address, and the path in it. Credentials and endpoint come from the environment."""
+    """Return the fsspec file system of an address, and the path in this file system.
+
+    fsspec reads the credentials and the endpoint from the environment.
+    """
     if not ADDRESS.fullmatch(address):
         raise SimgapError(f"{address!r}: is not an address; {ADDRESS_REMEDY}")
-    # The import takes long, and only studies with remote shards need it.
+    # The import of fsspec is slow, and only studies with remote shards need fsspec.
     import fsspec
 
     try:
         system, path = fsspec.url_to_fs(address, use_listings_cache=False)
     except ImportError as error:
-        raise SimgapError(f"{address}: needs a package that is not installed ({_reason(error)})") from None
+        raise SimgapError(f"{address}: needs a package that is not installed ({_reason(error)}); install it") from None
     except (ValueError, TypeError, AttributeError) as error:
-        # Python itself raises TypeError or AttributeError if the address lacks an argument that the file system needs.
+        # If the address lacks an argument that the file system needs, Python raises TypeError or AttributeError.
         raise SimgapError(
             f"{address}: is not an address that fsspec can open ({_reason(error)}); {ADDRESS_REMEDY}"
         ) from None
     if "s3" in system.protocol:
-        # botocore retries a request as AWS_MAX_ATTEMPTS and AWS_RETRY_MODE say. s3fs would try that five times, and that
-        # again five times: half an hour if a server does not answer. `_with_retries` is the one retry above botocore's.
+        # botocore retries a request as AWS_MAX_ATTEMPTS and AWS_RETRY_MODE say. s3fs adds two loops of five tries each, so
+        # that a dead server would cost half an hour. This setting leaves only `_with_retries` on top of botocore.
         system.retries = 1
     return system, path
 
 
 @functools.cache
 def _final_errors() -> tuple[type[Exception], ...]:
-    """Return the errors that a retry cannot repair."""
+    """Return the types of errors that a retry cannot repair."""
     from botocore import exceptions
 
     credentials = (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.ProfileNotFound)
@@ -124,9 +129,12 @@ def _reason(error: Exception) -> str:
 
 
 def _with_retries(address: str, work: Callable[[], Result]) -> Result:
-    """Call a function that may fail for a while, and retry after random waits.
+    """Call the function `work`, and call it again after a random wait if it fails.
 
     The waits follow the "full jitter" rule (Brooker, AWS Architecture Blog, 2015).
+
+    Returns:
+        The result of the first call that succeeds.
 
     Raises:
         SimgapError: `work` failed `TRIES` times in a row, or with an error that a retry cannot repair.
@@ -140,17 +148,19 @@ def _with_retries(address: str, work: Callable[[], Result]) -> Result:
         except SimgapError:
             raise
         except _final_errors() as error:
-            raise SimgapError(f"{address}: cannot be read ({_reason(error)})") from None
+            raise SimgapError(
+                f"{address}: cannot be read ({_reason(error)}); check the address and the credentials"
+            ) from None
         except Exception as error:
-            # Besides OSError, file systems raise errors of the libraries that they use, such as aiohttp and botocore.
+            # A file system raises OSError, or an error of its own library, such as aiohttp or botocore. A retry may repair each.
             reason = _reason(error)
-    raise SimgapError(f"{address}: could not be read in {TRIES} tries ({reason})")
+    raise SimgapError(f"{address}: could not be read in {TRIES} tries ({reason}); check the connection and the server")
 
 
 def _version(info: dict[str, Any]) -> str:
-    """Return the version of a file from the info of its file system, or an empty text if there is none."""
+    """Return the version of a file, given its description by the file system. Return "" if there is no version."""
     found = next((info[key] for key in VERSIONS if info.get(key)), "")
-    # A file system may state a time as a number in one answer and as a datetime in another.
+    # A file system may state the same time once as a number and once as a datetime. Both must give the same text.
     return str(found.timestamp() if isinstance(found, datetime) else found).strip('"')
 
 
@@ -158,17 +168,17 @@ def list_shards(address: str) -> list[RemoteShard]:
     """List the tars directly below an address, sorted by name.
 
     Raises:
-        SimgapError: The address is not a folder, it holds no tar, the store cannot be reached or refuses access, or the
-            store states no size or no version of a tar.
+        SimgapError: The address is not a folder, or the folder contains no tar. Or the store cannot be reached, or it refuses
+            access. Or the store states no size or no version of a tar.
     """
     folder = address.rstrip("/")
     if folder.endswith(".tar"):
-        raise SimgapError(f"{address}: names a shard; name its folder, {folder.rpartition('/')[0]}")
+        raise SimgapError(f"{address}: is a shard; give the folder of the shard, {folder.rpartition('/')[0]}")
 
     def tars() -> list[dict[str, Any]]:
         system, path = _file_system(address)
         entries = [entry for entry in system.ls(path, detail=True) if entry["name"].endswith(".tar")]
-        # A listing describes the link itself, but the shard is the file that the link points to.
+        # A listing describes a link, not its target. The shard is the target, so its size and time count.
         return [system.info(entry["name"]) if entry.get("islink") else entry for entry in entries]
 
     shards = []
@@ -177,12 +187,12 @@ def list_shards(address: str) -> list[RemoteShard]:
             place = f"{folder}/{entry['name'].rpartition('/')[2]}"
             if entry.get("size") is None or not _version(entry):
                 raise SimgapError(
-                    f"{place}: its store states no size, or neither an etag nor a time of change, so a later change could not "
-                    "be noticed; copy the shards to another store"
+                    f"{place}: the store states no size, or neither an etag nor a time of change, so simgap could not notice "
+                    "a later change; copy the shards to another store"
                 )
             shards.append(RemoteShard(place, entry["size"], _version(entry)))
     if not shards:
-        raise SimgapError(f"{address}: holds no .tar; it should hold webdataset shards (00000.tar, ...)")
+        raise SimgapError(f"{address}: holds no .tar; it must hold webdataset shards (00000.tar, ...)")
     return sorted(shards)
 
 
@@ -195,7 +205,7 @@ def _compare(shard: RemoteShard, info: dict[str, Any]) -> None:
 
 
 class _Stream(io.RawIOBase):
-    """The bytes of a shard. Each byte is delivered once, also if reads fail on the way."""
+    """A stream of the bytes of a shard. A failed read is repeated, and no byte is lost or delivered twice."""
 
     def __init__(self, shard: RemoteShard) -> None:
         super().__init__()
@@ -216,7 +226,7 @@ class _Stream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        # A read stops at the end of a block. Otherwise bytes that were read would be fetched again if the next block fails.
+        # A read stops at the end of a block. If the next block fails, the bytes of this block are not fetched again.
         count = min(len(view), max(0, self._shard.size - self._position), BLOCK - self._position % BLOCK)
         if count:
             view[:count] = _with_retries(self._shard.address, lambda: self._read(count))
@@ -236,13 +246,16 @@ class _Stream(io.RawIOBase):
             if len(found) != count:
                 raise OSError(f"received {len(found)} bytes instead of {count}")
         except Exception:
-            # The next try opens the file again, and so checks that the shard is still the same.
+            # The next try opens the file again. `_open_file` then checks that nobody replaced the shard.
             self._close_file()
             raise
         return found
 
     def _open_file(self) -> Any:
-        """Open a file that fetches one block in advance. s3fs sends the etag that is checked here with every GET (If-Match)."""
+        """Open the shard, and check its size and etag. The file fetches one block in advance.
+
+        s3fs sends the checked etag with every GET (If-Match).
+        """
         shard = self._shard
         system, path = _file_system(shard.address)
         file = system.open(path, "rb", block_size=BLOCK, cache_type="background", cache_options={"maxblocks": HELD})
@@ -261,11 +274,15 @@ class _Stream(io.RawIOBase):
 
 
 def stream(shard: RemoteShard) -> io.BufferedReader:
-    """Open a shard as one stream of bytes that can seek. It holds `HELD` blocks of `BLOCK` bytes in memory.
+    """Open a shard as a seekable stream of bytes.
 
-    Time-outs, connection resets, truncated bodies and server errors are retried, from the block that failed. Reading raises
-    SimgapError, never OSError, so that a network failure never looks like the end of a tar. It raises if the shard differs
-    from its manifest, or could not be read in several tries. If the shard is replaced while it is read, S3 says so at the next
-    block. For other stores, and for an empty shard, call `RemoteShard.check` after reading.
+    Memory: `HELD` blocks of `BLOCK` bytes.
+
+    A read is repeated after a timeout, a connection reset, a truncated body or a server error. It continues at the block that
+    failed. A read raises SimgapError if the shard differs from the manifest, or if all tries fail. It never raises OSError,
+    because a tar reader would take an OSError for the end of the tar.
+
+    If the shard is replaced during reading, S3 reports it at the next block. Other stores do not report it, and an empty
+    shard has no block. Call `RemoteShard.check` after reading to cover these cases.
     """
     return io.BufferedReader(_Stream(shard), BUFFER)

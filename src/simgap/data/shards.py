@@ -1,7 +1,8 @@
 """Read and write img2dataset shards.
 
-A shard is a tar file. Each of its samples is a group of adjacent members with one key: an image (`KEY.jpg`, `KEY.jpeg`,
-`KEY.png` or `KEY.webp`), `KEY.txt`, `KEY.json` and, in a labelled set, `KEY.cls`.
+A shard is a tar file of samples. A sample is a group of adjacent members with the same key. Its members are an image
+(`KEY.jpg`, `KEY.jpeg`, `KEY.png` or `KEY.webp`), a caption (`KEY.txt`), and metadata (`KEY.json`). A labelled sample also has
+a class index (`KEY.cls`).
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from simgap.data.manifest import MANIFEST, read_manifest
 from simgap.data.remote import RemoteShard
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+# Members are read into memory as a whole. A sample with a larger member is dropped.
 MAXIMUM_MEMBER_BYTES = 64_000_000
+# The end of a tar is checked in pieces of this many bytes, which limits the memory.
 CHUNK = 2**20
+# Longer captions are cut to this length. Tokenizers use only the first words of a caption.
 MAXIMUM_CAPTION_CHARACTERS = 10_000
 
 Shard = Path | RemoteShard
@@ -30,16 +34,16 @@ Shard = Path | RemoteShard
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample of a shard, with its image still encoded.
+    """A sample of a shard. The image is not decoded yet.
 
-    The shard and the key together identify a sample. A key alone may occur in several shards.
+    The shard and the key together identify a sample. The same key may occur in several shards.
 
     Attributes:
-        shard: file name of the shard.
-        key: name of the members of the sample, up to the first dot.
-        image: encoded image.
-        caption: caption, or None if the sample has none.
-        label: class index, or None if the sample has none.
+        shard: File name of the shard.
+        key: Path of the members in the tar, up to the first dot of the file name.
+        image: Encoded image.
+        caption: Caption, or None if the sample has no caption.
+        label: Class index, or None if the sample has no label.
     """
 
     shard: str
@@ -50,11 +54,11 @@ class Sample:
 
 
 class RawSample(NamedTuple):
-    """All members of a sample, as they are stored.
+    """All members of a sample, with the bytes that the tar contains.
 
     Attributes:
-        key: name of the members, up to the first dot.
-        members: content of each member by suffix.
+        key: Path of the members in the tar, up to the first dot of the file name.
+        members: Content of each member, by suffix.
     """
 
     key: str
@@ -67,22 +71,30 @@ AnySample = TypeVar("AnySample", Sample, RawSample)
 def check_label(sample: Sample, classes: int, shard: Shard) -> None:
     """Check that the label of a sample is in the class list.
 
-    Call it for each sample as it is read: a wrong label then ends the work at once, not after all images were processed.
+    Call this function right after each sample is read. A wrong label then stops the work before all images are processed.
+
+    Args:
+        sample: The sample. A sample without a label passes.
+        classes: Number of classes.
+        shard: The shard of the sample, for error messages.
 
     Raises:
         SimgapError: The label is not below `classes`.
     """
     if sample.label is not None and sample.label >= classes:
-        raise SimgapError(f"{shard}: {sample.key}: label {sample.label} is outside the class list of {classes} names")
+        raise SimgapError(
+            f"{shard}: {sample.key}: label {sample.label} is outside the class list of {classes} names; "
+            f"it must be below {classes}"
+        )
 
 
 def find_shards(folder: Path) -> list[Shard]:
     """Return the shards of a folder, sorted by name.
 
-    The folder holds either tar files or a manifest, which lists tar files in an object store.
+    The folder contains either tar files or a manifest. A manifest lists tar files in an object store.
 
     Raises:
-        SimgapError: The folder does not exist, or it holds neither tars nor a manifest, or both.
+        SimgapError: The folder does not exist. Or it contains neither tars nor a manifest, or it contains both.
     """
     if not folder.is_dir():
         raise SimgapError(f"{folder}: no such folder; it should hold webdataset shards (00000.tar, ...)")
@@ -97,15 +109,15 @@ def find_shards(folder: Path) -> list[Shard]:
 
 
 class ShardsByName(dict[str, Shard]):
-    """The shards of a folder by name. Looking up a name that is not there raises SimgapError."""
+    """The shards of a folder by name. A look-up of an unknown name raises SimgapError."""
 
     def __init__(self, folder: Path) -> None:
-        """Find the shards of a folder; see `find_shards`."""
+        """Find the shards of a folder with `find_shards`."""
         super().__init__((shard.name, shard) for shard in find_shards(folder))
         self._folder = folder
 
     def __missing__(self, name: str) -> Shard:
-        """Refuse the name of a shard that is not in the folder."""
+        """Raise SimgapError, because the folder has no shard of this name."""
         raise SimgapError(
             f"{self._folder}: has no shard {name!r}, but embedded samples lie in it; restore the shard or embed the set again"
         )
@@ -113,12 +125,14 @@ class ShardsByName(dict[str, Shard]):
 
 @dataclass
 class Accounting:
-    """Counts of the samples of a set: read = kept + dropped. This equation is an invariant in docs/architecture.md.
+    """Counts of the samples of a set.
+
+    The counts satisfy read = kept + dropped. This equation is an invariant in docs/architecture.md.
 
     Attributes:
-        read: number of samples that were read, whether they were kept or dropped.
-        dropped: number of dropped samples by reason. Each dropped sample has one reason.
-        damaged_shards: number of tars that are truncated or corrupt. How many samples they lost is not known.
+        read: Number of samples that were read. Kept and dropped samples count.
+        dropped: Number of dropped samples by reason. Each dropped sample has exactly one reason.
+        damaged_shards: Number of truncated or corrupt tars. The number of samples lost in these tars is unknown.
     """
 
     read: int = 0
@@ -126,20 +140,26 @@ class Accounting:
     damaged_shards: int = 0
 
     def metrics(self, kept: int) -> dict[str, int]:
-        """Return the counts as metrics. Reasons that did not occur are left out.
+        """Return the counts as metrics by name. Reasons that did not occur are left out.
+
+        Args:
+            kept: Number of kept samples.
 
         Raises:
-            SimgapError: The counts do not add up.
+            SimgapError: `read` is not the sum of `kept` and the dropped samples.
         """
         if self.read != kept + self.dropped.total():
-            raise SimgapError(f"accounting: {self.read} samples read, but {kept} kept and {dict(self.dropped)} dropped")
+            raise SimgapError(
+                f"accounting: {self.read} samples read, but {kept} kept and {dict(self.dropped)} dropped; the counts must "
+                "add up, so please report this bug"
+            )
         reasons = {f"dropped/{reason}": count for reason, count in sorted(self.dropped.items()) if count}
         damaged = {"damaged_shards": self.damaged_shards} if self.damaged_shards else {}
         return {"read": self.read, "kept": kept, **reasons, **damaged}
 
 
 def _ends_cleanly(stream: BinaryIO, offset: int) -> bool:
-    """Return whether only the end mark and the padding of a tar follow `offset`."""
+    """Return whether a tar ends correctly at `offset`: only zeros follow, and at least one block of them."""
     length = 0
     stream.seek(offset)
     while rest := stream.read(CHUNK):
@@ -152,15 +172,18 @@ def _ends_cleanly(stream: BinaryIO, offset: int) -> bool:
 def _read_members(
     shard: Shard, accounting: Accounting, only: str | None = None
 ) -> Iterator[tuple[str, str, bytes | None]]:
-    """Yield (key, suffix, content) of every regular member, and count the shard if it is damaged.
+    """Yield the key, the suffix and the content of every regular file in a shard.
 
-    The content of a member that is too large is None. If a remote shard cannot be read, or was replaced since it was
-    listed, it is not counted as damaged: the error passes through.
+    If a member is too large, its content is None. A damaged shard ends early and is counted. If a remote shard cannot be read
+    or was replaced, the function raises the error and does not count the shard as damaged.
 
     Args:
-        shard: the shard to read.
-        accounting: its count of damaged shards is updated.
-        only: if given, members with another suffix are skipped.
+        shard: The shard to read.
+        accounting: Counts of the set. If the shard is damaged, the function increases `damaged_shards`.
+        only: Suffix of the members to yield. Members with another suffix are skipped. None means all members.
+
+    Raises:
+        SimgapError: A remote shard cannot be read, or it was replaced after its manifest was written.
     """
     damaged = False
     try:
@@ -172,7 +195,7 @@ def _read_members(
                     continue
                 stream = tar.extractfile(member) if member.size <= MAXIMUM_MEMBER_BYTES else None
                 yield f"{folder}{slash}{key}", suffix.lower(), stream.read() if stream else None
-            # tarfile stops without an error at a corrupt header, as if the tar ended there.
+            # At a corrupt header, tarfile stops without an error, just as at the end of the tar.
             damaged = not _ends_cleanly(file, tar.offset)
     except (tarfile.TarError, OSError, EOFError):
         damaged = True
@@ -186,7 +209,10 @@ def _check_unchanged(shard: Shard) -> None:
 
 
 def _group_members(shard: Shard, accounting: Accounting) -> Iterator[dict[str, Any]]:
-    """Group adjacent members with one key by webdataset's own function. If a name occurs twice, the first member counts."""
+    """Group adjacent members with the same key, using webdataset's own function.
+
+    If a sample has two members with the same suffix, the first member counts.
+    """
     files = (
         {"fname": f"{key}.{suffix}", "data": data, "__url__": str(shard)}
         for key, suffix, data in _read_members(shard, accounting)
@@ -200,19 +226,20 @@ def _parse_label(raw: bytes) -> int | None:
 
 
 def _is_utf8(name: str) -> bool:
-    """Return whether the name of a member is UTF-8. tarfile decodes all other bytes to surrogates."""
+    """Return whether the name of a member is valid UTF-8. tarfile decodes invalid bytes to surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def read_json_members(shard: Shard, accounting: Accounting) -> Iterator[tuple[str, bytes]]:
-    """Stream (key, content) of the `KEY.json` members of a shard."""
+    """Yield the key and the content of each `KEY.json` member of a shard. Members over 64 MB are skipped."""
     yield from ((key, data) for key, _, data in _read_members(shard, accounting, only="json") if data is not None)
 
 
 def read_samples(shard: Shard) -> Iterator[RawSample]:
-    """Stream all members of the samples of a shard.
+    """Yield each sample of a shard with all its members, in the order of the tar.
 
-    The samples are those that `read_shard` yields if it requires neither image, caption nor label.
+    A sample needs neither an image nor a caption nor a label. The function skips samples to which one of the reasons
+    `bad_name`, `duplicate_key` and `member_too_large` of `read_shard` applies.
     """
     seen: set[str] = set()
     for sample in _group_members(shard, Accounting()):
@@ -224,25 +251,25 @@ def read_samples(shard: Shard) -> Iterator[RawSample]:
 
 
 def read_shard(shard: Shard, accounting: Accounting, *, caption: bool, label: bool) -> Iterator[Sample]:
-    """Stream the samples of a shard in the order of the tar. Images are not decoded.
+    """Yield the samples of a shard in the order of the tar. Images are not decoded.
 
-    A sample is dropped for the first of these reasons that applies:
+    A sample is dropped if one of these reasons applies. The first reason that applies is counted:
 
-    - `bad_name`: its name is not UTF-8.
-    - `duplicate_key`: an earlier sample of the shard has its key. This is also counted if the members of one sample are
-      not adjacent.
-    - `member_too_large`: one of its members is larger than 64 MB.
-    - `no_image`: it has no image.
-    - `no_caption`: it has no caption, and `caption` is true.
-    - `no_label`: it has no label, and `label` is true.
+    - `bad_name`: The name of the sample is not UTF-8.
+    - `duplicate_key`: An earlier sample of the shard has the same key. This reason also applies if the members of one sample
+      are not adjacent.
+    - `member_too_large`: A member of the sample is larger than 64 MB.
+    - `no_image`: The sample has no image.
+    - `no_caption`: The sample has no caption, and `caption` is true.
+    - `no_label`: The sample has no label, and `label` is true.
 
-    The key of a member is its path up to the first dot of the file name. No member is extracted to the disk.
+    The key of a member is its path in the tar, up to the first dot of the file name. No member is extracted to the disk.
 
     Args:
-        shard: the shard to read.
-        accounting: counts of samples and of damaged shards, which are updated.
-        caption: whether samples without a caption are dropped.
-        label: whether samples without a label are dropped.
+        shard: The shard to read.
+        accounting: Counts of the set. The function updates the counts of samples and of damaged shards.
+        caption: Whether samples without a caption are dropped.
+        label: Whether samples without a label are dropped.
     """
     seen: set[str] = set()
     for sample in _group_members(shard, accounting):
@@ -251,7 +278,7 @@ def read_shard(shard: Shard, accounting: Accounting, *, caption: bool, label: bo
         images = [sample[suffix] for suffix in IMAGE_SUFFIXES if suffix in sample]
         text = sample["txt"].decode("utf-8", errors="replace").strip() if sample.get("txt") else None
         index = _parse_label(sample["cls"]) if sample.get("cls") else None
-        # The first reason that is true counts.
+        # The order of the reasons matters, because the first one that applies is counted.
         reasons = {
             "bad_name": not _is_utf8(key),
             "duplicate_key": key in seen,
@@ -271,15 +298,15 @@ def read_shard(shard: Shard, accounting: Accounting, *, caption: bool, label: bo
 def select_samples(samples: Iterable[AnySample], keys: Collection[str], shard: Shard) -> Iterator[AnySample]:
     """Yield the samples of a shard that have one of the keys, in the order of the tar.
 
-    Reading stops after the last of them.
+    Reading stops as soon as all keys were found.
 
     Args:
-        samples: samples of the shard, from `read_shard` or `read_samples`.
-        keys: keys of embedded samples, without duplicates.
-        shard: the shard that is read.
+        samples: Samples of the shard, from `read_shard` or `read_samples`.
+        keys: Keys of embedded samples, without duplicates.
+        shard: The shard of the samples.
 
     Raises:
-        SimgapError: The shard lacks a sample, or it is remote and was replaced while it was read.
+        SimgapError: The shard lacks a sample. Or the shard is remote and was replaced during reading.
     """
     missing = dict.fromkeys(keys)
     for sample in samples:
@@ -291,21 +318,27 @@ def select_samples(samples: Iterable[AnySample], keys: Collection[str], shard: S
                 return
     if missing:
         raise SimgapError(
-            f"{shard}: lacks {len(missing)} of the {len(keys)} samples to read, {next(iter(missing))!r} first; it changed "
-            "after it was embedded, or it is damaged: restore the shard or embed the set again"
+            f"{shard}: lacks {len(missing)} of the {len(keys)} samples to read, {next(iter(missing))!r} first; the shard "
+            "changed after it was embedded, or it is damaged; restore the shard or embed the set again"
         )
 
 
 @contextmanager
 def open_writer(path: Path) -> Iterator[webdataset.TarWriter]:
-    """Open a new shard for `write_sample`. The same samples give the same bytes: no time and no owner is stored."""
+    """Open a new shard for `write_sample`. The tar contains no time and no owner, so equal samples give equal bytes."""
     options = {"user": "", "group": "", "mode": 0o644, "mtime": 0}
     with path.open("wb") as stream, webdataset.TarWriter(stream, encoder=False, keep_meta=True, **options) as writer:
         yield writer
 
 
 def write_sample(writer: webdataset.TarWriter, key: str, members: Mapping[str, bytes]) -> None:
-    """Write a sample to a shard. `members` maps suffixes to contents; their order is the order in the tar."""
+    """Write a sample to a shard.
+
+    Args:
+        writer: Writer of the shard, from `open_writer`.
+        key: Key of the sample.
+        members: Content of each member, by suffix. The tar keeps the order of the members.
+    """
     for suffix, content in members.items():
-        # TarWriter sorts the members of one call by suffix. With a call for each member they keep their order.
+        # TarWriter sorts the members of one call by suffix. One call for each member keeps the order.
         writer.write({"__key__": key, suffix: content})

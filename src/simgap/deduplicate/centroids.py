@@ -1,4 +1,4 @@
-"""Cluster the pool: find centroids by k-means, and the nearest centroid of every row."""
+"""Cluster the pool: find centroids with k-means, and assign every row to its nearest centroid."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from simgap.store.embeddings import Embeddings
 
 
 def find_centroids(parameters: DeduplicateParameters, pool: Embeddings) -> NDArray[np.float16]:
-    """Fit spherical k-means with FAISS on a seeded sample of pool rows.
+    """Fit spherical k-means with FAISS on a seeded random sample of pool rows.
 
-    K-means uses all sampled rows. It runs on all GPUs if FAISS has GPU support and finds a GPU, else on the CPU. The same
-    sample gives the same centroids for one version of FAISS, one processor or GPU model, and one number of threads. If one of
-    them differs, sums are computed in another order and the centroids differ too. Memory: the sample, twice in fp32; on each
-    GPU the centroids and a block of the sample.
+    K-means uses all sampled rows. It runs on all GPUs if FAISS supports and finds GPUs, and otherwise on the CPU. The same
+    sample gives the same centroids only for the same version of FAISS, the same processor or GPU model, and the same number
+    of threads. Otherwise, sums are computed in another order and the centroids differ. Memory: two copies of the sample in
+    fp32. Each GPU also needs the centroids and a block of the sample.
 
     Returns:
         Unit-norm centroids, fp16 [clusters, dim].
@@ -49,7 +49,7 @@ def find_centroids(parameters: DeduplicateParameters, pool: Embeddings) -> NDArr
         spherical=True,
         min_points_per_centroid=1,
         max_points_per_centroid=size,
-        # faiss-cpu reports no GPU, and so does faiss-gpu on a machine without one.
+        # faiss-cpu always reports zero GPUs. faiss-gpu reports zero GPUs on a machine without a GPU.
         gpu=faiss.get_num_gpus() > 0,
     )
     kmeans.train(sample)
@@ -59,14 +59,14 @@ def find_centroids(parameters: DeduplicateParameters, pool: Embeddings) -> NDArr
 def unit_centroids(centroids: NDArray[np.float32], sample: NDArray[np.float32]) -> NDArray[np.float16]:
     """Scale centroids to unit norm.
 
-    The i-th centroid is replaced by the i-th sampled row if it is zero or not finite: k-means found no direction for it.
+    A centroid that is zero or not finite has no direction. The i-th sampled row replaces such an i-th centroid.
 
     Args:
         centroids: fp32 [clusters, dim].
-        sample: fp32 [rows, dim], unit norm, with at least as many rows as there are clusters.
+        sample: Sampled rows, fp32 [rows, dim], unit norm. There must be at least as many sampled rows as clusters.
 
     Returns:
-        fp16 [clusters, dim].
+        Unit-norm centroids, fp16 [clusters, dim].
     """
     norm = np.linalg.norm(centroids, axis=1, keepdims=True)
     usable = np.isfinite(norm) & (norm > 0)
@@ -78,27 +78,28 @@ def unit_centroids(centroids: NDArray[np.float32], sample: NDArray[np.float32]) 
 def assign(
     pool: Embeddings, centroids: NDArray[np.float16], engine: str, scratch: Path, executor: Executor = LOCAL
 ) -> NDArray[np.int32]:
-    """Find the nearest centroid of each pool row by canonical similarity; ties go to the lower centroid.
+    """Find the nearest centroid of each pool row by exact similarity. On ties, choose the centroid with the smaller number.
 
-    Memory: what the engine needs, and four bytes for each pool row.
+    Memory: the memory of the engine, and four bytes for each pool row.
 
     Args:
         pool: Embeddings of the pool.
-        centroids: fp16 [clusters, dim], unit norm. If there is only one, its values are not used.
-        engine: Name of the similarity engine; it changes no result.
-        scratch: Folder of the finished parts, from which a killed stage continues.
-        executor: Where the parts are processed; it changes no result.
+        centroids: Unit-norm centroids, fp16 [clusters, dim]. The values of a single centroid are not used.
+        engine: Name of the similarity engine. Every engine gives the same result.
+        scratch: Folder of the finished parts. A restarted stage does not repeat these parts.
+        executor: Executor that processes the parts. Every executor gives the same result.
 
     Returns:
-        int32 [pool rows].
+        Number of the nearest centroid of each pool row, int32 [pool rows].
 
     Raises:
-        SimgapError: A row does not have unit norm, or there are several centroids and one does not have unit norm.
+        SimgapError: There are several centroids, and a row or a centroid does not have unit norm.
     """
     cluster = np.zeros(pool.rows, np.int32)
     if len(centroids) == 1:
         return cluster
-    # The nearest centroid is a result for rows. Such results include margins, so the request has a reference similarity of 0.
+    # An engine computes the nearest centroid of a row together with the row's margin. Margins need a reference similarity, so
+    # the request sets the reference similarity to 0.
     request = SearchRequest(centroids, 1, np.zeros(len(centroids)), np.ones(len(centroids), np.bool_))
     scan(pool, request, engine, scratch, "deduplicate: nearest centroid", executor)
     for first_row, nearest in scanned_column(scratch, pool, "nearest_query"):

@@ -1,4 +1,4 @@
-"""Drop near-duplicates within k-means clusters. This is the rule of the paper's code, which follows SemDeDup."""
+"""Drop near-duplicates within k-means clusters. The paper's code uses the same rule, which follows SemDeDup."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ def deduplicate(
     """Find the centroids and the rows to keep.
 
     For given centroids, the kept rows are exact and do not depend on the number of threads; see `assign` and
-    `near_duplicates`. Memory: what `find_centroids` needs, or a few blocks and 17 bytes for each pool row, whichever is larger.
+    `near_duplicates`. Memory: the memory of `find_centroids`, or a few blocks and 17 bytes for each pool row. The larger
+    value counts.
 
     Args:
-        parameters: The rule and the settings of k-means.
+        parameters: Threshold of the rule (`eps`) and settings of k-means.
         pool: Embeddings of the pool.
-        engine: Name of the similarity engine; it changes no result.
-        block_rows: Rows compared at a time; it changes memory and speed, but no result.
-        scratch: Folder of the centroids and the finished parts, from which a killed stage continues.
-        executor: Where the parts are processed; it changes no result. The centroids are always found by this process.
+        engine: Name of the similarity engine. Every engine gives the same result.
+        block_rows: Number of rows to compare at a time. It affects memory and speed, but no result.
+        scratch: Folder of the centroids and the finished parts. A restarted stage does not compute these files again.
+        executor: Executor that processes the parts. Every executor gives the same result. K-means always runs in this process.
 
     Returns:
-        The centroids, fp16 [clusters, dim], and the rows to keep, bool [pool rows].
+        The centroids, fp16 [clusters, dim], and bool [pool rows], which is true for the rows to keep.
 
     Raises:
         SimgapError: There are more clusters than sampled rows, or a row does not have unit norm.

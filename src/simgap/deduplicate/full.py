@@ -1,4 +1,4 @@
-"""The split `full`: the deduplicated pool, from which every rule starts."""
+"""Write the split `full`: the deduplicated pool, from which every pruning rule starts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def write_full(
     """Write the split `full`.
 
     Args:
-        parameters: How the rows were chosen.
+        parameters: Parameters of the deduplication that chose the rows.
         pool: Embeddings of the pool.
-        keep: The rows to keep, bool [pool rows].
-        reference_rows: Whether the reference joins the training data.
+        keep: bool [pool rows]; true for the rows to keep.
+        reference_rows: Whether the reference rows join the training data.
         out: Folder to write.
 
     Returns:
-        The split's metrics.
+        The metrics of the split by name.
     """
     split = Split(
         rule="full",

@@ -1,6 +1,6 @@
 """Apply the deduplication rule within clusters.
 
-The rows are compared in blocks of fp32 products. Pairs that fp32 cannot decide are compared exactly, in float64.
+The rows are compared in blocks by fp32 products. If fp32 cannot decide about a pair, the exact float64 similarity decides.
 """
 
 from __future__ import annotations
@@ -22,25 +22,27 @@ from simgap.similarity.search.kernels import to_single
 from simgap.store.arrays import read_array, write_array
 from simgap.store.embeddings import Embeddings
 
-# The products of this many rows with a block of a few thousand rows stay in the cache.
+# The products of this many rows and a block of a few thousand rows stay in the cache, so later steps do not read them from
+# memory.
 TILE_ROWS = 512
-# The result of this many blocks is stored at a time, so that a killed stage continues after them.
+# A section has this many blocks. The result of each section is stored, so that a restarted stage repeats only unfinished
+# sections.
 SECTION_BLOCKS = 128
-# An entry is true if the second row of a pair is not lower than the first one. Such pairs do not count.
+# Each row is compared only with rows that come before it. The mask is true for all other pairs of rows in a tile.
 NOT_LOWER = np.triu(np.ones((TILE_ROWS, TILE_ROWS), np.bool_))
 
 
 class Limit:
-    """The similarity above which two rows are near-duplicates, 1 - eps.
+    """The limit 1 - eps. Two rows with a similarity above the limit are near-duplicates.
 
     Attributes:
-        exact: The limit of the canonical similarity.
-        above: An fp32 product above this value belongs to a pair above the limit.
-        below: An fp32 product below this value belongs to a pair that is not above the limit.
+        exact: The limit for exact similarities.
+        above: If an fp32 product is above this value, the exact similarity is above the limit.
+        below: If an fp32 product is below this value, the exact similarity is not above the limit.
     """
 
     def __init__(self, eps: float, dim: int) -> None:
-        """Compute the limits for vectors of `dim` components."""
+        """Compute the limits for vectors with `dim` dimensions."""
         self.exact = 1 - eps
         error = screening_error(dim)
         self.above = np.nextafter(np.float32(self.exact + error), np.float32(np.inf))
@@ -49,15 +51,15 @@ class Limit:
     def exceeded(
         self, product: NDArray[np.float32], rows: NDArray[np.float32], others: NDArray[np.float32]
     ) -> NDArray[np.bool_]:
-        """Find the rows whose canonical similarity to at least one other row is above the limit.
+        """Find the rows whose exact similarity to at least one other row is above the limit.
 
         Args:
-            product: Products of the rows with the other rows, fp32 [n, m]; -inf for pairs that do not count.
-            rows: fp32 [n, dim].
-            others: fp32 [m, dim].
+            product: Products of the rows and the other rows, fp32 [n, m]. Pairs to ignore have -inf.
+            rows: Vectors of the rows, fp32 [n, dim].
+            others: Vectors of the other rows, fp32 [m, dim].
 
         Returns:
-            bool [n].
+            bool [n]; true for the rows with such a similarity.
         """
         largest = product.max(axis=1)
         exceeded: NDArray[np.bool_] = largest > self.above
@@ -74,8 +76,8 @@ class Order:
     """The pool rows sorted by cluster.
 
     Attributes:
-        rows: Pool rows, int64 [pool rows], ascending within each cluster.
-        bounds: int64 [clusters + 1]; the rows of cluster c are `rows[bounds[c] : bounds[c + 1]]`.
+        rows: Numbers of the pool rows, int64 [pool rows], in ascending order within each cluster.
+        bounds: Start of each cluster, int64 [clusters + 1]. The rows of cluster c are `rows[bounds[c] : bounds[c + 1]]`.
     """
 
     rows: NDArray[np.int64]
@@ -83,16 +85,16 @@ class Order:
 
     @classmethod
     def of(cls, cluster: NDArray[np.int32], clusters: int) -> Order:
-        """Sort the rows by their cluster, int32 [pool rows]."""
+        """Sort the pool rows by cluster. `cluster` is int32 [pool rows]."""
         bounds = np.concatenate([[0], np.cumsum(np.bincount(cluster, minlength=clusters))])
         return cls(np.argsort(cluster, kind="stable"), bounds)
 
 
 def take(pool: Embeddings, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Read the vectors of some rows, which may be in any order.
+    """Read the vectors of the given rows, which may be in any order.
 
     Returns:
-        fp32 [len(rows), dim], in the order of `rows`.
+        Vectors in the order of `rows`, fp32 [len(rows), dim].
 
     Raises:
         SimgapError: A row is not finite or does not have unit norm.
@@ -106,11 +108,11 @@ def take(pool: Embeddings, rows: NDArray[np.int64]) -> NDArray[np.float32]:
 
 
 def mark_within(vectors: NDArray[np.float32], limit: Limit, duplicate: NDArray[np.bool_]) -> None:
-    """Mark the vectors that are too similar to an earlier vector.
+    """Set `duplicate` to true for the vectors that are too similar to an earlier vector.
 
     Args:
         vectors: fp32 [n, dim].
-        limit: The largest similarity that is allowed.
+        limit: Largest allowed similarity.
         duplicate: bool [n], updated in place.
     """
     for start in range(0, len(vectors), TILE_ROWS):
@@ -124,12 +126,14 @@ def mark_within(vectors: NDArray[np.float32], limit: Limit, duplicate: NDArray[n
 def mark_against(
     vectors: NDArray[np.float32], lower: NDArray[np.float32], limit: Limit, duplicate: NDArray[np.bool_]
 ) -> None:
-    """Mark the vectors that are too similar to a lower row. Vectors that are already marked are not compared again.
+    """Set `duplicate` to true for the vectors that are too similar to a vector in `lower`.
+
+    Vectors whose `duplicate` is already true are not compared again.
 
     Args:
         vectors: fp32 [n, dim].
-        lower: Vectors of the lower rows, fp32 [m, dim].
-        limit: The largest similarity that is allowed.
+        lower: Vectors of pool rows with smaller numbers, fp32 [m, dim].
+        limit: Largest allowed similarity.
         duplicate: bool [n], updated in place.
     """
     unmarked = np.flatnonzero(~duplicate)
@@ -140,12 +144,13 @@ def mark_against(
 
 
 def duplicates_in_block(pool: Embeddings, order: Order, limit: Limit, block_rows: int, start: int) -> NDArray[np.bool_]:
-    """Find the near-duplicates among the rows `start` to `start + block_rows` of the order; see `near_duplicates`.
+    """Find the near-duplicates in a block of sorted rows; see `near_duplicates`.
 
-    A block has a part of one cluster or several clusters. Memory: two blocks in fp32 and the products of a tile.
+    The block has the rows `order.rows[start : start + block_rows]`. It contains a part of one cluster, or several clusters.
+    Memory: two blocks in fp32, and the products of a tile.
 
     Returns:
-        bool [rows of the block].
+        bool [rows of the block]; true for near-duplicates.
     """
     rows = order.rows[start : start + block_rows]
     vectors = take(pool, rows)
@@ -155,7 +160,7 @@ def duplicates_in_block(pool: Embeddings, order: Order, limit: Limit, block_rows
     for cluster in np.flatnonzero(np.diff(bounds) > 1):
         own = slice(bounds[cluster], bounds[cluster + 1])
         mark_within(vectors[own], limit, duplicate[own])
-    # Only the first cluster of the block may have rows in earlier blocks.
+    # Only the first cluster of the block may have rows in earlier blocks, so only this cluster is compared with earlier blocks.
     own = slice(0, bounds[1])
     for lower in range(order.bounds[first], start, block_rows):
         if duplicate[own].all():
@@ -168,7 +173,7 @@ def duplicates_in_block(pool: Embeddings, order: Order, limit: Limit, block_rows
 
 @dataclass
 class _Sections:
-    """The sorted rows in parts of `section` rows."""
+    """Find the near-duplicates in sections of `section` sorted rows, as tasks for an executor."""
 
     pool: Embeddings
     order: Order
@@ -206,22 +211,23 @@ def near_duplicates(
     scratch: Path,
     executor: Executor = LOCAL,
 ) -> NDArray[np.bool_]:
-    """Find the rows that are too similar to a lower row of their cluster, whether that row is dropped or not.
+    """Find the rows that are too similar to a row of their cluster with a smaller number.
 
-    The canonical similarity is compared, and it must be strictly above the limit. The result is exact: neither the block size
-    nor the number of threads changes it. Memory: two blocks in fp32 for each thread, and about 17 bytes for each pool row.
+    Rows that are near-duplicates themselves are included in the comparison. The exact similarity must be
+    strictly above the limit. Neither the block size nor the number of threads changes the result. Memory: two blocks in fp32
+    for each thread, and about 17 bytes for each pool row.
 
     Args:
         pool: Embeddings of the pool.
         cluster: Cluster of each row, int32 [pool rows], in [0, clusters).
         clusters: Number of clusters.
-        eps: Two rows are too similar if their similarity is above 1 - eps.
+        eps: Two rows are too similar if their similarity is above the limit 1 - eps.
         block_rows: Number of rows in a block.
-        scratch: Folder of the finished sections, from which a killed stage continues.
-        executor: Where the sections are processed; it changes no result.
+        scratch: Folder of the finished sections. A restarted stage does not repeat these sections.
+        executor: Executor that processes the sections. Every executor gives the same result.
 
     Returns:
-        bool [pool rows].
+        bool [pool rows]; true for near-duplicates.
 
     Raises:
         SimgapError: A row is not finite or does not have unit norm.

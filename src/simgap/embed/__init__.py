@@ -1,1 +1,1 @@
-"""Embeddings of the pool, the reference and the benchmarks: computed by simgap, or imported."""
+"""Compute the embeddings of the pool, the reference and the benchmarks, or import embeddings of the pool."""

@@ -27,14 +27,14 @@ from simgap.store.embedding_parts import VECTORS_FILE, join_parts, write_part
 
 
 def unit_norm(vectors: NDArray[np.float32], dropped: Counter[str]) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
-    """Scale vectors to unit norm, round them to fp16, and drop those that are not finite or zero.
+    """Scale vectors to unit norm and round them to fp16. Zero vectors and vectors that are not finite are dropped.
 
     Args:
-        vectors: Raw vectors, fp32 [n, dim].
-        dropped: Number of dropped samples by reason, updated in place.
+        vectors: Vectors as the model computes them, fp32 [n, dim].
+        dropped: Number of dropped samples by reason. The function adds the vectors that it drops.
 
     Returns:
-        The kept vectors, fp16 [kept, dim], and a mask of the kept rows, bool [n].
+        The kept vectors, fp16 [kept, dim], and whether each row is kept, bool [n].
     """
     wide = vectors.astype(np.float64)
     finite = np.asarray(np.isfinite(wide).all(axis=1))
@@ -71,7 +71,7 @@ def _embed_part(
         raw = encode(model, [image for _, image in group], batch_size, parameters.precision)
         unit, good = unit_norm(raw, accounting.dropped)
         vectors.append(unit)
-        # The encoded images of a whole part would take gigabytes, so they are not kept.
+        # The encoded images of a whole part would take gigabytes, so each one is removed from memory here.
         kept += [replace(sample, image=b"") for (sample, _), is_good in zip(group, good, strict=True) if is_good]
     return np.concatenate(vectors), kept, accounting
 
@@ -90,7 +90,7 @@ def _metadata(samples: list[Sample], labelled: bool, captioned: bool) -> pa.Tabl
 
 @dataclass
 class _Parts:
-    """The parts of a set; each part is the embeddings of a group of shards."""
+    """The parts of a set. Each part consists of the embeddings of a group of shards."""
 
     parameters: EmbedParameters
     load_model: Callable[[], Model]
@@ -116,9 +116,9 @@ class _Parts:
     def write(self, number: int, out: Path, advance: Callable[[int], object]) -> None:
         model, shards = self.model, self.groups[number]
         for shard in shards:
-            # A machine that cannot see the shard would otherwise count it as damaged.
+            # Without this check, a machine that cannot access the shard would count it as a damaged shard.
             if isinstance(shard, Path) and not shard.exists():
-                raise SimgapError(f"{shard}: no such file")
+                raise SimgapError(f"{shard}: no such file; every machine that embeds must be able to read this path")
         vectors, kept, accounting = _embed_part(
             self.parameters, model, shards, self.classes, self.captioned, self.decoders
         )
@@ -140,30 +140,34 @@ def embed(
     drop_limit: float,
     executor: Executor = LOCAL,
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """Embed the images of shards and write them to `out` in clip-retrieval's layout.
+    """Embed the images of shards and write the embeddings to `out` in clip-retrieval's layout.
 
-    Embeddings are fp16 with unit norm. There is one row for each readable sample, in shard order. Finished parts stay in
-    `scratch`, so that a killed stage resumes there.
+    Embeddings are fp16 with unit norm. Every readable sample has one row, in the order of the shards. Samples that cannot be
+    read are dropped and counted. Finished parts stay in `scratch`, so that a killed stage can resume from these parts.
 
     Args:
         parameters: The `embed` parameters.
-        load_model: Function that loads the model. Each process that embeds parts calls it once.
-        embedder: Hash of the embedder's files, recorded with the embeddings.
-        shards: The shards of the set, in order.
+        load_model: Function that loads the model. Each process that embeds parts calls this function once.
+        embedder: Hash of the embedder's files, which is stored with the embeddings.
+        shards: The shards of the set, in the order of the rows.
         out: Folder to write.
         scratch: Folder for finished parts.
         classes: Number of classes of a labelled set, or None if the set has no labels.
-        captioned: Whether the samples must have captions, which are then stored.
-        decoders: Number of threads that decode images. It does not change the embeddings.
-        drop_limit: Largest share of samples that may be dropped, and of shards that may be damaged, in [0, 1].
-        executor: Where the parts are computed. It does not change a vector if all machines are alike.
+        captioned: Whether the samples must have captions. If true, the function stores the captions.
+        decoders: Number of threads that decode images. This number does not change the embeddings.
+        drop_limit: Largest share of samples that may be dropped, in [0, 1]. The same limit applies to the share of damaged
+            shards.
+        executor: Where the parts are computed. The executor does not change a vector if all machines are alike.
 
     Returns:
-        The metrics (number of samples read, kept and dropped by reason), and the rates of this run.
+        A tuple of two dictionaries:
+
+        - The metrics: the number of samples that were read, that were kept, and that were dropped for each reason.
+        - The speed of this run: `images_per_second` and `seconds`.
 
     Raises:
         SimgapError: The machine does not support the precision, a shard is missing, or a label is outside the class list.
-            No row is left, or more than `drop_limit` of the samples were dropped or of the shards are damaged.
+            No row is left. The share of dropped samples or of damaged shards exceeds `drop_limit`.
     """
     parts = _Parts(
         parameters, load_model, list(batched(shards, parameters.shards_per_part)), classes, captioned, decoders, scratch
@@ -175,5 +179,5 @@ def embed(
     folders = [parts.path(number) for number in range(len(parts.groups))]
     shapes = [read_array(folder / VECTORS_FILE, mapped=True).shape for folder in folders]
     metrics = join_parts(folders, out, embedder=embedder, dim=shapes[0][1], drop_limit=drop_limit, sources=shards)
-    # The rate counts only the parts that this run embedded.
+    # An earlier, interrupted run may have embedded some parts. The time of this run excludes these parts, and so must the rate.
     return metrics, {"images_per_second": sum(shapes[number][0] for number in embedded) / seconds, "seconds": seconds}

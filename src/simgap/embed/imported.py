@@ -1,4 +1,4 @@
-"""Import embeddings that were computed elsewhere with clip-retrieval."""
+"""Import embeddings that the user computed outside the study with clip-retrieval."""
 
 from __future__ import annotations
 
@@ -28,18 +28,20 @@ from simgap.store.arrays import parquet_columns, read_array, read_parquet
 from simgap.store.embedding_parts import ACCOUNTING_FILE, METADATA_FILE, VECTORS_FILE, join_parts, write_part
 
 VECTORS = "img_emb"
-# clip-retrieval stores a sample's key as `image_path`, img2dataset as `key`. A url names a row but not a sample in a shard.
+# clip-retrieval stores the key of a sample in the column `image_path`, and img2dataset stores it in the column `key`. A URL
+# identifies a row, but it does not identify a sample in a shard.
 KEY_COLUMNS = ("key", "image_path", "url")
-# The similarity search refuses vectors whose squared norm differs from 1 by more than 0.01, which is 0.005 in the norm.
-# Rounding a unit vector to fp16 changes its norm by 0.0005.
+# The similarity search rejects a vector if its squared norm differs from 1 by more than 0.01. The norm then differs by more
+# than 0.005, so the tolerance must be smaller than 0.005. Rounding to fp16 changes the norm of a unit vector by 0.0005, so the
+# tolerance must be larger than 0.0005.
 NORM_TOLERANCE = 0.004
-# Number of rows that are checked in float64 at a time.
+# The check converts this many rows to float64 at a time. Memory grows with this number.
 BLOCK = 4096
 
 
 @dataclass(frozen=True)
 class _Part:
-    """The files of one part; `shards` is None if the source has no shard mapping."""
+    """The files of one part. `shards` is None if the source has no table that maps rows to shards."""
 
     vectors: Path
     metadata: Path
@@ -47,14 +49,17 @@ class _Part:
 
 
 def _numbered_files(folder: Path, stem: str, suffix: str) -> dict[int, Path]:
-    """Return the files `{stem}_{number}.{suffix}` of a folder by number; clip-retrieval does not always pad the numbers."""
+    """Return the files `{stem}_{number}.{suffix}` of a folder as a dictionary from number to path.
+
+    clip-retrieval does not always pad the numbers, so the order of the names may differ from the order of the numbers.
+    """
     pattern = re.compile(rf"{stem}_(\d+)\.{suffix}")
     found: dict[int, Path] = {}
     for path in sorted(folder.glob(f"*.{suffix}")):
         match = pattern.fullmatch(path.name)
         if match is None or int(match[1]) in found:
             raise SimgapError(
-                f"{path}: unexpected or duplicate part name; name the parts {stem}_0.{suffix}, {stem}_1.{suffix}, ..."
+                f"{path}: unexpected or duplicate name of a part; rename the parts to {stem}_0.{suffix}, {stem}_1.{suffix}, ..."
             )
         found[int(match[1])] = path
     return found
@@ -65,7 +70,7 @@ def _find_parts(source: Path) -> list[_Part]:
     vectors = _numbered_files(source / VECTORS, "img_emb", "npy")
     if not vectors:
         raise SimgapError(
-            f"{source / VECTORS}: has no img_emb_0.npy, ...; it must contain the embeddings of clip-retrieval"
+            f"{source / VECTORS}: the folder contains no img_emb_0.npy, ...; it must contain the embeddings of clip-retrieval"
         )
     beside = {"metadata": _numbered_files(source / "metadata", "metadata", "parquet")}
     if (source / "shards").is_dir():
@@ -78,12 +83,12 @@ def _find_parts(source: Path) -> list[_Part]:
 
 
 def _read_text_column(path: Path, choices: tuple[str, ...]) -> tuple[str, pa.StringArray] | None:
-    """Return the name and the values of the first of `choices` that is a column of a table, or None if there is none."""
+    """Return the name and the values of the first column in `choices` that the table has, or None if it has no such column."""
     name = next((name for name in choices if name in parquet_columns(path)), None)
     if name is None:
         return None
     column = read_parquet(path, [name]).column(name).combine_chunks()
-    # A column without any value has the null type.
+    # A column of nulls only has the null type, so this type is also accepted.
     if column.type not in (pa.string(), pa.large_string(), pa.null()):
         raise SimgapError(f"{path}: the type of column {name} is {column.type}; it must be text")
     return name, column.cast(pa.string())
@@ -91,18 +96,22 @@ def _read_text_column(path: Path, choices: tuple[str, ...]) -> tuple[str, pa.Str
 
 def _check_rows(path: Path, rows: int, vectors: Path, expected: int) -> None:
     if rows != expected:
-        raise SimgapError(f"{path}: has {rows} rows but {vectors.name} has {expected}; both must list the same samples")
+        raise SimgapError(
+            f"{path}: has {rows} rows but {vectors.name} has {expected}; both must have one row for each sample"
+        )
 
 
 def _open_vectors(path: Path, dim: int) -> NDArray[Any]:
     found = read_array(path, np.float16, np.float32, shape=(None, None), mapped=True)
     if found.shape[1] != dim:
-        raise SimgapError(f"{path}: the vectors have {found.shape[1]} components; the embedder's vectors have {dim}")
+        raise SimgapError(
+            f"{path}: the vectors have {found.shape[1]} dimensions; they must have {dim}, as the embedder's vectors do"
+        )
     return found
 
 
 def _check_vectors(found: NDArray[Any], reasons: NDArray[np.str_]) -> NDArray[np.float16]:
-    """Convert vectors to fp16, which leaves fp16 as it is, and write why a row is invalid to `reasons`, [rows]."""
+    """Round vectors to fp16, and write the reason for each invalid row to `reasons`, str [rows]. fp16 vectors do not change."""
     vectors = np.empty(found.shape, np.float16)
     for start in range(0, len(found), BLOCK):
         rows = slice(start, start + BLOCK)
@@ -119,18 +128,26 @@ def _check_vectors(found: NDArray[Any], reasons: NDArray[np.str_]) -> NDArray[np
 
 
 def _read_names(part: _Part, shard_digits: int | None) -> tuple[pa.StringArray, pa.StringArray | None]:
-    """Return the key of every row, and its shard if a mapping or the leading digits of the key name it."""
+    """Return the key and the shard of every row.
+
+    The shards come from the shard table of the part, otherwise from the first `shard_digits` digits of the keys. If a key does
+    not begin with so many digits, its shard is null. Without the table and `shard_digits`, the second result is None.
+    """
     named = _read_text_column(part.shards, ("key",)) if part.shards else None
     named = named or _read_text_column(part.metadata, KEY_COLUMNS)
     if named is None:
-        raise SimgapError(f"{part.metadata}: has none of the columns {', '.join(KEY_COLUMNS)}; add one of them")
+        raise SimgapError(
+            f"{part.metadata}: has none of the columns {', '.join(KEY_COLUMNS)}; add one of these columns"
+        )
     column, keys = named
     if part.shards is not None:
         shard = _read_text_column(part.shards, ("shard",))
         if shard is None:
-            raise SimgapError(f"{part.shards}: has no column shard; add the file name of each row's tar")
+            raise SimgapError(f"{part.shards}: has no column shard; add it, with the file name of the tar of each row")
         if column == "url":
-            raise SimgapError(f"{part.shards}: has no column key, and {part.metadata.name} has only urls; add the keys")
+            raise SimgapError(
+                f"{part.shards}: has no column key, and {part.metadata.name} has only urls; add a column key"
+            )
         return keys, shard[1]
     if shard_digits is None:
         return keys, None
@@ -140,7 +157,7 @@ def _read_names(part: _Part, shard_digits: int | None) -> tuple[pa.StringArray, 
 
 
 def _check_shards(parts: list[_Part], shard_digits: int | None, pool: Path) -> None:
-    """Check that the pool has the shards of all rows, before any vectors are read."""
+    """Check that the pool has the shards of all rows. This check is fast, so it runs before any vectors are read."""
     known: set[str] | None = None
     for part in parts:
         _, shards = _read_names(part, shard_digits)
@@ -152,13 +169,13 @@ def _check_shards(parts: list[_Part], shard_digits: int | None, pool: Path) -> N
         if missing:
             more = f" and {len(missing) - 1} more" if missing[1:] else ""
             raise SimgapError(
-                f"{pool}: has no shard {missing[0]!r}{more}, but rows of {part.shards or part.metadata} are in it; the pool must "
-                "have all shards that the rows name"
+                f"{pool}: has no shard {missing[0]!r}{more}, but rows of {part.shards or part.metadata} need it; the pool must "
+                "have the shards of all rows"
             )
 
 
 def _is_missing(names: pa.StringArray) -> NDArray[np.bool_]:
-    """Return which names are null or empty, bool [rows]."""
+    """Return whether each name is null or empty, bool [rows]."""
     return np.asarray(pc.fill_null(pc.equal(names, ""), True).to_numpy(zero_copy_only=False), np.bool_)
 
 
@@ -188,25 +205,25 @@ def _import_part(part: _Part, dim: int, shard_digits: int | None) -> tuple[NDArr
 
 
 def _read_rows(part: Path) -> list[tuple[str, str]]:
-    """Return the shard and key of every row of a finished part."""
+    """Return the shard and the key of every row of a finished part, in the order of the rows."""
     table = read_parquet(part / METADATA_FILE, ["shard", "key"])
     return list(zip(table.column("shard").to_pylist(), table.column("key").to_pylist(), strict=True))
 
 
 def _hashes(rows: list[tuple[str, str]]) -> NDArray[np.uint64]:
-    """Return a hash of the shard and key of each row, uint64 [rows]."""
+    """Return one hash of the shard and the key for each row, uint64 [rows]."""
     digests = (hashlib.blake2b(f"{shard}\0{key}".encode(), digest_size=8).digest() for shard, key in rows)
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def _drop_repeated(parts: list[Path], drop_limit: float, sources: tuple[Path, ...]) -> None:
-    """Drop rows whose sample is already in an earlier row of any part, and rewrite the finished parts.
+    """Drop every row whose sample also has an earlier row, in the same part or in an earlier part.
 
-    Rows with equal hashes are compared by name. Memory is 9 bytes a row for the hashes, plus the names of the rows whose hash
-    occurs more than once.
+    The function rewrites the finished parts. If two rows have equal hashes, it compares their shards and keys. Memory is 9
+    bytes a row for the hashes. The rows whose hash occurs more than once also need memory for their shards and keys.
 
     Raises:
-        SimgapError: More than `drop_limit` of the rows are repeated.
+        SimgapError: The share of repeated rows exceeds `drop_limit`.
     """
     bounds = np.cumsum([0, *(len(read_array(part / VECTORS_FILE, mapped=True)) for part in parts)])
     hashes = np.empty(bounds[-1], np.uint64)
@@ -217,7 +234,7 @@ def _drop_repeated(parts: list[Path], drop_limit: float, sources: tuple[Path, ..
     del hashes
     if not len(repeated):
         return
-    # Check the limit first: in the worst case the names of all rows would be held in memory.
+    # The limit bounds the memory for shards and keys, so it is checked before these are read.
     found = Accounting(int(bounds[-1]), Counter(duplicate_key=len(repeated)))
     check_limit(drop_limit, found, found.read - len(repeated), sources)
     seen: set[tuple[str, str]] = set()
@@ -248,37 +265,48 @@ def import_embeddings(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Import embeddings in clip-retrieval's layout and write them to `out`.
 
-    `source` contains `img_emb/img_emb_{n}.npy`, fp16 or fp32 [rows, dim], and row-aligned `metadata/metadata_{n}.parquet`.
-    The first of the columns `key`, `image_path` and `url` in the metadata names the rows. fp32 vectors are rounded to fp16;
-    fp16 vectors are not changed.
+    `source` contains the vectors, `img_emb/img_emb_{n}.npy`, fp16 or fp32 [rows, dim]. It also contains the metadata,
+    `metadata/metadata_{n}.parquet`, in the same order of rows. The key of a row is in the column `key`, otherwise in
+    `image_path`, otherwise in `url`. fp32 vectors are rounded to fp16, and fp16 vectors do not change.
 
-    Rows are dropped for these reasons, and counted by reason: `not_finite`, `zero_norm`, `not_unit_norm` (the norm differs from
-    1 by more than 0.004) and `no_key`. If shards are named, the reasons are also `no_shard` and `duplicate_key` (an earlier
-    row of any part has the same sample and was kept).
+    The shard of a row comes from a table `shards/shards_{n}.parquet`, in the same order of rows. Its column `shard` contains
+    the file name of a tar, and an optional column `key` replaces the key of the metadata. Without this table, the shard comes
+    from `shard_digits`. Without the table and `shard_digits`, rows have no shard. The similarity of such rows can be measured,
+    but no model can be trained on them, and they cannot be exported.
 
-    Shards are named by row-aligned `shards/shards_{n}.parquet` or by `shard_digits`. The former has a column `shard`, the file
-    name of a tar, and optionally `key`. If neither is given, rows have no shard: their similarity can be measured, but they
-    cannot be trained on or exported.
+    A row is dropped, and counted by its reason, in these cases:
 
-    Finished parts stay in `scratch`, so that a killed import resumes there. Memory is that of one part, plus 9 bytes a row if
-    shards are named: 3.7 GB for LAION-400M.
+    - `not_finite`: The vector is not finite.
+    - `zero_norm`: The norm of the vector is zero.
+    - `not_unit_norm`: The norm differs from 1 by more than 0.004.
+    - `no_key`: The row has no key.
+    - `no_shard`: A shard table or `shard_digits` is given, but it names no shard for the row.
+    - `duplicate_key`: An earlier row of any part has the same shard and key and was kept. Rows without shards are not compared.
+
+    Finished parts stay in `scratch`, so that a killed import can resume from these parts. Memory is that of one part. If rows
+    have shards, there are also 9 bytes for each row, which is 3.7 GB for LAION-400M.
 
     Args:
         source: Folder of the embeddings.
-        embedder: Hash of the embedder that computed them, recorded with the embeddings. It cannot be checked here.
-        dim: Number of components of that embedder's embeddings.
-        shard_digits: Number of leading digits of a key that are the shard's number and the name of its tar, or None.
+        embedder: Hash of the embedder that computed the embeddings. It is stored with the embeddings, but this function cannot
+            check it.
+        dim: Number of dimensions of the embedder's embeddings.
+        shard_digits: Number of leading digits of a key that name the shard. For 5, the key `000120034` belongs to the shard
+            `00012.tar`. None if keys do not name shards.
         drop_limit: Largest share of rows that may be dropped, in [0, 1].
         out: Folder to write.
         scratch: Folder for finished parts.
         pool: Folder of the shards that contain the rows, or None if the shards are not available.
 
     Returns:
-        The metrics (number of rows read, kept and dropped by reason), and the rates of this run.
+        A tuple of two dictionaries:
+
+        - The metrics: the number of rows that were read, that were kept, and that were dropped for each reason.
+        - The speed of this run: `rows_per_second` and `seconds`.
 
     Raises:
-        SimgapError: A file is missing, cannot be read, or has a wrong number of rows or components. The pool does not have
-            the shard of a row. No row is left, or more than `drop_limit` of the rows were dropped.
+        SimgapError: A file is missing, cannot be read, or has a wrong number of rows or dimensions. The pool does not have
+            the shard of a row. No row is left, or the share of dropped rows exceeds `drop_limit`.
     """
     sources = _find_parts(source)
     if pool is not None:
@@ -307,21 +335,21 @@ def import_into(
     """Import embeddings into a folder outside a study.
 
     Args:
-        source: Folder of the embeddings, as in `import_embeddings`.
-        out: Folder to write; it must not exist.
+        source: Folder of the embeddings, in the layout that `import_embeddings` describes.
+        out: Folder to write. It must not exist.
         embedder: The open_clip local directory of the model that computed the embeddings.
-        shard_digits: As in `import_embeddings`.
-        drop_limit: As in `import_embeddings`.
-        pool: As in `import_embeddings`.
+        shard_digits: Number of leading digits of a key that name the shard, or None.
+        drop_limit: Largest share of rows that may be dropped, in [0, 1].
+        pool: Folder of the shards that contain the rows, or None if the shards are not available.
 
     Returns:
-        One line that says how many rows were kept, and how many were dropped by reason.
+        One line of text with the number of kept rows, and with the number of dropped rows for each reason.
 
     Raises:
-        SimgapError: `out` exists, or `import_embeddings` fails.
+        SimgapError: `out` exists, a file cannot be read or written, or `import_embeddings` fails.
     """
     if out.exists():
-        raise SimgapError(f"{out}: already exists; name a new folder")
+        raise SimgapError(f"{out}: already exists; choose a folder that does not exist")
     dim, model = read_dim(embedder), sha256_of(embedder)
     cache_key = json.dumps(
         [code_fingerprint(__file__), str(source.resolve()), fingerprint(source), model, shard_digits]
@@ -331,13 +359,15 @@ def import_into(
             parts = folder / hashlib.sha256(cache_key.encode()).hexdigest()[:16]
             metrics, _ = import_embeddings(source, model, dim, shard_digits, drop_limit, out, parts, pool)
     except OSError as error:
-        raise SimgapError(f"{error.filename or out}: {error.strerror or error}") from None
-    line = f"{out}: kept {metrics['kept']} of {metrics['read']} embeddings of {dim} components"
+        raise SimgapError(
+            f"{error.filename or out}: {error.strerror or error}; check permissions and free space"
+        ) from None
+    line = f"{out}: kept {metrics['kept']} of {metrics['read']} embeddings of {dim} dimensions"
     reasons = [
         f"{count} {name.removeprefix('dropped/')}" for name, count in metrics.items() if name.startswith("dropped/")
     ]
     if reasons:
         line += f"; dropped: {', '.join(reasons)}"
     if shard_digits is None and not (source / "shards").is_dir():
-        line += "; no shards are named, so their similarity can be measured, but they cannot be trained on or exported"
+        line += "; the kept rows have no shards, so they can be measured, but they cannot be trained on or exported"
     return line

@@ -1,4 +1,4 @@
-"""Find the shards and classes of the sets to embed: pool, reference and benchmarks."""
+"""Find the shards and classes of a set to embed: the pool, the reference or a benchmark."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simgap.data.shards import Shard, find_shards
 
 @dataclass(frozen=True)
 class SetToEmbed:
-    """A set that is not embedded yet.
+    """The shards of a set, with the facts about its samples that the embedding stage needs.
 
     Attributes:
         shards: The shards of the set, in the order of its rows.
@@ -30,7 +30,7 @@ def find_set(kind: str, data: Path, classnames: Path) -> SetToEmbed:
     Args:
         kind: `pool`, `reference` or `benchmark`.
         data: Folder of the set.
-        classnames: File of the reference's class names.
+        classnames: File with the class names of the reference. The function reads it only if `kind` is `reference`.
 
     Raises:
         SimgapError: A file or folder is missing.

@@ -1,1 +1,1 @@
-"""Zero-shot and few-shot accuracy of CLIP models on benchmarks."""
+"""Measure the zero-shot and few-shot accuracy of CLIP models on benchmarks."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# As in CLIP_benchmark, top-5 accuracy is undefined for a benchmark with fewer classes.
+# As in CLIP_benchmark, top-5 accuracy is undefined for a benchmark with fewer than five classes.
 TOP = 5
 
 
@@ -19,11 +19,11 @@ def ranking(scores: NDArray[np.float64], depth: int) -> NDArray[np.int64]:
         depth: Number of classes to return, at most the number of classes.
 
     Returns:
-        Class indices, best first, int64 [images, depth]. If scores are equal, the lower class comes first.
+        Class indices, best first, int64 [images, depth]. If scores are equal, the class with the smaller index comes first.
     """
     left = scores.copy()
     best = np.empty((len(scores), depth), np.int64)
-    # A few passes that find the largest score are faster than sorting all classes.
+    # To find the largest score a few times is faster than to sort all classes.
     for place in range(depth):
         best[:, place] = left.argmax(axis=1)
         np.put_along_axis(left, best[:, place, None], -np.inf, axis=1)
@@ -31,7 +31,7 @@ def ranking(scores: NDArray[np.float64], depth: int) -> NDArray[np.int64]:
 
 
 def mean_per_class_recall(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> float:
-    """Return the mean recall of the classes that occur in `labels`, in [0, 1]."""
+    """Return the mean recall over classes, in [0, 1]. Classes that do not occur in `labels` are skipped."""
     return float(np.mean([(predictions[labels == label] == label).mean() for label in np.unique(labels)]))
 
 
@@ -53,9 +53,10 @@ def class_table(
         - `predicted`: the number of images that are predicted as the class.
         - `top1`: the recall, in [0, 1].
         - `precision`: the share of correct predictions among `predicted`.
-        - `top5`: the share of images with the class among their best five. It is missing if there are fewer than five classes.
+        - `top5`: the share of the images of the class for which the class is among the five best predictions. This column is
+          missing if there are fewer than five classes.
 
-        A share of zero images is None.
+        A share is None if its denominator is zero.
     """
     count = len(classnames)
     images, predicted = (np.bincount(values, minlength=count) for values in (labels, best[:, 0]))

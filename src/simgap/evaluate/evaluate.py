@@ -26,7 +26,7 @@ from simgap.params.evaluate import EvaluateParameters, FewShotParameters
 
 
 class FewShot:
-    """Few-shot classification with shots that are embedded once for all benchmarks."""
+    """Few-shot classification of several benchmarks. The constructor embeds the shots only once for all benchmarks."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class FewShot:
         batch_size: int,
         decoders: int,
     ) -> None:
-        """Embed the shots of every draw.
+        """Embed the shots of every draw. A draw is one random choice of the shots.
 
         Args:
             parameters: The `evaluate.few_shot` parameters.
@@ -50,10 +50,11 @@ class FewShot:
             decoders: Number of threads that decode images.
 
         Raises:
-            SimgapError: A benchmark names a class that the reference does not have, or a shot is no longer in the reference.
+            SimgapError: A benchmark refers to a class that the reference does not have. A shot is no longer in the reference,
+                or its image can no longer be decoded.
         """
         self.parameters, self.classnames, self.shots = parameters, classnames, shots
-        # A probe does not depend on the benchmark, so it is fitted once for each draw and number of shots.
+        # A classifier depends only on the draw and on the number of shots, so it is fitted once for all benchmarks.
         self._probes: dict[tuple[int, int], Probe] = {}
         self._mapped = {benchmark.name: map_classes(benchmark, classnames) for benchmark in benchmarks}
         self.features = image_features(
@@ -63,15 +64,15 @@ class FewShot:
             raise SimgapError(f"{shots.reference}: some shots can no longer be decoded; embed the reference again")
 
     def predict(self, benchmark: str, features: NDArray[np.float32]) -> dict[int, NDArray[np.int64]]:
-        """Predict the class of each image in every draw.
+        """Predict the class of each image, once for every draw of the shots.
 
         Args:
             benchmark: Name of the benchmark.
-            features: Features of its images, fp32 [images, dim].
+            features: Features of the benchmark's images, fp32 [images, dim].
 
         Returns:
-            Predicted classes, int64 [images, draws], by number of shots. The dictionary is empty if `map_classes` found no
-            reference class for one of the benchmark's classes.
+            A dictionary from the number of shots to the predicted classes, int64 [images, draws]. The dictionary is empty if
+            `map_classes` cannot map the benchmark's classes to reference classes.
         """
         mapped = self._mapped[benchmark]
         if mapped is None:
@@ -91,7 +92,7 @@ class FewShot:
             probe = fit_probe(self.features[chosen], labels, len(self.classnames), self.parameters.ridge)
             self._probes[draw, shots] = probe
         scores = self._probes[draw, shots].scores(features)
-        # argmax returns the first maximum, so the lower class wins a tie.
+        # argmax returns the first maximum, so the class with the smaller index wins a tie.
         best: NDArray[np.int64] = benchmark_scores(scores, mapped).argmax(axis=1)
         return best
 
@@ -109,8 +110,8 @@ def _load(
     found = image_features(model, _samples(benchmark, accounting), batch_size, decoders, accounting, benchmark.folder)
     if accounting.damaged_shards:
         raise SimgapError(
-            f"{benchmark.folder}: {accounting.damaged_shards} shards are truncated or corrupt; a benchmark must be complete, "
-            "download or convert it again"
+            f"{benchmark.folder}: {accounting.damaged_shards} shards are truncated or corrupt; download or convert the benchmark "
+            "again, because it must be complete"
         )
     check_limit(drop_limit, accounting, len(found.labels), benchmark.shards)
     return found
@@ -119,7 +120,10 @@ def _load(
 def _few_shot_results(
     name: str, predictions: dict[int, NDArray[np.int64]], labels: NDArray[np.int64]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the columns and metrics of few-shot predictions, int64 [images, draws] by number of shots."""
+    """Return the few-shot columns of the image table and the few-shot metrics, both by name.
+
+    `predictions` maps the number of shots to the predicted classes, int64 [images, draws].
+    """
     columns: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     for shots, predicted in predictions.items():
@@ -135,7 +139,11 @@ def _few_shot_results(
 def _evaluate_benchmark(
     images: LabelledFeatures, classes: NDArray[np.float32], benchmark: Benchmark, out: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Write the table of a benchmark's classes, and return the zero-shot columns and metrics."""
+    """Write the table of a benchmark's classes, and classify its images zero-shot.
+
+    Returns:
+        The zero-shot columns of the image table by name, and the zero-shot metrics by name.
+    """
     labels = images.labels
     best = ranking(images.features.astype(np.float64) @ classes.astype(np.float64).T, min(TOP, len(classes)))
     columns: dict[str, Any] = {
@@ -168,12 +176,13 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate a model on benchmarks and write two tables for each benchmark.
 
-    `<benchmark>.parquet` has a row for each readable image, in shard order as in the benchmark's embeddings. Its columns are
-    `row`, `label`, `prediction`, `correct` (top-1) and `correct_top5`. For each number of shots there is also
-    `correct_<k>_shot`, a list with one outcome for each draw. `classes/<benchmark>.parquet` has a row for each class, see
-    `class_table`.
+    `<benchmark>.parquet` has one row for each readable image, in shard order as in the benchmark's embeddings. The columns are
+    `row`, `label`, `prediction`, `correct` (top-1) and `correct_top5`. For each number k of shots, there is also a column
+    `correct_<k>_shot`. Each of its values is a list that says for every draw whether the prediction is correct.
 
-    A prediction is one of the benchmark's own classes. Every image is embedded once.
+    `classes/<benchmark>.parquet` has one row for each class. `class_table` describes its columns.
+
+    A prediction is always one of the benchmark's own classes. The model embeds every image only once.
 
     Args:
         parameters: The `evaluate` parameters.
@@ -181,19 +190,21 @@ def evaluate(
         benchmarks: The benchmarks.
         shots: The shots of few-shot classification, or None to evaluate zero-shot only.
         classnames: The class names of the reference.
-        decoders: Number of threads that decode images. It does not change the results.
-        drop_limit: Largest share of a benchmark's samples that may be broken, in [0, 1], as for embeddings.
+        decoders: Number of threads that decode images. This number does not change the results.
+        drop_limit: Largest share of a benchmark's samples whose images may be broken, in [0, 1].
         out: Folder to write.
 
     Returns:
-        Accuracies in [0, 1] and numbers of samples. `top1`, `top5` and `mean_per_class_recall` are CLIP_benchmark's acc1, acc5
-        and mean_per_class_recall. `top5` is missing if there are fewer than five classes. Few-shot accuracies are means over
-        draws, and `spread` is their standard deviation.
+        The metrics by name. They are accuracies in [0, 1] and numbers of samples. CLIP_benchmark defines `top1` (acc1), `top5`
+        (acc5) and `mean_per_class_recall`. `top5` is missing if there are fewer than five classes. A few-shot accuracy is the
+        mean over draws, and `spread` is the standard deviation over draws. `refused` is true if few-shot classification of a
+        benchmark is not possible.
 
     Raises:
-        SimgapError: A benchmark has a damaged shard, no readable image, or more than `drop_limit` broken samples. A label is
-            outside the class list. A benchmark names a class that the reference does not have. A shot is no longer in the
-            reference. The features of an image or a class are not finite or zero; such an image is not dropped.
+        SimgapError: A benchmark has a damaged shard or no readable image, or the share of broken samples exceeds `drop_limit`.
+            A label is outside the class list. A benchmark refers to a class that the reference does not have. A shot is no
+            longer in the reference. The features of an image or a class are not finite or are zero. Such an image is an error,
+            and it is not dropped.
     """
     few_shot = None
     if shots is not None:
@@ -203,7 +214,7 @@ def evaluate(
     with atomic_output(out) as partial:
         (partial / "classes").mkdir(parents=True)
         for benchmark in progress(benchmarks, len(benchmarks), f"evaluate {out.name}", "benchmark"):
-            # Benchmarks often share classes and templates, and then also the class features.
+            # Benchmarks often share classes and templates. The class features are then computed only once.
             prompt = (benchmark.classnames, benchmark.templates)
             if prompt not in prompts:
                 prompts[prompt] = class_features(model, *prompt, benchmark.folder)

@@ -20,18 +20,23 @@ from simgap.data.shards import Accounting, Sample
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """Unit-norm image features, fp32 [images, dim], and their labels, int64 [images]."""
+    """The features and labels of images.
+
+    Attributes:
+        features: Features with unit norm, fp32 [images, dim].
+        labels: The class of each image, int64 [images].
+    """
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
 
 
 def _check_features(features: NDArray[np.float32], kind: str, where: Path) -> None:
-    """Refuse features, fp32 [n, dim], that are not finite or zero: all their scores would be equal or undefined."""
+    """Raise an error if a feature, fp32 [n, dim], is not finite or is zero, because its class scores would not be comparable."""
     good = np.isfinite(features).all(axis=1) & features.any(axis=1)
     if not good.all():
         raise SimgapError(
-            f"{where}: {(~good).sum()} of {len(features)} {kind} features are not finite or zero; train the model again"
+            f"{where}: {(~good).sum()} of {len(features)} {kind} features are zero or not finite; train the model again"
         )
 
 
@@ -46,19 +51,19 @@ def image_features(
 ) -> LabelledFeatures:
     """Compute the features of labelled images, in the order of the samples.
 
-    Every batch is padded to `batch_size`. The features of an image therefore do not depend on the number of images in its
-    batch.
+    Images that cannot be decoded are dropped. The function pads every batch to `batch_size`. The features of an image therefore
+    do not depend on the number of images in the batch.
 
     Args:
         model: The CLIP model.
         samples: Samples with labels.
         batch_size: Number of images in a forward pass.
-        decoders: Number of threads that decode images. It does not change the features.
-        accounting: Counts the images that cannot be decoded, which are dropped.
-        where: Folder of the images, for error messages.
+        decoders: Number of threads that decode images. This number does not change the features.
+        accounting: Counts of samples. The function adds the images that it drops.
+        where: Folder of the images. Error messages begin with it.
 
     Raises:
-        SimgapError: The features of an image are not finite or zero.
+        SimgapError: The features of an image are not finite or are zero.
     """
     features: list[NDArray[np.float32]] = [np.empty((0, model.dim), np.float32)]
     labels: list[int] = []
@@ -78,16 +83,17 @@ def class_features(
 ) -> NDArray[np.float32]:
     """Compute the text features of classes, fp32 [classes, dim].
 
-    As in CLIP, the feature of a class is the mean of its prompts' unit-norm features, scaled to unit norm.
+    As in CLIP, each class has one prompt for each template. The text features of these prompts have unit norm. The feature of
+    the class is the mean of these text features, scaled to unit norm.
 
     Args:
         model: The CLIP model.
         classnames: The name of each class.
         templates: Prompts with `{c}` in place of the class name.
-        where: Folder of the benchmark, for error messages.
+        where: Folder of the benchmark. Error messages begin with it.
 
     Raises:
-        SimgapError: The features of a class are not finite or zero.
+        SimgapError: The features of a class are not finite or are zero.
     """
     rows = []
     for name in classnames:

@@ -1,4 +1,7 @@
-"""Few-shot classification by ridge regression on centred features, in closed form (after big_vision's `fewshot_lsr`)."""
+"""Classify images from few examples, by ridge regression on centred features.
+
+The solution has a closed form, as in `fewshot_lsr` of big_vision.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ class Probe:
     """A linear classifier with one score for each class.
 
     Attributes:
-        centre: Mean feature of the training images, float64 [dim].
+        centre: Mean feature of the training images, float64 [dim]. It is subtracted from every query.
         weights: Weights of each class, float64 [dim, classes].
         bias: Bias of each class, float64 [classes].
     """
@@ -34,13 +37,14 @@ class Probe:
 def fit_probe(features: NDArray[np.float32], labels: NDArray[np.int64], classes: int, ridge: float) -> Probe:
     """Fit a linear classifier to labelled features by ridge regression, in float64.
 
-    The target of a class is 1 for its images and -1 for the others. Features are centred, and the bias is the mean target.
+    The target of a class is 1 for images of the class and -1 for all other images. The function subtracts the mean feature from
+    every feature. The bias of a class is then the mean of its targets.
 
     Args:
         features: Training features, fp32 [images, dim].
         labels: The class of each image, int64 [images].
         classes: Number of classes.
-        ridge: The penalty, relative to the mean squared norm of a centred feature.
+        ridge: The penalty, relative to the mean squared norm of the centred features.
     """
     wide = features.astype(np.float64)
     centre = wide.mean(axis=0)
@@ -49,7 +53,7 @@ def fit_probe(features: NDArray[np.float32], labels: NDArray[np.int64], classes:
     bias = targets.mean(axis=0)
     penalty = ridge * max(float((wide**2).sum(axis=1).mean()), np.finfo(np.float64).tiny)
     images, dim = wide.shape
-    # The primal and the dual form are equivalent; use the one with fewer equations.
+    # The primal and the dual form have the same solution. The form with fewer equations is faster.
     if images < dim:
         weights = wide.T @ np.linalg.solve(wide @ wide.T + penalty * np.eye(images), targets - bias)
     else:
@@ -63,37 +67,38 @@ def benchmark_scores(
     """Convert scores of reference classes to scores of benchmark classes.
 
     Args:
-        scores: Scores, [images, reference classes].
-        reference_classes: The reference classes of each benchmark class, from `map_classes`.
+        scores: Scores, float64 [images, reference classes].
+        reference_classes: The indices of the reference classes for each benchmark class, from `map_classes`.
 
     Returns:
-        The largest score among the reference classes of each benchmark class, [images, benchmark classes].
+        The largest score among the reference classes of each benchmark class, float64 [images, benchmark classes].
     """
     return np.stack([scores[:, list(indices)].max(axis=1) for indices in reference_classes], axis=1)
 
 
 def map_classes(benchmark: Benchmark, reference: tuple[str, ...]) -> tuple[tuple[int, ...], ...] | None:
-    """Return the reference classes that each benchmark class stands for.
+    """Return the reference classes that correspond to each benchmark class.
 
-    They come from the benchmark's `reference_classes.json`. Without that file, classes are matched by name.
+    The benchmark's file `reference_classes.json` lists these classes. Without this file, classes with equal names correspond.
 
     Args:
         benchmark: The benchmark.
         reference: The class names of the reference.
 
     Returns:
-        The reference class indices of each benchmark class. None if few-shot classification is not possible, because a class
-        has no reference class, or because a matched name occurs twice in the benchmark or in the reference.
+        The indices of the reference classes for each benchmark class, or None if few-shot classification is not possible. It is
+        not possible if a benchmark class has no reference class. It is also not possible if classes are matched by name, and a
+        name occurs twice in the benchmark or in the reference.
 
     Raises:
-        SimgapError: The benchmark names a class index that the reference does not have.
+        SimgapError: `reference_classes.json` contains a class index that the reference does not have.
     """
     given = benchmark.reference_classes
     for index in (index for entry in given or () for index in entry):
         if index >= len(reference):
             raise SimgapError(
-                f"{benchmark.folder / 'reference_classes.json'}: class {index} does not exist; the reference has "
-                f"{len(reference)} classes, numbered from 0"
+                f"{benchmark.folder / 'reference_classes.json'}: class {index} does not exist; an index must be at most "
+                f"{len(reference) - 1}, because the reference has {len(reference)} classes"
             )
     if given is not None:
         return given if all(given) else None

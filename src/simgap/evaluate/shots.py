@@ -1,4 +1,7 @@
-"""Choose the reference images (shots) for few-shot classification: the same ones for every split and seed."""
+"""Choose the reference images (shots) for few-shot classification.
+
+The choice is the same for every split and every training seed, so that results are comparable.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from simgap.store.embeddings import Embeddings
 def shot_order(labels: NDArray[np.int64], seed: tuple[int, int]) -> NDArray[np.int64]:
     """Return a random position of each image within its class, int64 [images].
 
-    The k shots of a class are its images at positions below k.
+    The k shots of a class are the images of the class with positions below k.
     """
     place = np.zeros(len(labels), np.int64)
     for label in np.unique(labels):
@@ -28,12 +31,14 @@ def shot_order(labels: NDArray[np.int64], seed: tuple[int, int]) -> NDArray[np.i
 
 
 class Shots:
-    """The shots of every draw, chosen among the reference images that were readable when the reference was embedded.
+    """The shots of every draw. A draw is one random choice of reference images for each class.
+
+    Only images with embeddings are chosen, because these images were readable.
 
     Attributes:
         reference: Folder of the reference's shards.
-        rows: Reference rows that are a shot in at least one draw, ascending int64 [shots].
-        labels: The class of each of these rows, int64 [shots].
+        rows: Reference rows that are a shot in at least one draw, ascending, int64 [shots].
+        labels: The class of each row in `rows`, int64 [shots].
     """
 
     def __init__(
@@ -44,7 +49,7 @@ class Shots:
         Args:
             parameters: The `evaluate.few_shot` parameters.
             reference: Folder of the reference's shards.
-            embeddings: Folder of the reference's embeddings; only the metadata is read.
+            embeddings: Folder of the reference's embeddings. The constructor reads only the metadata.
             classnames: The class names of the reference.
 
         Raises:
@@ -63,7 +68,7 @@ class Shots:
         for name, images in zip(classnames, np.bincount(labels, minlength=len(classnames)), strict=True):
             if images < most:
                 raise SimgapError(
-                    f"evaluate.few_shot.shots: {most} is too many, since the reference has only {images} readable images of "
+                    f"evaluate.few_shot.shots: {most} is too many, because the reference has only {images} readable images of "
                     f"class {name!r}; choose at most {images}"
                 )
         places = np.stack([shot_order(labels, (parameters.seed, draw)) for draw in range(parameters.draws)])
@@ -72,9 +77,16 @@ class Shots:
         self._places = places[:, self.rows]
 
     def chosen(self, draw: int, shots: int) -> NDArray[np.int64]:
-        """Return the positions in `rows` of `shots` images of each class, for one draw.
+        """Return which images are the shots of one draw, `shots` images for each class.
 
-        The images for a smaller number of shots are a subset of those for a larger one.
+        In the same draw, a smaller number of shots gives a subset of the images.
+
+        Args:
+            draw: Number of the draw, from 0.
+            shots: Number of images for each class.
+
+        Returns:
+            Positions in `rows`, ascending, int64 [classes * shots].
         """
         return np.flatnonzero(self._places[draw] < shots)
 

@@ -1,1 +1,1 @@
-"""Export a split for other tools: as a DataComp subset, as a list of keys, or as new shards."""
+"""Export a split for other tools, as a DataComp subset, a list of keys or new shards."""

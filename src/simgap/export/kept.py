@@ -23,21 +23,21 @@ from simgap.store.split import KEEP_FILE, read_keep, read_split
 
 @dataclass(frozen=True)
 class ShardSelection:
-    """The kept samples that lie in one shard and in one part of the embeddings.
+    """Kept samples from the same shard and from the same part of the embeddings.
 
     Attributes:
-        shard: the shard.
-        keys: keys of the samples, without duplicates.
+        shard: The shard.
+        keys: Keys of the samples, without duplicates.
     """
 
     shard: Shard
     keys: list[str]
 
     def samples(self) -> Iterator[RawSample]:
-        """Stream the samples in the order of the tar. Reading stops after the last of them.
+        """Yield the samples in the order of the tar. Reading stops after the last selected sample.
 
         Raises:
-            SimgapError: The shard lacks a sample.
+            SimgapError: The shard lacks a sample, or it is remote and was replaced during reading.
         """
         return select_samples(read_samples(self.shard), self.keys, self.shard)
 
@@ -46,20 +46,20 @@ class KeptSamples:
     """The samples of the pool that a split keeps.
 
     Attributes:
-        split: description of the split.
-        pool: folder of the pool.
+        split: Description of the split.
+        pool: Folder of the shards of the pool, or of their manifest.
     """
 
     def __init__(self, split: Path, embeddings: Path, pool: Path) -> None:
         """Read a split, and check that it belongs to the embeddings.
 
         Args:
-            split: folder of the split.
-            embeddings: folder of the pool's embeddings.
-            pool: folder of the pool's shards, or of their manifest.
+            split: Folder of the split.
+            embeddings: Folder of the embeddings of the pool.
+            pool: Folder of the shards of the pool, or of their manifest.
 
         Raises:
-            SimgapError: The split belongs to other embeddings, its files disagree, or it keeps no row.
+            SimgapError: The split belongs to other embeddings, or its files disagree, or it keeps no row.
         """
         self.split = read_split(split)
         self.pool = pool
@@ -69,33 +69,38 @@ class KeptSamples:
                 f"{split}: belongs to other rows than those of {embeddings}; run `dvc repro` to prune again"
             )
         if not self.split.kept:
-            raise SimgapError(f"{split}: keeps no pool row, so there is nothing to export")
+            raise SimgapError(f"{split}: keeps no pool row; choose a split that keeps at least one")
         self._file = split / KEEP_FILE
         self._keep: NDArray[np.bool_] = read_keep(self._file, self.split.pool_rows)
         if self._keep.sum() != self.split.kept:
             raise SimgapError(
-                f"{self._file}: keeps {self._keep.sum()} rows, but its sidecar says {self.split.kept}; run `dvc repro` to "
-                "prune again"
+                f"{self._file}: keeps {self._keep.sum()} rows, but the split's description says "
+                f"{self.split.kept}; run `dvc repro` to prune again"
             )
 
     def tables(self, *columns: str) -> Iterator[pa.Table]:
-        """Yield metadata columns of the kept rows, in row order, as one table for each part of the embeddings.
+        """Yield one table for each part of the embeddings, with metadata columns of the kept rows in row order.
+
+        Args:
+            *columns: Names of the metadata columns.
 
         Raises:
-            SimgapError: `shard` is one of the columns, and the rows do not name their shards.
+            SimgapError: `shard` is one of the columns, and the embeddings do not name the shards of their rows.
         """
         for start, table in self._embeddings.metadata_parts(list(columns)):
             yield table.filter(pa.array(self._keep[start : start + table.num_rows]))
 
     def parts(self) -> Iterator[list[ShardSelection]]:
-        """Yield the kept samples of each part of the embeddings, grouped by shard and sorted by the name of the shard.
+        """Yield one list of selections for each part of the embeddings.
 
-        Each part needs each of its shards only once, even if the rows of several shards alternate, as they may in imported
-        embeddings. Memory: the keys of one part.
+        A list has one selection for each shard, sorted by the name of the shard. In imported embeddings, the rows of several
+        shards may alternate. The lists still make it possible to read each shard only once for each part.
+
+        Memory: the keys of one part.
 
         Raises:
-            SimgapError: The pool lacks a shard of a kept row, or a part names a sample twice. Missing shards are found
-                before the first part is yielded.
+            SimgapError: The pool lacks a shard of a kept row, or a part names a sample twice. The function checks for missing
+                shards before it yields the first list.
         """
         available = ShardsByName(self.pool)
         names = (name for table in self.tables("shard") for name in table.column("shard").unique().to_pylist())
@@ -113,7 +118,7 @@ class KeptSamples:
             yield part
 
     def cache_key(self, *settings: object) -> str:
-        """Return a hash of all that an export depends on: the rows, the pool, the settings and simgap's code."""
+        """Return a hash of everything that an export depends on: the rows, the pool, the settings and the code."""
         content: list[object] = [code_fingerprint(__file__), sha256_of(self._file), self.split.row_order]
         content += [str(self.pool.resolve()), fingerprint(self.pool), *settings]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

@@ -30,19 +30,21 @@ def _lines(table: pa.Table, out: Path) -> str:
 def export_keys(kept: KeptSamples, out: Path) -> int:
     """Write the shard and the key of every kept sample, in row order.
 
-    Only metadata are read, so an export that was killed starts from the beginning. Memory: the metadata of one part of the
-    embeddings.
+    The export reads only metadata, which is fast. If it is killed, the next export therefore starts from the beginning.
+
+    Memory: the metadata of one part of the embeddings.
 
     Args:
-        kept: the samples.
-        out: a `.txt` file gets lines of shard, tab and key in UTF-8, a `.parquet` file a table of two text columns.
+        kept: The samples.
+        out: File to write. A `.txt` file is UTF-8 text, with shard, tab and key in each line. A `.parquet` file is a table with
+            the text columns `shard` and `key`.
 
     Returns:
         The number of samples.
 
     Raises:
-        SimgapError: `out` has another suffix, a name does not fit a line of text, the rows do not name their shards, or
-            `out` exists when the export ends.
+        SimgapError: `out` has another suffix, or `out` exists when the export ends. Or a shard or key has a tab or a line break
+            and `out` is a text file. Or the embeddings do not name the shards of their rows.
     """
     if out.suffix not in SUFFIXES:
         raise SimgapError(

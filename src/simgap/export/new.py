@@ -1,4 +1,4 @@
-"""Write outputs to paths that do not exist yet."""
+"""Write outputs without overwriting existing files or folders."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ def check_new(out: Path) -> None:
     """Check that `out` does not exist.
 
     Raises:
-        SimgapError: `out` exists.
+        SimgapError: The path exists.
     """
     if out.exists():
-        raise SimgapError(f"{out}: exists; name one that does not exist yet")
+        raise SimgapError(f"{out}: exists; choose a path that does not exist yet")
 
 
 @contextmanager
 def new_output(out: Path) -> Iterator[Path]:
-    """Write an output like `atomic_output`, but never overwrite one that another process created meanwhile.
+    """Yield a temporary path like `atomic_output`, but never overwrite an existing output.
 
-    An export may take days, so the check at its start is not enough.
+    The function checks `out` when the block ends. An export may take days, and another process may create `out` in this time.
+
+    Yields:
+        The temporary path.
 
     Raises:
         SimgapError: `out` exists when the block ends.

@@ -17,12 +17,12 @@ from simgap.data.shards import RawSample, open_writer, write_sample
 from simgap.export.kept import KeptSamples
 from simgap.export.new import new_output
 
-# The name of its shard, and the sample.
+# A pair of the name of a shard and a sample from this shard.
 Located = tuple[str, RawSample]
 
 
 def _samples(kept: KeptSamples, start: int) -> Iterator[Located]:
-    """Stream the kept samples from position `start`. Shards before that position are not opened."""
+    """Yield the kept samples from position `start`, without opening the shards of earlier samples."""
     for part in kept.parts():
         for selection in part:
             before, start = start, max(0, start - len(selection.keys))
@@ -34,21 +34,21 @@ def _samples(kept: KeptSamples, start: int) -> Iterator[Located]:
 def _write_shard(
     samples: Iterator[Located], number: int, width: int, out: Path, advance: Callable[[int], object]
 ) -> None:
-    """Write a folder with the tar of one shard and the table of the sources of its samples.
+    """Write a folder with the tar of one shard, and with a table that names the source of each sample.
 
     Args:
-        samples: the samples of the shard.
-        number: number of the shard.
-        width: how many digits of a key number the sample within its shard.
-        out: the folder.
-        advance: called with 1 for each sample that is written.
+        samples: The samples of the new shard.
+        number: Number of the new shard.
+        width: Number of digits for the number of the sample, which ends each key.
+        out: The folder to write.
+        advance: Function that is called with 1 after each sample.
     """
     columns: dict[str, list[str]] = {"key": [], "source_shard": [], "source_key": []}
     with atomic_output(out) as partial:
         partial.mkdir()
         with open_writer(partial / f"{number:05d}.tar") as writer:
             for place, (source_shard, sample) in enumerate(samples):
-                # Samples get new keys, since two shards may share a key, and a key may hold any text, such as a path.
+                # Two shards may contain the same key, and a key may be any text, such as a path. So each sample gets a new key.
                 key = f"{number:05d}{place:0{width}d}"
                 write_sample(writer, key, sample.members)
                 for column, value in zip(columns.values(), (key, source_shard, sample.key), strict=True):
@@ -61,26 +61,29 @@ def export_shards(kept: KeptSamples, out: Path, samples_per_shard: int) -> tuple
     """Copy the kept samples to a folder of img2dataset shards.
 
     - Members are copied byte for byte.
-    - Samples are ordered by part of the embeddings, then by the name of their shard, then as in the tar. Each shard is thus
-      read once for each part that has rows of it. If the study embedded the pool itself, this is row order.
-    - Samples get new keys: five digits for the shard, and four or more for the sample in it.
-    - `{shard}.parquet` beside each tar has the columns `key`, `source_shard` and `source_key`.
-    - `sizes.json` has the number of samples of each shard, as open_clip's training and DataComp read it.
+    - Samples are sorted by part of the embeddings, then by the name of the source shard, then by position in the tar. An
+      export therefore reads a shard once for each part that has samples of the shard. If the study embedded the pool itself,
+      this order is the order of the rows.
+    - Each sample gets a new key. It has five digits for the shard, and four or more digits for the sample in the shard.
+    - The file `{shard}.parquet` beside each tar has the columns `key`, `source_shard` and `source_key`.
+    - The file `sizes.json` has the number of samples of each shard. The training of open_clip and DataComp read this file.
 
-    Finished shards are kept beside `out` until it is complete. An export that was killed continues from them, and ends with
-    the same bytes. Memory: the keys of one part, and one sample.
+    Finished shards lie beside `out` until `out` is complete. If an export is killed, the next export continues from the
+    finished shards and writes the same bytes.
+
+    Memory: the keys of one part, and one sample.
 
     Args:
-        kept: the samples.
-        out: the folder.
-        samples_per_shard: number of samples in each shard; the last shard may have fewer.
+        kept: The samples.
+        out: The folder to write.
+        samples_per_shard: Number of samples in each shard. The last shard may have fewer.
 
     Returns:
         The number of samples and the number of shards.
 
     Raises:
-        SimgapError: `samples_per_shard` is below 1, the pool lacks a shard or sample of the split, or `out` exists when
-            the export ends.
+        SimgapError: `samples_per_shard` is below 1, or `out` exists when the export ends. Or the pool lacks a shard or a sample
+            of the split.
     """
     if samples_per_shard < 1:
         raise SimgapError(f"--samples-per-shard: {samples_per_shard} is out of range; it must be at least 1")

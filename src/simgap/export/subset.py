@@ -1,4 +1,4 @@
-"""Export a split as a DataComp subset: the sorted 128-bit uids of its samples."""
+"""Export a split as a DataComp subset, a sorted array of the 128-bit uids of the samples."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ from simgap.export.kept import KeptSamples, ShardSelection
 from simgap.export.new import new_output
 from simgap.store.arrays import parquet_columns, read_array, read_parquet, write_array
 
-# The upper and lower half of a uid. DataComp's filters write this type, and its resharder searches it.
+# A uid has an upper and a lower half of 64 bits. DataComp's filters write this type, and its resharder reads this type.
 UID = np.dtype("u8,u8")
-# Type of a finished part of the embeddings: the two halves, and whether the uid was derived.
+# A finished part of the export has this type. The fields are the two halves of a uid, and whether the uid was derived.
 PART = np.dtype("u8,u8,?")
-# Stands for the uid of a sample whose JSON names none.
+# This object marks a sample whose JSON has no uid. None cannot mark it, because a JSON may contain the uid null.
 UNNAMED = object()
 HEX = re.compile(r"[0-9a-fA-F]{1,32}")
 
 
 def _from_parquet(shard: Shard) -> dict[str, object] | None:
-    """Read uids by key from the table that img2dataset writes beside a shard. None if it has none, or is remote."""
+    """Read the uid of each key from the Parquet file that img2dataset writes beside a shard.
+
+    Returns:
+        Map from key to uid. None if the shard is remote, or if there is no such file with the columns `key` and `uid`.
+    """
     if not isinstance(shard, Path):
         return None
     path = shard.with_suffix(".parquet")
@@ -42,7 +46,7 @@ def _from_parquet(shard: Shard) -> dict[str, object] | None:
 def _from_json(selection: ShardSelection) -> dict[str, object]:
     wanted, found = set(selection.keys), dict[str, object]()
     for key, text in read_json_members(selection.shard, Accounting()):
-        # If two samples have one key, the first was embedded.
+        # If two samples have the same key, only the first sample was embedded, so its uid counts.
         if key in wanted and key not in found:
             try:
                 content = json.loads(text)
@@ -53,7 +57,7 @@ def _from_json(selection: ShardSelection) -> dict[str, object]:
 
 
 def derived_uid(shard: str, key: str) -> str:
-    """Return a uid for a sample whose JSON names none: the MD5 of `{shard}/{key}`, as 32 hexadecimal digits."""
+    """Return the uid of a sample without a uid: the MD5 of `{shard}/{key}`, as 32 hexadecimal digits."""
     return hashlib.md5(f"{shard}/{key}".encode(), usedforsecurity=False).hexdigest()
 
 
@@ -68,8 +72,8 @@ def _uids_of(selection: ShardSelection) -> NDArray[np.void]:
             uid = derived_uid(selection.shard.name, key)
         if not isinstance(uid, str) or not HEX.fullmatch(uid):
             raise SimgapError(
-                f"{selection.shard}: the sample {key!r} has the uid {uid!r}; a DataComp subset needs 32 hexadecimal digits, in "
-                "the JSON of the sample or in a .parquet beside the shard; `simgap export keys` needs no uids"
+                f"{selection.shard}: the sample {key!r} has the uid {uid!r}; a uid must have up to 32 hexadecimal digits; "
+                "correct it in the JSON or the .parquet of the shard, or use `simgap export keys`, which needs no uids"
             )
         uids[place] = (*divmod(int(uid, 16), 2**64), unnamed)
     return uids
@@ -78,23 +82,27 @@ def _uids_of(selection: ShardSelection) -> NDArray[np.void]:
 def export_subset(kept: KeptSamples, out: Path) -> tuple[int, bool]:
     """Write the sorted uids of the kept samples as an array of dtype `u8,u8`.
 
-    This is the format of DataComp's `resharder.py --subset-file`: the upper and lower 64 bits of each uid, in lexicographic
-    order. A uid comes from `{shard}.parquet` beside the shard if that has the columns `key` and `uid`, else from the JSON of
-    the sample. If no JSON names a uid, as in LAION's shards, all uids are derived (see `derived_uid`).
+    DataComp's `resharder.py --subset-file` reads this format. An entry has the upper and the lower 64 bits of a uid. The
+    entries are in lexicographic order.
 
-    The uids of each finished part of the embeddings are kept beside `out`. An export that was killed continues from them.
-    Memory: 60 bytes for each kept sample at the end, when all uids are sorted.
+    If `{shard}.parquet` beside a shard has the columns `key` and `uid`, the uids come from this file. Otherwise, a uid comes
+    from the JSON of the sample. LAION's shards have no uids. If no JSON has a uid, `derived_uid` computes all uids.
+
+    The uids of each finished part of the embeddings lie beside `out` until `out` is complete. If an export is killed, the next
+    export continues from these uids.
+
+    Memory: 60 bytes for each kept sample during the final sort.
 
     Args:
-        kept: the samples.
-        out: a `.npy` file.
+        kept: The samples.
+        out: The `.npy` file to write.
 
     Returns:
-        The number of uids, and whether they were derived.
+        The number of uids, and whether the uids were derived.
 
     Raises:
-        SimgapError: `out` is not a `.npy` file, only some samples have a uid, two samples share one, a shard is missing,
-            or `out` exists when the export ends.
+        SimgapError: `out` is not a `.npy` file, or `out` exists when the export ends. Or only some samples have a uid, or two
+            samples have the same uid, or the pool lacks a shard.
     """
     if out.suffix != ".npy":
         raise SimgapError(f"{out}: {out.suffix!r} is not the suffix of an array; name a file that ends in .npy")
@@ -118,11 +126,11 @@ def export_subset(kept: KeptSamples, out: Path) -> tuple[int, bool]:
         if 0 < derived < len(found):
             raise SimgapError(
                 f"{kept.pool}: {derived} of the split's {len(found)} samples have no uid in their JSON, but the others have one; "
-                "give all samples a uid, or none; `simgap export keys` needs no uids"
+                "give all samples a uid, or use `simgap export keys`, which needs no uids"
             )
         subset = np.empty(len(found), UID)
         subset["f0"], subset["f1"] = found["f0"], found["f1"]
-        # Sorting by the two columns takes a third of the time of sorting records.
+        # `lexsort` of two columns takes a third of the time that a sort of records takes.
         subset = subset[np.lexsort((subset["f1"], subset["f0"]))]
         twice = np.flatnonzero(subset[1:] == subset[:-1])
         if len(twice):

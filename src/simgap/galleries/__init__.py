@@ -1,1 +1,1 @@
-"""Galleries: example images for similarity, pruning and deduplication."""
+"""Make galleries: example images that illustrate similarity, pruning and deduplication."""

@@ -1,4 +1,4 @@
-"""Choose the queries, pruned rows and duplicates to show: a fixed number for a pool of any size."""
+"""Choose the queries, pruned rows and duplicates to show. Their number does not grow with the pool."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from simgap.store.embeddings import Embeddings
 
-# A column is read in blocks of this many rows.
+# Columns are read in blocks of this many rows, so memory does not grow with the pool.
 BLOCK_ROWS = 4_194_304
-# Products with this many rows are held in float64 at a time.
+# Memory grows with this number: similarities to this many rows are computed in float64 at a time.
 PRODUCT_ROWS = 8192
 SIMILAR, LOST, RANDOM = "most similar to the pool", "loses most by pruning", "random"
 
@@ -19,19 +19,24 @@ SIMILAR, LOST, RANDOM = "most similar to the pool", "loses most by pruning", "ra
 def choose_queries(
     in_pool: NDArray[np.float32], after: NDArray[np.float32] | None, count: int, seed: int
 ) -> list[tuple[int, str]]:
-    """Choose queries, and return each with the reason.
+    """Choose queries to show, for up to three reasons.
 
-    No query is chosen twice. If values are equal, the lower query comes first.
+    The reasons are, in this order: most similar to the pool, largest loss of similarity by pruning, and random. A query
+    is chosen for one reason only. If values are equal, the query with the smaller number comes first.
 
     Args:
-        in_pool: s_q of the whole pool, fp32 [queries].
-        after: s_q of the rows that a rule kept, NaN if it kept none, fp32 [queries]; None if no rule pruned.
-        count: the number of queries for each reason.
-        seed: the seed of the random queries.
+        in_pool: Similarity of each query to its nearest row in the whole pool, fp32 [queries].
+        after: Similarity of each query to its nearest row in a split, fp32 [queries]. NaN if the split is empty. None
+            if no split is shown, which leaves out the second reason.
+        count: Largest number of queries for each reason.
+        seed: Seed of the random queries.
+
+    Returns:
+        The chosen queries in order of the reasons, each a pair of query number and reason.
     """
     orders = {SIMILAR: np.argsort(-in_pool, kind="stable")}
     if after is not None:
-        # If no row is kept, the loss is unknown; such queries come last.
+        # If the split is empty, the loss is NaN. Infinity puts these queries last.
         orders[LOST] = np.argsort(np.nan_to_num(after - in_pool, nan=np.inf), kind="stable")
     orders[RANDOM] = np.random.default_rng(seed).permutation(len(in_pool))
     chosen: dict[int, str] = {}
@@ -42,14 +47,17 @@ def choose_queries(
 
 
 def most_similar_rows(candidates: NDArray[np.bool_], best: NDArray[np.float32], count: int) -> list[int]:
-    """Return the candidates with the highest similarity, highest first.
+    """Return the candidate rows with the highest similarity, highest first.
 
-    If values are equal, the lower row comes first. Memory: a block.
+    If values are equal, the row with the smaller number comes first. Memory: one block of rows.
 
     Args:
-        candidates: the rows to choose from, bool [pool rows].
-        best: the highest similarity of each row to a query, fp32 [pool rows]; it may be mapped.
-        count: the number of rows to return.
+        candidates: Rows to choose from, bool [pool rows].
+        best: Highest similarity of each row to a query, fp32 [pool rows]. The array may be memory-mapped.
+        count: Largest number of rows to return.
+
+    Returns:
+        At most `count` row numbers.
     """
     largest: list[tuple[float, int]] = []
     for start in range(0, len(candidates), BLOCK_ROWS):
@@ -61,16 +69,18 @@ def most_similar_rows(candidates: NDArray[np.bool_], best: NDArray[np.float32], 
 
 
 def nearest_lower_rows(pool: Embeddings, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Find the most similar lower row for each of some rows.
+    """Find, for each given row, the most similar row with a smaller number.
 
-    If similarities are equal, the lower row is found. Only rows below the last of `rows` are read.
+    If similarities are equal, the row with the smallest number is returned. The function reads only rows before the
+    last given row.
 
     Args:
-        pool: the embeddings of the pool.
-        rows: ascending rows, without row 0, int64 [n].
+        pool: Embeddings of the pool.
+        rows: Ascending row numbers without 0, int64 [n].
 
     Returns:
-        The found rows, int64 [n], and their similarities, float64 [n].
+        The most similar row with a smaller number for each given row, int64 [n], and the similarity of both, float64
+        [n].
     """
     vectors = pool.take(rows).astype(np.float64)
     nearest, similarity = np.full(len(rows), -1, np.int64), np.full(len(rows), -np.inf)

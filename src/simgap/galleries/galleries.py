@@ -1,4 +1,8 @@
-"""Galleries of queries with their nearest rows before and after pruning, of pruned rows, and of duplicates."""
+"""Make the galleries of a study.
+
+One gallery shows queries with their nearest rows before and after pruning. The other galleries show pruned rows and
+duplicates.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,8 @@ from simgap.store.arrays import read_parquet
 from simgap.store.columns import Similarity
 from simgap.store.split import KEEP_FILE, Split, read_keep
 
-# The number of queries for each reason and benchmark, of pruned rows for each benchmark, and of duplicates.
+# The size of galleries.json and the number of thumbnails depend on these numbers. QUERIES counts queries for each
+# reason and benchmark. PRUNED counts pruned rows for each benchmark. DUPLICATES counts duplicates of the whole study.
 QUERIES, PRUNED, DUPLICATES = 4, 8, 8
 SEED = 0
 FILE = "galleries.json"
@@ -27,30 +32,49 @@ Entry = dict[str, Any]
 
 
 def split_shown(benchmark: str, splits: Mapping[str, Split]) -> str | None:
-    """Return the first imagenet-like split whose rule used the benchmark, or None."""
+    """Choose the split that illustrates pruning by a benchmark.
+
+    Args:
+        benchmark: Name of the benchmark.
+        splits: Splits by name, the preferred splits first.
+
+    Returns:
+        The name of the first imagenet-like split whose rule used the benchmark, or None if there is no such split.
+    """
     names = (name for name, split in splits.items() if split.rule == "imagenet-like" and benchmark in split.benchmarks)
     return next(names, None)
 
 
 class Galleries:
-    """The entries of the galleries.
+    """Collect the entries of the galleries.
 
-    An entry has a row of a set and its similarity to the row beside it. `write_pictures` adds the image and the caption.
+    An entry describes one row of a set. Most entries also have the similarity to the row that is shown beside.
+    `write_pictures` adds the image and the caption to every entry.
     """
 
     def __init__(self, sources: Mapping[str, Source]) -> None:
-        """Start without entries; `sources` are the sets by name."""
+        """Start without entries.
+
+        Args:
+            sources: Sets by name.
+        """
         self.sources = sources
         self._entries: list[tuple[str, int, Entry]] = []
 
     def entry(self, name: str, row: int, **about: Any) -> Entry:
-        """Add an entry for a row of the set `name`."""
+        """Add an entry for a row of a set, and return the entry.
+
+        Args:
+            name: Name of the set.
+            row: Number of the row.
+            about: Further fields of the entry.
+        """
         entry: Entry = {"row": int(row), **about}
         self._entries.append((name, int(row), entry))
         return entry
 
     def write_pictures(self, folder: Path) -> None:
-        """Write the thumbnails, and add their file names and the captions to the entries."""
+        """Write a thumbnail for each entry, and add the name of the thumbnail file and the caption to the entry."""
         rows: dict[str, set[int]] = defaultdict(set)
         for name, row, _ in self._entries:
             rows[name].add(row)
@@ -66,13 +90,19 @@ def _first(table: pa.Table, column: str, query: int) -> Any:
 
 
 def benchmark_gallery(galleries: Galleries, name: str, similarity: Similarity, after: pa.Table | None) -> list[Entry]:
-    """Choose queries of a benchmark and show each beside its nearest rows.
+    """Choose queries of a benchmark and add an entry for each query.
+
+    The entry of a query contains further entries: the nearest reference row, the nearest pool row, and the nearest row of
+    the split. The last one is missing if no split is shown or the split is empty.
 
     Args:
-        galleries: the galleries to add entries to.
-        name: the benchmark.
-        similarity: its similarity to the pool.
-        after: its table in the profile of the split that is shown; None if no split is shown.
+        galleries: Galleries to add entries to.
+        name: Name of the benchmark.
+        similarity: Similarity of the pool to the benchmark.
+        after: Table of the benchmark in the profile of the shown split. None if no split is shown.
+
+    Returns:
+        The entries of the chosen queries.
     """
     table = similarity.queries(
         ["used_by_rule", "reference_similarity", "reference_row", "pool_similarity", "nearest_rows"]
@@ -95,7 +125,19 @@ def benchmark_gallery(galleries: Galleries, name: str, similarity: Similarity, a
 
 
 def pruned_gallery(galleries: Galleries, name: str, similarity: Similarity, pruned: NDArray[np.bool_]) -> list[Entry]:
-    """Show the pruned rows most similar to a benchmark, each beside the nearest query that the rule used."""
+    """Add entries for the pruned rows that are most similar to a benchmark.
+
+    Each entry contains another entry: the rule query with the highest similarity to the row.
+
+    Args:
+        galleries: Galleries to add entries to.
+        name: Name of the benchmark.
+        similarity: Similarity of the pool to the benchmark.
+        pruned: Pruned rows, bool [pool rows].
+
+    Returns:
+        The entries of the pruned rows, the most similar row first.
+    """
     best, margin, nearest = (similarity.column(column) for column in ("best", "margin", "nearest_query"))
     shown = []
     for row in most_similar_rows(pruned, best, PRUNED):
@@ -106,7 +148,17 @@ def pruned_gallery(galleries: Galleries, name: str, similarity: Similarity, prun
 
 
 def duplicate_gallery(galleries: Galleries, full: NDArray[np.bool_]) -> list[Entry]:
-    """Show the first rows that deduplication dropped, each beside the most similar lower row."""
+    """Add entries for the first rows that deduplication dropped.
+
+    Each entry contains another entry: the most similar row with a smaller number.
+
+    Args:
+        galleries: Galleries to add entries to.
+        full: Rows that deduplication kept, bool [pool rows].
+
+    Returns:
+        The entries of the dropped rows.
+    """
     dropped = np.flatnonzero(~full)[:DUPLICATES]
     lower, similarity = nearest_lower_rows(galleries.sources["pool"].embeddings, dropped)
     shown = []
@@ -126,18 +178,18 @@ def write_galleries(
     profiles: Path,
     out: Path,
 ) -> None:
-    """Write the thumbnails, and `galleries.json` with the entries that show them.
+    """Write the thumbnails of all galleries, and the file `galleries.json` with their entries.
 
-    Memory: a few bytes for each pool row, and a block of a column.
+    Memory: a few bytes for each pool row, and one block of a column.
 
     Args:
-        sources: the sets `pool`, `reference` and each benchmark.
-        benchmarks: the names of the benchmarks.
-        splits: the splits that may be shown, the preferred ones first, and `full`.
-        splits_folder: the folder of all splits.
-        similarity: the folder of the similarity to each benchmark.
-        profiles: the folder of the profiles of all splits.
-        out: the folder to write.
+        sources: Sets by name: `pool`, `reference` and each benchmark.
+        benchmarks: Names of the benchmarks.
+        splits: Splits that may be shown, the preferred splits first. The split `full` must be among them.
+        splits_folder: Folder of all splits.
+        similarity: Folder of the similarity columns of all benchmarks.
+        profiles: Folder of the profiles of all splits.
+        out: Folder to write.
     """
     galleries = Galleries(sources)
     rows = splits["full"].pool_rows

@@ -1,4 +1,4 @@
-"""Write thumbnails of chosen rows. Only the shards that hold them are opened."""
+"""Write thumbnails of chosen rows. Only shards with a chosen row are opened."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from simgap.data.shards import Accounting, Shard, ShardsByName, read_shard, sele
 from simgap.store.arrays import read_parquet
 from simgap.store.embeddings import Embeddings
 
-# The longer side of a thumbnail in pixels; smaller images are not enlarged.
+# The longer side of a thumbnail has at most this many pixels. Smaller images are not enlarged.
 THUMBNAIL = 160
 QUALITY = 85
 
 
 @dataclass(frozen=True)
 class Source:
-    """A set whose rows are shown.
+    """A set of images whose rows appear in the galleries.
 
     Attributes:
-        shards: the folder of its shards.
-        embeddings: its embeddings.
-        classnames: the names of its classes; None for a set with captions.
+        shards: Folder of the shards.
+        embeddings: Embeddings of the set.
+        classnames: Names of the classes of a labelled set. None for a set with captions.
     """
 
     shards: Path
@@ -39,7 +39,18 @@ class Source:
 
 
 def described(source: Source, rows: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """Read the shard, the key and the caption or class name of each row; only parts with such rows are read."""
+    """Read where each row is stored, and the caption or class name of the row.
+
+    The function reads only the parts of the metadata that contain a given row.
+
+    Args:
+        source: The set.
+        rows: Numbers of the rows.
+
+    Returns:
+        For each row, a mapping with `shard`, `key` and `caption`. The caption of a labelled image is the class name. An
+        empty caption becomes "no caption".
+    """
     wanted = np.unique(np.fromiter(rows, np.int64))
     field = "caption" if source.classnames is None else "label"
     paths = sorted((source.embeddings.folder / "metadata").glob("metadata_*.parquet"))
@@ -55,7 +66,10 @@ def described(source: Source, rows: Iterable[int]) -> dict[int, dict[str, Any]]:
 
 
 def picture_name(name: str, row: int) -> str:
-    """Return the file name of a row's thumbnail. It has no part of a name in an archive, which could be a path."""
+    """Return the file name of the thumbnail of a row.
+
+    The name has no shard or key, because a key in an archive can be a path to another folder.
+    """
     return f"{name}-{row}.jpg"
 
 
@@ -64,15 +78,15 @@ def cut_pictures(
 ) -> None:
     """Write a JPEG thumbnail for each row of each set.
 
-    Each shard is read once, up to the last row that is needed.
+    Each shard is read once, up to the last row that has a thumbnail.
 
     Args:
-        sources: the sets by name.
-        rows: by set, the result of `described`.
-        folder: the folder to write to.
+        sources: Sets by name.
+        rows: Result of `described` for each set, by name of the set.
+        folder: Folder to write to.
 
     Raises:
-        SimgapError: A shard or a sample that was embedded is missing, or its image is broken.
+        SimgapError: An embedded sample or its shard is missing, or an image is broken.
     """
     wanted: dict[Shard, dict[str, Path]] = defaultdict(dict)
     for name, described_rows in rows.items():

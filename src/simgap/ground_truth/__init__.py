@@ -1,4 +1,5 @@
-"""Evaluation of embedder, deduplication and pruning against the annotations of a pool.
+"""Evaluate the embedder, deduplication and pruning against the annotations of a pool.
 
-Training and rules never see annotations; only leaks and matched controls use them too.
+Training and pruning rules never read annotations, except that matched controls do. The stage `leaks` reads annotations
+too.
 """

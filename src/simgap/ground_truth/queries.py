@@ -1,4 +1,4 @@
-"""The queries that rules use."""
+"""Find the queries that rules use."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from simgap.store.embeddings import Embeddings
 
 
 def rule_query_keys(embeddings: Path, similarity: Path, benchmarks: Sequence[str]) -> dict[str, set[str]]:
-    """Return, by benchmark, the keys of the queries that rules use.
+    """Return the keys of the queries that rules use.
 
     Args:
         embeddings: Folder of the embeddings of all sets.
         similarity: Folder of the similarity columns of all benchmarks.
         benchmarks: Names of the benchmarks.
+
+    Returns:
+        A set of keys for each benchmark, by name of the benchmark.
 
     Raises:
         SimgapError: A file is missing or damaged.

@@ -1,4 +1,4 @@
-"""Score embedder, deduplication and pruning against the annotations of a pool."""
+"""Score the embedder, deduplication and pruning against the annotations of a pool."""
 
 from __future__ import annotations
 
@@ -20,22 +20,26 @@ from simgap.store.embeddings import Embeddings
 from simgap.store.split import KEEP_FILE, read_keep, read_split
 
 BLOCK_ROWS = 2048
-# A rule that prunes this share of a style has removed a domain, not single samples.
+# A split that lost this share of a style has lost a whole domain. The metric `domains_removed` lists such styles.
 DOMAIN_REMOVED = 0.95
 
 
 def rank_of_copies(
     pool: Embeddings, queries: NDArray[np.float16], copies: NDArray[np.int64], own: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Count, for each query, the pool rows that are more similar to it than its copy: int64 [queries].
+    """Count, for each query, the pool rows that are more similar to the query than its copy is.
 
-    Rows as similar as the copy do not count. A count of 0 is rank 1.
+    Rows with the same similarity as the copy do not count. A count of 0 means that the copy has rank 1.
 
     Args:
-        pool: the embeddings of the pool.
-        queries: fp16 [queries, dim].
-        copies: the pool row of each query's copy, int64 [queries].
-        own: the pool row of the query itself, which does not count; -1 if the query is not in the pool. int64 [queries].
+        pool: Embeddings of the pool.
+        queries: Embeddings of the queries, fp16 [queries, dim].
+        copies: Pool row of the copy of each query, int64 [queries].
+        own: Pool row of the query itself, which does not count, int64 [queries]. The value is -1 if the query is not in
+            the pool.
+
+    Returns:
+        The number of closer rows for each query, int64 [queries].
     """
     wide = queries.astype(np.float64)
     order = np.argsort(copies)
@@ -54,10 +58,19 @@ def rank_of_copies(
 def rank1_recall(
     annotations: Sequence[Annotation], pool: Embeddings, embeddings: Path, benchmarks: Sequence[str]
 ) -> dict[str, float]:
-    """Return the share of annotated copies that are the nearest pool row to their original.
+    """Compute the share of annotated copies that are the nearest pool row to their original.
 
-    There is a metric for each kind of copy, and one for exact and near copies together. Copies of pool, reference and
-    `benchmarks` count. The pool may also have copies of benchmarks that are not part of the study.
+    Only copies of samples in the pool, the reference and `benchmarks` count, because a pool may also have copies from
+    other benchmarks. Copies are skipped if their original has no embedding.
+
+    Args:
+        annotations: Annotation of each pool row.
+        pool: Embeddings of the pool.
+        embeddings: Folder of the embeddings of all sets.
+        benchmarks: Names of the benchmarks of the study.
+
+    Returns:
+        The value of each metric by name: one metric for each kind of copy, and one for exact and near copies together.
     """
     ranks: dict[str, list[int]] = defaultdict(list)
     by_source: dict[str, list[tuple[int, Annotation]]] = defaultdict(list)
@@ -84,15 +97,20 @@ def rank1_recall(
 
 
 def duplicate_groups(annotations: Sequence[Annotation], keys: Sequence[str]) -> NDArray[np.int64]:
-    """Number the groups of duplicates: a row and its exact and near copies have the same number, int64 [pool rows].
+    """Return the group of duplicates of each pool row.
+
+    A row and its exact and near copies have the same group.
 
     Args:
-        annotations: the annotation of each pool row.
-        keys: the key of each pool row.
+        annotations: Annotation of each pool row.
+        keys: Key of each pool row.
+
+    Returns:
+        The number of the group of each row, int64 [pool rows].
     """
     group = np.arange(len(annotations), dtype=np.int64)
     rows = {key: row for row, key in enumerate(keys)}
-    # Two rows may be copies of one image that is not in the pool.
+    # Several rows may be copies of one image outside the pool. This mapping puts such rows into one group.
     outside: dict[tuple[str | None, str | None], int] = {}
     for row, annotation in enumerate(annotations):
         if annotation.planted in ("exact", "near"):
@@ -106,16 +124,20 @@ def duplicate_groups(annotations: Sequence[Annotation], keys: Sequence[str]) -> 
 def score_deduplication(
     pool: Embeddings, group: NDArray[np.int64], centroids: NDArray[np.float16], eps: Sequence[float]
 ) -> dict[str, float]:
-    """Compute precision and recall of the deduplication rule for each eps, over rows.
+    """Compute the precision and recall of the deduplication rule for each eps.
 
-    A row is a true duplicate if a lower row belongs to the same group. The pool may have near-duplicates without an
-    annotation, so the precision is a lower bound.
+    A row is a true duplicate if a row with a smaller number belongs to the same group. The pool may have
+    near-duplicates without an annotation, so the precision is a lower bound.
 
     Args:
-        pool: the embeddings of the pool.
-        group: the group of each row, see `duplicate_groups`, int64 [pool rows].
-        centroids: the centroids of the clusters, fp16 [clusters, dim].
-        eps: the values of eps.
+        pool: Embeddings of the pool.
+        group: Group of each row, int64 [pool rows], see `duplicate_groups`.
+        centroids: Centroids of the clusters, fp16 [clusters, dim].
+        eps: Values of eps.
+
+    Returns:
+        The value of each metric by name. The precision is missing if no row is dropped. The recall is missing if there
+        are no true duplicates.
     """
     order = np.argsort(group, kind="stable")
     first = np.r_[True, group[order][1:] != group[order][:-1]]
@@ -137,15 +159,19 @@ def score_deduplication(
 
 
 def pruned_shares(annotations: Sequence[Annotation], split: Path, rule_queries: dict[str, set[str]]) -> dict[str, Any]:
-    """Return the share of pool rows that are not in a split: for each style and class, and for copies of benchmark images.
+    """Compute the share of pool rows that are not in a split.
 
-    Copies of queries that the rule used count as `planted`, copies of held-out queries as `planted_held_out`. For an
-    imagenet-like split, `domains_removed` lists the styles that lost at least 95% of their rows.
+    There is a share for each style, each class and each kind of copy of a benchmark image. Copies of queries that the
+    rule used count as `planted`. Copies of held-out queries count as `planted_held_out`. For an imagenet-like split,
+    the metric `domains_removed` lists the styles that lost at least 95% of their rows.
 
     Args:
-        annotations: the annotation of each pool row.
-        split: the folder of the split.
-        rule_queries: by benchmark, the keys of the queries that rules use.
+        annotations: Annotation of each pool row.
+        split: Folder of the split.
+        rule_queries: Keys of the queries that rules use, by benchmark.
+
+    Returns:
+        The value of each metric by name.
     """
     info = read_split(split)
     keep = read_keep(split / KEEP_FILE, info.pool_rows)
@@ -178,15 +204,21 @@ def score(
     centroids: NDArray[np.float16],
     eps: Sequence[float],
 ) -> dict[str, Any]:
-    """Return all metrics: rank-1 recall of copies, precision and recall of deduplication, and shares pruned by each split.
+    """Compute all ground truth metrics of a study.
+
+    The metrics are the rank-1 recall of copies, the precision and recall of deduplication, and the shares that each
+    split lost.
 
     Args:
-        annotations: the annotation of each pool sample, by shard and key.
-        embeddings: the folder of all sets' embeddings.
-        rule_queries: by benchmark, the keys of the queries that rules use.
-        splits: the folders of the splits.
-        centroids: the centroids of the clusters, fp16 [clusters, dim].
-        eps: the values of eps at which deduplication is scored.
+        annotations: Annotation of each pool sample, by shard and key.
+        embeddings: Folder of the embeddings of all sets.
+        rule_queries: Keys of the queries that rules use, by benchmark.
+        splits: Folders of the splits.
+        centroids: Centroids of the clusters, fp16 [clusters, dim].
+        eps: Values of eps at which deduplication is scored.
+
+    Returns:
+        The value of each metric by name.
 
     Raises:
         SimgapError: A pool row has no annotation.

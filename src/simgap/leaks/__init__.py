@@ -1,1 +1,1 @@
-"""Contamination: the benchmark images that have a copy in the pool."""
+"""Find leaks: benchmark images that have a copy in the pool."""

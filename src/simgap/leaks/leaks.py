@@ -1,4 +1,8 @@
-"""Find the benchmark images that have a copy in the pool, by a threshold that annotated copies can calibrate."""
+"""Find benchmark images that have a copy in the pool.
+
+An image counts as copied if its similarity to the nearest pool row exceeds a threshold. Annotated copies can calibrate
+the threshold.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +25,11 @@ COPIES = ("exact", "near")
 
 @dataclass(frozen=True)
 class AnnotatedCopies:
-    """The copies that the annotations of a pool name.
+    """Copies that the annotations of a pool name.
 
     Attributes:
-        similarity: by kind (`exact`, `near`), the similarity of each copy to its original, fp32 [copies].
-        copied: by benchmark, the queries with an annotated copy, bool [queries].
+        similarity: Similarity of each copy to its original, fp32 [copies], by kind of copy (`exact` or `near`).
+        copied: Whether each query has an annotated copy, bool [queries], by benchmark.
     """
 
     similarity: dict[str, NDArray[np.float32]]
@@ -35,14 +39,17 @@ class AnnotatedCopies:
 def annotated_copies(
     annotations: Mapping[tuple[str, str], Annotation], embeddings: Path, benchmarks: Sequence[str]
 ) -> AnnotatedCopies:
-    """Measure the annotated copies of pool, reference and benchmark images.
+    """Compute the similarity of each annotated copy to its original in the pool, the reference or a benchmark.
 
-    A copy is left out if its original could not be embedded.
+    Copies are skipped if their original has no embedding.
 
     Args:
-        annotations: the annotation of each pool sample, by shard and key.
-        embeddings: the folder of all sets' embeddings.
-        benchmarks: the benchmarks of the study.
+        annotations: Annotation of each pool sample, by shard and key.
+        embeddings: Folder of the embeddings of all sets.
+        benchmarks: Names of the benchmarks of the study.
+
+    Returns:
+        The similarities of the copies, and the queries that have a copy.
 
     Raises:
         SimgapError: A pool row has no annotation.
@@ -80,11 +87,12 @@ def annotated_copies(
 
 
 def calibrate_threshold(not_copied: NDArray[np.float32], false_positives: float) -> float:
-    """Return the lowest threshold with at most this share of false positives.
+    """Return the lowest threshold that at most a given share of the queries without a copy exceeds.
 
     Args:
-        not_copied: the similarities to the pool of queries without a copy, fp32 [queries].
-        false_positives: the largest share of them that may exceed the threshold, in [0, 1).
+        not_copied: Similarity of each query without a copy to its nearest pool row, fp32 [queries]. It must not be
+            empty.
+        false_positives: Largest share of these queries that may exceed the threshold, in [0, 1).
     """
     allowed = int(false_positives * len(not_copied))
     return float(np.sort(not_copied)[::-1][allowed])
@@ -93,21 +101,21 @@ def calibrate_threshold(not_copied: NDArray[np.float32], false_positives: float)
 def find_leaks(
     parameters: LeakParameters, pool_similarity: Mapping[str, NDArray[np.float32]], known: AnnotatedCopies | None
 ) -> dict[str, Any]:
-    """Count the queries that have a copy in the pool, and measure how well the threshold finds annotated copies.
+    """Count the queries that have a copy in the pool, and measure how many annotated copies the threshold finds.
 
-    The pool may hold copies without an annotation, so the true share of false positives is at most
-    `false_positive_share`. The metrics call an annotated copy a marked copy.
+    The pool may contain copies without an annotation. So the true share of false positives is at most the metric
+    `false_positive_share`. Metric names call an annotated copy a marked copy.
 
     Args:
-        parameters: the threshold, or the share of false positives that calibrates it.
-        pool_similarity: by benchmark, s_q of the pool, fp32 [queries].
-        known: the annotated copies; None for a pool without annotations.
+        parameters: Threshold, or share of false positives that calibrates the threshold.
+        pool_similarity: Similarity of each query to its nearest pool row, fp32 [queries], by benchmark.
+        known: Annotated copies. None for a pool without annotations.
 
     Returns:
-        The metrics.
+        The value of each metric by name.
 
     Raises:
-        SimgapError: There is no threshold, and no annotated copy to calibrate it on.
+        SimgapError: The parameters have no threshold, and annotations cannot calibrate one.
     """
     metrics: dict[str, Any] = {"calibrated": parameters.threshold is None}
     threshold = parameters.threshold
@@ -119,7 +127,7 @@ def find_leaks(
     if threshold is None:
         raise SimgapError(
             "leaks.threshold is null, but it cannot be calibrated: no pool sample is annotated as a copy, or every test image "
-            "has an annotated copy. Set it to a similarity"
+            "has an annotated copy. Set leaks.threshold to a cosine similarity, for example 0.95"
         )
     metrics["threshold"] = threshold
     if known is not None:

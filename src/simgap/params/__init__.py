@@ -1,5 +1,5 @@
-"""The schema of params.yaml: one module for each block, and the functions that load and check a file.
+"""Define the schema of params.yaml, and load and check such a file. Each block of the file has its own module.
 
-The modules hold fields and checks only. What is computed from the fields belongs to the package that uses it,
-so that an edit here reruns no stage.
+DVC does not rerun a stage after an edit in this package. The modules therefore contain only fields and checks. Code that
+computes results from the fields belongs to the packages of the stages.
 """

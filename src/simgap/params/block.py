@@ -1,4 +1,4 @@
-"""What every block of params.yaml shares."""
+"""Types and checks that all blocks of params.yaml share."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-# Unknown keys are errors, nothing is converted silently, and no number is infinite. The text below a field describes it in
-# presets/schema.json.
+# A mistake in a params file must not go unnoticed. So unknown keys and infinite numbers are errors, and pydantic converts no
+# value to another type. The docstring below a field becomes its description in presets/schema.json.
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 NAME_PATTERN = "^[a-z][a-z0-9_-]*$"
-# Names become folders, and DVC removes the folder of an output before its stage starts.
+# A name becomes a folder, and DVC removes this folder before a stage starts. A name such as ../x would remove another folder.
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Count = Annotated[int, Field(ge=1)]
 Cosine = Annotated[float, Field(ge=-1, le=1)]
@@ -21,7 +21,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 def _is_free(name: str) -> str:
     if name in ("pool", "reference"):
-        raise ValueError("it must not be the name of another set (pool, reference)")
+        raise ValueError("it must not be pool or reference, which are names of other sets")
     return name
 
 
@@ -29,20 +29,20 @@ SetName = Annotated[Name, AfterValidator(_is_free)]
 
 
 def across_fields(message: str) -> PydanticCustomError:
-    """Return the error of a check that compares several fields of one block.
+    """Return an error for a check that compares several fields of one block.
 
     Args:
-        message: begins with the name of the field, for example "keep is 3; it must be at most 1".
+        message: Text that begins with the name of a field, for example "keep is 3; it must be at most 1".
     """
     return PydanticCustomError("across_fields", "{message}", {"message": message})
 
 
 def unique(values: list[str] | list[int]) -> list[str] | list[int]:
-    """Check that the items of a list differ.
+    """Check that all items of a list are different, and return the list.
 
     Raises:
-        ValueError: A value occurs twice.
+        ValueError: An item occurs twice.
     """
     if len(set(values)) < len(values):
-        raise ValueError("it must name each item once")
+        raise ValueError("it must contain each item only once")
     return values

@@ -13,14 +13,14 @@ NEEDS_LICENCE = {"objectnet": "ObjectNet's licence forbids using it to tune a mo
 
 
 def check_across_blocks(params: Params, where: str) -> None:
-    """Check everything that involves more than one block, except the overrides in `runs`.
+    """Check all conditions that involve more than one block, except the overrides in `runs`.
 
     Args:
-        params: The params, each block valid by itself.
-        where: What errors call the file.
+        params: The params. Each block has already been checked alone.
+        where: Name of the file. Error messages begin with it.
 
     Raises:
-        SimgapError: One line that names the parameter, its value and what would be right.
+        SimgapError: A condition is violated. The message is one line with the parameter, the value and the requirement.
     """
     _check_worlds(params, where)
     _check_benchmarks(params, where)
@@ -29,7 +29,7 @@ def check_across_blocks(params: Params, where: str) -> None:
     _check_models(params, where)
     if params.leaks.threshold is None and not params.ground_truth:
         raise SimgapError(
-            f"{where}: leaks.threshold is null, but ground_truth names no annotated pool to calibrate it on; set a cosine"
+            f"{where}: leaks.threshold is null, but ground_truth has no annotated pool for the calibration; set it to a cosine"
         )
 
 
@@ -42,7 +42,7 @@ def _check_worlds(params: Params, where: str) -> None:
     for (name, block), (other, other_block) in itertools.combinations(places, 2):
         if name == other:
             raise SimgapError(
-                f"{where}: {other_block}.{name} has the name of {block}.{name}; both would write data/worlds/{name}"
+                f"{where}: {other_block}.{name} and {block}.{name} would both write data/worlds/{name}; rename one of them"
             )
 
 
@@ -58,13 +58,13 @@ def _check_benchmarks(params: Params, where: str) -> None:
                     raise _unknown(where, place, benchmark, names)
                 if benchmark in NEEDS_LICENCE and benchmark not in params.benchmarks.accepted_licences:
                     raise SimgapError(
-                        f"{where}: {place} names {benchmark}, but {NEEDS_LICENCE[benchmark]}; if yours may be used in a rule, "
-                        "list it in benchmarks.accepted_licences"
+                        f"{where}: {place} contains {benchmark}, but {NEEDS_LICENCE[benchmark]}; remove it, or add it to "
+                        "benchmarks.accepted_licences if you may use it in a rule"
                     )
 
 
 def _owners(params: Params) -> Iterator[tuple[str, str]]:
-    """Yield each split with the entry of the params file that defines it."""
+    """Yield the name of each split and the block of params.yaml that defines it."""
     yield "full", "deduplicate"
     for rule, splits in params.prune.rules().items():
         yield from ((split, f"prune.{rule}") for split in splits)
@@ -75,18 +75,20 @@ def _check_split_names(params: Params, where: str) -> None:
     for split, owner in _owners(params):
         if split in owners:
             raise SimgapError(
-                f"{where}: {owner}.{split} has the name of a split of {owners[split]}; names must be unique"
+                f"{where}: {owner}.{split} has the name of a split of {owners[split]}; rename it, because names must be unique"
             )
         owners[split] = owner
     for run in params.runs:
         if run not in owners:
-            raise SimgapError(f"{where}: runs.{run} names no split; choose from {', '.join(sorted(owners))}")
+            raise SimgapError(
+                f"{where}: runs.{run} is not the name of a split; choose from {', '.join(sorted(owners))}"
+            )
 
 
 def _check_controls(params: Params, where: str) -> None:
     splits = {split for split, _ in _owners(params)}
     controls = {*params.prune.random, *params.prune.matched}
-    # A control that matches the composition of full would be full itself.
+    # A control that matches the composition of full would contain all rows of full, so full is excluded.
     for rule, excluded in (("random", controls), ("matched", controls | {"full"})):
         for split, control in params.prune.rules()[rule].items():
             if control.size_of not in splits - excluded:

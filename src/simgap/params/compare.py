@@ -1,4 +1,4 @@
-"""Block `compare`."""
+"""Block `compare`: the statistics that compare splits."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class CompareParameters:
     """How splits are compared."""
 
     resamples: Annotated[int, Field(ge=100)]
-    """Bootstrap resamples."""
+    """Number of bootstrap resamples."""
 
     seed: NonNegativeInt
     """Seed of the bootstrap."""
 
     equivalence_margin: Annotated[float, Field(gt=0, lt=1)]
-    """Accuracies that differ by less count as equal."""
+    """Two accuracies are equivalent if they differ by less than this margin."""
 
     in_distribution_benchmark: str
-    """The benchmark without distribution shift, from which robustness is judged."""
+    """Name of the benchmark without distribution shift. Robustness compares the other benchmarks with this benchmark."""

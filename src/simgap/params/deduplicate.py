@@ -1,4 +1,4 @@
-"""Block `deduplicate`."""
+"""Block `deduplicate`: the removal of near-duplicates from the pool."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from simgap.params.block import STRICT, Count
 
 @dataclass(frozen=True, config=STRICT)
 class DeduplicateParameters:
-    """How near-duplicates are removed: the rule of the paper's code."""
+    """How near-duplicates are removed from the pool. The rule is that of the paper's code."""
 
     eps: Annotated[float, Field(ge=0, le=2)] | None
-    """A row is dropped if its similarity to a lower row of its cluster exceeds 1 - eps (paper: 0.124); null keeps all."""
+    """Largest dissimilarity of near-duplicates. A row is dropped if its cluster contains a row with a smaller number and the
+    similarity of the two rows exceeds 1 - eps. The paper uses 0.124. With null, all rows are kept."""
 
     clusters: Count
-    """Number of k-means clusters (paper: 50,000); 1 compares all pairs."""
+    """Number of k-means clusters. The paper uses 50,000. With 1, all pairs of rows are compared."""
 
     iterations: Count
-    """Iterations of k-means."""
+    """Number of iterations of k-means."""
 
     sample: Count
-    """Rows that k-means is fitted on, drawn with `seed`. FAISS advises 39 to 256 a cluster. Each takes 8 * dim bytes of memory.
-    """
+    """Number of random rows on which k-means is fitted. FAISS recommends 39 to 256 rows for each cluster. Each row needs 8 * dim
+    bytes of memory."""
 
     seed: NonNegativeInt
-    """Seed of the sample and of k-means."""
+    """Seed of the choice of the random rows, and of k-means."""

@@ -1,4 +1,4 @@
-"""Block `draw`: toy worlds."""
+"""Block `draw`: the generated toy worlds."""
 
 from __future__ import annotations
 
@@ -12,36 +12,41 @@ from simgap.params.block import STRICT, Count, across_fields
 
 @dataclass(frozen=True, config=STRICT)
 class DrawParameters:
-    """The size of a toy world."""
+    """The seed and the size of a toy world."""
 
     seed: NonNegativeInt
-    """Decides every image and caption."""
+    """Seed that determines every image and caption."""
 
     pool: Count
-    """Samples of the pool, planted and broken ones included."""
+    """Number of samples in the pool, including planted and broken samples."""
 
     reference: Count
-    """Samples of the reference."""
+    """Number of samples in the reference."""
 
     queries: Count
-    """Images of each benchmark."""
+    """Number of images in each benchmark."""
 
     image_size: Annotated[int, Field(ge=16)]
     """Width and height of every image, in pixels."""
 
     planted: NonNegativeInt
-    """Planted rows of each kind (exact, near, sibling), for each benchmark, the reference and the pool itself."""
+    """Number of planted copies of each kind. A planted copy is a pool sample that repeats another sample. The kinds are exact
+    (same bytes), near (near-duplicate) and sibling (same scene, different image). Every kind has this many copies for each
+    benchmark, for the reference and for the pool itself."""
 
     broken: NonNegativeInt
-    """Pool samples whose image is truncated."""
+    """Number of pool samples whose image is truncated."""
 
     @model_validator(mode="after")
     def _fits(self) -> DrawParameters:
         if self.broken > self.pool:
             raise across_fields(f"broken is {self.broken}; it must be at most pool, {self.pool}")
-        # Each kind of planted row repeats each of eight sets. The rows that repeat the pool itself also need originals.
+        # The pool has three kinds of planted copies for each of eight sets: six benchmarks, the reference and the pool. The pool
+        # must also contain the originals of the copies that repeat the pool.
         if 8 * 3 * self.planted + 3 * self.planted > self.pool:
-            raise across_fields(f"planted is {self.planted}; a pool of {self.pool} has room for {self.pool // 27}")
+            raise across_fields(
+                f"planted is {self.planted}; it must be at most {self.pool // 27} for a pool of {self.pool} samples"
+            )
         if self.planted > min(self.queries, self.reference) // 3:
             raise across_fields(f"planted is {self.planted}; it must be at most a third of queries and of reference")
         return self

@@ -1,4 +1,4 @@
-"""Block `evaluate`."""
+"""Block `evaluate`: zero-shot and few-shot evaluation of models."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class FewShotParameters:
     """Few-shot classification by ridge regression on image embeddings."""
 
     shots: Annotated[list[Count], AfterValidator(unique)]
-    """Reference images a class; several numbers give several results, [] none."""
+    """Numbers of reference images for each class. Every number gives one result. [] turns few-shot classification off."""
 
     draws: Count
-    """How often the shots are drawn, for the spread."""
+    """Number of random choices of the shots. The spread of a result is the standard deviation over these choices."""
 
     ridge: PositiveFloat
-    """The penalty, relative to the mean squared norm of a centred feature."""
+    """Penalty of the ridge regression, relative to the mean squared norm of the centred features."""
 
     seed: NonNegativeInt
-    """Decides which reference images are the shots of each draw: the same ones for every split and seed."""
+    """Seed that decides which reference images are the shots. All splits and all training seeds use the same shots."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -32,7 +32,7 @@ class EvaluateParameters:
     """How a model is evaluated."""
 
     batch_size: Count
-    """Images of every forward pass; the last one is padded to it."""
+    """Number of images in a forward pass. The last batch is padded to this number."""
 
     few_shot: FewShotParameters
-    """The few-shot protocol."""
+    """How few-shot classification is done."""

@@ -1,4 +1,4 @@
-"""Block `ground_truth`."""
+"""Block `ground_truth`: scores on pools with annotated samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simgap.params.block import STRICT
 
 @dataclass(frozen=True, config=STRICT)
 class GroundTruthParameters:
-    """How a pool with annotated samples is scored."""
+    """How the embedder, deduplication and pruning are scored on a pool with annotated samples."""
 
     eps: list[Annotated[float, Field(ge=0, le=2)]]
-    """Values of `deduplicate.eps` for which precision and recall are computed."""
+    """Values of `deduplicate.eps` for which the precision and recall of deduplication are computed."""

@@ -1,4 +1,7 @@
-"""Write the JSON schema of params files, which editors use: `python -m simgap.params.json_schema > presets/schema.json`."""
+"""Write the JSON schema of params files, with which editors check and complete keys.
+
+Run `python -m simgap.params.json_schema > presets/schema.json` after a change of the schema.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from simgap.params.schema import Params
 
 
 def json_schema() -> str:
-    """Return the JSON schema of a params file, as text."""
+    """Return the JSON schema of a params file as JSON text that ends with a newline."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **TypeAdapter(Params).json_schema()}
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 

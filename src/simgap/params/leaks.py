@@ -1,4 +1,4 @@
-"""Block `leaks`: the search for copies of test images in the pool."""
+"""Block `leaks`: the search for copies of benchmark images in the pool."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from simgap.params.block import STRICT, Cosine
 
 @dataclass(frozen=True, config=STRICT)
 class LeakParameters:
-    """When a test image counts as copied."""
+    """The rule by which simgap reports a benchmark image as copied."""
 
     threshold: Cosine | None
-    """A query counts as copied if its similarity to the pool exceeds this; null calibrates it on the pool's annotations."""
+    """A benchmark image is reported as copied if its similarity to the pool exceeds this cosine. With null, simgap calibrates the
+    threshold on the annotations of the pool."""
 
     false_positives: Annotated[float, Field(ge=0, lt=1)]
-    """Largest share of queries without an annotated copy that a calibrated threshold may count as copied."""
+    """Largest false positive rate of a calibrated threshold: the share of images without an annotated copy that it reports."""

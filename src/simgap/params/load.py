@@ -1,4 +1,4 @@
-"""Load a params file and check all of it."""
+"""Load a params file and check all values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ Schema = TypeVar("Schema")
 
 UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 MISSING = ("missing", "missing_argument")
-# What pydantic calls an error, and what the line says. `{...}` are keys of the error's context.
+# The messages of pydantic do not say what to do. This table maps its error types to requirements. pydantic provides the values
+# in braces.
 REQUIREMENTS = {
     "greater_than_equal": "it must be at least {ge:g}",
     "greater_than": "it must be above {gt:g}",
@@ -45,19 +46,20 @@ REQUIREMENTS = {
 
 
 def load_params(path: Path) -> Params:
-    """Load and check a params file, see `parse_params`.
+    """Load a params file and check all values.
 
     Raises:
-        SimgapError: One line that names the file, the parameter, its value and what would be right.
+        SimgapError: The file cannot be read, or a value is not valid. The message is one line with the file, the parameter, the
+            value and the requirement.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SimgapError(f"{path}: no such file; run the command in the repository's root") from None
     except OSError as error:
-        raise SimgapError(f"{path}: cannot be read ({error.strerror})") from None
+        raise SimgapError(f"{path}: cannot be read ({error.strerror}); it must be a readable file") from None
     except UnicodeDecodeError as error:
-        raise SimgapError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        raise SimgapError(f"{path}: not YAML ({' '.join(str(error).split())}); save it as UTF-8") from None
     return parse_params(text, str(path))
 
 
@@ -65,18 +67,19 @@ def parse_params(text: str, where: str) -> Params:
     """Parse and check the text of a params file.
 
     Args:
-        text: The file's content.
-        where: What errors call the file.
+        text: The content of the file.
+        where: Name of the file. Error messages begin with it.
 
     Returns:
         The checked params.
 
     Raises:
-        SimgapError: One line that names the file, the parameter, its value and what would be right.
+        SimgapError: The text is not YAML, or a value is not valid. The message is one line with the file, the parameter, the
+            value and the requirement.
     """
     content = _parse_yaml(text, where)
     if not isinstance(content, dict):
-        raise SimgapError(f"{where}: holds {content!r}; it must hold the keys of presets/toy.yaml")
+        raise SimgapError(f"{where}: contains {content!r}; it must be a mapping with the keys of presets/toy.yaml")
     params = validate(Params, content, where)
     check_across_blocks(params, where)
     for run in params.runs:
@@ -85,29 +88,29 @@ def parse_params(text: str, where: str) -> Params:
 
 
 def train_parameters(params: Params, run: str, where: str = str(PARAMS_FILE)) -> TrainParameters:
-    """Return `train` with the overrides of one run.
+    """Return the parameters of `train`, after the entry of one run has overridden some of them.
 
     Raises:
-        SimgapError: An override is not valid.
+        SimgapError: The entry of the run has an unknown key or a value that is not valid.
     """
     return validate(TrainParameters, {**asdict(params.train), **params.runs[run]}, where, f"runs.{run}")
 
 
 def _parse_yaml(text: str, where: str) -> Any:
-    """Parse YAML as DVC does: YAML 1.2, in which `1e-3` is a number and `010` is ten; a repeated key is an error."""
+    """Parse YAML 1.2, as DVC does. `1e-3` is then a number and `010` is ten. A repeated key is an error."""
     try:
         content = YAML(typ="safe").load(text)
     except MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise SimgapError(f"{where}: not YAML ({line}{error.problem})") from None
+        raise SimgapError(f"{where}: not YAML ({line}{error.problem}); correct the file") from None
     except YAMLError as error:
-        raise SimgapError(f"{where}: not YAML ({' '.join(str(error).split())})") from None
+        raise SimgapError(f"{where}: not YAML ({' '.join(str(error).split())}); correct the file") from None
     _check_keys(content, where)
     return content
 
 
 def _check_keys(content: Any, where: str) -> None:
-    """Refuse keys that are not text: JSON, in which the content is validated, has no others."""
+    """Raise an error if a key is not text. The content is validated as JSON, in which every key is text."""
     for value in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
         _check_keys(value, where)
     for key in content if isinstance(content, dict) else ():
@@ -116,28 +119,31 @@ def _check_keys(content: Any, where: str) -> None:
 
 
 def validate(schema: type[Schema], content: dict[str, Any], where: str, prefix: str = "") -> Schema:
-    """Validate content against a pydantic dataclass.
+    """Create a pydantic dataclass from the content of a params file, and check the values.
 
     Args:
         schema: The dataclass.
-        content: Its fields, as YAML gives them.
-        where: What errors call the file.
-        prefix: Where in the file the content stands, for example "runs.full".
+        content: The values of the dataclass's fields, as the YAML parser returns them.
+        where: Name of the file. Error messages begin with it.
+        prefix: Place of the content in the file, for example "runs.full".
+
+    Returns:
+        An instance of the dataclass.
 
     Raises:
-        SimgapError: One line about the first error.
+        SimgapError: A value is not valid. The message is one line about the first such value.
     """
     try:
-        # In JSON, strict validation converts nothing but still turns a mapping into a dataclass.
+        # In strict mode, pydantic creates a dataclass from a JSON object, but not from a Python dictionary.
         return TypeAdapter(schema).validate_json(json.dumps(content, default=str))
     except ValidationError as error:
-        # A misspelt key is also a missing one, and the misspelling says more.
+        # A misspelt key causes two errors, an unknown key and a missing key. The error about the unknown key is more helpful.
         first = min(error.errors(), key=lambda found: found["type"] not in UNKNOWN)
         raise SimgapError(f"{where}: {_describe(first, schema, prefix)}") from None
 
 
 def _describe(error: Any, schema: type, prefix: str) -> str:
-    # A union adds the names of its members to the place, and a bad key of a mapping adds "[key]".
+    # pydantic adds the types of a union to the place, and it adds "[key]" for a bad key. Users would not understand these parts.
     location = [str(part) for part in error["loc"] if part not in ("int", "float", "[key]") and "[" not in str(part)]
     place = ".".join(filter(None, [prefix, *location]))
     kind, context = error["type"], error.get("ctx", {})
@@ -146,7 +152,7 @@ def _describe(error: Any, schema: type, prefix: str) -> str:
         close = difflib.get_close_matches(location[-1], known, 1)
         return f"{place} is unknown; " + (f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}")
     if kind in MISSING:
-        return f"{place} is missing"
+        return f"{place} is missing; add it as in presets/toy.yaml"
     if kind == "across_fields":
         return f"{place}.{context['message']}"
     if kind == "literal_error":
@@ -157,14 +163,14 @@ def _describe(error: Any, schema: type, prefix: str) -> str:
 
 
 def _known_keys(schema: Any, location: list[str]) -> list[str]:
-    """Return the keys of the block at a place in the file, sorted."""
+    """Return the sorted keys of the block at a place in the file."""
     for part in location:
         if is_dataclass(schema):
             schema = get_type_hints(schema)[part.replace("-", "_")]
             if type(None) in get_args(schema):
-                # A block that may be null.
+                # The type of a block that may be null is a union, and only the dataclass in it has keys.
                 schema = next(filter(is_dataclass, get_args(schema)))
         else:
-            # A mapping of names to blocks.
+            # A mapping from names to blocks accepts any name, so the search goes on in the type of the blocks.
             schema = get_args(schema)[1]
     return sorted(field.name.replace("imagenet_like", "imagenet-like") for field in fields(schema))

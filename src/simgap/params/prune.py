@@ -1,4 +1,4 @@
-"""Block `prune`: splits by rule and name."""
+"""Block `prune`: the splits of the pool, grouped by the rule that makes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ Keep = NonNegativeInt | Share
 
 @dataclass(frozen=True, config=STRICT)
 class ImagenetLikeParameters:
-    """A split in which no row is closer to a query than the reference is, plus the threshold."""
+    """A split of the rows with similarity(row, query) - similarity(query, reference) <= threshold for every query.
+
+    similarity(query, reference) is the largest similarity of the query to a reference row.
+    """
 
     benchmarks: Benchmarks
     """Benchmarks whose queries the rule uses."""
@@ -29,62 +32,62 @@ class SimilarityRankParameters:
     """Benchmarks whose queries the rule uses."""
 
     join: Literal["max", "mean"]
-    """How a row's similarities to several benchmarks become one number."""
+    """A row has one similarity for each benchmark. The rows are ranked by the maximum or by the mean of these similarities."""
 
     keep: Keep
-    """Rows to keep: a count (an integer), or a fraction of full (in [0.0, 1.0])."""
+    """Rows to keep: a count (an integer), or a fraction of the rows of full (a number in [0.0, 1.0])."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class RandomParameters:
-    """A random control."""
+    """A control split of random rows."""
 
     size_of: str
-    """The split whose size counts."""
+    """Name of another split. A fraction in `keep` is relative to the size of that split."""
 
     keep: Keep
-    """Rows to keep: a count (an integer), or a fraction of the size of `size_of` (in [0.0, 1.0])."""
+    """Rows to keep: a count (an integer), or a fraction of the size of the split `size_of` (a number in [0.0, 1.0])."""
 
     seed: NonNegativeInt
-    """Seed of the draw."""
+    """Seed that decides which rows are chosen."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class MatchedParameters:
-    """A control that matches the composition of a split: as many random rows of each class or style."""
+    """A control split of random rows, with as many rows of each class or style as another split has."""
 
     size_of: str
-    """The split whose composition counts."""
+    """Name of the other split."""
 
     match: Literal["class", "style"]
-    """What is matched."""
+    """Annotation of the samples to match. For each class, or for each style, both splits have the same number of rows."""
 
     seed: NonNegativeInt
-    """Seed of the draw."""
+    """Seed that decides which rows are chosen."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class PruneParameters:
-    """Splits by rule and name; a name is unique over all rules."""
+    """Splits, grouped by the rule that makes them. No two splits may have the same name."""
 
-    # A Python name has no dash.
+    # A Python name cannot contain the dash of the key, so the field has an alias.
     imagenet_like: Annotated[dict[Name, ImagenetLikeParameters], Field(alias="imagenet-like")]
-    """No row closer to a query than the reference is, plus the threshold."""
+    """Splits of the rows with similarity(row, query) - similarity(query, reference) <= threshold for every query."""
 
     dissimilar: dict[Name, SimilarityRankParameters]
-    """Keep the rows most similar to the benchmarks; prune the dissimilar."""
+    """Splits of the rows that are most similar to benchmarks. The rule prunes dissimilar rows."""
 
     similar: dict[Name, SimilarityRankParameters]
-    """Keep the rows least similar to the benchmarks; prune the similar."""
+    """Splits of the rows that are least similar to benchmarks. The rule prunes similar rows."""
 
     random: dict[Name, RandomParameters]
-    """Random controls."""
+    """Control splits of random rows."""
 
     matched: dict[Name, MatchedParameters]
-    """Controls that match the composition of a split."""
+    """Control splits of random rows, with as many rows of each class or style as another split has."""
 
     def rules(self) -> dict[str, dict[str, Any]]:
-        """Return the splits by the name of their rule in the params file."""
+        """Return the splits of each rule, as a dictionary from the rule's key in the params file to splits by name."""
         return {
             "imagenet-like": dict(self.imagenet_like),
             "dissimilar": dict(self.dissimilar),

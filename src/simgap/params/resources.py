@@ -1,6 +1,6 @@
-"""Blocks `resources` and `limits`: settings that change no result.
+"""Blocks `resources` and `limits`: parameters that never change a result.
 
-Stages do not depend on these blocks, so a change reruns nothing.
+Stages do not depend on these blocks, so a changed value reruns no stage.
 """
 
 from __future__ import annotations
@@ -22,45 +22,47 @@ def _is_ray_address(address: str) -> str:
 
 @dataclass(frozen=True, config=STRICT)
 class TrainResources:
-    """What training uses; the embedder's training too."""
+    """Resources of every training, including the training of the embedder."""
 
     workers: NonNegativeInt
-    """Processes that decode images for each process that trains; 0 decodes in the training process."""
+    """Number of processes that decode images for each training process. With 0, the training process decodes the images."""
 
     checkpoint_steps: Count
-    """Steps between checkpoints."""
+    """Number of steps between two checkpoints."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class Resources:
-    """How the work is done. Nothing here changes a result."""
+    """Where and how fast stages run. These parameters never change a result."""
 
     executor: Literal["local", "ray"]
-    """What runs the parts of embedding, similarity and deduplication: this process, or a Ray cluster."""
+    """Where embedding, similarity and deduplication compute their parts. local: in the process of the stage. ray: in a Ray
+    cluster."""
 
     ray_address: Annotated[str, AfterValidator(_is_ray_address)]
-    """HOST:PORT of the Ray cluster's head; auto: the cluster that this machine belongs to, or that RAY_ADDRESS names."""
+    """HOST:PORT of the Ray cluster's head. With auto, the environment variable RAY_ADDRESS decides. Without that variable, simgap
+    uses the cluster to which this machine belongs."""
 
     engine: Literal["auto", "cpu", "gpu", "faiss"]
-    """What computes similarities; all engines give the same bits."""
+    """Implementation that computes similarities. All implementations return the same bits. With auto, simgap chooses one."""
 
     block_rows: Count
-    """Rows that deduplication compares at a time; changes memory and speed."""
+    """Number of rows that deduplication compares at a time. A larger number needs more memory and may be faster."""
 
     decoders: Count
-    """Threads that decode and preprocess images, in embedding and evaluation. More than one helps if images are large."""
+    """Number of threads that decode and preprocess images, in embedding and evaluation. Large images need several threads."""
 
     train: TrainResources
-    """What training uses."""
+    """Resources of every training, including the training of the embedder."""
 
     def part_executor(self) -> Executor:
-        """Return the executor of the parts of a stage."""
+        """Return the executor that computes the parts of a stage."""
         return Executor(self.executor, self.ray_address)
 
 
 @dataclass(frozen=True, config=STRICT)
 class Limits:
-    """When a stage fails instead of going on. A changed limit applies to stages that run afterwards."""
+    """Limits above which a stage fails. A changed limit applies only to stages that run afterwards."""
 
     drop_limit: Share
-    """Largest share of a set's samples that may be dropped, and of its shards that may be damaged."""
+    """Largest share of samples in a set that may be dropped. The same limit applies to the share of damaged shards."""

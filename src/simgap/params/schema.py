@@ -1,4 +1,4 @@
-"""The whole params file."""
+"""Define the top level of a params file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from simgap.params.train import TrainParameters
 
 
 def _has_nine_digits(threshold: float) -> float:
-    # Metrics record nine digits.
+    # Metrics store a threshold with nine digits. More digits would make the stored threshold differ from the parameter.
     if float(f"{threshold:.9g}") != threshold:
         raise ValueError("it must have at most nine significant digits")
     return threshold
@@ -37,66 +37,68 @@ def _has_nine_digits(threshold: float) -> float:
 
 @dataclass(frozen=True, config=STRICT)
 class RepeatsParameters:
-    """Block `repeats`."""
+    """How often every split is trained."""
 
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(unique)]
-    """Every split is trained once with each of these seeds."""
+    """Seeds of the trainings. Every split is trained once with each seed."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class Params:
-    """A whole params file."""
+    """The content of a params file."""
 
     threshold: Annotated[float, Field(ge=-2, le=2), AfterValidator(_has_nine_digits)]
-    """Slack of the imagenet-like rule, as a difference of cosines; 0 is the paper's."""
+    """Threshold of the imagenet-like rule, a difference of two cosines. The rule keeps a row if similarity(row, query) -
+    similarity(query, reference) <= threshold for every query. similarity(query, reference) is the largest similarity of the query
+    to a reference row. The paper uses 0."""
 
     draw: dict[SetName, DrawParameters]
-    """Toy worlds to draw, by name; {} if you bring data."""
+    """Toy worlds to generate, by name. It is {} if you bring your own data."""
 
     copy: dict[SetName, CopyParameters]
-    """Data to copy into data/worlds/<name>."""
+    """Data to copy into data/worlds/<name>, by name."""
 
     manifest: dict[SetName, ManifestParameters]
-    """Shards that stay in an object store, listed into data/worlds/<name>."""
+    """Shards that stay in an object store, by name. simgap writes a list of the shards to data/worlds/<name>."""
 
     pool: PoolParameters
-    """The pool."""
+    """The large set of image-text pairs that the study prunes."""
 
     reference: ReferenceParameters
-    """The reference."""
+    """The curated training set to which the imagenet-like rule compares the pool (in the paper, ImageNet-Train)."""
 
     benchmarks: BenchmarksParameters
-    """The benchmarks."""
+    """The labelled test sets."""
 
     embedder: EmbedderParameters
-    """Where the embedder comes from."""
+    """The CLIP model whose image embeddings define similarity."""
 
     embed: EmbedParameters
-    """How sets are embedded."""
+    """How the embedder embeds the pool, the reference and the benchmarks."""
 
     similarity: SimilarityParameters
-    """What the similarity stage stores."""
+    """The nearest neighbours that the similarity stage stores."""
 
     deduplicate: DeduplicateParameters
-    """How near-duplicates are removed."""
+    """How near-duplicates are removed from the pool."""
 
     prune: PruneParameters
-    """Splits by rule and name."""
+    """The splits of the pool, grouped by the rule that makes them."""
 
     ground_truth: dict[Name, GroundTruthParameters]
-    """Pools with annotated samples, to score embedder, deduplication and pruning; {} if there are none."""
+    """Pools with annotated samples, on which embedder, deduplication and pruning are scored. It is {} without such pools."""
 
     leaks: LeakParameters
-    """When a test image counts as copied."""
+    """The rule by which simgap reports a benchmark image as copied."""
 
     train: TrainParameters
-    """How a model is trained."""
+    """How a model is trained on a split."""
 
     runs: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
-    """The splits to train; an entry may override keys of `train`."""
+    """The splits on which models are trained. The entry of a split may override keys of `train`."""
 
     repeats: RepeatsParameters
-    """Seeds."""
+    """How often every split is trained."""
 
     evaluate: EvaluateParameters
     """How a model is evaluated."""
@@ -105,7 +107,7 @@ class Params:
     """How splits are compared."""
 
     limits: Limits
-    """When a stage fails instead of going on."""
+    """Limits above which a stage fails."""
 
     resources: Resources
-    """How the work is done; nothing here changes a result."""
+    """Where and how fast stages run. These parameters never change a result."""

@@ -1,4 +1,4 @@
-"""Blocks `copy`, `manifest`, `pool`, `reference` and `benchmarks`: where the data are."""
+"""Blocks `copy`, `manifest`, `pool`, `reference` and `benchmarks`: where the data are stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ADDRESS = re.compile(r"[a-z][a-z0-9]*://[^\s@:?]+")
 def _is_address(address: str) -> str:
     if not ADDRESS.fullmatch(address):
         raise ValueError(
-            "it must be an address such as s3://BUCKET/FOLDER, without credentials: those belong in the environment"
+            "it must be an address such as s3://BUCKET/FOLDER without credentials, which belong in environment variables"
         )
     return address
 
@@ -26,13 +26,13 @@ class CopyParameters:
     """Data to copy into the study."""
 
     source: str
-    """The folder to copy from; a relative path starts at the repository's root."""
+    """Folder that contains the data. A relative path is relative to the root of the repository."""
 
     folders: list[str]
     """Names of the folders in `source` to copy."""
 
     sha256: str
-    """SHA-256 of all copied files."""
+    """SHA-256 checksum over all copied files."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -40,52 +40,53 @@ class ManifestParameters:
     """Shards that stay in an object store."""
 
     address: Annotated[str, AfterValidator(_is_address)]
-    """The address of the folder of shards, for example s3://BUCKET/FOLDER; any protocol of fsspec."""
+    """Address of the folder of shards, for example s3://BUCKET/FOLDER. All protocols of fsspec are allowed."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class PoolParameters:
-    """The pool."""
+    """The large set of image-text pairs that the study prunes."""
 
     path: str
-    """Folder of its shards, or of their manifest."""
+    """Folder of the pool's shards, or of a manifest of these shards."""
 
     embed: str
-    """What its embeddings are made from: the shards again, or a folder of embeddings to import."""
+    """Folder from which the pool's embeddings come. Images of the folder in `path` are embedded. A folder of embeddings is
+    imported."""
 
     shard_digits: Count | None
-    """How many leading digits of an imported key are the number of its shard; null if keys have none."""
+    """Number of leading digits of an imported key that name the shard. It is null if keys do not name shards."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class ReferenceParameters:
-    """The reference."""
+    """The curated training set to which the imagenet-like rule compares the pool (in the paper, ImageNet-Train)."""
 
     path: str
-    """Folder of its shards."""
+    """Folder of the reference's shards."""
 
     classnames: str
-    """File of its class names, one a line."""
+    """Text file with the class names of the reference, one in each line."""
 
     add_to_pool: bool
-    """Whether the reference joins the training data of every split, as in the paper."""
+    """Whether every training on a split also uses the reference, as in the paper."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class BenchmarksParameters:
-    """The benchmarks."""
+    """The labelled test sets."""
 
     path: str
-    """Folder of their folders."""
+    """Folder that contains one folder for each benchmark."""
 
     names: Annotated[list[SetName], Field(min_length=1), AfterValidator(unique)]
-    """Their names."""
+    """Names of the benchmarks, which are the names of the folders in `path`."""
 
     query_fraction: Annotated[float, Field(gt=0, le=1)]
-    """The share of a benchmark's images that rules use; the other images are held out."""
+    """Share of each benchmark's images that pruning rules use as queries. The other images are held out."""
 
     query_seed: NonNegativeInt
-    """Decides which images those are."""
+    """Seed that decides which images are queries."""
 
     accepted_licences: list[str]
-    """Benchmarks that may take part in a rule although their licence restricts it."""
+    """Benchmarks whose licence restricts the use in pruning rules, and whose use you allow nevertheless."""

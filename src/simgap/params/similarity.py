@@ -1,4 +1,4 @@
-"""Block `similarity`."""
+"""Block `similarity`: the output of the similarity stage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from simgap.params.block import STRICT, Count
 
 @dataclass(frozen=True, config=STRICT)
 class SimilarityParameters:
-    """What the similarity stage stores."""
+    """The nearest neighbours that the similarity stage stores."""
 
     neighbours: Count
-    """Nearest pool rows stored for each query."""
+    """Number of nearest pool rows that are stored for each query."""

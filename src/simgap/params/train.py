@@ -1,4 +1,4 @@
-"""Block `train`."""
+"""Block `train`: the training of CLIP models."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ class TrainParameters:
     """Path of an open_clip JSON config (`*.json`), or the name of an open_clip model."""
 
     budget: Literal["samples_seen", "epochs"]
-    """Which of the next two ends the training."""
+    """Whether samples_seen or epochs decides the length of the training. The other of these two keys is not used."""
 
     samples_seen: Count
-    """Samples seen in total, repeats included. An incomplete batch at the end is not seen."""
+    """Number of samples in the whole training, including repeats. An incomplete batch at the end is left out."""
 
     epochs: PositiveFloat
-    """Passes over the split and the reference rows."""
+    """Number of passes over the training data, which are the split and, if it is added, the reference."""
 
     batch_size: Count
-    """Samples of a step over all processes: the batch that the contrastive loss sees."""
+    """Number of samples in a step, over all processes. The contrastive loss compares all of these samples."""
 
     micro_batch_size: Count | None
-    """Samples that pass through the model together; null: the whole share of a process. If a share has several micro-batches,
-    features are computed twice, in the memory of one micro-batch. Batch norms see one micro-batch."""
+    """Number of samples in a forward pass. With null, each process computes its whole share of the batch in one pass. Several
+    micro-batches need the memory of one micro-batch, but features are computed twice. Batch norms use one micro-batch."""
 
     learning_rate: PositiveFloat
-    """Peak of the linear warm-up and cosine decay."""
+    """Largest learning rate, between linear warm-up and cosine decay."""
 
     weight_decay: NonNegativeFloat
-    """Of AdamW."""
+    """Weight decay of AdamW."""
 
     beta1: BelowOne
-    """Of AdamW."""
+    """Decay rate of AdamW's first moment."""
 
     beta2: BelowOne
-    """Of AdamW."""
+    """Decay rate of AdamW's second moment."""
 
     epsilon: PositiveFloat
-    """Of AdamW."""
+    """Term that AdamW adds to the denominator for numerical stability."""
 
     warmup_fraction: BelowOne
     """Share of the steps with linear warm-up."""
@@ -57,27 +57,28 @@ class TrainParameters:
     """Smallest share of an image's area that the random crop keeps."""
 
     precision: Literal["fp32", "bf16"]
-    """fp32, or autocast to bf16."""
+    """Precision of the forward pass: fp32, or autocast to bf16."""
 
     threads: Count
-    """Threads of the training process's own arithmetic on a CPU. The last bits of the weights depend on it."""
+    """Number of CPU threads that compute in a training process. The last bits of the weights depend on this number."""
 
     processes: Count
-    """Processes that train together on this machine, started by torchrun; 1 trains in the stage's own process. If
-    torchrun started the stage, this value is ignored. Results differ by rounding only, unless the model has batch norms."""
+    """Number of processes that train together on this machine. With 1, the stage trains in its own process. With more, the stage
+    starts the processes with torchrun. If torchrun started the stage, this number is not used. The number changes results only by
+    rounding, unless the model has batch norms."""
 
     readers: Count
-    """Streams to which the shards are distributed; the order of samples depends on it. Choose a multiple of processes times
-    resources.train.workers, so that each worker reads shards of its own."""
+    """Number of streams that read the shards. The order of the samples depends on this number. Choose a multiple of processes
+    times resources.train.workers, so that each worker reads shards of its own."""
 
     grad_checkpointing: bool
-    """Recompute activations in the backward pass to save memory."""
+    """Whether the backward pass computes activations again, which saves memory."""
 
     compile: bool
-    """Train the model that torch.compile returns."""
+    """Whether torch.compile compiles the model."""
 
     shuffle_buffer: Count
-    """Encoded samples held for shuffling, over the shards of a reader."""
+    """Number of encoded samples in the shuffle buffer of each reader. Memory grows with this number."""
 
     @model_validator(mode="after")
     def _batches_fit(self) -> TrainParameters:
@@ -88,6 +89,6 @@ class TrainParameters:
         multiple = self.processes * (self.micro_batch_size or 1)
         if self.batch_size % multiple:
             raise across_fields(
-                f"batch_size is {self.batch_size}; it must be a multiple of {multiple} (processes times micro_batch_size)"
+                f"batch_size is {self.batch_size}; it must be a multiple of processes times micro_batch_size, {multiple}"
             )
         return self

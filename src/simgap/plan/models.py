@@ -1,4 +1,4 @@
-"""Count the arithmetic of a CLIP model, on a model without weights."""
+"""Count the FLOP and parameters of a CLIP model without loading weights."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class ModelSize:
     """The size of a CLIP model.
 
     Attributes:
-        image_flop: FLOP of the forward pass of one image. A multiplication with its addition counts as two.
+        image_flop: FLOP of the forward pass of one image. A multiplication and its addition count as two FLOP.
         text_flop: FLOP of the forward pass of one text.
         parameters: Number of parameters.
-        dim: Components of an embedding.
+        dim: Number of dimensions of an embedding.
         image_size: Pixels along each side of an input image.
     """
 
@@ -37,11 +37,16 @@ class ModelSize:
 
 @cache
 def model_size(model: str, parameter: str = "train.model") -> ModelSize:
-    """Count the FLOP and parameters of a model. Only matrix products count, as in open_clip's table of models.
+    """Count the FLOP and parameters of a model.
+
+    Only matrix products count, as in open_clip's table of models.
 
     Args:
-        model: Path of an open_clip JSON config, or the name of an open_clip model.
-        parameter: The parameter that names the model, for errors.
+        model: Path of an open_clip JSON config, or name of an open_clip model.
+        parameter: Name of the parameter that names the model, for error messages.
+
+    Returns:
+        The size of the model.
 
     Raises:
         SimgapError: The file is missing or incomplete, or the name is unknown.
@@ -53,7 +58,7 @@ def model_size(model: str, parameter: str = "train.model") -> ModelSize:
         size = int(clip.visual.image_size[0] if isinstance(clip.visual.image_size, tuple) else clip.visual.image_size)
         image, text = torch.empty(1, 3, size, size), torch.zeros(1, clip.context_length, dtype=torch.long)
     flop = []
-    # Gradients stay on: without them attention takes a path that the counter does not see.
+    # Gradients stay enabled. Without gradients, PyTorch uses a fast path for attention that the counter does not see.
     for encode, given in ((clip.encode_image, image), (clip.encode_text, text)):
         with FlopCounterMode(display=False) as counter:
             encode(given)
@@ -63,10 +68,18 @@ def model_size(model: str, parameter: str = "train.model") -> ModelSize:
 
 
 def embedder_size(embedder: EmbedderParameters) -> ModelSize:
-    """Count the FLOP and parameters of the embedder, whether it is trained, fetched or copied.
+    """Count the FLOP and parameters of the embedder.
+
+    The embedder may be trained, downloaded or copied from a folder.
+
+    Args:
+        embedder: The block `embedder` of the params file.
+
+    Returns:
+        The size of the embedder.
 
     Raises:
-        SimgapError: See `model_size`.
+        SimgapError: The config of the embedder is missing or incomplete, or the name of the model is unknown.
     """
     if embedder.train is not None:
         return model_size(embedder.train.model, "embedder.train.model")

@@ -1,4 +1,7 @@
-"""Predict what each stage instance needs, from the params, the sizes of the data and the rates of a machine."""
+"""Predict what each stage instance needs.
+
+The prediction depends on the params, on the sizes of the data and on the rates of a machine.
+"""
 
 from __future__ import annotations
 
@@ -17,45 +20,48 @@ from simgap.plan.sizes import Sizes
 from simgap.similarity.search.scan import COLUMNS
 from simgap.train.train import count_steps
 
-# Seconds until a stage's command works, with DVC's own time between stages.
+# The plan adds this many seconds to every instance, because DVC checks the stage and Python imports the packages.
 START_SECONDS = 8.0
-# Memory of a process that has imported torch and open_clip.
+# Every process needs this many bytes of memory after it has imported torch and open_clip.
 PROCESS_BYTES = 500e6
-# Shard, key and caption of a row on disk; the reference and the benchmarks have no captions.
+# The metadata of a row takes this many bytes on disk. A row of the reference or a benchmark has a label instead of a
+# caption.
 CAPTIONED_BYTES, LABELLED_BYTES = 80, 12
-# A kept key in memory, as an Arrow string.
+# Training keeps the key of each row of its split in memory. As an Arrow string, a key takes this many bytes.
 KEY_BYTES = 16
-# An imported row while its part is read: its names as Python strings, and a set of them.
+# While an import reads a part, each row takes this many bytes: Python strings for the names, and a set of these
+# strings.
 IMPORTED_ROW_BYTES = 400
-# The hash of an imported row, by which repeated samples are found.
+# An import keeps a hash of each row in memory to detect repeated samples. A hash takes this many bytes.
 HASHED_ROW_BYTES = 9
 COLUMN_BYTES = sum(np.dtype(dtype).itemsize for dtype in COLUMNS.values())
-# A neighbour: similarity in float64 and row in int64 during the search, fp32 and int64 in the table.
+# A neighbour has a similarity and an int64 row. The similarity is float64 during the search and fp32 in the table.
 NEIGHBOUR_SCRATCH_BYTES, NEIGHBOUR_BYTES = 16, 12
-# A component of a query: as stored, in fp32, and in the order of the rule.
+# The search keeps each dimension of a query three times in memory: as stored, in fp32, and in the order of the rule.
 QUERY_COMPONENT_BYTES = 10
-# Weights, gradients and AdamW's two moments in fp32; a checkpoint has no gradients.
+# Training keeps four fp32 values for each parameter: weight, gradient and two moments of AdamW. Checkpoints lack
+# gradients, and finished models have weights only.
 TRAINING_PARAMETER_BYTES, CHECKPOINT_PARAMETER_BYTES, PARAMETER_BYTES = 16, 12, 4
-# Zero-shot templates of a class.
+# The number of texts to encode grows with this number of zero-shot templates for each class.
 TEMPLATES = 80
 
 
 @dataclass(frozen=True)
 class Need:
-    """What one stage instance needs.
+    """The predicted need of one stage instance.
 
     Attributes:
         stage: Name of the stage in dvc.yaml.
         name: Name of the instance.
-        rows: Samples or rows that pass through it; of a training, samples seen.
-        disk_bytes: Size of its output.
-        scratch_bytes: Size of further files that it holds until it ends.
-        read_bytes: Bytes that it reads.
-        memory_bytes: Largest memory of the host, without mapped files and activations of a model.
-        seconds: Seconds on one device; None if a rate is unknown.
-        bound: What takes the longest.
-        shared: Whether all devices share it; else one device does it.
-        rate: Work and source of its rate.
+        rows: Number of samples or rows that the instance processes. For a training, the number of samples seen.
+        disk_bytes: Size of the output.
+        scratch_bytes: Size of temporary files, which the instance deletes at the end.
+        read_bytes: Number of bytes that the instance reads.
+        memory_bytes: Peak memory of the host, without memory-mapped files and activations of a model.
+        seconds: Seconds on one device. None if a rate is unknown.
+        bound: The work that takes the longest, for example `read` or `decode`.
+        shared: Whether all devices share the work. Otherwise one device does all of it.
+        rate: Kind of work, and source of the rate of this work.
     """
 
     stage: str
@@ -71,14 +77,17 @@ class Need:
     rate: tuple[str, str]
 
     def seconds_on(self, devices: int) -> float | None:
-        """Return the seconds on several devices, each with its own cores and an equal share of the reading."""
+        """Return the seconds that the instance takes on several devices.
+
+        Each device has its own cores and does an equal share of the reading. The result is None if a rate is unknown.
+        """
         if self.seconds is None:
             return None
         return START_SECONDS + (self.seconds - START_SECONDS) / (devices if self.shared else 1)
 
 
 class Planner:
-    """Predicts the needs of a study."""
+    """Predict the needs of all stage instances of a study."""
 
     def __init__(self, params: Params, sizes: Sizes, rates: Rates, devices: int = 1) -> None:
         """Prepare a plan.
@@ -86,7 +95,7 @@ class Planner:
         Args:
             params: The params file.
             sizes: Sizes of the data.
-            rates: Rates of one device: a card with its cores, or a machine.
+            rates: Rates of one device. A device is a card with its cores, or a machine.
             devices: Number of devices.
         """
         self.params, self.sizes, self.rates, self.devices = params, sizes, rates, devices
@@ -95,21 +104,22 @@ class Planner:
         self.queries = sum(sizes.queries.values())
         self.pool_bytes = sizes.samples * sizes.sample_bytes
         self.parts = sizes.imported_parts or math.ceil(sizes.shards / params.embed.shards_per_part)
-        # A Ray cluster shares the parts of a stage among its machines.
+        # A Ray cluster computes different parts of a stage on different machines, so more machines shorten the stage.
         self.parts_are_shared = params.resources.executor == "ray"
 
     def needs(self) -> list[Need]:
         """Return the need of each instance of the planned stages, in the order of the graph.
 
         Raises:
-            SimgapError: A training's batch cannot be divided among the cards.
+            SimgapError: The batch of a training cannot be divided among the cards.
         """
         return [*self._embedder(), *self._embed(), *self._similarity(), *self._train(), *self._evaluate()]
 
     def kept(self, split: str) -> float:
-        """Return the pool rows of a split: counted, or computed from its parameters.
+        """Return the number of pool rows that a split keeps.
 
-        Only data can tell how many rows an imagenet-like rule keeps; until then it counts as keeping all rows of full.
+        If the split exists, its rows were counted. Otherwise the number follows from the parameters of the split.
+        Parameters do not tell how many rows an imagenet-like split keeps, so the plan assumes all rows of `full`.
         """
         if split in self.sizes.kept:
             return self.sizes.kept[split]
@@ -120,7 +130,7 @@ class Planner:
         return round(keep * of) if isinstance(keep, float) else min(keep, of)
 
     def too_large(self) -> list[str]:
-        """Return the splits that should keep more rows than full has; `simgap` refuses to make them."""
+        """Return the names of the splits whose `keep` exceeds the rows of `full`. Pruning fails for these splits."""
         keeps = {name: getattr(rule, "keep", None) for name, rule in self.rules.items()}
         return [name for name, keep in keeps.items() if isinstance(keep, int) and keep > self.sizes.full]
 
@@ -137,12 +147,24 @@ class Planner:
         scratch: float = 0.0,
         shared: bool = False,
     ) -> Need:
-        """Put a need together. The work, reading and decoding go on at the same time, so the slowest counts.
+        """Predict the need of one instance.
 
-        `work` is the kind of work, how many things are done, and the FLOP of each. `memory` is beyond that of a process.
+        The computation, the reading and the decoding run at the same time, so the slowest one determines the duration.
+
+        Args:
+            stage: Name of the stage in dvc.yaml.
+            name: Name of the instance.
+            rows: Number of samples or rows that the instance processes.
+            work: Kind of work, number of units of work, and FLOP of each unit.
+            disk: Size of the output in bytes.
+            read: Number of bytes that the instance reads.
+            memory: Peak memory in bytes, in addition to the memory of a process.
+            scratch: Size of temporary files in bytes.
+            shared: Whether all devices share the work.
         """
         kind, amount, flop = work
-        # Processors decode beside a card. A rate measured on a machine includes decoding.
+        # With a card, processors decode images at the same time. A rate measured on a machine already includes
+        # decoding.
         decoded = rows if self.rates.card and kind in ("embed", "train") else 0.0
         amounts = {"read": (read, 1.0), "decode": (decoded, 1.0), kind: (amount, flop)}
         found = {other: self.rates.find(other, work_amount) for other, (_, work_amount) in amounts.items()}
@@ -164,7 +186,7 @@ class Planner:
         )
 
     def _embedder(self) -> Iterator[Need]:
-        """Yield the need of training the embedder; fetching or copying one is not planned."""
+        """Yield the need of training the embedder. A plan leaves out the download or copy of an embedder."""
         if self.params.embedder.train is not None:
             yield self._training("embedder", "embedder", self.params.embedder.train, self.sizes.rows, 0)
 
@@ -179,14 +201,25 @@ class Planner:
         others |= {name: (n, sizes.query_bytes * n / self.queries) for name, n in sizes.queries.items()}
         for name, (count, size) in others.items():
             stage = "embed" if name == "reference" else "embed-benchmark"
-            # The converter puts a thousand images into a shard.
+            # simgap's converter writes a thousand images into each shard, so the number of shards follows from the
+            # images.
             part = min(1.0, shards_per_part * 1000 / count)
             yield self._embedding(stage, name, count, size, LABELLED_BYTES, part)
 
     def _embedding(self, stage: str, name: str, count: float, size: float, metadata: int, part: float) -> Need:
-        """Return the need of embedding a set whose parts have a share `part` of its rows."""
+        """Return the need of embedding a set.
+
+        Args:
+            stage: Name of the stage in dvc.yaml.
+            name: Name of the set.
+            count: Number of images.
+            size: Size of all shards in bytes.
+            metadata: Bytes of the metadata of a row.
+            part: Share of the images that one part of the embeddings has.
+        """
         dim, pixels = self.embedder.dim, 3 * self.embedder.image_size**2 * 4.0
-        # A part's rows are held until it is written; two batches are decoded while one is in the model.
+        # Memory holds all rows of a part until the part is written. It also holds three batches: the model processes
+        # one while two are decoded.
         batches = 3 * self.params.embed.batch_size * pixels
         return self._need(
             stage,
@@ -200,7 +233,7 @@ class Planner:
         )
 
     def _import(self) -> Need:
-        """Return the need of importing the pool's embeddings: no image is read and no model runs."""
+        """Return the need of importing the embeddings of the pool. An import reads no image and runs no model."""
         rows, row_bytes = self.sizes.rows, self.embedder.dim * 2 + CAPTIONED_BYTES
         return self._need(
             "embed",
@@ -230,7 +263,7 @@ class Planner:
             )
 
     def _runs(self) -> Iterator[tuple[str, str, TrainParameters]]:
-        """Yield split, instance and parameters of each trained model."""
+        """Yield the split, the name of the instance and the training parameters of each trained model."""
         for split in self.params.runs:
             parameters = train_parameters(self.params, split)
             yield from ((split, f"{split}-{seed}", parameters) for seed in self.params.repeats.seeds)
@@ -242,14 +275,24 @@ class Planner:
             yield self._training("train", name, parameters, kept, self.sizes.reference if joins else 0)
 
     def _training(self, stage: str, name: str, parameters: TrainParameters, rows: float, reference: float) -> Need:
-        """Return the need of a training on pool rows and reference rows, with one process on each card."""
+        """Return the need of a training.
+
+        A plan for cards assumes one process on each card.
+
+        Args:
+            stage: Name of the stage in dvc.yaml.
+            name: Name of the instance.
+            parameters: Parameters of the training.
+            rows: Number of pool rows in the training data.
+            reference: Number of reference images in the training data.
+        """
         sizes, size, card = self.sizes, model_size(parameters.model), self.rates.card
         samples = rows + reference
         seen = float(count_steps(parameters, int(samples)) * parameters.batch_size)
         processes = self.devices if card else parameters.processes
         extra = extra_forward_passes(parameters, processes)
         buffer = parameters.shuffle_buffer * parameters.readers
-        # Samples that fit the buffer are read once; else every epoch reads the whole shards.
+        # If all samples fit into the shuffle buffer, they are read once. Otherwise every epoch reads the whole shards.
         passes = seen / samples if samples > buffer else min(1.0, seen / samples)
         buffered = min(samples, buffer) * sizes.sample_bytes
         others = processes * (1 + self.params.resources.train.workers) - 1
@@ -271,7 +314,8 @@ class Planner:
         shots = min(sizes.reference, max(few_shot.shots, default=0) * few_shot.draws * sizes.classes)
         images = self.queries + shots
         texts = len(sizes.queries) * sizes.classes * TEMPLATES
-        # Row, label and prediction, and one bit for each way in which the prediction may be correct.
+        # The table of predictions has row, label and prediction, and one bit for each metric that may count it as
+        # correct.
         row_bytes = 12 + (2 + len(few_shot.shots) * few_shot.draws) / 8
         for _, name, parameters in self._runs():
             size = model_size(parameters.model)
@@ -279,7 +323,7 @@ class Planner:
                 "evaluate",
                 name,
                 images,
-                # Texts count as images of equal FLOP.
+                # No rate for texts is known, so texts are converted to the number of images that need the same FLOP.
                 ("embed", images + texts * size.text_flop / size.image_flop, size.image_flop),
                 disk=self.queries * row_bytes,
                 read=sizes.query_bytes + (sizes.reference_bytes if shots else 0.0),

@@ -1,4 +1,7 @@
-"""How fast a machine works: measured by perf, logged by a finished study, or computed from a card's peak."""
+"""Determine how fast a machine works.
+
+Rates are measured by `perf`, logged by a finished study, or computed from the peak FLOP/s of a card.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +19,28 @@ from simgap.plan.models import embedder_size, model_size
 from simgap.plan.numbers import SMALLEST, Numbers, check_range
 from simgap.train.train import micro_batches
 
-# Rates of the machine of docs/results.md. They stand in for rates that are unknown on the machine of the plan.
-DECODED_BY_CORE = 250.0  # images of 256 pixels a second, with their preprocessing
-IMPORTED = 45e6  # components of embeddings a second
-READ = 1e9  # bytes a second
-# The backward pass takes as many FLOP as two forward passes.
+# A plan assumes these rates if they were not measured on its machine. They come from the machine of docs/results.md.
+# Decoding includes preprocessing. Its unit is images of 256 pixels per second and core.
+DECODED_BY_CORE = 250.0
+# The unit of importing is dimensions of embeddings per second.
+IMPORTED = 45e6
+# The unit of reading is bytes per second.
+READ = 1e9
+# A training step takes three times the FLOP of a forward pass, because the backward pass takes twice as many.
 FORWARD_AND_BACKWARD = 3
 
 
 @dataclass(frozen=True)
 class Rate:
-    """How many things a machine does in a second.
+    """The speed of a machine for one kind of work.
+
+    A unit of work is, for example, one sample, one row or one byte.
 
     Attributes:
-        flop: FLOP of one thing; components if embeddings are imported; 1 if FLOP, images or bytes are counted.
-        per_second: Things done in a second.
-        source: Where the rate comes from.
+        flop: FLOP of one unit of work. For imported embeddings, the number of dimensions. 1 if the units are FLOP,
+            images or bytes.
+        per_second: Number of units per second.
+        source: Where the rate comes from, in words.
     """
 
     flop: float
@@ -41,35 +50,49 @@ class Rate:
 
 @dataclass(frozen=True)
 class Rates:
-    """All that is known about a machine's speed.
+    """The known rates of a machine.
 
     Attributes:
-        by_work: Rates of `embed` and `train` (samples), `similarity` (FLOP), `import` (rows), `decode` (images) and `read`
-            (bytes).
-        card: Whether embedding, training and similarity run on a card, beside which processors decode.
+        by_work: Rates by kind of work. The units are samples for `embed` and `train`, FLOP for `similarity`, rows for
+            `import`, images for `decode` and bytes for `read`.
+        card: Whether embedding, training and similarity run on a card. Then processors decode images at the same time.
     """
 
     by_work: Mapping[str, tuple[Rate, ...]] = field(default_factory=dict)
     card: bool = False
 
     def find(self, work: str, flop: float = 1.0) -> Rate | None:
-        """Return the rate for things of `flop` each: the nearest known rate, scaled by FLOP. None if no rate is known."""
+        """Return the rate of a kind of work.
+
+        The nearest known rate is scaled to the FLOP of a unit.
+
+        Args:
+            work: Kind of work, see `by_work`.
+            flop: FLOP of one unit of work.
+
+        Returns:
+            The scaled rate. None if no rate of this work is known.
+        """
         known = self.by_work.get(work, ())
         if not known:
             return None
         nearest = min(known, key=lambda rate: abs(math.log(rate.flop / flop)))
         scale = nearest.flop / flop
-        # A rate of single FLOP holds for things of any size.
+        # A rate in FLOP per second is valid for units of any size, so the source does not mention the scale.
         source = nearest.source if nearest.flop in (1.0, flop) else f"{nearest.source}, scaled by {scale:.3g}"
         return Rate(flop, nearest.per_second * scale, source)
 
     def joined(self, other: Rates) -> Rates:
-        """Return both. If both know a work, the rates of `other` count."""
+        """Return the rates of both. If both have rates of the same work, the rates of `other` are used."""
         return Rates({**self.by_work, **other.by_work}, self.card or other.card)
 
 
 def assumed(cores: int) -> Rates:
-    """Return rates of decoding, importing and reading for a machine with so many cores."""
+    """Return assumed rates of decoding, importing and reading.
+
+    Args:
+        cores: Number of processor cores of the machine. The rate of decoding grows with this number.
+    """
     decode = Rate(1.0, DECODED_BY_CORE * cores, f"assumed, {DECODED_BY_CORE:g} a core on {cores} cores")
     return Rates(
         {"decode": (decode,), "import": (Rate(1.0, IMPORTED, "assumed"),), "read": (Rate(1.0, READ, "assumed"),)}
@@ -77,11 +100,14 @@ def assumed(cores: int) -> Rates:
 
 
 def card_rates(tflops: float, utilisation: float) -> Rates:
-    """Return the rates of a card.
+    """Compute the rates of a card from its peak.
 
     Args:
-        tflops: Peak of the card in 1e12 FLOP a second.
-        utilisation: Share of the peak that is reached, in (0, 1].
+        tflops: Peak of the card in 1e12 FLOP per second.
+        utilisation: Share of the peak that programs reach, in (0, 1].
+
+    Returns:
+        The rates of embedding, training and similarity.
 
     Raises:
         SimgapError: A value is out of range.
@@ -93,10 +119,17 @@ def card_rates(tflops: float, utilisation: float) -> Rates:
 
 
 def extra_forward_passes(parameters: TrainParameters, processes: int) -> int:
-    """Return how many forward passes a training step takes beyond the first.
+    """Count the forward passes of a training step beyond the first.
 
-    There is one if a process's share of the batch has several micro-batches, because features are computed first. There is one if
-    activations are recomputed in the backward pass.
+    If a process splits its share of the batch into micro-batches, an extra pass first computes all features. If
+    activations are recomputed in the backward pass, this is another extra pass.
+
+    Args:
+        parameters: Parameters of the training.
+        processes: Number of processes that share a batch.
+
+    Returns:
+        The number of extra forward passes, 0 to 2.
 
     Raises:
         SimgapError: The batch cannot be divided among the processes.
@@ -105,12 +138,12 @@ def extra_forward_passes(parameters: TrainParameters, processes: int) -> int:
 
 
 def training_flop(image_flop: float, text_flop: float, extra_forward: int = 0) -> float:
-    """Return the FLOP of one sample of a training step.
+    """Return the FLOP of a training step for one sample.
 
     Args:
-        image_flop: FLOP of the image's forward pass.
-        text_flop: FLOP of the text's forward pass.
-        extra_forward: Forward passes beyond the first, see `extra_forward_passes`.
+        image_flop: FLOP of the forward pass of the image.
+        text_flop: FLOP of the forward pass of the text.
+        extra_forward: Number of forward passes beyond the first, see `extra_forward_passes`.
     """
     return (FORWARD_AND_BACKWARD + extra_forward) * (image_flop + text_flop)
 
@@ -120,7 +153,7 @@ def _similarity(timing: Numbers) -> list[Rate]:
     engines = [name for name in timing.names("medians") if "engine" in name]
     gpu_engines = [name for name in engines if name.startswith("GPU")]
     if not engines:
-        raise timing.fault("medians", "names no engine")
+        raise timing.fault("medians", "names no engine; measure again with `python -m perf.similarity`")
     fastest = min(timing.number("medians", name) for name in gpu_engines or engines)
     return [Rate(1.0, flop / fastest, "perf.similarity")]
 
@@ -131,7 +164,9 @@ def _embed(timing: Numbers) -> list[Rate]:
         try:
             size = model_size("presets/models/toy.json" if name == "toy" else name)
         except SimgapError:
-            raise timing.fault(f"models.{name}", "is no model of open_clip") from None
+            raise timing.fault(
+                f"models.{name}", "is no model of open_clip; measure again with the installed open_clip"
+            ) from None
         per_second = timing.number("models", name, "images_per_second", "simgap")
         rates.append(Rate(size.image_flop, per_second, f"perf.embed, {name}"))
     return rates
@@ -141,15 +176,21 @@ def _train(timing: Numbers) -> list[Rate]:
     return [Rate(timing.number("flop_per_sample"), timing.number("medians", "simgap"), "perf.train")]
 
 
-# By a key that only this program's JSON has.
+# Each program writes a key that no other program writes, so this key tells which program wrote a file.
 FORMATS = {"models": ("embed", _embed), "neighbours": ("similarity", _similarity), "workers": ("train", _train)}
 
 
 def measured(paths: Iterable[Path]) -> Rates:
-    """Read what `python -m perf.embed`, `perf.similarity` or `perf.train` wrote with `--json`.
+    """Read the rates that `python -m perf.embed`, `perf.similarity` or `perf.train` wrote with `--json`.
+
+    Args:
+        paths: The JSON files.
+
+    Returns:
+        The rates of all files.
 
     Raises:
-        SimgapError: A file is of another program, or a number is missing or out of range.
+        SimgapError: Another program wrote a file, or a number in a file is missing or out of range.
     """
     found: dict[str, tuple[Rate, ...]] = {}
     for path in paths:
@@ -157,26 +198,26 @@ def measured(paths: Iterable[Path]) -> Rates:
         known = [key for key in FORMATS if isinstance(timing.content, dict) and key in timing.content]
         if not known:
             raise SimgapError(
-                f"--rates: {path}: not a file that perf.embed, perf.similarity or perf.train writes with --json"
+                f"--rates: {path}: unknown format; name a file that perf.embed, perf.similarity or perf.train wrote"
             )
         work, read = FORMATS[known[0]]
         found[work] = (*found.get(work, ()), *read(timing))
     return Rates(found)
 
 
-# The key of a stage's log that holds its rate, and the work that the rate is of.
+# The name of the rate in the log of a stage tells the kind of work.
 LOGGED_RATES = {"images_per_second": "embed", "rows_per_second": "import", "samples_per_second": "train"}
 
 
 @dataclass(frozen=True)
 class StageLog:
-    """The log of a stage.
+    """The log of a stage instance.
 
     Attributes:
         name: Name of the instance.
-        work: The work, see `Rates`.
-        per_second: Things done in a second; 0 if an earlier run had done the work.
-        seconds: How long the work took.
+        work: Kind of work, see `Rates`.
+        per_second: Number of units of work per second. The value is 0 if an earlier run had already done all work.
+        seconds: Duration of the work in seconds.
     """
 
     name: str
@@ -186,7 +227,16 @@ class StageLog:
 
 
 def stage_logs(study: Path, stage: str) -> list[StageLog]:
-    """Return the logs that belong to the metrics of `embed` or `train` in a study.
+    """Return the logs of the instances of a stage in a study.
+
+    Instances without a log are skipped.
+
+    Args:
+        study: The repository in which the study ran.
+        stage: `embed` or `train`.
+
+    Returns:
+        The logs, in the order of the names of the instances.
 
     Raises:
         SimgapError: A log is damaged.
@@ -198,13 +248,16 @@ def stage_logs(study: Path, stage: str) -> list[StageLog]:
             log = Numbers(path)
             key = next((key for key in LOGGED_RATES if isinstance(log.content, dict) and key in log.content), None)
             if key is None:
-                raise log.fault(" or ".join(LOGGED_RATES), "is missing")
+                raise log.fault(" or ".join(LOGGED_RATES), "is missing; delete this log, or plan with --rates instead")
             found.append(StageLog(metrics.stem, LOGGED_RATES[key], log.number(key, least=0), log.number("seconds")))
     return found
 
 
 def _flop(params: Params, log: StageLog) -> float:
-    """Return the FLOP of one thing that a stage did; the components of a row if it imported embeddings."""
+    """Return the FLOP of one unit of the work that a stage logged.
+
+    For imported embeddings, this is the number of dimensions.
+    """
     if log.work != "train":
         embedder = embedder_size(params.embedder)
         return float(embedder.dim if log.work == "import" else embedder.image_flop)
@@ -215,11 +268,17 @@ def _flop(params: Params, log: StageLog) -> float:
 
 
 def logged(study: Path, instances: Collection[str] = ()) -> Rates:
-    """Return the rates that a finished study logged: one for all stages whose models have equal FLOP.
+    """Return the rates that a finished study logged.
+
+    Stages with the same work and models of equal FLOP share one rate, which is their mean over time.
 
     Args:
         study: The repository in which the study ran.
-        instances: Names of the stage instances to use, for example `pool` and `full-0`; empty for all.
+        instances: Names of the stage instances to use, for example `pool` and `full-0`. If it is empty, all instances
+            are used.
+
+    Returns:
+        The rates of embedding, importing and training that the logs contain.
 
     Raises:
         SimgapError: The folder has no params file or no log of its metrics, or a log is damaged.

@@ -1,4 +1,7 @@
-"""Sizes of a study's data: given, counted in the data and metrics of the study, or assumed."""
+"""Gather the sizes of the data of a study.
+
+A size is given by the user, counted in the data and metrics of the study, or assumed.
+"""
 
 from __future__ import annotations
 
@@ -16,44 +19,44 @@ from simgap.params.schema import Params
 from simgap.plan.numbers import Numbers
 from simgap.tracking.provenance import Lock
 
-# LAION-400M as in the paper's study: 10 TB in shards of 256-pixel images.
+# A plan assumes LAION-400M if the pool does not exist yet. The paper's pool had 10 TB in shards of 256-pixel images.
 LAION_SAMPLES = 407_000_000
 LAION_SHARDS = 41_455
 LAION_SAMPLE_BYTES = 24_600
-# Share of the rows that deduplication keeps: the paper's study kept 200 million of LAION-400M.
+# A plan assumes that deduplication keeps this share of the rows. The paper kept 200 million rows of LAION-400M.
 FULL_SHARE = 0.5
-# ImageNet's training set and its relatives, as they are downloaded.
+# A plan assumes the public sizes of ImageNet and its benchmarks for data that does not exist yet.
 REFERENCE_SAMPLES = 1_281_167
 REFERENCE_CLASSES = 1000
 LABELLED_SAMPLE_BYTES = 110_000
 QUERIES = {"val": 50_000, "sketch": 50_889, "r": 30_000, "a": 7_500, "v2": 10_000, "objectnet": 18_574}
 OTHER_QUERIES = 10_000
-# Rows in a part of clip-retrieval's output.
+# clip-retrieval writes this many rows into one part, so the number of parts of an import follows from its rows.
 IMPORTED_PART_ROWS = 1_000_000
 
-# Names of sizes.
+# The function `gather` and the printed plan identify each size by one of these names.
 SAMPLES, SHARDS, SAMPLE_BYTES, ROWS = "pool samples", "pool shards", "bytes of a pool sample", "pool rows"
 SHARE_OF_FULL, REFERENCE, CLASSES = "share of rows in full", "reference samples", "reference classes"
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of a study's data.
+    """The sizes of the data of a study.
 
     Attributes:
-        samples: Samples of the pool.
-        shards: Shards of the pool.
-        sample_bytes: Bytes of a pool sample in its tar, with its caption.
-        rows: Rows of the pool's embeddings.
-        full: Rows that deduplication keeps.
-        imported_parts: Parts of the pool's embeddings if they are imported; 0 if the study embeds the pool's images.
-        reference: Images of the reference.
-        reference_bytes: Bytes of the reference's shards.
-        classes: Classes of the reference.
-        queries: Images of each benchmark.
-        query_bytes: Bytes of all benchmarks' shards.
-        kept: Pool rows of each split that exists already.
-        table: Name, value and source of each size, for the reader.
+        samples: Number of samples of the pool.
+        shards: Number of shards of the pool.
+        sample_bytes: Bytes of a pool sample in a tar file, with the caption.
+        rows: Number of embedded samples of the pool.
+        full: Number of rows that deduplication keeps.
+        imported_parts: Number of parts of imported embeddings. 0 if the study embeds the images of the pool.
+        reference: Number of images of the reference.
+        reference_bytes: Bytes of the shards of the reference.
+        classes: Number of classes of the reference.
+        queries: Number of images of each benchmark.
+        query_bytes: Bytes of the shards of all benchmarks.
+        kept: Number of pool rows of each split that already exists.
+        table: Name, value and source of each size, for the printed plan.
     """
 
     samples: float
@@ -72,15 +75,17 @@ class Sizes:
 
 
 def queries_of(benchmark: str) -> str:
-    """Return the name of the size of a benchmark."""
+    """Return the name that the number of queries of a benchmark has among the sizes."""
     return f"queries of {benchmark}"
 
 
 def _metrics_folder(params: Params, root: Path) -> Path | None:
-    """Return the folder of the study's metrics; None if they belong to a study of another pool.
+    """Return the folder of the metrics of the study.
+
+    The result is None if there is no dvc.lock, or if the metrics belong to another pool.
 
     Raises:
-        SimgapError: `dvc.lock` is damaged.
+        SimgapError: The file `dvc.lock` is damaged.
     """
     lock = root / "dvc.lock"
     embedded = Lock(lock).maker(Path("metrics/embed/pool.json")) if lock.is_file() else None
@@ -90,7 +95,7 @@ def _metrics_folder(params: Params, root: Path) -> Path | None:
 
 
 def _imported_rows(folder: Path) -> list[int]:
-    """Return the rows of each part of the embeddings in a folder.
+    """Return the number of rows in each part of the embeddings in a folder.
 
     Raises:
         SimgapError: A part is not a NumPy array.
@@ -100,19 +105,30 @@ def _imported_rows(folder: Path) -> list[int]:
         try:
             rows.append(len(np.load(path, mmap_mode="r", allow_pickle=False)))
         except (ValueError, EOFError, OSError, TypeError) as error:
-            raise SimgapError(f"{path}: not a NumPy array ({error})") from None
+            raise SimgapError(f"{path}: not a NumPy array ({error}); copy or download the file again") from None
     return rows
 
 
 def _tars(folder: Path) -> list[int]:
-    """Return the bytes of each shard in a folder, or of each shard in the folder's manifest."""
+    """Return the bytes of each shard in a folder.
+
+    If the folder has a manifest of shards in an object store, the sizes come from the manifest.
+    """
     if (folder / MANIFEST).is_file():
         return [shard.size for shard in read_manifest(folder / MANIFEST)]
     return [path.stat().st_size for path in folder.rglob("*.tar")]
 
 
 def _count_pool(params: Params, root: Path, metrics: Path | None) -> tuple[dict[str, float], dict[str, int]]:
-    """Count what depends on the size of the pool: sizes by name, and the rows of each split that exists.
+    """Count the sizes that depend on the pool.
+
+    Args:
+        params: The params file.
+        root: Folder of the repository.
+        metrics: Folder of the metrics of the study, or None.
+
+    Returns:
+        The counted sizes by name, and the number of rows of each split that exists.
 
     Raises:
         SimgapError: A metrics file or an array is damaged.
@@ -133,7 +149,10 @@ def _count_pool(params: Params, root: Path, metrics: Path | None) -> tuple[dict[
 
 
 def _count_sets(params: Params, root: Path, metrics: Path | None) -> dict[str, float]:
-    """Count the images of the reference and of each benchmark, and the classes.
+    """Count the images of the reference, the images of each benchmark, and the classes.
+
+    Returns:
+        The counted sizes by name. Sets that are not embedded yet are skipped.
 
     Raises:
         SimgapError: A metrics file is damaged.
@@ -148,7 +167,7 @@ def _count_sets(params: Params, root: Path, metrics: Path | None) -> dict[str, f
 
 
 def _drawn(params: Params) -> dict[str, float]:
-    """Return the sizes of the toy world that `params.draw` describes; none for other data."""
+    """Return the sizes of the toy world that `params.draw` describes, or no sizes for other data."""
     world = params.draw.get(Path(params.pool.path).parent.name)
     if world is None:
         return {}
@@ -157,18 +176,24 @@ def _drawn(params: Params) -> dict[str, float]:
 
 
 def gather(params: Params, given: Mapping[str, float], root: Path = Path()) -> Sizes:
-    """Gather the sizes of a study: given, else counted, else read in `params.draw`, else assumed.
+    """Gather the sizes of a study.
+
+    A size that the user gives has priority over a counted size. A counted size has priority over the size in
+    `params.draw`. All other sizes are assumed.
 
     Args:
         params: The params file.
-        given: Sizes by name, for example `SAMPLES`.
+        given: Sizes that the user gives, by name, for example `SAMPLES`.
         root: Folder of the repository.
+
+    Returns:
+        The sizes.
 
     Raises:
         SimgapError: A metrics file, `dvc.lock` or an array is damaged.
     """
     metrics = _metrics_folder(params, root)
-    # What is counted in one pool does not hold for a pool of another size.
+    # The existing pool tells nothing about a pool of another size. So nothing is counted if the user gives a size.
     pool_sizes, kept = ({}, {}) if SAMPLES in given else _count_pool(params, root, metrics)
     counted = {**pool_sizes, **_count_sets(params, root, metrics)}
     sources = {"given": given, "counted": counted, "drawn": _drawn(params)}
@@ -188,7 +213,8 @@ def gather(params: Params, given: Mapping[str, float], root: Path = Path()) -> S
     without_rule = params.deduplicate.eps is None
     share = size(SHARE_OF_FULL, *((1.0, "no deduplication") if without_rule else (FULL_SHARE, "LAION-400M")))
     imported = _imported_rows(root / params.pool.embed)
-    # The embeddings may not be there yet: a folder that is not the shards' is meant for them, unless it holds shards.
+    # The embeddings may not exist yet. If `pool.embed` is not the folder of the pool and has no shards, an import is
+    # planned.
     imports = imported or (params.pool.embed != params.pool.path and not _tars(root / params.pool.embed))
     parts = len(imported) if imported and SAMPLES not in given else math.ceil(rows / IMPORTED_PART_ROWS)
     reference = size(REFERENCE, REFERENCE_SAMPLES, "ImageNet-Train")

@@ -1,4 +1,4 @@
-"""Show a plan as tables and as JSON."""
+"""Format a plan as tables for a terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -17,12 +17,22 @@ HOURS = ((1, " h"), (1 / 60, " min"), (1 / 3600, " s"))
 
 @dataclass(frozen=True)
 class Total:
-    """The needs of a stage's instances together: sums, but the largest scratch and memory.
+    """The needs of several stage instances together.
+
+    Scratch and memory are the largest values of the instances. The other numbers are sums.
 
     Attributes:
-        device_hours: Hours on one device; None if no rate is known.
-        hours: Hours on all devices, the instances one after the other.
-        cost: Cost of all devices for these hours; None without a price.
+        stage: Name of the stage, or `all`.
+        instances: Number of instances.
+        rows: Number of samples or rows that the instances process.
+        disk_bytes: Size of all outputs.
+        scratch_bytes: Largest size of temporary files.
+        read_bytes: Number of bytes that the instances read.
+        memory_bytes: Largest memory of the host.
+        device_hours: Hours on one device. None if no rate is known.
+        hours: Hours on all devices, if the instances run one after the other. None if no rate is known.
+        cost: Cost of all devices for `hours`. None without a price.
+        bound: Work that takes the longest in the slowest instance.
     """
 
     stage: str
@@ -39,13 +49,16 @@ class Total:
 
 
 def total(stage: str, needs: Sequence[Need], devices: int, price: float | None) -> Total:
-    """Put instances together.
+    """Sum the needs of several stage instances.
 
     Args:
         stage: Name of the total.
-        needs: The instances.
+        needs: Needs of the instances.
         devices: Number of devices.
-        price: Price of a device for an hour.
+        price: Price of one device for one hour. None leaves out the cost.
+
+    Returns:
+        The total. Instances with an unknown rate count as 0 hours.
     """
     alone = [need.seconds for need in needs if need.seconds is not None]
     together = [seconds for need in needs if (seconds := need.seconds_on(devices)) is not None]
@@ -66,7 +79,16 @@ def total(stage: str, needs: Sequence[Need], devices: int, price: float | None) 
 
 
 def totals(needs: Sequence[Need], devices: int, price: float | None) -> list[Total]:
-    """Put the instances of each stage together, in the order of the graph, and all instances at the end."""
+    """Sum the needs of each stage and of all stages.
+
+    Args:
+        needs: Needs of all instances.
+        devices: Number of devices.
+        price: Price of one device for one hour. None leaves out the cost.
+
+    Returns:
+        One total for each stage in the order of the graph, and the total of all instances at the end.
+    """
     stages = dict.fromkeys(need.stage for need in needs)
     by_stage = [total(stage, [n for n in needs if n.stage == stage], devices, price) for stage in stages]
     return [*by_stage, total("all", needs, devices, price)]
@@ -76,8 +98,11 @@ def with_unit(value: float | None, units: Sequence[tuple[float, str]]) -> str:
     """Format a value with three digits in the largest unit that it reaches.
 
     Args:
-        value: The value; None is unknown.
-        units: Factor and name of each unit, the largest first.
+        value: The value. None stands for an unknown value, which is formatted as "-".
+        units: Factor and name of each unit, the largest unit first.
+
+    Returns:
+        The text, for example "1.25 GB".
     """
     if not value:
         return "-" if value is None else "0"
@@ -88,7 +113,16 @@ def with_unit(value: float | None, units: Sequence[tuple[float, str]]) -> str:
 
 
 def as_text(planner: Planner, needs: Sequence[Need], price: float | None) -> str:
-    """Format a plan for a terminal: the needs of each stage, the sizes, the rates and notes."""
+    """Format a plan for a terminal.
+
+    Args:
+        planner: The planner that made the plan.
+        needs: Needs of all instances.
+        price: Price of one device for one hour, or None.
+
+    Returns:
+        Tables of the stages, the sizes and the rates, and notes below them.
+    """
     stages = [
         {
             "stage": of.stage,
@@ -112,7 +146,7 @@ def as_text(planner: Planner, needs: Sequence[Need], price: float | None) -> str
 
 
 def sources(planner: Planner, needs: Sequence[Need]) -> set[tuple[str, str]]:
-    """Return work and source of each rate that a plan uses."""
+    """Return the pairs (kind of work, source of the rate) of all rates that a plan uses."""
     read = [(work, rate.source) for work in ("read", "decode") if (rate := planner.rates.find(work))]
     return {*read, *(need.rate for need in needs)}
 
@@ -120,21 +154,34 @@ def sources(planner: Planner, needs: Sequence[Need]) -> set[tuple[str, str]]:
 def _notes(planner: Planner, needs: Sequence[Need]) -> list[str]:
     devices, processes = planner.devices, planner.params.train.processes
     notes = [
-        "Planned: embedding, similarity, training, evaluation. The other stages take under 1% of a large study's hours.",
-        "hours: stages one after the other. cost: all devices for all hours. memory: of the host. -: no rate is known.",
+        "The plan covers embedding, similarity, training and evaluation. Other stages take under 1% of the hours.",
+        "Stages run one after the other. The cost covers all devices for all hours. Memory is host memory. -: no rate.",
     ]
     alone = dict.fromkeys(need.stage for need in needs if not need.shared)
     if devices > 1:
-        notes.append(f"On one device, while the others wait: {', '.join(alone)}.")
+        notes.append(f"On one device, while the other devices wait, run: {', '.join(alone)}.")
     if planner.rates.card and devices != processes:
-        notes.append(f"Trainings: {devices} processes, one on each card. Change train.processes, which is {processes}.")
+        notes.append(
+            f"Training runs {devices} processes, one on each card. Set train.processes, which is {processes}, to {devices}."
+        )
     if large := planner.too_large():
-        notes.append(f"These splits should keep more rows than full has, so pruning will refuse: {', '.join(large)}")
+        notes.append(
+            f"These splits should keep more rows than full has. Lower their `keep`, or pruning fails: {', '.join(large)}"
+        )
     return notes
 
 
 def as_json(planner: Planner, needs: Sequence[Need], price: float | None) -> dict[str, Any]:
-    """Return a plan with every instance, in bytes, seconds and hours."""
+    """Format a plan as a JSON object.
+
+    Args:
+        planner: The planner that made the plan.
+        needs: Needs of all instances.
+        price: Price of one device for one hour, or None.
+
+    Returns:
+        The sizes, the rates, the totals and every instance. The units are bytes, seconds and hours.
+    """
     devices = planner.devices
     return {
         "devices": devices,

@@ -1,1 +1,1 @@
-"""The similarity profile of a split, and the check of the imagenet-like rule."""
+"""Measure the similarity profile of a split, and check the imagenet-like rule."""

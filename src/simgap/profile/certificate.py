@@ -1,6 +1,7 @@
 """Check the imagenet-like rule by plain float64 products.
 
-This module shares no code with the similarity engine, so that an error in the engine cannot hide from the check.
+The rule demands similarity(row, query) - similarity(query, reference) <= threshold for every kept row and every rule query.
+This module shares no code with the similarity engines, so that an error in an engine cannot hide from the check.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from simgap.store.columns import Similarity
 from simgap.store.embeddings import Embeddings
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-# With more pairs of a kept row and a query than this, only a sample of the queries is checked.
+# The time of a check grows with the number of pairs of a kept row and a query. With more pairs than this, only a random sample
+# of the queries is checked.
 PAIRS = 10**10
-# Products with all queries are computed for this many rows at a time, because float64 needs much memory.
+# Products with all queries are computed for this many rows at a time. Memory grows with this number.
 BLOCK_ROWS = 1024
 SAMPLE_SEED = 0
 
 
 def summary(values: NDArray[Any], name: str) -> dict[str, float]:
-    """Return the mean, the smallest value and the quantiles of `values` as metrics whose keys start with `name`."""
+    """Return the mean, the smallest value and the quantiles of `values` as metrics. `name` is the prefix of their names."""
     values = values.astype(np.float64)
     return {
         f"{name}/mean": float(values.mean()),
@@ -33,16 +35,17 @@ def summary(values: NDArray[Any], name: str) -> dict[str, float]:
 
 
 def queries_to_check(used_by_rule: NDArray[np.bool_], kept_rows: int) -> NDArray[np.int64]:
-    """Choose the queries to check: all queries of the rule, or a seeded sample if these make more than `PAIRS` pairs.
+    """Choose the rule queries to check.
 
-    The sample is as large as `PAIRS` allows and has at least one query.
+    If all rule queries make more than `PAIRS` pairs with the kept rows, the function chooses a seeded random sample. The sample
+    is as large as `PAIRS` allows, and has at least one query. Otherwise, the function chooses all rule queries.
 
     Args:
-        used_by_rule: bool [queries].
+        used_by_rule: bool [queries]; true for the rule queries.
         kept_rows: Number of rows that the split keeps.
 
     Returns:
-        Query numbers in ascending order.
+        Numbers of the chosen queries in ascending order, int64.
     """
     queries = np.flatnonzero(used_by_rule)
     if len(queries) * kept_rows <= PAIRS:
@@ -52,17 +55,17 @@ def queries_to_check(used_by_rule: NDArray[np.bool_], kept_rows: int) -> NDArray
 
 
 def nearest_similarity(rows: Embeddings, keep: NDArray[np.bool_], queries: NDArray[np.float16]) -> NDArray[np.float64]:
-    """Compute the nearest-neighbour similarity s_q of each query to the kept rows.
+    """Compute the similarity of each query to its nearest kept row.
 
     Memory: the queries, a block of rows and their products, all in float64.
 
     Args:
         rows: Embeddings of the rows.
-        keep: bool [rows].
-        queries: fp16 [queries, dim].
+        keep: bool [rows]; true for the kept rows.
+        queries: Vectors of the queries, fp16 [queries, dim].
 
     Returns:
-        float64 [queries], exact; -inf if no row is kept.
+        Exact similarity of each query, float64 [queries]; -inf if no row is kept.
     """
     wide = queries.astype(np.float64).T
     largest = np.full(len(queries), -np.inf)
@@ -76,18 +79,19 @@ def nearest_similarity(rows: Embeddings, keep: NDArray[np.bool_], queries: NDArr
 def check_bound(
     kept_similarity: NDArray[np.float64], reference_similarity: NDArray[np.float64], threshold: float, where: str
 ) -> dict[str, Any]:
-    """Check that no query is closer to a kept row than to the reference by more than the threshold.
+    """Check that similarity(row, query) - similarity(query, reference) <= threshold for every kept row and query.
 
-    The difference is rounded to fp32, as stored margins are, so that the rule and the check use the same bound.
+    The difference is rounded to fp32, because the rule also compares rounded margins.
 
     Args:
-        kept_similarity: s_q of the kept rows, float64 [queries].
-        reference_similarity: s_q of the reference, float64 [queries].
+        kept_similarity: Similarity of each query to its nearest kept row, float64 [queries].
+        reference_similarity: Similarity of each query to its nearest reference row, float64 [queries].
         threshold: Threshold of the rule.
-        where: Split and benchmark, for the error message.
+        where: Split and benchmark to name in the error message.
 
     Returns:
-        Metrics of the check, with the slack that is left: threshold minus difference.
+        Metrics of the check by name. The slack in these metrics is the threshold minus the difference. Infinite values are
+        skipped.
 
     Raises:
         SimgapError: A query violates the bound.
@@ -117,22 +121,22 @@ def certify(
     similarity: Similarity,
     where: str,
 ) -> dict[str, Any]:
-    """Check the rule's queries against the kept rows and the reference.
+    """Check the imagenet-like rule of a split for the rule queries of one benchmark.
 
     Memory: see `nearest_similarity`.
 
     Args:
-        keep: bool [pool rows].
+        keep: bool [pool rows]; true for the rows that the split keeps.
         threshold: Threshold of the rule.
         pool: Embeddings of the pool.
         reference: Embeddings of the reference.
         benchmark: Embeddings of the benchmark.
         similarity: Stored similarity of the pool to the benchmark.
-        where: Split and benchmark, for error messages.
+        where: Split and benchmark to name in error messages.
 
     Returns:
-        Metrics. `certificate/queries` is the number of queries of the rule, and `certificate/queries_checked` the number of
-        checked ones. `certificate/sampled` is true if only a sample was checked.
+        Metrics by name. `certificate/queries` is the number of rule queries. `certificate/queries_checked` is the number of
+        checked queries. `certificate/sampled` is true if only a sample was checked. `check_bound` describes the others.
 
     Raises:
         SimgapError: A query violates the bound, or its stored reference similarity is wrong.

@@ -1,4 +1,4 @@
-"""Measure the similarity profile of a split: the similarity of every query to the kept rows."""
+"""Measure the similarity profile of a split: the similarity of every query to the nearest kept rows."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from simgap.store.columns import Similarity
 from simgap.store.embeddings import Embeddings, check_same_embedder
 from simgap.store.split import Split
 
-# The pool is read in blocks of this many rows, which limits the memory.
+# The pool is read in blocks of this many rows. Memory grows with this number.
 BLOCK_ROWS = 65_536
-# The curve of pruned rows has these thresholds and the split's own threshold.
+# Pruned rows are counted at each of these thresholds, and at the split's own threshold, so that the report can plot a curve.
 THRESHOLDS = (-0.1, -0.05, -0.02, 0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
 
 
 def known_nearest(keep: NDArray[np.bool_], stored: Nearest) -> Nearest:
-    """Select the kept rows among the stored nearest rows of the whole pool.
+    """Select the kept rows from the stored nearest rows of the whole pool.
 
     Args:
-        keep: bool [pool rows].
+        keep: bool [pool rows]; true for the rows that the split keeps.
         stored: The nearest rows of each query in the whole pool.
 
     Returns:
-        The kept ones in the same order and with the same number of columns; missing places are -inf and -1.
+        The kept rows in the same order, and as many columns as in `stored`. Missing rows have similarity -inf and number -1.
     """
     kept = (stored.row >= 0) & keep[stored.row]
     first = np.argsort(~kept, axis=1, kind="stable")
@@ -53,16 +53,19 @@ def known_nearest(keep: NDArray[np.bool_], stored: Nearest) -> Nearest:
 def rescanned_nearest(
     pool: Embeddings, keep: NDArray[np.bool_], queries: NDArray[np.float16], neighbours: int, engine_name: str
 ) -> Nearest:
-    """Find the nearest kept rows of the queries by a pass over all kept rows.
+    """Find the nearest kept rows of each query by a pass over all kept rows.
 
-    Memory: the queries, a block of rows, what the engine needs, and 8 bytes for each kept row.
+    Memory: the queries, a block of rows, the memory of the engine, and 8 bytes for each kept row.
 
     Args:
         pool: Embeddings of the pool.
-        keep: bool [pool rows].
-        queries: fp16 [queries, dim].
+        keep: bool [pool rows]; true for the rows that the split keeps.
+        queries: Vectors of the queries, fp16 [queries, dim].
         neighbours: Number of nearest rows to find for each query.
-        engine_name: Name of the similarity engine; it changes no result.
+        engine_name: Name of the similarity engine. Every engine gives the same result.
+
+    Returns:
+        The nearest kept rows of each query. The row numbers are numbers of pool rows.
     """
     engine = make_engine(engine_name, SearchRequest(queries, neighbours))
     nearest = Nearest.none(len(queries), neighbours)
@@ -82,19 +85,19 @@ def rescanned_nearest(
 def nearest_kept(
     keep: NDArray[np.bool_], pool: Embeddings, benchmark: Embeddings, stored: Nearest, engine_name: str
 ) -> tuple[Nearest, int]:
-    """Find the nearest kept rows of each query, as many as are stored for the whole pool.
+    """Find the nearest kept rows of each query, as many as `stored` has for the whole pool.
 
-    If enough of a query's stored rows are kept, they are the result. Only the other queries need a pass over all kept rows.
+    If enough of a query's stored rows are kept, these rows are the result. Other queries need a pass over all kept rows.
 
     Args:
-        keep: bool [pool rows].
+        keep: bool [pool rows]; true for the rows that the split keeps.
         pool: Embeddings of the pool.
         benchmark: Embeddings of the benchmark.
         stored: The nearest rows of each query in the whole pool.
-        engine_name: Name of the similarity engine; it changes no result.
+        engine_name: Name of the similarity engine. Every engine gives the same result.
 
     Returns:
-        The nearest kept rows, and the number of queries that needed a pass.
+        The nearest kept rows of each query, and the number of queries that needed the pass.
     """
     nearest = known_nearest(keep, stored)
     incomplete = (nearest.row >= 0).sum(axis=1) < min(int(keep.sum()), stored.row.shape[1])
@@ -107,16 +110,18 @@ def nearest_kept(
 def rows_by_class(
     full: NDArray[np.bool_], keep: NDArray[np.bool_], nearest_query: NDArray[np.int32], labels: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count the rows of the full split and of this split by the class of their nearest query. Memory: a block of rows.
+    """Count the rows of the full split and of this split by the class of their nearest rule query.
+
+    Memory: a block of rows.
 
     Args:
-        full: Rows of the full split, bool [pool rows].
-        keep: Rows of this split, bool [pool rows].
-        nearest_query: int32 [pool rows], indices of `labels`.
+        full: bool [pool rows]; true for the rows of the full split.
+        keep: bool [pool rows]; true for the rows that this split keeps.
+        nearest_query: Number of the nearest rule query of each row, int32 [pool rows].
         labels: Class of each query, int32 [queries].
 
     Returns:
-        The rows of the full split and of this split, each int64 [classes].
+        Number of rows of the full split in each class, and number of rows of this split in each class, both int64 [classes].
     """
     classes = int(labels.max()) + 1
     counts = np.zeros((2, classes), np.int64)
@@ -142,22 +147,22 @@ def profile_benchmark(
     engine_name: str,
     out: Path,
 ) -> dict[str, Any]:
-    """Write the two tables of a benchmark; see `profile`.
+    """Write the two tables of one benchmark; see `profile`.
 
     Args:
-        keep: Rows of the split, bool [pool rows].
-        full: Rows of the full split, bool [pool rows].
+        keep: bool [pool rows]; true for the rows that the split keeps.
+        full: bool [pool rows]; true for the rows of the full split.
         pool: Embeddings of the pool.
         benchmark: Embeddings of the benchmark.
         similarity: Stored similarity of the pool to the benchmark.
-        engine_name: Name of the similarity engine; it changes no result.
+        engine_name: Name of the similarity engine. Every engine gives the same result.
         out: Folder to write to.
 
     Returns:
-        The metrics of the benchmark.
+        The metrics of the benchmark by name.
 
     Raises:
-        SimgapError: The stored similarity has another number of queries.
+        SimgapError: The stored similarity and the benchmark have different numbers of queries.
     """
     table = similarity.queries(["label", "reference_similarity", "nearest_rows", "nearest_similarities"])
     if len(table) != benchmark.rows:
@@ -212,20 +217,20 @@ def profile_benchmark(
 def threshold_curve(
     kept_rows: int, threshold: float, full: NDArray[np.bool_], margins: Sequence[NDArray[np.float32]], where: str
 ) -> dict[str, int]:
-    """Count the rows of the full split that the imagenet-like rule prunes at several thresholds.
+    """Count how many rows of the full split the imagenet-like rule prunes at several thresholds.
 
     Args:
         kept_rows: Number of rows that the split keeps.
         threshold: Threshold of the split.
-        full: Rows of the full split, bool [pool rows].
-        margins: Margins of each benchmark of the rule, each fp32 [pool rows].
-        where: Split, for the error message.
+        full: bool [pool rows]; true for the rows of the full split.
+        margins: Margins of all pool rows for each benchmark of the rule, each fp32 [pool rows].
+        where: Split to name in the error message.
 
     Returns:
-        Metrics, one for each threshold.
+        Number of pruned rows at each threshold, by the name of the metric.
 
     Raises:
-        SimgapError: The split keeps another number of rows than the rule does at the split's own threshold.
+        SimgapError: The number of rows that the split keeps is not the number that the rule keeps at the split's threshold.
     """
     thresholds = sorted({*THRESHOLDS, threshold})
     pruned = dict(zip(thresholds, rules.rows_pruned(full, margins, thresholds), strict=True))
@@ -247,32 +252,33 @@ def profile(
     engine_name: str,
     out: Path,
 ) -> dict[str, Any]:
-    """Write two tables for each benchmark and certify the split if it is imagenet-like.
+    """Write two tables for each benchmark, and check the rule of an imagenet-like split.
 
     `<benchmark>.parquet` has one row for each query:
 
-    - `similarity`: fp32, to the kept pool rows; null if no row is kept.
-    - `similarity_with_reference`: fp32, to the kept pool rows and the reference rows.
-    - `nearest_rows`: list of int64, the nearest kept pool rows, as many as are stored for the whole pool.
-    - `nearest_similarities`: list of fp32, their similarities.
+    - `similarity`: fp32, similarity to the nearest kept pool row; null if no row is kept.
+    - `similarity_with_reference`: fp32, similarity to the nearest row among the kept pool rows and the reference rows.
+    - `nearest_rows`: list of int64, numbers of the nearest kept pool rows, as many as are stored for the whole pool.
+    - `nearest_similarities`: list of fp32, similarities of these rows.
 
-    All similarities are canonical. If enough of a query's stored rows are kept, they are the result. Only the other queries,
-    counted by `queries_rescanned`, need a pass over the kept rows.
+    All similarities are exact. If enough of a query's stored rows are kept, these rows are the result. Other queries need a
+    pass over the kept rows. The metric `queries_rescanned` counts these queries.
 
-    `classes/<benchmark>.parquet` counts the pool rows by the class of their nearest query of the rule.
+    `classes/<benchmark>.parquet` has one row for each class. It counts the rows whose nearest rule query is of this
+    class, both in the full split and in this split.
 
     Args:
         split: The split.
-        keep: Rows of the split, bool [pool rows].
-        full: Rows of the full split (the deduplicated pool), bool [pool rows].
+        keep: bool [pool rows]; true for the rows that the split keeps.
+        full: bool [pool rows]; true for the rows of the full split, which is the deduplicated pool.
         pool: Embeddings of the pool.
         reference: Embeddings of the reference.
         benchmarks: Embeddings and stored similarity of each benchmark, by name.
-        engine_name: Name of the similarity engine; it changes no result.
+        engine_name: Name of the similarity engine. Every engine gives the same result.
         out: Folder to write.
 
     Returns:
-        The metrics.
+        The metrics by name.
 
     Raises:
         SimgapError: The split belongs to other pool rows, or an imagenet-like split keeps a row that its rule prunes.

@@ -1,1 +1,1 @@
-"""Pruning rules: which pool rows a split keeps."""
+"""Apply the pruning rules, which decide the pool rows that a split keeps."""

@@ -1,4 +1,4 @@
-"""The class or style of each pool row, for controls with the same composition as a split."""
+"""Read the class or style of each pool row, so that a matched control can have the composition of its split."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ from simgap.store.embeddings import Embeddings
 
 
 def groups_of_rows(pool: Path, embeddings: Embeddings, match: str) -> NDArray[np.int32]:
-    """Number the classes or styles of the pool's rows, in the order in which they first occur: int32 [rows].
+    """Return the group of each pool row, where a group is a class or a style.
 
-    Rows without a known class or style form a group of their own. Memory: the result and the annotations of one shard.
+    Groups are numbered from 0 in the order in which they first occur. All rows without a known class or style share one
+    group. Memory: the result and the annotations of one shard.
 
     Args:
-        pool: the folder of the shards.
-        embeddings: the embeddings of the pool.
+        pool: Folder with the shards of the pool.
+        embeddings: Embeddings of the pool.
         match: `class` or `style`.
 
+    Returns:
+        The number of the group of each row, int32 [pool rows].
+
     Raises:
-        SimgapError: A row's shard is not in the pool, a row has no annotation, or no annotation has a class or style.
+        SimgapError: The shard of a row is not in the pool, a row has no annotation, or no annotation has a class or
+            style.
     """
     shards = ShardsByName(pool)
     numbers: dict[str | None, int] = {}

@@ -45,7 +45,7 @@ def _finish(
         kept=int(keep.sum()),
         pool_rows=full.pool_rows,
         kept_description=kept_description,
-        # A model needs training data: without pool rows it is trained on the reference, whatever the params say.
+        # Without pool rows, the reference is the only training data. It then joins even if the params exclude it.
         reference_rows=reference_rows or not keep.any(),
         row_order=full.row_order,
         controls=controls,
@@ -64,7 +64,19 @@ def prune_imagenet_like(
 ) -> dict[str, Any]:
     """Write an imagenet-like split and return its metrics.
 
-    The metric `degenerate` is true if the split keeps less than a fifth of full.
+    The split keeps a row of `full` if similarity(row, query) - similarity(query, reference) <= threshold for every
+    query. The metric `degenerate` is true if the split keeps less than a fifth of the rows of `full`.
+
+    Args:
+        full_folder: Folder of the split `full`.
+        similarity: Folder of the similarity columns of all benchmarks.
+        benchmarks: Names of the benchmarks whose queries the rule uses.
+        threshold: Largest difference that a kept row may have.
+        reference_rows: Whether the reference joins the training data.
+        out: Folder to write.
+
+    Returns:
+        The value of each metric by name.
 
     Raises:
         SimgapError: The similarity columns belong to other pool rows.
@@ -95,10 +107,24 @@ def prune_by_similarity(
     *,
     most_similar: bool,
 ) -> dict[str, Any]:
-    """Write a dissimilar-pruned split (`most_similar` rows are kept) or a similar-pruned split, and return its metrics.
+    """Write a split of the rows most or least similar to the benchmarks, and return its metrics.
+
+    Args:
+        full_folder: Folder of the split `full`.
+        similarity: Folder of the similarity columns of all benchmarks.
+        benchmarks: Names of the benchmarks whose queries the rule uses.
+        join: How the similarities to several benchmarks are joined, `max` or `mean`.
+        keep_rows: Number of rows to keep (an integer), or fraction of the rows of `full` (a float).
+        reference_rows: Whether the reference joins the training data.
+        out: Folder to write.
+        most_similar: Whether to keep the most similar rows (rule `dissimilar`) or the least similar rows (rule
+            `similar`).
+
+    Returns:
+        The value of each metric by name.
 
     Raises:
-        SimgapError: `keep_rows` is larger than full, or the similarity columns belong to other pool rows.
+        SimgapError: `keep_rows` exceeds the rows of `full`, or the similarity columns belong to other pool rows.
     """
     full, full_keep = _read_full(full_folder)
     rule = "dissimilar" if most_similar else "similar"
@@ -120,19 +146,22 @@ def prune_by_similarity(
 def prune_random(
     full_folder: Path, size_of: str, size: int, keep_rows: int | float, seed: int, reference_rows: bool, out: Path
 ) -> dict[str, Any]:
-    """Write a random split and return its metrics.
+    """Write a split of random rows and return its metrics.
 
     Args:
-        full_folder: the split full, from which the rows are drawn.
-        size_of: the split whose size is the reference for `keep_rows`.
-        size: the number of rows that `size_of` keeps.
-        keep_rows: a number of rows, or a fraction of `size`.
-        seed: the seed of the draw.
-        reference_rows: whether the reference joins the training data.
-        out: the folder to write.
+        full_folder: Folder of the split `full`, from which the rows are sampled.
+        size_of: Name of the split whose size is the reference for `keep_rows`.
+        size: Number of pool rows that the split `size_of` keeps.
+        keep_rows: Number of rows to keep (an integer), or fraction of `size` (a float).
+        seed: Seed of the random sample.
+        reference_rows: Whether the reference joins the training data.
+        out: Folder to write.
+
+    Returns:
+        The value of each metric by name.
 
     Raises:
-        SimgapError: `keep_rows` is larger than full.
+        SimgapError: `keep_rows` exceeds the rows of `full`.
     """
     full, full_keep = _read_full(full_folder)
     count = rules.rows_to_keep(keep_rows, size, full.kept, f"prune.random.{out.name}.keep")
@@ -159,20 +188,23 @@ def prune_matched(
     reference_rows: bool,
     out: Path,
 ) -> dict[str, Any]:
-    """Write a random split with as many rows of each group as the split `size_of`, and return its metrics.
+    """Write a split with as many random rows of each group as the split `size_of` keeps, and return its metrics.
 
     Args:
-        full_folder: the split full, from which the rows are drawn.
-        size_of: the name of the split that this one is a control of.
-        controlled: the `keep.npy` of that split.
-        groups: the group of each pool row, int32 [pool rows].
-        match: the meaning of the groups, `class` or `style`.
-        seed: the seed of the draw.
-        reference_rows: whether the reference joins the training data.
-        out: the folder to write.
+        full_folder: Folder of the split `full`, from which the rows are sampled.
+        size_of: Name of the split that the new split is a control of.
+        controlled: The file `keep.npy` of the split `size_of`.
+        groups: Group of each pool row, int32 [pool rows].
+        match: Meaning of the groups, `class` or `style`.
+        seed: Seed of the random sample.
+        reference_rows: Whether the reference joins the training data.
+        out: Folder to write.
+
+    Returns:
+        The value of each metric by name.
 
     Raises:
-        SimgapError: `size_of` keeps rows that are not in full.
+        SimgapError: The split `size_of` keeps rows that are not in `full`.
     """
     full, full_keep = _read_full(full_folder)
     kept = read_keep(controlled, full.pool_rows)

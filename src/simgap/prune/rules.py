@@ -1,4 +1,7 @@
-"""The pruning rules. Each returns bool [pool rows], True for a row that is kept."""
+"""Implement the pruning rules.
+
+Each rule returns an array of bool [pool rows]. A kept row has the value True.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,11 @@ from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
 
-# Rules read columns in blocks of this many rows, so that memory does not grow with the pool.
+# Rules read columns in blocks of this many rows, so temporary memory does not grow with the pool.
 BLOCK_ROWS = 4_194_304
+# `by_similarity` counts similarities in this many bins. With more bins, fewer values share the bin that it collects.
 BINS = 2**20
-# NumPy's hypergeometric distribution refuses larger numbers.
+# NumPy's hypergeometric distribution accepts only counts below this number.
 LARGEST_DRAW = 10**9
 
 
@@ -25,7 +29,7 @@ def _blocks(rows: int) -> Iterator[slice]:
 def _bound(threshold: float) -> np.float32:
     """Return the largest fp32 number that is at most `threshold`.
 
-    An fp32 margin exceeds this number if and only if it exceeds `threshold`.
+    An fp32 margin exceeds the returned number if and only if the margin exceeds `threshold`.
     """
     bound = np.float32(threshold)
     return bound if float(bound) <= threshold else np.nextafter(bound, np.float32(-np.inf))
@@ -34,15 +38,20 @@ def _bound(threshold: float) -> np.float32:
 def imagenet_like(
     full: NDArray[np.bool_], margins: Sequence[NDArray[np.float32]], threshold: float
 ) -> NDArray[np.bool_]:
-    """Keep the rows of full whose margin does not exceed the threshold for any benchmark.
+    """Keep the rows of `full` whose margin is at most the threshold for every benchmark.
 
-    This is the rule of the paper (section 4), which uses threshold 0. A row whose margin equals the threshold is kept. A
-    query may prune any number of rows. Memory: the result and a block; columns may be mapped.
+    The condition is similarity(row, query) - similarity(query, reference) <= threshold for every query. The margin of a
+    row is the largest such difference over the queries of a benchmark. The rule is from section 4 of the paper, which
+    uses threshold 0. A row whose margin equals the threshold is kept. A query may prune any number of rows. Memory: the
+    result and one block of rows. The columns may be memory-mapped.
 
     Args:
-        full: the rows of the deduplicated pool, bool [pool rows].
-        margins: for each benchmark, the stored margins, fp32 [pool rows].
-        threshold: the slack, a difference of cosine similarities.
+        full: Rows of the deduplicated pool, bool [pool rows].
+        margins: Stored margins for each benchmark, fp32 [pool rows].
+        threshold: Largest margin of a kept row, a difference of cosine similarities.
+
+    Returns:
+        The kept rows, bool [pool rows].
     """
     bound = _bound(threshold)
     keep = full.copy()
@@ -55,9 +64,17 @@ def imagenet_like(
 def rows_pruned(
     full: NDArray[np.bool_], margins: Sequence[NDArray[np.float32]], thresholds: Sequence[float]
 ) -> list[int]:
-    """Count the rows of full that `imagenet_like` prunes at each of several thresholds.
+    """Count the rows of `full` that `imagenet_like` prunes at each of several thresholds.
 
-    This takes one pass over the columns and the memory of a block.
+    The function reads the columns once. Memory: one block of rows.
+
+    Args:
+        full: Rows of the deduplicated pool, bool [pool rows].
+        margins: Stored margins for each benchmark, fp32 [pool rows].
+        thresholds: The thresholds, in any order.
+
+    Returns:
+        The number of pruned rows for each threshold, in the order of `thresholds`.
     """
     bounds = np.array([_bound(threshold) for threshold in thresholds])
     ascending = np.argsort(bounds)
@@ -72,11 +89,14 @@ def rows_pruned(
 
 
 def join_similarities(best: Sequence[NDArray[np.float32]], join: str) -> NDArray[np.float64]:
-    """Join the similarities to several benchmarks by `max` or `mean`: one value for each row, float64 [rows].
+    """Join the similarities to several benchmarks into one value for each row.
 
     Args:
-        best: for each benchmark, the highest similarity of each row to a query, fp32 [rows].
+        best: For each benchmark, the highest similarity of each row to a query, fp32 [rows].
         join: `max` or `mean`.
+
+    Returns:
+        The maximum or mean over the benchmarks for each row, float64 [rows].
     """
     joined = best[0].astype(np.float64)
     for column in best[1:]:
@@ -87,25 +107,30 @@ def join_similarities(best: Sequence[NDArray[np.float32]], join: str) -> NDArray
 def by_similarity(
     full: NDArray[np.bool_], best: Sequence[NDArray[np.float32]], join: str, keep: int, *, most_similar: bool
 ) -> NDArray[np.bool_]:
-    """Keep exactly `keep` rows of full, those most similar or those least similar to the benchmarks.
+    """Keep exactly `keep` rows of `full`: the most similar or the least similar rows to the benchmarks.
 
-    If similarities are equal, the lower row is kept. The columns may be mapped and are read three times. The first pass
-    counts values in a histogram, to find the bin of the last value that is kept. The second pass collects the values of that
-    bin, and the third selects the rows. Memory: the result, a block and the values of that bin.
+    If similarities are equal, rows with smaller numbers are kept first. The function reads the columns three times. The
+    first pass counts the values in a histogram and finds the bin of the last kept value. The second pass collects the
+    values in this bin and finds the last kept value. The third pass selects the rows. Memory: the result, one block of rows and
+    the values in this bin. The columns may be memory-mapped.
 
     Args:
-        full: the rows of the deduplicated pool, bool [pool rows].
-        best: for each benchmark, the highest similarity of each row to a query, fp32 [pool rows] in [-2, 2].
-        join: how the benchmarks are joined, see `join_similarities`.
-        keep: the number of rows to keep, at most the rows of full.
-        most_similar: keep the most similar rows (dissimilar-pruned); else the least similar (similar-pruned).
+        full: Rows of the deduplicated pool, bool [pool rows].
+        best: For each benchmark, the highest similarity of each row to a query, fp32 [pool rows] in [-2, 2].
+        join: How the benchmarks are joined, see `join_similarities`.
+        keep: Number of rows to keep, at most the number of rows of `full`.
+        most_similar: Whether to keep the most similar rows (rule `dissimilar`) or the least similar rows (rule
+            `similar`).
+
+    Returns:
+        The kept rows, bool [pool rows].
     """
     result = np.zeros(len(full), np.bool_)
     if keep == 0:
         return result
 
     def keys(block: slice) -> NDArray[np.float64]:
-        """Return the sort keys of the rows of full in a block; the smallest keys are kept."""
+        """Return the sort key of each row of `full` in a block. The rule keeps the rows with the smallest keys."""
         joined = join_similarities([column[block] for column in best], join)[full[block]]
         return -joined if most_similar else joined
 
@@ -133,18 +158,22 @@ def by_similarity(
 
 
 def random(full: NDArray[np.bool_], keep: int, seed: int) -> NDArray[np.bool_]:
-    """Keep exactly `keep` rows of full, drawn at random without replacement.
+    """Keep exactly `keep` rows of `full`, sampled at random without replacement.
 
-    For each block, the number of its rows is drawn first, given the numbers of the blocks before it. So every set of rows is
-    as likely as without blocks. Memory: the result and a block.
+    The function first samples how many rows of a block are kept, given the counts of the blocks before. Then it samples
+    these rows in the block. So every set of `keep` rows is equally likely, whatever the block size. Memory: the result
+    and one block of rows.
 
     Args:
-        full: the rows of the deduplicated pool, bool [pool rows].
-        keep: the number of rows to keep, at most the rows of full.
-        seed: the seed of the draw.
+        full: Rows of the deduplicated pool, bool [pool rows].
+        keep: Number of rows to keep, at most the number of rows of `full`.
+        seed: Seed of the random sample.
+
+    Returns:
+        The kept rows, bool [pool rows].
 
     Raises:
-        SimgapError: The split full has `LARGEST_DRAW` rows or more.
+        SimgapError: `full` has `LARGEST_DRAW` rows or more.
     """
     generator = np.random.default_rng(seed)
     result = np.zeros(len(full), np.bool_)
@@ -161,13 +190,25 @@ def random(full: NDArray[np.bool_], keep: int, seed: int) -> NDArray[np.bool_]:
 def _rows_to_draw_from(full: NDArray[np.bool_]) -> int:
     rows = int(full.sum())
     if rows >= LARGEST_DRAW:
-        raise SimgapError(f"full has {rows} rows; a random split can be drawn from fewer than {LARGEST_DRAW} rows")
+        raise SimgapError(
+            f"full has {rows} rows; a random split needs fewer than {LARGEST_DRAW} rows. Use a smaller pool, or deduplicate more"
+        )
     return rows
 
 
 def _draw(generator: np.random.Generator, rows: NDArray[np.int64], left: int, keep: int) -> NDArray[np.int64]:
-    """Draw `keep` rows from a block's `rows` and the `left` rows of later blocks; return those of the block."""
-    # If all remaining rows are in this block, or none is, their number does not depend on chance.
+    """Sample `keep` rows from `rows` and `left` later rows, and return the sampled rows that are in `rows`.
+
+    Args:
+        generator: The random generator.
+        rows: Candidate rows of the current block, int64 [n].
+        left: Number of candidate rows in later blocks.
+        keep: Number of rows to sample from both.
+
+    Returns:
+        The sampled rows of the current block in random order, int64 [m].
+    """
+    # If this block holds all candidates or none, the count is certain and needs no random number.
     count = int(generator.hypergeometric(len(rows), left, keep)) if len(rows) and left else min(keep, len(rows))
     return generator.choice(rows, count, replace=False)
 
@@ -175,19 +216,22 @@ def _draw(generator: np.random.Generator, rows: NDArray[np.int64], left: int, ke
 def matched(
     full: NDArray[np.bool_], kept: NDArray[np.bool_], groups: NDArray[np.int32], seed: int
 ) -> NDArray[np.bool_]:
-    """Keep exactly as many rows of each group as another split, drawn at random without replacement.
+    """Keep exactly as many random rows of each group as another split keeps.
 
-    This is a sample stratified by group: `random` is applied to each group. If the other split keeps all rows of a group, so
-    does this one. Memory: the result, a block and two numbers for each group.
+    This is a stratified sample: the function applies the method of `random` to each group. If the other split keeps all
+    rows of a group, the new split keeps all of them too. Memory: the result, one block of rows and two numbers for each group.
 
     Args:
-        full: the rows of the deduplicated pool, bool [pool rows].
-        kept: the rows of full that the other split keeps, bool [pool rows].
-        groups: the group of each row, numbered from 0, int32 [pool rows].
-        seed: the seed of the draw.
+        full: Rows of the deduplicated pool, bool [pool rows].
+        kept: Rows of `full` that the other split keeps, bool [pool rows].
+        groups: Group of each row, numbered from 0, int32 [pool rows].
+        seed: Seed of the random sample.
+
+    Returns:
+        The kept rows, bool [pool rows].
 
     Raises:
-        SimgapError: The split full has `LARGEST_DRAW` rows or more.
+        SimgapError: `full` has `LARGEST_DRAW` rows or more.
     """
     generator = np.random.default_rng(seed)
     result = np.zeros(len(full), np.bool_)
@@ -211,16 +255,20 @@ def matched(
 
 
 def rows_to_keep(keep: Any, of: int, available: int, where: str) -> int:
-    """Return the number of rows that the parameter `keep` means.
+    """Convert the parameter `keep` to a number of rows.
 
     Args:
-        keep: an integer is a number of rows; a float in [0, 1] is a fraction of `of`, rounded down.
-        of: the number of rows that a fraction refers to.
-        available: the largest number of rows that is possible.
-        where: the name of the parameter, for error messages.
+        keep: A number of rows (an integer), or a fraction of `of` in [0, 1] (a float). The product is rounded down.
+        of: Number of rows that a fraction refers to.
+        available: Largest number of rows that is possible.
+        where: Name of the parameter, for error messages.
+
+    Returns:
+        The number of rows to keep.
 
     Raises:
-        SimgapError: `keep` is neither of the two, or means more than `available` rows.
+        SimgapError: `keep` is neither a number of rows nor a fraction in [0, 1], or it means more than `available`
+            rows.
     """
     if (
         isinstance(keep, bool)
@@ -229,7 +277,7 @@ def rows_to_keep(keep: Any, of: int, available: int, where: str) -> int:
         or (isinstance(keep, float) and keep > 1)
     ):
         raise SimgapError(f"{where} is {keep!r}; it must be a number of rows (an integer) or a fraction in [0.0, 1.0]")
-    # The decimal number as written counts, not its binary value: 0.29 of 100 is 29.
+    # A binary 0.29 is slightly below 0.29, so 0.29 of 100 would become 28. The decimal number gives 29.
     rows = int(Fraction(str(keep)) * of) if isinstance(keep, float) else keep
     if rows > available:
         raise SimgapError(f"{where} is {keep}; it must be at most {available}, the rows of the deduplicated pool")

@@ -1,1 +1,1 @@
-"""The page that shows a study."""
+"""Write the HTML page that shows the results of a study."""

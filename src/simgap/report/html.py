@@ -1,4 +1,4 @@
-"""Numbers, names and lists as HTML. Every number names the file and the key that it comes from."""
+"""Turn numbers, names and lists into HTML. Every number on a page names the file and the key that it comes from."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ NUMBER = Markup(
 
 
 def typeset(value: float, form: str) -> str:
-    """Return a number as text, see `format_number`, with a minus sign in place of the hyphen."""
+    """Return a number as text in a format of `FORMATS`. Negative numbers have a minus sign, not a hyphen."""
     return format_number(value, form).replace("-", "\N{MINUS SIGN}")
 
 
 def cite(metric: Metric, form: str) -> Markup:
-    """Return a number as a `data` element: text for the reader, and the exact value with its file and key.
+    """Return a number as an HTML `data` element.
+
+    The element shows the rounded number. Its attributes hold the exact value, the file and the key.
 
     Args:
-        metric: the number. Outside metrics files its key is a path of keys and positions, joined by `/`.
-        form: a key of `FORMATS`.
+        metric: The number. If its file is not a metrics file, the key is a path of names and positions, joined by `/`.
+        form: The name of a format in `FORMATS`.
     """
     return NUMBER.format(
         value=repr(metric.value), file=metric.file, key=metric.key, format=form, text=typeset(metric.value, form)
@@ -33,24 +35,27 @@ def cite(metric: Metric, form: str) -> Markup:
 
 
 def cite_interval(estimate: Estimate, form: str, unit: str = "") -> Markup:
-    """Return an estimate as `value [low, high]`, all three cited.
+    """Return an estimate as `value [low, high]`. Each of the three numbers is a `data` element, as in `cite`.
 
     Args:
-        estimate: the estimate.
-        form: a key of `FORMATS`.
-        unit: text after the value, such as `%`.
+        estimate: The estimate.
+        form: The name of a format in `FORMATS`.
+        unit: The text after the value, such as `%`.
     """
     value, low, high = (cite(metric, form) for metric in estimate.metrics)
     return Markup("{}{} [{}, {}]").format(value, unit, low, high)
 
 
 def named(name: str) -> Markup:
-    """Return a name of the study. It is marked as a name because it may contain digits."""
+    """Return a name as an HTML `span` element with the class `name`.
+
+    A name may contain digits. The class tells these digits apart from numbers, which must name their file.
+    """
     return Markup('<span class="name">{}</span>').format(name)
 
 
 def listed(names: Sequence[str | Markup]) -> Markup:
-    """Join names as in a sentence: `a, b and c`."""
+    """Return names as a list in a sentence, such as `a, b and c`."""
     parts = [named(name) if not isinstance(name, Markup) else name for name in names]
     if len(parts) < 2:
         return Markup("").join(parts)
@@ -58,7 +63,7 @@ def listed(names: Sequence[str | Markup]) -> Markup:
 
 
 def template_environment(*packages: str) -> Environment:
-    """Return a Jinja environment with the templates of some packages. It escapes all values."""
+    """Return a Jinja environment with the templates of the given packages. The environment escapes all values."""
     return Environment(
         loader=ChoiceLoader([PackageLoader(package, "templates") for package in packages]),
         autoescape=True,

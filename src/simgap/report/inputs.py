@@ -1,4 +1,4 @@
-"""What the page shows beside the metrics: tables of the comparison, galleries, and columns of queries."""
+"""Read everything that the page shows: metrics, tables of the comparison, galleries, and columns of queries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,16 @@ BY_SIZE = ("dissimilar", "similar")
 
 @dataclass(frozen=True)
 class Folders:
-    """The folders of a study's results: metrics, tables of the comparison, galleries, profiles, similarity, benchmarks."""
+    """The folders that hold the results of a study.
+
+    Attributes:
+        metrics: The folder of the metrics files.
+        tables: The folder of the tables of the comparison.
+        galleries: The folder of the galleries of images.
+        profiles: The folder of the similarity profiles of the splits.
+        similarity: The folder of the similarity to each benchmark.
+        benchmarks: The folder of the benchmarks.
+    """
 
     metrics: Path
     tables: Path
@@ -33,14 +42,14 @@ class Folders:
 
 
 class ReportInputs:
-    """A finished study, with all that its page shows.
+    """A finished study and all data that the page of the study shows.
 
     Attributes:
-        study: the reader of the study's metrics.
-        folders, pruned, ground_truths, in_distribution_benchmark: see `__init__`.
-        galleries: the content of `galleries.json`.
-        queries: by benchmark, columns of its queries.
-        classnames: by benchmark, the names of its classes.
+        study: The study, which reads the metrics files.
+        folders, pruned, ground_truths, in_distribution_benchmark: The arguments of `__init__`.
+        galleries: The content of `galleries.json`.
+        queries: The similarities of the queries, by benchmark.
+        classnames: The names of the classes, by benchmark.
     """
 
     def __init__(
@@ -56,13 +65,13 @@ class ReportInputs:
         """Read the files that every page needs.
 
         Args:
-            folders: where the results are.
-            runs: the trained splits, in the order of the params file.
-            pruned: the imagenet-like splits, trained or not.
-            benchmarks: names of the benchmarks.
-            seeds: training seeds.
-            ground_truths: names of the metrics of the `ground-truth` stage.
-            in_distribution_benchmark: the benchmark without distribution shift.
+            folders: The folders that hold the results.
+            runs: The names of the trained splits, in the order of the params file.
+            pruned: The names of all imagenet-like splits, including the splits that are not trained.
+            benchmarks: The names of the benchmarks.
+            seeds: The training seeds.
+            ground_truths: The names of the metrics files of the `ground-truth` stage.
+            in_distribution_benchmark: The benchmark without distribution shift.
         """
         self.folders, self.pruned, self.ground_truths = folders, pruned, ground_truths
         self.in_distribution_benchmark = in_distribution_benchmark
@@ -82,27 +91,34 @@ class ReportInputs:
         }
 
     def profile(self, split: str, benchmark: str) -> pa.Table:
-        """Return the queries of a split's profile: `similarity` (null if no row is kept) and `nearest_similarities`."""
+        """Return the similarity profile of a split for a benchmark, with one row for each query.
+
+        The columns are `similarity` and `nearest_similarities`. `similarity` is null if the split keeps no row.
+        """
         columns = ["similarity", "nearest_similarities"]
         return pq.read_table(self.folders.profiles / split / f"{benchmark}.parquet", columns=columns)
 
     def classes(self, split: str, benchmark: str) -> pa.Table:
-        """Return how many pool rows have their nearest query in each class: `label`, `rows_of_full`, `kept`."""
+        """Return a table with one row for each class of a benchmark.
+
+        The table counts the pool rows whose nearest query has this class. The columns are `label`, `rows_of_full` (the rows of
+        full) and `kept` (the rows that the split keeps).
+        """
         return pq.read_table(self.folders.profiles / split / "classes" / f"{benchmark}.parquet")
 
     def table(self, name: str) -> list[Row]:
-        """Return the rows of a table of the comparison, all values as text. A table that was not written has no rows."""
+        """Return the rows of a table of the comparison. All values are text. The list is empty if there is no such table."""
         return read_table(self.folders.tables / f"{name}.csv")
 
     def ground_truth(self, name: str) -> dict[str, Any]:
-        """Return the metrics of an instance of the `ground-truth` stage."""
+        """Return the metrics of one instance of the `ground-truth` stage."""
         return self.study.read(f"ground-truth/{name}")
 
     def shown_for(self, benchmark: str) -> str | None:
-        """Return the split whose rows the galleries show for a benchmark after pruning, or None."""
+        """Return the name of the split that the galleries show for a benchmark after pruning, or None if there is none."""
         split: str | None = self.galleries["benchmarks"][benchmark].get("split")
         return split
 
     def gallery_similarity(self, entry: dict[str, Any], key: str) -> Metric:
-        """Return the similarity of an entry of the galleries. `key` is the path of the entry in their file."""
+        """Return the similarity of an entry of the galleries. `key` is the path of the entry in `galleries.json`."""
         return Metric(entry["similarity"], str(self._galleries_file), f"{key}/similarity")

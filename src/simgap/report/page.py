@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs only the folders beside it."""
+"""Write the page of a study: one HTML file that needs only the folders next to the file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def _script_hash(script: str) -> str:
 def render(inputs: ReportInputs, figures: list[FigureSpec], margin: float) -> str:
     """Return the page as HTML.
 
-    Everything that comes from the study is escaped. The page runs no script but its own, which its policy names by hash.
+    All text from the study is escaped. The page has one script. Its content security policy forbids all other scripts, by naming
+    the hash of the allowed script.
     """
     environment = template_environment("simgap.report")
     script = environment.get_template("page.js").render()
@@ -64,13 +65,13 @@ def render(inputs: ReportInputs, figures: list[FigureSpec], margin: float) -> st
 
 
 def write_report(inputs: ReportInputs, margin: float, page: Path, figures: Path) -> None:
-    """Write the page, and its figures into the folder `figures` beside it.
+    """Write the page of a study and its figures.
 
     Args:
-        inputs: the study.
-        margin: margin of equivalence, in accuracy.
-        page: path of the page.
-        figures: path of the folder of figures.
+        inputs: The study, and all data that its page shows.
+        margin: The margin of equivalence, as a difference of accuracies in [0, 1].
+        page: The path of the page.
+        figures: The folder of the figures. The page expects it next to the page, under the name `figures`.
     """
     specs = figure_specs(inputs, margin, inputs.study.metric(LEAKS, "threshold").value)
     with atomic_output(figures) as partial:

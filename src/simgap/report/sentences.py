@@ -1,4 +1,4 @@
-"""The results in words. Every number is cited from a metrics file, and every verdict comes from an interval."""
+"""Write the results as sentences. Every number names its metrics file, and every verdict comes from an interval."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from simgap.store.study import COMPARE, Study
 PARAMS_FILE = "params.yaml"
 GAP_SENTENCES = {
     verdicts.MORE_THAN_HALF: "More than half of the gap comes from the pruned rows.",
-    verdicts.LESS_THAN_HALF: "Less than half of the gap comes from the pruned rows: most of the robustness stays.",
-    verdicts.INCONCLUSIVE: "Whether that is more than half of the gap is inconclusive.",
+    verdicts.LESS_THAN_HALF: "Less than half of the gap comes from the pruned rows. Most of the robustness stays.",
+    verdicts.INCONCLUSIVE: "It is inconclusive whether the pruned rows explain more than half of the gap.",
 }
 MATCH_SENTENCES = {
-    verdicts.MATCHES: "It matches full on every benchmark.",
-    verdicts.DOES_NOT_MATCH: "It does not match full.",
-    verdicts.INCONCLUSIVE: "Whether it matches full is inconclusive.",
+    verdicts.MATCHES: "The split matches full on every benchmark.",
+    verdicts.DOES_NOT_MATCH: "The split does not match full.",
+    verdicts.INCONCLUSIVE: "It is inconclusive whether the split matches full.",
 }
 COPIES_SENTENCES = {
-    verdicts.HIGHER: "Copied images raise the accuracy of {}, in points, on {}.",
-    verdicts.LOWER: "The accuracy of {} is lower with the copied images than without them, in points, on {}.",
-    verdicts.INCONCLUSIVE: "Whether copied images change the accuracy of {} is inconclusive on {}.",
+    verdicts.HIGHER: "Copied images raise the accuracy of {} on {} (in points).",
+    verdicts.LOWER: "Copied images lower the accuracy of {} on {} (in points).",
+    verdicts.INCONCLUSIVE: "It is inconclusive whether copied images change the accuracy of {} on {} (in points).",
 }
 
 
@@ -39,19 +39,22 @@ def _beyond(study: Study, split: str) -> Markup:
 
 
 def explained(study: Study, split: str, benchmark: str) -> Markup:
-    """Return the sentence about a benchmark's gap: the shares that pruning and its controls explain, and the verdict."""
+    """Return sentences about the gap on a benchmark: the share that pruning explains, the controls' shares, and the verdict.
+
+    The share must be defined. Controls whose share is undefined are skipped.
+    """
     share = study.gap_explained(split, benchmark)
     assert share is not None
     control_texts = Markup("")
     for control in study.controls_of(split):
         control_share = study.gap_explained(control, benchmark)
         if control_share is not None:
-            control_texts += Markup("; leaving out {} ({}) explains {}").format(
+            control_texts += Markup(" Leaving out {} ({}) explains {}.").format(
                 _rows_of(study, control), named(control), cite_interval(control_share, "share", "%")
             )
     return Markup(
         "Pruning the rows that are closer to {} than the reference is{} ({}) explains {} of the gap between {} and {} on "
-        "{}{}. {}"
+        "{}.{} {}"
     ).format(
         listed(study.splits[split].benchmarks),
         _beyond(study, split),
@@ -66,16 +69,16 @@ def explained(study: Study, split: str, benchmark: str) -> Markup:
 
 
 def _rows_of(study: Study, control: str) -> str:
-    """Return the words for the rows that a control leaves out."""
+    """Return a phrase for the rows that a control leaves out."""
     if study.splits[control].rule == "matched":
         return f"as many random rows of each {study.splits[control].parameters['match']}"
     return "as many random rows"
 
 
 def against_controls(study: Study, split: str) -> list[Markup]:
-    """Return a sentence for each control of a split: on which benchmarks the split differs from it."""
+    """Return a sentence for each control of a split. It lists the benchmarks by the verdict on split minus control."""
     return [
-        Markup("Compared with {} left out ({}), {} is {}.").format(
+        Markup("Compared with leaving out {} ({}), the accuracy of {} is {}.").format(
             _rows_of(study, control),
             named(control),
             named(split),
@@ -86,7 +89,10 @@ def against_controls(study: Study, split: str) -> list[Markup]:
 
 
 def _by_verdict(study: Study, split: str, by_benchmark: dict[str, str | None]) -> Markup:
-    """List the benchmarks by verdict: lower on ..., higher on ..., equivalent on ..., inconclusive on ...."""
+    """Return a phrase that lists the benchmarks by verdict, such as `lower on a and b; equivalent on c`.
+
+    Benchmarks without a verdict are skipped.
+    """
     found: dict[str, list[Markup]] = {
         word: [] for word in (verdicts.LOWER, verdicts.HIGHER, verdicts.EQUIVALENT, verdicts.INCONCLUSIVE)
     }
@@ -98,10 +104,15 @@ def _by_verdict(study: Study, split: str, by_benchmark: dict[str, str | None]) -
 
 
 def claim_a(study: Study) -> list[Markup]:
-    """Return the sentences about claim A: pruned to the reference's similarity, does CLIP keep most of its robustness?"""
+    """Return the sentences about claim A.
+
+    Claim A says that CLIP keeps most of its robustness if the pool is pruned to the similarity of the reference.
+    """
     splits, full, reference = study.splits_by_rule(IMAGENET_LIKE), study.full(), study.reference_only()
     if not splits or full is None or reference is None:
-        return [Markup("Not tested: the study must train full, the reference alone and an imagenet-like split.")]
+        return [
+            Markup("Claim A is not tested. The study must train full, the reference alone and an imagenet-like split.")
+        ]
     sentences = []
     undefined = list(study.benchmarks)
     for split in splits:
@@ -111,24 +122,31 @@ def claim_a(study: Study) -> list[Markup]:
     if undefined:
         sentences.append(
             Markup(
-                "On {} the share is undefined: {} is not better than {} there with an interval above zero, so there may be "
-                "no gap to explain. Claim A is inconclusive on {}."
-            ).format(listed(undefined), named(full), named(reference), "it" if len(undefined) == 1 else "them")
+                "The share is undefined on {}. The interval of the gap between {} and {} does not lie completely above zero, so "
+                "there may be no gap to explain. Claim A is inconclusive on {}."
+            ).format(
+                listed(undefined),
+                named(full),
+                named(reference),
+                "this benchmark" if len(undefined) == 1 else "these benchmarks",
+            )
         )
     return sentences + [sentence for split in splits for sentence in against_controls(study, split)]
 
 
 def claim_b(study: Study, margin: float) -> list[Markup]:
-    """Return the sentences about claim B: does a small split, chosen by similarity, match full?"""
+    """Return the sentences about claim B. It says that a small split, chosen by similarity, matches full."""
     splits, full = study.splits_by_rule(*BY_SIZE), study.full()
     if not splits or full is None:
-        return [Markup("Not tested: the study must train full and a split chosen by similarity.")]
+        return [Markup("Claim B is not tested. The study must train full and a split chosen by similarity.")]
     within = cite(Metric(margin, PARAMS_FILE, "compare/equivalence_margin"), "percent")
     sentences = []
     for split in splits:
         by_benchmark = {name: study.verdict_full(split, name) for name in study.benchmarks}
         sentences.append(
-            Markup("{} keeps {} of {} rows. Compared with {}, at a margin of {} points, it is {}. {}").format(
+            Markup(
+                "{} keeps {} of {} rows. Compared with {}, with a margin of {} points, the accuracy of the split is {}. {}"
+            ).format(
                 named(split),
                 cite(study.rows_kept(split), "count"),
                 cite(study.rows_kept("full"), "count"),
@@ -147,8 +165,8 @@ def _how_copies_are_found(study: Study) -> list[Markup]:
     if found["calibrated"]:
         how = Markup(
             "An image counts as copied if its similarity to the pool exceeds {}. This threshold is calibrated on the annotated "
-            "copies of the pool: {}% of the images without an annotated copy count as copied, and {}% of {} annotated copies "
-            "are found."
+            "copies of the pool. With it, {}% of the images without an annotated copy count as copied. The embedder finds {}% of "
+            "the {} annotated copies."
         ).format(
             threshold,
             cite(study.metric(LEAKS, "false_positive_share"), "percent"),
@@ -156,23 +174,23 @@ def _how_copies_are_found(study: Study) -> list[Markup]:
             cite(study.metric(LEAKS, "marked_copies"), "count"),
         )
     else:
-        how = Markup("An image counts as copied if its similarity to the pool exceeds {}, a parameter.").format(
-            threshold
-        )
+        how = Markup(
+            "An image counts as copied if its similarity to the pool exceeds {}. This threshold is a parameter of the study."
+        ).format(threshold)
     sentences = [how]
-    # Without annotations the recall is not known.
+    # The recall is known only if the pool is annotated. Without annotations, no warning about the recall is possible.
     if not verdicts.can_count_copies(found.get("recall", 1)):
         sentences.append(
             Markup(
-                "The embedder finds fewer than half of the annotated copies: how many images leaked is "
-                "<strong>inconclusive</strong>."
+                "The embedder finds fewer than half of the annotated copies. It is therefore <strong>inconclusive</strong> how "
+                "many images leaked."
             )
         )
     return sentences
 
 
 def leaks(study: Study) -> list[Markup]:
-    """Return the sentences about leaks: how many test images are copied, and whether the accuracy shows it."""
+    """Return the sentences about leaks: how copies are detected, and whether copied images change the accuracy."""
     sentences = _how_copies_are_found(study)
     split = study.full() or next(iter(study.splits))
     found: dict[str, list[Markup]] = {word: [] for word in COPIES_SENTENCES}
@@ -198,50 +216,51 @@ def leaks(study: Study) -> list[Markup]:
 
 
 def joined(study: Study) -> Markup:
-    """Return the sentence about the splits that were also trained on the reference."""
+    """Return a sentence that names the splits whose models were also trained on the reference."""
     with_reference = [name for name, split in study.splits.items() if split.reference_rows]
     if len(with_reference) == len(study.splits):
-        return Markup("The reference joined the training data of every split.")
-    return Markup("The reference joined the training data of {}.").format(listed(with_reference) or "no split")
+        return Markup("The models of every split were also trained on the reference.")
+    return Markup("The models of {} were also trained on the reference.").format(listed(with_reference) or "no split")
 
 
 def _removed_domains(inputs: ReportInputs, split: str) -> list[Markup]:
-    """Return the sentences about styles that pruning removed almost completely."""
+    """Return sentences about the styles whose rows a split has pruned almost completely, one for each ground truth."""
     sentences = []
     for name in inputs.ground_truths:
         metrics = inputs.ground_truth(name)
         removed = metrics.get(f"{split}/domains_removed", "none")
         if removed != "none":
-            # The name of a style may contain a comma.
+            # The metric joins the names of styles by commas, and a name may contain a comma too. Splitting at commas would
+            # break such a name, so each known name is searched instead.
             prefix = f"{split}/pruned_share/style/"
             styles = sorted(key.removeprefix(prefix) for key in metrics if key.startswith(prefix))
             sentences.append(
                 Markup(
-                    "{} lacks nearly all rows of a style ({}): pruning removed a domain, not single samples."
+                    "{} lacks nearly all rows of a style ({}). Pruning removed a whole domain, not only single samples."
                 ).format(named(split), listed([style for style in styles if f", {style}, " in f", {removed}, "]))
             )
     return sentences
 
 
 def cautions(inputs: ReportInputs) -> list[Markup]:
-    """Return the warnings above the numbers: few seeds, degenerate splits, removed domains."""
+    """Return sentences about the limits of the results: few seeds, degenerate splits, and removed domains."""
     study = inputs.study
     seeds = study.metric(COMPARE, "seeds")
     count = cite(seeds, "count")
     found = [
-        Markup("{} training seed: intervals are over images only.").format(count)
+        Markup("The study has {} training seed. Intervals are over images only.").format(count)
         if seeds.value == 1
-        else Markup("{} training seeds: intervals are over images and seeds{}.").format(
-            count, ", and approximate with so few" if seeds.value < 4 else ""
+        else Markup("The study has {} training seeds. Intervals are over images and seeds{}.").format(
+            count, ", and approximate because there are so few seeds" if seeds.value < 4 else ""
         )
     ]
     for split in study.splits_by_rule(IMAGENET_LIKE):
         if study.read(f"prune/{split}").get("degenerate"):
             share = cite(study.metric(f"prune/{split}", "kept_share_of_full"), "percent")
             found.append(
-                Markup("{} keeps {}% of full: too little to represent the pool (degenerate).").format(
-                    named(split), share
-                )
+                Markup(
+                    "{} is degenerate: it keeps only {}% of full, which is too little to represent the pool."
+                ).format(named(split), share)
             )
         found += _removed_domains(inputs, split)
     return found

@@ -1,4 +1,4 @@
-"""The tables of the page."""
+"""Prepare the tables of the page."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from simgap.store.study import Study
 
 @dataclass(frozen=True)
 class Table:
-    """A plain table.
+    """A table of text and HTML.
 
     Attributes:
-        label: what it shows, for readers who cannot see it.
-        columns: the header.
-        rows: a name and the cells after it.
+        label: A description of the table for screen readers.
+        columns: The headings of the columns.
+        rows: The cells of each row. The first cell is the name of the row.
     """
 
     label: str
@@ -29,13 +29,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the table of accuracies.
+    """A cell of the table of accuracies, for one split and one benchmark.
 
     Attributes:
-        accuracy: with its interval.
-        differences: to each control and to full: what is compared, the difference, and its verdict.
-        used: whether the split's rule used queries of the benchmark.
-        sort: the values by which the table can be sorted, by name.
+        accuracy: The accuracy with its interval, as HTML.
+        differences: One tuple for each control and for full: the label, the difference as HTML, and the verdict.
+        used: Whether the split's rule used queries of the benchmark.
+        sort: The values that a reader can sort the table by, by the name of the quantity.
     """
 
     accuracy: Markup
@@ -70,7 +70,11 @@ def _cell(study: Study, split: str, benchmark: str) -> Cell:
 
 
 def accuracy_table(study: Study) -> list[dict[str, Any]]:
-    """Return the rows of the table of accuracies: split, rule, controls, rows and a cell for each benchmark."""
+    """Return the rows of the table of accuracies, one for each trained split.
+
+    A row is a dictionary. `split`, `rule` and `controls` describe the split. `kept` and `rows` are the number of pool rows, as
+    a number and as HTML. `cells` holds a `Cell` for each benchmark.
+    """
     return [
         {
             "split": split,
@@ -85,7 +89,7 @@ def accuracy_table(study: Study) -> list[dict[str, Any]]:
 
 
 def leak_table(study: Study) -> Table:
-    """Return how many images of each benchmark are copied, and the accuracy with and without them."""
+    """Return a table with the number of copied images, and the accuracies with and without copied images, by benchmark."""
     split = study.full() or next(iter(study.splits))
 
     def interval(benchmark: str, quantity: str, form: str) -> str | Markup:
@@ -99,12 +103,12 @@ def leak_table(study: Study) -> Table:
         "benchmark",
         "images",
         "copied",
-        "per cent",
+        "copied, per cent",
         "with an annotated copy",
         Markup("accuracy of {}").format(named(split)),
         "without copied images",
         "on copied images",
-        "added by them, points",
+        "added by copied images, points",
     ]
     rows: list[list[str | Markup]] = [
         [
@@ -124,12 +128,12 @@ def leak_table(study: Study) -> Table:
 
 
 def similarity_table(study: Study) -> Table:
-    """Return how similar pool and reference are to each benchmark."""
+    """Return a table that shows how similar the pool and the reference are to each benchmark."""
     columns: dict[str, tuple[str, str]] = {
-        "mean similarity to reference": ("reference_similarity_mean", "similarity"),
-        "to pool": ("pool_similarity_mean", "similarity"),
-        "queries nearer to the pool, per cent": ("queries_nearer_to_pool_share", "percent"),
-        "pool rows above the reference, per cent": ("rows_with_positive_margin_share", "percent"),
+        "mean similarity to the reference": ("reference_similarity_mean", "similarity"),
+        "mean similarity to the pool": ("pool_similarity_mean", "similarity"),
+        "queries nearer to the pool than to the reference, per cent": ("queries_nearer_to_pool_share", "percent"),
+        "pool rows nearer to a query than the reference, per cent": ("rows_with_positive_margin_share", "percent"),
     }
     rows: list[list[str | Markup]] = [
         [name, *(cite(study.metric(f"similarity/{name}", key), form) for key, form in columns.values())]
@@ -139,7 +143,7 @@ def similarity_table(study: Study) -> Table:
 
 
 def training_table(study: Study) -> Table:
-    """Return the training data and the length of training of each run."""
+    """Return a table with the size of the training data and the length of training of each model."""
     columns = {
         "samples": ("samples", "count"),
         "samples seen": ("samples_seen", "count"),

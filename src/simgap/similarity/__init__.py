@@ -1,1 +1,1 @@
-"""Nearest-neighbour similarity between a pool, a reference and a benchmark."""
+"""Compute nearest-neighbour similarities between a pool, a reference and a benchmark."""

@@ -24,15 +24,15 @@ from simgap.store.embeddings import Embeddings, check_same_embedder
 
 
 def rule_queries(queries: int, fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Draw the queries that the pruning rules may use.
+    """Choose the rule queries at random. The pruning rules may use these queries only.
 
     Args:
         queries: Number of queries.
-        fraction: Fraction of the queries to draw; at least one query is drawn.
-        seed: Seed of the draw.
+        fraction: Fraction of the queries to choose. At least one query is chosen.
+        seed: Seed of the random generator.
 
     Returns:
-        bool [queries].
+        bool [queries]; true for the chosen queries.
     """
     chosen = np.zeros(queries, np.bool_)
     count = max(1, round(fraction * queries))
@@ -51,32 +51,32 @@ def measure(
     engine: str = "auto",
     executor: Executor = LOCAL,
 ) -> dict[str, Any]:
-    """Measure the similarity of a pool to a benchmark in one pass over the pool, and write the columns.
+    """Measure the similarity of a pool to a benchmark in one pass over the pool, and write the results to `out`.
 
-    `best.npy`, `nearest_query.npy` and `margin.npy` have one value for each pool row and depend on the rule's queries only.
-    `queries.parquet` has one row for each query, held out or not. Memory: O(queries + tile).
+    `best.npy`, `nearest_query.npy` and `margin.npy` have one value for each pool row. The values depend on the rule queries only.
+    `queries.parquet` has one row for each query of the benchmark. Memory: O(queries + tile).
 
     Args:
-        parameters: Number of neighbours.
+        parameters: Number of nearest pool rows to store for each query.
         pool: Embeddings of the pool.
         reference: Embeddings of the reference.
         benchmark: Embeddings and labels of the benchmark.
-        used_by_rule: bool [queries], the queries that the pruning rules may use.
+        used_by_rule: bool [queries]; true for the rule queries, which the pruning rules may use.
         out: Folder to write.
-        scratch: Folder of the finished parts, from which a killed stage continues.
-        engine: Name of the similarity engine; it changes no result.
-        executor: Where the pool's parts are processed; it changes no result.
+        scratch: Folder of the finished parts. A restarted stage does not repeat these parts.
+        engine: Name of the similarity engine. Every engine gives the same result.
+        executor: Executor that processes the parts of the pool. Every executor gives the same result.
 
     Returns:
-        The metrics.
+        The metrics by name.
 
     Raises:
-        SimgapError: The sets come from different embedders, or a set is empty.
+        SimgapError: The embeddings come from different embedders, or a set of embeddings has no rows.
     """
     check_same_embedder(pool, reference, benchmark)
     for embeddings in (pool, reference, benchmark):
         if not embeddings.rows:
-            raise SimgapError(f"{embeddings.folder}: the set has no rows; similarity needs at least one.")
+            raise SimgapError(f"{embeddings.folder}: the set has no rows; embed at least one sample.")
     queries = benchmark.read()
     reference_nearest = nearest_rows(reference, make_engine(engine, SearchRequest(queries, 1)))
     reference_similarity = reference_nearest.similarity[:, 0]

@@ -1,1 +1,1 @@
-"""What every stage command does around its one library call."""
+"""Build the command of a stage, which checks the parameters, calls the library and reports errors."""

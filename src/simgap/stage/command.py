@@ -1,4 +1,4 @@
-"""The command line of a stage, and how commands report errors."""
+"""Define the command line of a stage, and report the errors of commands."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from simgap.params.load import PARAMS_FILE, load_params
 from simgap.stage.rates import write_rates
 
 PATH = click.Path(path_type=Path)
-# The user can correct the cause of these errors. Any other OSError is a bug, and its traceback helps.
+# The user can correct the cause of these errors. Any other OSError is a bug, and the traceback helps to find the bug.
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG)
 
 
 def reports_errors(function: Callable[..., None]) -> Callable[..., None]:
-    """Make a command print one line and exit with code 1 on a SimgapError, a full disk or a missing permission.
+    """Make a command report the errors that a user can correct.
+
+    The command then prints one line and exits with code 1 if it meets a SimgapError, a full disk or a missing permission.
 
     Args:
         function: The function of the command.
 
     Returns:
-        The function that the command calls instead.
+        A function with the same parameters, which calls `function` and reports the errors.
     """
 
     @functools.wraps(function)
@@ -51,17 +53,18 @@ def stage(function: Callable[..., dict[str, float] | None]) -> click.Command:
     """Make the command of a stage.
 
     Args:
-        function: Takes the checked params file, then the options of the command. Each further parameter of type Path becomes
-            a required option, unless `click.option` declares it. If the function returns rates, they are logged beside the
-            metrics file that it wrote.
+        function: The function of the stage. Its first parameter takes the checked parameters of the study, and the others
+            take the options of the command. Each parameter of type Path becomes a required option, unless `click.option`
+            declares the option. If the function returns rates, `write_rates` logs them.
 
     Returns:
-        The command.
+        The command of click.
     """
 
     @functools.wraps(function)
     def checked(**options: Any) -> None:
-        # Imported modules live as long as the process, so garbage collection can skip them; see stages/__init__.py.
+        # Imported modules live as long as the process. `gc.freeze` makes garbage collection skip the objects of the modules,
+        # which stages/__init__.py explains.
         gc.freeze()
         gc.enable()
         rates = function(load_params(PARAMS_FILE), **options)
@@ -70,7 +73,7 @@ def stage(function: Callable[..., dict[str, float] | None]) -> click.Command:
 
     command = reports_errors(checked)
     declared = {option.name for option in getattr(function, "__click_params__", [])}
-    # Click lists the option that is added last first.
+    # Click lists the last added option first, so the parameters are added in reverse order.
     for name, kind in reversed(get_type_hints(function).items()):
         if kind is Path and name not in declared:
             command = click.option(f"--{name.replace('_', '-')}", type=PATH, required=True)(command)

@@ -1,4 +1,4 @@
-"""Scratch folders, in which a killed stage leaves finished parts for its next run."""
+"""Keep the unfinished work of a killed stage in a scratch folder, from which the next run continues."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from simgap.core.files import remove
 
 @contextmanager
 def scratch(name: str, cache_key: dict[str, Any], code: str, *, owned: bool = True) -> Iterator[Path]:
-    """Open a folder that outlives a killed stage, and remove it when the block ends without an error.
+    """Create a folder for unfinished work, and remove the folder if the block ends without an error.
 
-    The folder lies at the root of the main repository. Its name depends on `cache_key` and on the code of the stage, so a
-    stage never continues the work of other inputs, parameters or code. If two processes run one stage at the same time, the
-    second waits for the first.
+    The folder outlives a killed stage. It lies in the folder `scratch` of the main repository. The name of the folder depends
+    on `cache_key` and on the code of the stage, so a stage never continues work that other inputs, parameters or code began.
+    If two processes run the same stage at the same time, the second process waits for the first.
 
     Args:
         name: Name of the stage and of its output.
-        cache_key: Everything that the folder's content depends on, except code.
-        code: The stage's file, `__file__`.
-        owned: Whether this process creates and removes the folder. Of several processes that run a stage together, one does.
+        cache_key: Everything that the content of the folder depends on, except code.
+        code: The file of the stage, `__file__`.
+        owned: Whether this process creates and removes the folder. If several processes run a stage together, one process
+            owns the folder.
 
     Yields:
-        The folder.
+        The path of the folder.
     """
     content = json.dumps({**cache_key, "code": code_fingerprint(code)}, sort_keys=True, default=str)
     digest = hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -1,1 +1,1 @@
-"""The formats that a study writes and reads."""
+"""Read and write the files of a study: embeddings, splits, metrics and tables."""

@@ -1,4 +1,7 @@
-"""Read and write NumPy arrays (.npy) and read Parquet tables; a damaged file ends in an error of one line."""
+"""Read and write NumPy arrays (.npy), and read Parquet tables.
+
+A damaged file raises a SimgapError with a message of one line.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +30,18 @@ def read_array(
     """Read an array from an .npy file. Pickled objects are refused.
 
     Args:
-        source: a file, or a stream of its bytes.
-        dtypes: the dtypes that are allowed; without one, any dtype is.
-        shape: the size that each dimension must have, None for a dimension of any size.
-        mapped: map the file into memory instead of reading it.
-        name: the name of the source in errors; the path by default.
-        remedy: what to do about a file that is refused.
+        source: The path of a file, or a stream of the bytes of a file.
+        dtypes: The allowed dtypes. If no dtype is given, all dtypes are allowed.
+        shape: The required size of each dimension. None stands for a dimension of any size. By default, all shapes are allowed.
+        mapped: Whether to map the file into memory instead of reading it. Streams are always read.
+        name: The name of the source in error messages. The default is the path.
+        remedy: The end of every error message. It says what the user can do about the file.
+
+    Returns:
+        The array. It is read-only if it is mapped.
 
     Raises:
-        SimgapError: The file is missing, damaged, or has another dtype or shape.
+        SimgapError: The file is missing or damaged, or the array has another dtype or shape.
     """
     where, ending = name or source, f"; {remedy}" if remedy else ""
     try:
@@ -49,7 +55,7 @@ def read_array(
     except FileNotFoundError:
         raise SimgapError(f"{where}: no such file{ending}") from None
     except (ValueError, EOFError, OSError) as error:
-        raise SimgapError(f"{where}: cannot be read as a NumPy array ({error}){ending}") from None
+        raise SimgapError(f"{where}: the file cannot be read as a NumPy array ({error}){ending}") from None
     fits = shape is None or (
         array.ndim == len(shape)
         and all(expected in (None, size) for expected, size in zip(shape, array.shape, strict=True))
@@ -57,12 +63,14 @@ def read_array(
     if (dtypes and array.dtype not in dtypes) or not fits:
         wanted = " or ".join(dtype.__name__ for dtype in dtypes) or "any dtype"
         sizes = "..." if shape is None else ", ".join("*" if size is None else str(size) for size in shape)
-        raise SimgapError(f"{where}: is {array.dtype} {list(array.shape)}; it must be {wanted} [{sizes}]{ending}")
+        raise SimgapError(
+            f"{where}: the array is {array.dtype} {list(array.shape)}; it must be {wanted} [{sizes}]{ending}"
+        )
     return array
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an array to an .npy file that is either complete or absent."""
+    """Write an array to an .npy file. A write that fails leaves no partial file behind."""
     with atomic_output(path) as partial, partial.open("wb") as stream:
         np.save(stream, array)
 
@@ -77,36 +85,39 @@ def _open_parquet(path: Path, remedy: str) -> Iterator[pq.ParquetFile]:
         raise SimgapError(f"{path}: no such file{ending}") from None
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise SimgapError(f"{path}: cannot be read as a Parquet table ({reason}){ending}") from None
+        raise SimgapError(f"{path}: the file cannot be read as a Parquet table ({reason}){ending}") from None
 
 
 def parquet_columns(path: Path) -> list[str]:
-    """Return the names of a Parquet table's columns.
+    """Return the names of the columns of a Parquet table.
 
     Raises:
         SimgapError: The file is missing or is not a Parquet table.
     """
-    with _open_parquet(path, "") as file:
+    with _open_parquet(path, "give the path of a Parquet table") as file:
         return list(file.schema_arrow.names)
 
 
 def read_parquet(path: Path, columns: list[str], remedy: str = "", *, others: bool = False) -> pa.Table:
-    """Read columns of a Parquet table.
+    """Read columns of a Parquet table, and check the values.
 
     Args:
-        path: the file.
-        columns: the columns that the table must have.
-        remedy: what to do about a file that is refused.
-        others: read the other columns of the table too.
+        path: The path of the file.
+        columns: The names of the columns to read. The table must have all of them.
+        remedy: The end of every error message. It says what the user can do about the file.
+        others: Whether to read the other columns of the table too.
+
+    Returns:
+        The table with the requested columns.
 
     Raises:
-        SimgapError: The file is missing or damaged, it has text that is not UTF-8, or it lacks a column.
+        SimgapError: The file is missing or damaged, lacks a column, or contains text that is not UTF-8.
     """
     with _open_parquet(path, remedy) as file:
         missing = [column for column in columns if column not in file.schema_arrow.names]
         if missing:
-            raise SimgapError(f"{path}: has no column {missing[0]}{f'; {remedy}' if remedy else ''}")
+            raise SimgapError(f"{path}: the table has no column {missing[0]}{f'; {remedy}' if remedy else ''}")
         table = file.read(None if others else columns)
-        # Without this check, text that is not UTF-8 would raise an error only where it is used.
+        # Without this check, text that is not UTF-8 would raise an error only later, far from the code that reads the file.
         table.validate(full=True)
         return table

@@ -1,4 +1,7 @@
-"""The similarity of a pool to one benchmark on disk: one column for each value of a pool row, one table of queries."""
+"""Read the stored similarity of a pool to one benchmark.
+
+The folder of a benchmark holds one array for each quantity of a pool row, and one table of queries.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +21,33 @@ REMEDY = "measure the similarity again"
 
 
 class Similarity:
-    """The stored similarity of a pool to one benchmark."""
+    """The stored similarity of a pool to one benchmark.
+
+    Attributes:
+        folder: The folder of the benchmark.
+        info: The content of `similarity.json`.
+    """
 
     def __init__(self, folder: Path, row_order: str | None = None) -> None:
         """Open the folder of a benchmark.
 
         Args:
-            folder: the folder.
-            row_order: the hash of the pool rows that the columns must belong to (`Embeddings.row_order`); None for any.
+            folder: The path of the folder.
+            row_order: The hash of the pool rows that the columns must belong to (`Embeddings.row_order`). None skips this
+                check.
 
         Raises:
-            SimgapError: The columns belong to other pool rows.
+            SimgapError: The columns belong to other pool rows or to another embedder.
         """
         self.folder = folder
         self.info = read_json(folder / INFO_FILE)
         if row_order is not None and self.info["row_order"] != row_order:
-            raise SimgapError(f"{folder}: belongs to other pool rows or to another embedder; {REMEDY}")
+            raise SimgapError(f"{folder}: the similarities belong to other pool rows or to another embedder; {REMEDY}")
 
     def column(self, name: str) -> NDArray[Any]:
-        """Map the column `best`, `nearest_query` or `margin` into memory, [pool rows]."""
+        """Map a column into memory and return it, [pool rows]. `name` is `best`, `nearest_query` or `margin`."""
         return read_array(self.folder / f"{name}.npy", mapped=True, remedy=REMEDY)
 
     def queries(self, columns: list[str]) -> pa.Table:
-        """Read columns of the table of queries."""
+        """Read columns of the table of queries. The table has one row for each query."""
         return read_parquet(self.folder / QUERIES_FILE, columns, REMEDY)

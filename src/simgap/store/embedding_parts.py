@@ -1,4 +1,4 @@
-"""Write the embeddings of a set in parts, and join the parts."""
+"""Write the embeddings of a dataset in parts, and join the parts."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from simgap.data.shards import Accounting, Shard
 from simgap.store.arrays import read_array
 from simgap.store.embeddings import INFO_FILE
 
-# The files in the folder of a part.
+# The folder of a part holds these files. `join_parts` reads what `write_part` has written.
 VECTORS_FILE, METADATA_FILE, ACCOUNTING_FILE = "embeddings.npy", "metadata.parquet", "accounting.json"
 
 
 def write_part(part: Path, vectors: NDArray[np.float16], metadata: pa.Table, accounting: Accounting) -> None:
-    """Write a part of the embeddings of a set.
+    """Write one part of the embeddings of a dataset.
 
     Args:
-        part: the folder to write.
-        vectors: fp16 [kept samples, dim].
-        metadata: one row for each vector.
-        accounting: the number of samples that were read, and dropped for each reason.
+        part: The folder to write.
+        vectors: The embeddings, fp16 [kept samples, dim].
+        metadata: The metadata, with one row for each vector.
+        accounting: The number of samples that were read, and the number that were dropped for each reason.
 
     Raises:
-        SimgapError: The numbers do not add up.
+        SimgapError: The number of samples read is not the sum of the samples kept and dropped.
     """
     accounting.metrics(len(vectors))
     with atomic_output(part) as partial:
@@ -45,20 +45,23 @@ def write_part(part: Path, vectors: NDArray[np.float16], metadata: pa.Table, acc
 def join_parts(
     parts: list[Path], out: Path, *, embedder: str, dim: int, drop_limit: float, sources: tuple[Shard, ...]
 ) -> dict[str, Any]:
-    """Join finished parts into a set in clip-retrieval's layout, and return the metrics.
+    """Join finished parts into one folder in the layout of clip-retrieval.
 
-    Files are linked, not copied, if the file system allows it.
+    Files are hard-linked if the file system allows hard links. Otherwise the files are copied.
 
     Args:
-        parts: the folders of the parts, in row order.
-        out: the folder to write.
-        embedder: the hash of the embedder's files; it is recorded with the embeddings.
-        dim: the number of dimensions, which is recorded too.
-        drop_limit: the largest share of samples that may be dropped, and of files that may be damaged.
-        sources: the files that the parts come from, for error messages.
+        parts: The folders of the parts, in row order.
+        out: The folder to write.
+        embedder: The hash of the files of the embedder. The hash is recorded with the embeddings.
+        dim: The number of dimensions. It is recorded with the embeddings too.
+        drop_limit: The largest allowed share of dropped samples. The same limit applies to the share of damaged files.
+        sources: The files that the parts come from. They appear in error messages.
+
+    Returns:
+        The metrics by name: the accounting of all parts together, the number of dimensions and the number of parts.
 
     Raises:
-        SimgapError: No row is left, or more samples or files than `drop_limit` are lost.
+        SimgapError: All samples were dropped, or a share of dropped samples or damaged files exceeds `drop_limit`.
     """
     accountings = [Accounting(**read_json(part / ACCOUNTING_FILE)) for part in parts]
     total = Accounting(

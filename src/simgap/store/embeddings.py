@@ -1,4 +1,4 @@
-"""Embeddings on disk, in clip-retrieval's layout."""
+"""Read embeddings that are stored in the layout of clip-retrieval."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ REMEDY = "embed or import the set again"
 
 
 class Embeddings:
-    """The embeddings of a set: unit-norm fp16 vectors in parts, with metadata for each row.
+    """The embeddings of a dataset: unit-norm fp16 vectors in parts, with metadata for each row.
 
-    Rows are numbered in the order of the parts. Vectors are mapped into memory, not read: only what the caller uses takes
-    memory.
+    Rows are numbered in the order of the parts. The vectors are mapped into memory. A vector takes memory only once a caller
+    uses it.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open the folder of a set.
+        """Open the folder of a dataset.
 
         Raises:
-            SimgapError: A part is missing, or the rows, dimensions or dtype of a part are not those in `embeddings.json`.
+            SimgapError: A part is missing or has another dtype, or the numbers of rows and dimensions differ from
+                `embeddings.json`.
         """
         self.folder = folder
         self.info: dict[str, Any] = read_json(folder / INFO_FILE)
         for field, kind in (("embedder", str), ("rows", int), ("dim", int)):
             if not isinstance(self.info, dict) or not isinstance(self.info.get(field), kind):
-                raise SimgapError(f"{folder / INFO_FILE}: {field} is not recorded; {REMEDY}")
+                raise SimgapError(f"{folder / INFO_FILE}: the file does not record {field}; {REMEDY}")
         self.rows = int(self.info["rows"])
         self.dim = int(self.info["dim"])
         self._parts = [
@@ -46,31 +47,34 @@ class Embeddings:
         ]
         stored = sum(len(part) for part in self._parts)
         if stored != self.rows:
-            raise SimgapError(f"{folder}: holds {stored} rows, but {INFO_FILE} says {self.rows}; {REMEDY}")
+            raise SimgapError(f"{folder}: the vectors have {stored} rows, but {INFO_FILE} says {self.rows}; {REMEDY}")
 
     def __reduce__(self) -> tuple[type[Embeddings], tuple[Path]]:
-        """Pickle the folder alone: another process maps the files itself instead of receiving the vectors."""
+        """Pickle only the folder. A process that receives the object then maps the files itself."""
         return Embeddings, (self.folder,)
 
     def parts(self) -> Iterator[tuple[int, NDArray[np.float16]]]:
-        """Yield (first row, mapped vectors [rows, dim]) of each part."""
+        """Yield the number of the first row, and the mapped vectors [rows, dim], of each part."""
         start = 0
         for part in self._parts:
             yield start, part
             start += len(part)
 
     def blocks(self, rows: int) -> Iterator[tuple[int, NDArray[np.float16]]]:
-        """Yield (first row, vectors [at most `rows`, dim]) in row order; no block crosses the end of a part."""
+        """Yield blocks in row order: the number of the first row, and the vectors [at most `rows`, dim].
+
+        A block ends at the end of a part, so the last block of a part may be smaller.
+        """
         for start, part in self.parts():
             for first in range(0, len(part), rows):
                 yield start + first, part[first : first + rows]
 
     def read(self) -> NDArray[np.float16]:
-        """Read all vectors into memory, [rows, dim]. Use it for sets of the size of a benchmark."""
+        """Read all vectors into memory, [rows, dim]. A pool may not fit into memory, but a benchmark does."""
         return np.concatenate(self._parts) if self._parts else np.empty((0, self.dim), np.float16)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
-        """Read the vectors of some rows, [len(rows), dim]; `rows` must be ascending."""
+        """Read the vectors of some rows into memory, [len(rows), dim]. `rows` must be in ascending order."""
         bounds = np.cumsum([0, *(len(part) for part in self._parts)])
         pieces = [
             part[rows[(rows >= low) & (rows < high)] - low]
@@ -79,17 +83,17 @@ class Embeddings:
         return np.concatenate(pieces) if pieces else np.empty((0, self.dim), np.float16)
 
     def metadata_parts(self, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
-        """Yield (first row, columns of metadata) of each part.
+        """Yield the number of the first row, and a table with the requested metadata, of each part.
 
         Raises:
-            SimgapError: A table is damaged or lacks a column, there are more or fewer rows than vectors, or `columns` has
-                `shard` and a row does not name its shard.
+            SimgapError: A table is damaged or lacks a column, or the number of rows differs from the number of vectors. Or
+                `columns` contains `shard`, and a row has no shard.
         """
         for start, table in self._tables(columns):
             if "shard" in columns and table.column("shard").null_count:
                 raise SimgapError(
-                    f"{self.folder}: its rows name no shard, so they can be measured, but neither trained on nor exported; "
-                    "import them with the shards that they lie in"
+                    f"{self.folder}: the metadata name no shards, and training and export need the shards; "
+                    "import the embeddings together with their shards"
                 )
             yield start, table
 
@@ -102,25 +106,27 @@ class Embeddings:
                 break
             yield first, table
         if start != self.rows:
-            raise SimgapError(f"{self.folder}: the metadata has {start} rows, the vectors have {self.rows}; {REMEDY}")
+            raise SimgapError(
+                f"{self.folder}: the metadata have {start} rows, but the vectors have {self.rows}; {REMEDY}"
+            )
 
     def metadata(self, columns: list[str]) -> pa.Table:
-        """Read columns of metadata of all parts, one row for each vector.
+        """Return the requested metadata of all parts as one table, with one row for each vector.
 
         Raises:
-            SimgapError: See `metadata_parts`.
+            SimgapError: The metadata cannot be read, for the reasons that `metadata_parts` lists.
         """
         return pa.concat_tables([table for _, table in self.metadata_parts(columns)])
 
     def rows_by_key(self) -> dict[str, int]:
-        """Return the row of each key. Of two rows with one key, the later row counts."""
+        """Return the row number of each key. If several rows have the same key, the last row counts."""
         return {key: row for row, key in enumerate(self.metadata(["key"]).column("key").to_pylist())}
 
     @cached_property
     def row_order(self) -> str:
-        """The SHA-256 of the embedder, the dimensions, and the shard and key of every row.
+        """The SHA-256 of the embedder, the number of rows and dimensions, and the shard and key of every row in order.
 
-        The bits of a split refer to rows in this order.
+        A split stores one bit for each row. The hash shows whether a split belongs to these rows.
         """
         digest = hashlib.sha256(f"{self.info['embedder']}\n{self.dim}\n{self.rows}\n".encode())
         for _, table in self._tables(["shard", "key"]):
@@ -131,10 +137,10 @@ class Embeddings:
 
 
 def check_same_embedder(*sets: Embeddings) -> None:
-    """Check that all sets were embedded by the same embedder.
+    """Check that the same embedder has embedded all datasets.
 
     Raises:
-        SimgapError: Two sets have another embedder or another number of dimensions.
+        SimgapError: Two datasets differ in the embedder or in the number of dimensions.
     """
     first = sets[0]
     for other in sets[1:]:
@@ -142,5 +148,5 @@ def check_same_embedder(*sets: Embeddings) -> None:
             if other.info[field] != first.info[field]:
                 raise SimgapError(
                     f"{other.folder}: {field} is {other.info[field]}, but in {first.folder} it is {first.info[field]}; "
-                    "embed both with one embedder"
+                    "embed both datasets with the same embedder"
                 )

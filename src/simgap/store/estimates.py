@@ -1,4 +1,4 @@
-"""The numbers of a study: a metric with its place, and an estimate with its interval."""
+"""Define the numbers of a study: metrics, and estimates with confidence intervals."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class Metric:
     """A number in a metrics file.
 
     Attributes:
-        value: the number.
-        file: the file that holds it, as messages and pages name it.
-        key: its name in the file.
+        value: The number.
+        file: The name of the metrics file, for messages and pages.
+        key: The name of the number in the file.
     """
 
     value: float
@@ -25,10 +25,10 @@ class Estimate:
     """A value with its 95% confidence interval.
 
     Attributes:
-        value: the value over all images and seeds.
-        low, high: the ends of the interval.
-        file: the metrics file that holds the three numbers; empty before they are written.
-        key: the name of the value in the file. The ends are `key/low` and `key/high`.
+        value: The value over all images and seeds.
+        low, high: The ends of the interval.
+        file: The name of the metrics file with the three numbers. It is empty until a file is written.
+        key: The name of the value in the file. The names of the ends are `key/low` and `key/high`.
     """
 
     value: float
@@ -39,7 +39,7 @@ class Estimate:
 
     @property
     def metrics(self) -> tuple[Metric, Metric, Metric]:
-        """The value, the lower end and the upper end, each with its place."""
+        """The value, the lower end and the upper end, each with the file and the key that it comes from."""
         return (
             Metric(self.value, self.file, self.key),
             Metric(self.low, self.file, f"{self.key}/low"),

@@ -1,4 +1,4 @@
-"""A split on disk: one bit for each pool row, and a JSON file that describes the split."""
+"""Read and write splits. A split is stored as one bit for each pool row, and a JSON file that describes the split."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ DEGENERATE_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Split:
-    """A rule and how many pool rows it keeps. All counts are of pool rows only.
+    """The description of a split: its rule, and the number of pool rows that the rule keeps.
 
     Attributes:
-        rule: full, imagenet-like, dissimilar, similar, random or matched.
-        parameters: the rule's own parameters.
-        benchmarks: the benchmarks whose queries the rule used.
-        threshold: the slack of an imagenet-like split; None for another rule.
-        kept, pool_rows: the number of rows kept, and of all rows.
-        kept_description: which rows were kept, in words.
-        reference_rows: whether the reference images join the training data.
-        row_order: the hash of the pool rows that the bits refer to (`Embeddings.row_order`).
-        controls: the split that this one is a control of; None if it is not a control.
+        rule: The name of the rule: `full`, `imagenet-like`, `dissimilar`, `similar`, `random` or `matched`.
+        parameters: The parameters of the rule.
+        benchmarks: The benchmarks whose queries the rule used.
+        threshold: The threshold of an imagenet-like split. None for other rules. An imagenet-like split keeps a row if
+            similarity(row, query) - similarity(query, reference) <= threshold for every query.
+        kept: The number of pool rows that the split keeps. Reference rows do not count.
+        pool_rows: The number of all pool rows.
+        kept_description: A sentence about which rows the split keeps.
+        reference_rows: Whether the reference images are a part of the training data.
+        row_order: The hash of the pool rows that the bits refer to (`Embeddings.row_order`).
+        controls: The name of the split that this split is a control for. None if this split is not a control.
     """
 
     rule: str
@@ -49,25 +51,29 @@ class Split:
 def is_degenerate(split: Split, full_rows: int) -> bool:
     """Return whether an imagenet-like split keeps less than a fifth of the `full_rows` rows of full.
 
-    So small a split no longer represents the pool.
+    Such a small split no longer represents the pool.
     """
     return split.rule == "imagenet-like" and split.kept < DEGENERATE_SHARE * full_rows
 
 
 def write_split(split: Split, keep: NDArray[np.bool_], out: Path) -> dict[str, Any]:
-    """Write a split and return its metrics.
+    """Write a split into a folder.
 
     Args:
-        split: the description of the split.
-        keep: which rows are kept, bool [pool rows].
-        out: the folder to write.
+        split: The description of the split.
+        keep: Which rows the split keeps, bool [pool rows].
+        out: The folder to write.
+
+    Returns:
+        The description as metrics, by attribute name.
 
     Raises:
-        ValueError: The counts in `split` do not agree with `keep`.
+        ValueError: The counts in `split` do not match `keep`.
     """
     if int(keep.sum()) != split.kept or len(keep) != split.pool_rows:
         raise ValueError(
-            f"{out}: keep has {keep.sum()} of {len(keep)} rows, but {split.kept} of {split.pool_rows} are recorded"
+            f"{out}: `keep` keeps {keep.sum()} of {len(keep)} rows, but `split` says {split.kept} of {split.pool_rows}; "
+            "both must agree"
         )
     with atomic_output(out) as partial:
         partial.mkdir(parents=True)
@@ -77,7 +83,7 @@ def write_split(split: Split, keep: NDArray[np.bool_], out: Path) -> dict[str, A
 
 
 def read_split(folder: Path) -> Split:
-    """Read the description of a split.
+    """Read the description of a split from the folder of the split.
 
     Raises:
         SimgapError: The file is missing or does not describe a split.
@@ -86,28 +92,33 @@ def read_split(folder: Path) -> Split:
     try:
         return Split(**content)
     except TypeError as error:
-        raise SimgapError(f"{folder / INFO_FILE}: does not describe a split ({error}); make the split again") from None
+        raise SimgapError(
+            f"{folder / INFO_FILE}: the file does not describe a split ({error}); make the split again"
+        ) from None
 
 
 def read_bits(source: Path | IO[bytes], pool_rows: int, name: object = None) -> NDArray[np.uint8]:
-    """Read the packed bits of a split, uint8 [bytes]; the first row is the lowest bit of the first byte.
+    """Read the packed bits of a split.
 
     Args:
-        source: a `keep.npy`, or a stream of its bytes.
-        pool_rows: the number of rows that the split must have.
-        name: the name of the source in errors; the path by default.
+        source: The path of `keep.npy`, or a stream of the bytes of that file.
+        pool_rows: The number of pool rows that the split must have.
+        name: The name of the source in error messages. The default is the path.
+
+    Returns:
+        The bits, uint8 [bytes]. The lowest bit of the first byte belongs to the first row.
 
     Raises:
-        SimgapError: The file is missing, damaged or not of `pool_rows` rows.
+        SimgapError: The file is missing or damaged, or the split has another number of pool rows.
     """
-    remedy = f"{pool_rows} pool rows need a bit each; make the split again"
+    remedy = f"each of the {pool_rows} pool rows needs one bit; make the split again"
     return read_array(source, np.uint8, shape=((pool_rows + 7) // 8,), name=name, remedy=remedy)
 
 
 def read_keep(path: Path, pool_rows: int) -> NDArray[np.bool_]:
-    """Read which of `pool_rows` rows a split keeps, bool [pool rows].
+    """Return which pool rows a split keeps, bool [pool rows].
 
     Raises:
-        SimgapError: The file is missing, damaged or not of `pool_rows` rows.
+        SimgapError: The file is missing or damaged, or the split has another number of pool rows.
     """
     return np.unpackbits(read_bits(path, pool_rows), count=pool_rows, bitorder="little").astype(np.bool_)

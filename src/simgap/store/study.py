@@ -1,4 +1,4 @@
-"""The reader of a finished study."""
+"""Read the metrics of a finished study."""
 
 from __future__ import annotations
 
@@ -19,34 +19,36 @@ COMPARE = "compare/compare"
 
 
 class TrainedSplits:
-    """What the trained splits of a study are to each other.
+    """The trained splits of a study, and the relations between splits and controls.
 
     Attributes:
-        splits: the trained splits by name, in the order of the params file.
+        splits: The trained splits by name, in the order of the params file.
     """
 
     splits: dict[str, Split]
 
     def full(self) -> str | None:
-        """Return the split with all rows, or None if it was not trained."""
+        """Return the name of the split full, or None if full was not trained."""
         return next(iter(self.splits_by_rule("full")), None)
 
     def reference_only(self) -> str | None:
-        """Return the trained split without pool rows, or None.
+        """Return the name of the trained split without pool rows, or None if there is no such split.
 
-        Prefer a split configured to be empty over one that a rule emptied.
+        If several splits have no pool rows, prefer a random split, because its parameters say that it is empty. Another rule may
+        have left no row by chance.
         """
         empty = [name for name, split in self.splits.items() if split.kept == 0]
         return next((name for name in empty if self.splits[name].rule == "random"), next(iter(empty), None))
 
     def splits_by_rule(self, *rules: str) -> list[str]:
-        """Return the trained splits of some rules."""
+        """Return the names of the trained splits with one of the given rules."""
         return [name for name, split in self.splits.items() if split.rule in rules]
 
     def control_of(self, name: str) -> str | None:
-        """Return the trained random split of the same size as a split, or None.
+        """Return the name of the trained random control of a split, or None if there is no such control.
 
-        Prefer a split that names this one as the split it controls. Controls and full have no control.
+        A random control is a random split of the same size. If there are several, prefer the first one whose `controls` attribute
+        names the split. Controls and full have no control.
         """
         split = self.splits[name]
         if split.rule in ("random", "matched", "full"):
@@ -55,12 +57,15 @@ class TrainedSplits:
         return next((other for other in same_size if self.splits[other].controls == name), next(iter(same_size), None))
 
     def other_controls(self, name: str) -> list[str]:
-        """Return the other trained controls of a split: further random ones, and those of the same composition."""
+        """Return the names of all trained controls of a split except `control_of`.
+
+        These are further random controls, and controls with the same share of each class or style.
+        """
         first = self.control_of(name)
         return [other for other, split in self.splits.items() if split.controls == name and other != first]
 
     def controls_of(self, name: str) -> list[str]:
-        """Return all controls of a split. The control of `control_of` comes first."""
+        """Return the names of all trained controls of a split. The control that `control_of` returns comes first."""
         control = self.control_of(name)
         return [*([control] if control else []), *self.other_controls(name)]
 
@@ -74,13 +79,14 @@ class TrainedSplits:
 
 
 def threshold_of(split: str, read: Callable[[str], dict[str, Any]]) -> float | None:
-    """Return the threshold that a split depends on, or None.
+    """Return the threshold that a split depends on, or None if the split depends on no threshold.
 
-    A control that has the size of another split, or a share of it, depends on the threshold of that split.
+    An imagenet-like split has its own threshold. A split whose size is copied from another split depends on the threshold of
+    that split. The same holds for a split whose size is a share of another split's size.
 
     Args:
-        split: name of the split.
-        read: returns the metrics of a split's rule.
+        split: The name of the split.
+        read: A function that returns the metrics of the rule of a split, given the name of the split.
     """
     prune = read(split)
     parameters = prune["parameters"]
@@ -91,57 +97,57 @@ def threshold_of(split: str, read: Callable[[str], dict[str, Any]]) -> float | N
 
 
 class Source(Protocol):
-    """Where the files of a study are read: a folder, or a revision."""
+    """An object that reads the files of a study, from a folder or from a revision."""
 
     def read(self, path: str) -> dict[str, Any]:
-        """Read a JSON file."""
+        """Return the content of a JSON file."""
 
     def where(self, path: str) -> str:
         """Return the name of a file for messages and pages."""
 
 
 class Folder:
-    """The file system as the source of a study. Paths are relative to the working folder, or absolute."""
+    """A source that reads the files of a study from disk. Paths are absolute or relative to the working folder."""
 
     def read(self, path: str) -> dict[str, Any]:
-        """Read a JSON file.
+        """Return the content of a JSON file.
 
         Raises:
-            SimgapError: The file is missing, or it is not JSON.
+            SimgapError: The file is missing or is not JSON.
         """
         content: dict[str, Any] = read_json(Path(path))
         return content
 
     def where(self, path: str) -> str:
-        """Return the path."""
+        """Return the path unchanged, because a path already names a file on disk."""
         return path
 
 
 class Study(TrainedSplits):
-    """A finished study, read from its metrics files.
+    """A finished study. All numbers come from the metrics files of the study.
 
-    A metrics file is named by stage and instance, as in `prune/full` for `metrics/prune/full.json`.
+    The name of a metrics file is its stage and its instance: `prune/full` is the file `metrics/prune/full.json`.
 
-    Every method raises SimgapError if a metrics file is missing, is not JSON, or lacks a number.
+    A method raises SimgapError if a metrics file is missing, is not JSON, or lacks the requested number.
 
     Attributes:
-        splits: the trained splits by name, in the order of the params file.
-        benchmarks: names of the benchmarks.
-        seeds: training seeds.
-        compared: the metrics of the comparison.
+        splits: The trained splits by name, in the order of the params file.
+        benchmarks: The names of the benchmarks.
+        seeds: The training seeds.
+        compared: The metrics of the comparison, by key.
     """
 
     def __init__(
         self, source: Source, runs: list[str], benchmarks: list[str], seeds: list[int], folder: str = METRICS
     ) -> None:
-        """Read the rules of the trained splits, and the comparison.
+        """Read the descriptions of the trained splits, and the metrics of the comparison.
 
         Args:
-            source: where files are read.
-            runs: the trained splits, in the order of the params file.
-            benchmarks: names of the benchmarks.
-            seeds: training seeds.
-            folder: the folder of the metrics files.
+            source: The object that reads the files.
+            runs: The names of the trained splits, in the order of the params file.
+            benchmarks: The names of the benchmarks.
+            seeds: The training seeds.
+            folder: The folder of the metrics files.
         """
         self._source, self._folder = source, folder
         self.benchmarks, self.seeds = benchmarks, seeds
@@ -156,18 +162,18 @@ class Study(TrainedSplits):
         return self._source.read(self._path(name))
 
     def _rule(self, split: str) -> Split:
-        """Return the rule of a split, trained or not."""
+        """Return the description of a split. The split need not be trained."""
         name = f"prune/{split}"
         return Split(**{field.name: self._entry(name, field.name) for field in fields(Split)})
 
     def _entry(self, name: str, key: str) -> Any:
         content = self.read(name)
         if key not in content:
-            raise SimgapError(f"{self._source.where(self._path(name))}: has no {key}; run the stage again")
+            raise SimgapError(f"{self._source.where(self._path(name))}: the file has no {key}; run the stage again")
         return content[key]
 
     def metric(self, name: str, key: str) -> Metric:
-        """Return a number of a metrics file."""
+        """Return the number `key` of the metrics file `name`."""
         return Metric(self._entry(name, key), self._source.where(self._path(name)), key)
 
     def rows_kept(self, split: str) -> Metric:
@@ -175,21 +181,22 @@ class Study(TrainedSplits):
         return self.metric(f"prune/{split}", "kept")
 
     def rows_pruned(self, split: str) -> Metric:
-        """Return how many rows of full a split is without. For full, which has no such metric, it is 0."""
+        """Return how many rows of full a split leaves out. The number is 0 for full, whose metrics do not record it."""
         name, key = f"prune/{split}", "dropped/pruned"
         return Metric(self.read(name).get(key, 0), self._source.where(self._path(name)), key)
 
     def model_accuracy(self, split: str, seed: int, benchmark: str) -> Metric:
-        """Return the zero-shot top-1 accuracy of one model."""
+        """Return the zero-shot top-1 accuracy of the model that was trained on a split with a seed."""
         return self.metric(f"evaluate/{split}-{seed}", f"zero_shot/{benchmark}/top1")
 
     def estimate(self, split: str, benchmark: str, quantity: str) -> Estimate | None:
-        """Return a quantity of the comparison with its interval, or None if it is undefined for the split.
+        """Return a quantity of the comparison with its interval, or None if the quantity is undefined for the split.
 
         Args:
-            split: a trained split.
-            benchmark: a benchmark.
-            quantity: `accuracy`, `minus_full`, `gap_explained` and so on; see `flat_metrics`.
+            split: The name of a trained split.
+            benchmark: The name of a benchmark.
+            quantity: The name of the quantity, such as `accuracy`, `minus_full` or `gap_explained`. The function `flat_metrics`
+                of `simgap.compare.metrics` defines the names.
         """
         key = f"{split}/{benchmark}/{quantity}"
         if key not in self.compared:
@@ -198,37 +205,40 @@ class Study(TrainedSplits):
         return Estimate(value.value, low.value, high.value, value.file, key)
 
     def accuracy(self, split: str, benchmark: str) -> Estimate:
-        """Return the zero-shot top-1 accuracy of a split over all images and seeds."""
+        """Return the zero-shot top-1 accuracy of a split over all images and seeds, with its interval."""
         found = self.estimate(split, benchmark, "accuracy")
         if found is None:
             raise SimgapError(
-                f"{self._source.where(self._path(COMPARE))}: has no {split}/{benchmark}/accuracy; run the stage again"
+                f"{self._source.where(self._path(COMPARE))}: the file has no {split}/{benchmark}/accuracy; run the stage again"
             )
         return found
 
     def minus_full(self, split: str, benchmark: str) -> Estimate | None:
-        """Return the accuracy of a split minus that of full."""
+        """Return the accuracy of a split minus the accuracy of full, or None if the difference is undefined."""
         return self.estimate(split, benchmark, "minus_full")
 
     def minus_control(self, split: str, benchmark: str, control: str) -> Estimate | None:
-        """Return the accuracy of a split minus that of one of its controls."""
+        """Return the accuracy of a split minus the accuracy of a control, or None if the difference is undefined."""
         return self.estimate(
             split, benchmark, "minus_control" if control == self.control_of(split) else f"minus/{control}"
         )
 
     def gap_explained(self, split: str, benchmark: str) -> Estimate | None:
-        """Return the share of the gap between full and the reference alone that a split explains (claim A)."""
+        """Return the share of the gap that a split explains (claim A), or None if the share is undefined.
+
+        The gap is the accuracy of full minus the accuracy of the reference alone.
+        """
         return self.estimate(split, benchmark, "gap_explained")
 
     def verdict_full(self, split: str, benchmark: str) -> str | None:
-        """Return the verdict on the difference to full, or None if there is no difference."""
+        """Return the verdict on the accuracy of a split minus the accuracy of full, or None if there is no such verdict."""
         return self.compared.get(f"{split}/{benchmark}/verdict_full")
 
     def verdict_control(self, split: str, benchmark: str, control: str) -> str | None:
-        """Return the verdict on the difference to a control, or None if there is no difference."""
+        """Return the verdict on the accuracy of a split minus the accuracy of a control, or None if there is none."""
         key = "verdict_control" if control == self.control_of(split) else f"verdict/{control}"
         return self.compared.get(f"{split}/{benchmark}/{key}")
 
     def threshold_of(self, split: str) -> float | None:
-        """Return the threshold that a split depends on, see `threshold_of`."""
+        """Return the threshold that a split depends on, or None. The function `threshold_of` defines it."""
         return threshold_of(split, lambda name: self.read(f"prune/{name}"))

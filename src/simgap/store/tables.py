@@ -1,4 +1,4 @@
-"""Long tables as CSV files."""
+"""Read and write long tables as CSV files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Row = dict[str, Any]
 
 
 def write_table(rows: Iterable[Mapping[str, object]], path: Path) -> None:
-    """Write rows as CSV, floats with nine significant digits. Without rows, write no file."""
+    """Write rows to a CSV file. Floats get nine significant digits. No file is written if there are no rows."""
     texts = [{key: f"{value:.9g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows]
     if texts:
         with path.open("w", newline="", encoding="utf-8") as stream:
@@ -23,7 +23,7 @@ def write_table(rows: Iterable[Mapping[str, object]], path: Path) -> None:
 
 
 def read_table(path: Path) -> list[Row]:
-    """Return the rows of a CSV file, all values as text. Return no rows if the file does not exist."""
+    """Return the rows of a CSV file. All values are text. The list is empty if the file does not exist."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as stream:
@@ -31,5 +31,5 @@ def read_table(path: Path) -> list[Row]:
 
 
 def estimate_of(row: Row) -> Estimate:
-    """Return the estimate in the columns `value`, `low` and `high` of a row, numbers or text."""
+    """Return the estimate in the columns `value`, `low` and `high` of a row. The values may be numbers or text."""
     return Estimate(float(row["value"]), float(row["low"]), float(row["high"]))

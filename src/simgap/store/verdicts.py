@@ -1,4 +1,4 @@
-"""What an interval shows, in words. Every table, page and command takes its verdicts from here."""
+"""Turn intervals into verdicts. Every table, page and command uses these functions, so verdicts never disagree."""
 
 from __future__ import annotations
 
@@ -6,39 +6,43 @@ from collections.abc import Collection
 
 from simgap.store.estimates import Estimate
 
-# Whether the rule of a split used queries of a benchmark.
+# These words say whether the rule of a split used queries of a benchmark. Metrics files and tables contain them.
 USED, HELD_OUT = "used by the rule", "held out"
-# A difference of two accuracies.
+# These are the verdicts on a difference of two accuracies.
 OF_DIFFERENCES = LOWER, HIGHER, EQUIVALENT, INCONCLUSIVE = "lower", "higher", "equivalent", "inconclusive"
-# Claim A: the share of a gap that pruning explains.
+# These are the verdicts on claim A, about the share of a gap that pruning explains.
 MORE_THAN_HALF, LESS_THAN_HALF, UNDEFINED = "more than half", "less than half", "undefined"
-# Claim B: a small split against full, on all benchmarks.
+# These are the verdicts on claim B, about a small split and full on all benchmarks.
 MATCHES, DOES_NOT_MATCH = "matches", "does not match"
 
 HALF = 0.5
-# If the embedder finds fewer of the annotated copies, the number of copies is not known.
+# An embedder with a lower recall misses most of the annotated copies. It cannot say how many images have a copy.
 SMALLEST_RECALL = 0.5
 
 
 def judge_effect(difference: Estimate) -> str:
-    """Return whether a difference is `lower` or `higher` than zero, or `inconclusive`."""
+    """Return `lower` or `higher` if the whole interval is below or above zero, else `inconclusive`."""
     if difference.high < 0:
         return LOWER
     return HIGHER if difference.low > 0 else INCONCLUSIVE
 
 
 def judge_difference(difference: Estimate, margin: float) -> str:
-    """Return `equivalent` if the whole interval lies within the margin, else the verdict of `judge_effect`."""
+    """Return `equivalent` if the whole interval lies in [-margin, margin], else the verdict of `judge_effect`."""
     if -margin <= difference.low and difference.high <= margin:
         return EQUIVALENT
     return judge_effect(difference)
 
 
 def judge_gap_explained(share: Estimate | None) -> str:
-    """Return whether pruning explains `more than half` or `less than half` of a gap, or `inconclusive`.
+    """Return the verdict on the share of a gap that pruning explains.
 
     Args:
-        share: the share of the gap, or None if there is no gap. The verdict is then `undefined`.
+        share: The share of the gap, or None if there may be no gap.
+
+    Returns:
+        `more than half` or `less than half` if the whole interval is above or below one half, else `inconclusive`. If `share` is
+        None, the verdict is `undefined`.
     """
     if share is None:
         return UNDEFINED
@@ -48,12 +52,23 @@ def judge_gap_explained(share: Estimate | None) -> str:
 
 
 def judge_match(verdicts: Collection[str]) -> str:
-    """Return whether a split `matches` full, from the verdicts of its differences to full on all benchmarks."""
+    """Return the verdict on whether a split matches full.
+
+    Args:
+        verdicts: The verdicts on the differences between the split and full, one for each benchmark.
+
+    Returns:
+        `matches` if every verdict is `equivalent` or `higher`. `does not match` if a verdict is `lower`. Otherwise
+        `inconclusive`.
+    """
     if set(verdicts) <= {EQUIVALENT, HIGHER}:
         return MATCHES
     return DOES_NOT_MATCH if LOWER in verdicts else INCONCLUSIVE
 
 
 def can_count_copies(recall: float) -> bool:
-    """Return whether the embedder finds enough of the annotated copies to say how many images leaked."""
+    """Return whether the embedder finds at least half of the annotated copies.
+
+    With a lower recall, the number of leaked images is unknown.
+    """
     return recall >= SMALLEST_RECALL

@@ -1,1 +1,1 @@
-"""Studies in several revisions: run one beside the workspace, sweep a threshold, compare two."""
+"""Work with several revisions of a study: run a preset, sweep a threshold, or compare two revisions."""

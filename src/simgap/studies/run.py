@@ -1,4 +1,4 @@
-"""Run the study of another preset beside the one in the workspace."""
+"""Run the study of a preset without changing the study in the workspace."""
 
 from __future__ import annotations
 
@@ -10,14 +10,22 @@ from simgap.core.errors import SimgapError
 from simgap.params.load import PARAMS_FILE, load_params
 
 PRESETS = Path("presets")
-# DVC runs experiments beside the workspace in copies of it, in this folder.
+# `dvc exp run --temp` copies the workspace into this folder and runs the experiment in the copy.
 COPIES = Path(".dvc", "tmp", "exps", "standalone")
 
 
 def run_beside(preset: Path, command: list[str]) -> int:
-    """Run a `dvc exp run --temp` with `preset` as its params file, and return its exit code.
+    """Run a `dvc exp run --temp` command with the parameters of a preset.
 
-    DVC copies the workspace when the command starts. The preset stands in the workspace only until that copy exists.
+    DVC copies the workspace when the command starts. This function therefore replaces `params.yaml` in the workspace by the
+    preset, and restores `params.yaml` as soon as DVC has made the copy.
+
+    Args:
+        preset: The params file of the preset.
+        command: The command and its arguments.
+
+    Returns:
+        The exit code of the command.
     """
     known = set(COPIES.glob("*"))
     own = PARAMS_FILE.read_bytes()
@@ -37,43 +45,48 @@ def run_beside(preset: Path, command: list[str]) -> int:
 
 
 def _data_options(preset: str, copied: list[str], data: Path) -> list[str]:
-    """Return the options of `dvc exp run` that name `data` as the source of a preset's copies."""
+    """Return the options of `dvc exp run` that set `data` as the source folder of the data that a preset copies."""
     if not data.is_dir():
-        raise SimgapError(f"DATA: {data} is not a folder")
+        raise SimgapError(f"DATA: {data} is not a folder; give the folder that holds the data")
     if not copied:
-        raise SimgapError(f"DATA: {preset} copies no data; leave DATA out")
+        raise SimgapError(f"DATA: the preset {preset} copies no data; leave DATA out")
     source = data.resolve()
     if "'" in str(source):
-        raise SimgapError(f"DATA: {source} has a quote in its path; use a path without quotes")
+        raise SimgapError(f"DATA: the path {source} contains a quote; use a path without quotes")
     return [part for name in copied for part in ("--set-param", f"copy.{name}.source='{source}'")]
 
 
 def run_study(preset: str, data: Path | None) -> str:
-    """Run the study of a preset as a DVC experiment of the same name, and return its table of accuracies.
+    """Run the study of a preset as a DVC experiment with the name of the preset.
 
     Args:
-        preset: name of a file in `presets/`.
-        data: folder of the data that the preset copies.
+        preset: The name of a file in `presets/`, without the suffix.
+        data: The folder of the data that the preset copies. None keeps the source that the preset names.
+
+    Returns:
+        The table of accuracies as text.
 
     Raises:
-        SimgapError: The preset is unknown, the data are missing, an experiment of that name exists, or DVC reports an error.
+        SimgapError: The preset is unknown, the data are missing, an experiment with the same name exists, or DVC fails.
     """
     file = PRESETS / f"{preset}.yaml"
     if not file.is_file():
         choices = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
-        raise SimgapError(f"PRESET: {preset!r} is unknown; choose from {choices}")
+        raise SimgapError(f"PRESET: there is no preset {preset!r}; choose from {choices}")
     params = load_params(file)
     options = [] if data is None else _data_options(preset, list(params.copy), data)
     known = subprocess.run(["dvc", "exp", "list", "--name-only"], check=False, capture_output=True, text=True)
     if preset in known.stdout.split():
-        # DVC reports the same, but only after the whole study has run.
+        # DVC reports this error too, but only after the whole study has run.
         raise SimgapError(
-            f"PRESET: an experiment {preset!r} exists; remove it by `dvc exp remove {preset}` (its results stay cached)"
+            f"PRESET: an experiment {preset!r} exists; remove it with `dvc exp remove {preset}` (the results stay cached)"
         )
     command = ["dvc", "exp", "run", "--temp", "--name", preset, *options]
     code = run_beside(file, command)
     if code:
-        raise SimgapError(f"{' '.join(command)}: failed with exit code {code}; see its messages above")
+        raise SimgapError(
+            f"{' '.join(command)}: DVC failed with exit code {code}; fix the error that DVC reports above"
+        )
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     import dvc.api
 

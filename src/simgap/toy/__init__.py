@@ -1,1 +1,4 @@
-"""A toy world: synthetic images and captions, drawn from a seed, on which a study runs without real data."""
+"""Generate a toy world: synthetic images and captions.
+
+A study of a toy world needs no real data. The images and captions depend only on the parameters and the seed.
+"""

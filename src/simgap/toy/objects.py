@@ -1,4 +1,4 @@
-"""Ten classes of objects, drawn as coloured outlines that vary at random."""
+"""Define ten classes of objects. Each object consists of filled outlines with random sizes and positions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Part:
-    """A filled outline of an object.
+    """A filled outline, which is one part of an object.
 
     Attributes:
-        role: the role of its colour in the palette.
-        points: its corners (x, y) in units of half the object's size, with y pointing down, float64 [n, 2].
+        role: Name of the colour in the palette, for example `main`.
+        points: Corners (x, y) of the outline, float64 [n, 2]. The unit is half the size of the object, and y points
+            down.
     """
 
     role: str

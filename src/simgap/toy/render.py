@@ -13,15 +13,18 @@ from simgap.toy.scene import COLOURS, ODD_SETTINGS, SETTINGS, Scene
 
 Pixels = NDArray[np.float32]
 Colour = tuple[int, int, int]
-# Images are drawn this many times larger and then averaged, which gives smooth edges.
+# Images are painted this many times larger and then averaged, which makes edges smooth.
 OVERSAMPLING = 2
-# The side of a mosaic's stones, in pixels of the enlarged drawing.
+# The square stones of a mosaic have sides of this many pixels of the enlarged image.
 STONE = 4
 FIXED_COLOURS = {"dark": (40, 36, 34), "light": (232, 232, 226), "wood": (110, 75, 45), "leaf": (60, 125, 55)}
 
 
 def _noise(random: np.random.Generator, cells: int, size: int) -> Pixels:
-    """Draw smooth noise in [-1, 1] from a grid of `cells` x `cells` values, fp32 [size, size, 1]."""
+    """Generate smooth random noise with values in [-1, 1], fp32 [size, size, 1].
+
+    The noise interpolates a grid of `cells` x `cells` random values, so it is smoother with fewer cells.
+    """
     coarse = random.uniform(-1, 1, (cells, cells)).astype(np.float32)
     smooth: Pixels = np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BILINEAR))
     return smooth[:, :, None]
@@ -68,7 +71,7 @@ def _palette(scene: Scene, random: np.random.Generator, amount: float) -> dict[s
 
 
 def _placed(scene: Scene, random: np.random.Generator, size: int) -> list[list[Part]]:
-    """Place the scene's objects on the image: the parts of each object, in pixels."""
+    """Place the objects of a scene on the image, and return the parts of each object with corners in pixels."""
     placed = []
     shape = np.random.default_rng(random.integers(2**32))
     for position in range(scene.number):
@@ -195,7 +198,7 @@ def _finished(pixels: Pixels, random: np.random.Generator, image_size: int) -> I
 
 
 def render(scene: Scene, random: np.random.Generator, image_size: int) -> Image.Image:
-    """Render a scene in its style as an RGB image with sides of `image_size` pixels."""
+    """Render a scene in its style, and return an RGB image whose sides have `image_size` pixels."""
     renderers = {"cartoon": _cartoon, "painting": _painting, "mosaic": _mosaic}
     size = image_size * OVERSAMPLING
     if scene.style == "sketch":
@@ -208,7 +211,17 @@ def render(scene: Scene, random: np.random.Generator, image_size: int) -> Image.
 
 
 def render_off_topic(random: np.random.Generator, image_size: int) -> Image.Image:
-    """Render an image that shows no class: bars, lines of text, random polygons or a plain landscape."""
+    """Render an image that shows no class.
+
+    The image has bars, lines of text, random polygons or a plain landscape.
+
+    Args:
+        random: The random generator.
+        image_size: Pixels along each side of the image.
+
+    Returns:
+        The RGB image.
+    """
     size = image_size * OVERSAMPLING
     canvas = Image.new("RGB", (size, size), _jitter((210, 210, 210), random, 40))
     draw = ImageDraw.Draw(canvas)

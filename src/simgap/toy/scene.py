@@ -1,4 +1,4 @@
-"""The content of an image, and captions for it."""
+"""Generate the content of images and captions that describe it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ USUAL_COLOURS = {
     "house": "brown", "tree": "green", "car": "grey", "fish": "orange", "umbrella": "purple",
     "mushroom": "red", "sailboat": "blue", "butterfly": "yellow", "cup": "white", "flower": "pink",
 }  # fmt: skip
-# Each setting has a far colour, a near colour and a texture.
+# Each setting has the colour of the far background, the colour of the near background and the name of a texture.
 SETTINGS = {
     "grass": ((165, 205, 235), (85, 140, 60), "grain"),
     "sand": ((150, 200, 230), (220, 195, 140), "grain"),
@@ -65,13 +65,14 @@ class Scene:
     """The content of an image.
 
     Attributes:
-        kind: the index of the class in `KINDS`.
-        style: photo, sketch, rendition, hard, v2 or objectnet.
-        colour, accent: the names of the objects' two colours.
-        number: the number of objects, 1 to 3.
-        pose: the index of the pose in `POSES`.
-        setting: the background, a key of `SETTINGS` or `ODD_SETTINGS`.
-        medium: one of `MEDIA`; only renditions use it.
+        kind: Index of the class in `KINDS`.
+        style: `photo`, `sketch`, `rendition`, `hard`, `v2` or `objectnet`.
+        colour: Name of the main colour of the objects.
+        accent: Name of the second colour of the objects.
+        number: Number of objects, 1 to 3.
+        pose: Index of the pose in `POSES`.
+        setting: Background, a key of `SETTINGS` or `ODD_SETTINGS`.
+        medium: One of `MEDIA`. Only renditions use this attribute.
     """
 
     kind: int
@@ -85,7 +86,16 @@ class Scene:
 
 
 def draw_scene(random: np.random.Generator, kind: int, style: str) -> Scene:
-    """Draw a scene of a class and style at random."""
+    """Choose a random scene of a given class and style.
+
+    Args:
+        random: The random generator.
+        kind: Index of the class in `KINDS`.
+        style: Style of the scene.
+
+    Returns:
+        The scene.
+    """
     settings = ODD_SETTINGS if style == "objectnet" else SETTINGS
     colour, accent = random.choice(list(COLOURS), 2, replace=False)
     if random.random() < 0.4:
@@ -103,7 +113,17 @@ def draw_scene(random: np.random.Generator, kind: int, style: str) -> Scene:
 
 
 def describe(scene: Scene, random: np.random.Generator) -> str:
-    """Describe a scene in words; details are named at random."""
+    """Describe a scene in words.
+
+    The number and class of the objects are always named. Other details, such as the colour, are named at random.
+
+    Args:
+        scene: The scene.
+        random: The random generator.
+
+    Returns:
+        The description, for example "photo of two red cars".
+    """
     name = KINDS[scene.kind]
     noun = name if scene.number == 1 or name == "fish" else f"{name}{'es' if name.endswith('sh') else 's'}"
     if scene.number > 1 and name == "butterfly":
@@ -125,7 +145,18 @@ def describe(scene: Scene, random: np.random.Generator) -> str:
 
 
 def web_caption(scene: Scene, random: np.random.Generator) -> str:
-    """Caption a pool image like a web page does: with filler, capitals, and in one case of twenty for another scene."""
+    """Write a caption as it may stand on a web page.
+
+    Captions may have unrelated words, a file name or capital letters. A random 5% of the captions describe another
+    scene.
+
+    Args:
+        scene: The scene.
+        random: The random generator.
+
+    Returns:
+        The caption.
+    """
     if random.random() < 0.05:
         scene = draw_scene(random, int(random.integers(len(KINDS))), scene.style)
     text = describe(scene, random)

@@ -1,4 +1,4 @@
-"""Draw a toy world and write it in the layouts of real pools and benchmarks."""
+"""Generate a toy world and write it in the file layouts of real pools and benchmarks."""
 
 from __future__ import annotations
 
@@ -43,11 +43,12 @@ SHARD_ROWS = 500
 
 @dataclass(frozen=True)
 class Planted:
-    """A pool row that is planted as a copy of a sample.
+    """A sample that a pool row repeats.
 
     Attributes:
-        how: `exact` for the same bytes, `near` for a near-duplicate, `sibling` for the same scene drawn again.
-        source, index: the set and the index of the sample.
+        how: `exact` for the same bytes, `near` for a near-duplicate, or `sibling` for the same scene painted again.
+        source: Set of the repeated sample.
+        index: Index of the repeated sample in its set.
     """
 
     how: str
@@ -57,13 +58,13 @@ class Planted:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A drawn sample.
+    """A generated sample.
 
     Attributes:
-        image: JPEG bytes.
-        caption: its caption.
-        kind: the index of its class in `KINDS`; None for an off-topic image.
-        style: its style.
+        image: The image as JPEG bytes.
+        caption: Caption of the image.
+        kind: Index of the class in `KINDS`. None for an off-topic image.
+        style: Style of the image.
     """
 
     image: bytes
@@ -83,7 +84,19 @@ def _kinds(source: str) -> tuple[int, ...]:
 
 
 def draw_sample(parameters: DrawParameters, source: str, index: int, variant: int = 0) -> Drawn:
-    """Draw sample `index` of a set; the same arguments give the same bytes. A variant shows the same scene, drawn again."""
+    """Generate a sample of a set.
+
+    The same arguments always give the same bytes. Variants of a sample show the same scene with other random details.
+
+    Args:
+        parameters: Parameters of the toy world.
+        source: Name of the set.
+        index: Index of the sample in the set.
+        variant: Number of the variant.
+
+    Returns:
+        The sample.
+    """
     random = np.random.default_rng([parameters.seed, SETS.index(source), index])
     styles = {"pool": POOL_STYLES, "reference": REFERENCE_STYLES}.get(source) or {BENCHMARKS[source]: 1.0}
     style = str(random.choice(list(styles), p=list(styles.values())))
@@ -98,7 +111,11 @@ def draw_sample(parameters: DrawParameters, source: str, index: int, variant: in
 
 
 def _near_copy(image: bytes, random: np.random.Generator) -> bytes:
-    """Return a near-duplicate: recoloured by a few per cent, shifted by up to half a pixel or unchanged, and encoded again."""
+    """Return the JPEG bytes of a near-duplicate.
+
+    The image is recoloured by a few per cent, shifted by up to half a pixel, or left unchanged. Then it is encoded
+    again with a lower quality.
+    """
     picture = Image.open(io.BytesIO(image)).convert("RGB")
     alteration = random.integers(3)
     if alteration == 0:
@@ -106,7 +123,7 @@ def _near_copy(image: bytes, random: np.random.Generator) -> bytes:
         picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     elif alteration == 1:
         dx, dy = random.uniform(-0.5, 0.5, 2)
-        # A frame that repeats the edges keeps black pixels out of the shifted image.
+        # Without this frame of repeated edge pixels, the shift would bring black pixels into the image.
         framed = Image.fromarray(np.pad(np.asarray(picture), ((1, 1), (1, 1), (0, 0)), mode="edge"))
         shifted = framed.transform(framed.size, Image.Transform.AFFINE, (1, 0, dx, 0, 1, dy), Image.Resampling.BICUBIC)
         picture = shifted.crop((1, 1, picture.width + 1, picture.height + 1))
@@ -114,9 +131,15 @@ def _near_copy(image: bytes, random: np.random.Generator) -> bytes:
 
 
 def plan_planted(parameters: DrawParameters) -> dict[int, Planted]:
-    """Choose the planted rows of the pool and their originals, by pool index.
+    """Choose the pool rows that repeat other samples, and choose these samples.
 
-    Each original is planted once, and no original is a planted row itself.
+    Each sample is repeated at most once. No repeated sample is a repetition itself.
+
+    Args:
+        parameters: Parameters of the toy world.
+
+    Returns:
+        The repeated sample, by index of the pool row.
     """
     random = np.random.default_rng([parameters.seed, len(SETS)])
     sizes = {"reference": parameters.reference, **dict.fromkeys(BENCHMARKS, parameters.queries)}
@@ -141,7 +164,10 @@ def _pool_sample(parameters: DrawParameters, index: int, planted: Planted) -> Dr
 
 
 def key_of(index: int) -> str:
-    """Return the key of a sample as img2dataset writes it: five digits for the shard, four for the position in it."""
+    """Return the key of a sample as img2dataset writes it.
+
+    The key has five digits for the shard and four digits for the position in the shard.
+    """
     return f"{index // SHARD_ROWS:05d}{index % SHARD_ROWS:04d}"
 
 
@@ -152,10 +178,21 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _write_shard(parameters: DrawParameters, source: str, shard: int, rows: int, out: Path) -> Counter[str]:
-    """Write one shard of a set, and return counts of its styles and of planted and broken samples."""
+    """Write one shard of a set.
+
+    Args:
+        parameters: Parameters of the toy world.
+        source: Name of the set.
+        shard: Number of the shard.
+        rows: Number of samples of the whole set.
+        out: File to write.
+
+    Returns:
+        The number of samples of each style, of each kind of repetition and of broken samples, by name of the metric.
+    """
     counts: Counter[str] = Counter()
     plan = plan_planted(parameters) if source == "pool" else {}
-    # Broken images are spread evenly over the pool; planted rows are never broken.
+    # Broken images are spread evenly over the pool. A planted image is never broken, because it could not be compared.
     step = parameters.pool // parameters.broken if source == "pool" and parameters.broken else 0
     with tarfile.open(out, "w") as tar:
         for index in range(shard * SHARD_ROWS, min(rows, (shard + 1) * SHARD_ROWS)):
@@ -192,10 +229,18 @@ def _shards(rows: int) -> int:
 
 
 def draw_world(parameters: DrawParameters, out: Path) -> dict[str, Any]:
-    """Draw pool, reference and benchmarks, write them to the folder `out`, and return counts as metrics.
+    """Generate the pool, the reference and the benchmarks, and write them to a folder.
 
-    Each sample has its own seed, so the bytes do not depend on the number of processes. The annotations in the pool's json
-    (class, style, planted, copy_of) are for scoring and for matched controls; models are never trained on them.
+    Each sample has its own seed, so the bytes do not depend on the number of processes. The JSON of a pool sample has
+    its annotation (class, style, planted, copy_of). Scores, leaks and matched controls use annotations. Models are
+    never trained on annotations.
+
+    Args:
+        parameters: Parameters of the toy world.
+        out: Folder to write.
+
+    Returns:
+        The number of samples of each set and of each kind, by name of the metric.
     """
     sizes = {
         "pool": parameters.pool,

@@ -1,1 +1,4 @@
-"""Mirror a study to MLflow. The study's files decide; the runs in MLflow are copies for looking at."""
+"""Mirror a study to MLflow.
+
+The files of the study are the source of every result. The runs in MLflow are copies to look at.
+"""

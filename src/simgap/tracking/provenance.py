@@ -1,4 +1,4 @@
-"""Where a result comes from: dvc.lock, the git commit, and the DVC experiment."""
+"""Find where a result comes from: its entry in dvc.lock, the git commit and the DVC experiment."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ import yaml
 
 from simgap.core.errors import SimgapError
 
-# The git commit names the code, so these dependencies are not logged.
+# Dependencies in these folders are code. The logged git commit already identifies the code, so their hashes are not
+# logged.
 CODE = ("code/", "src/", "stages/")
-# DVC's reference to an experiment: its baseline, whose first two digits are a folder, and its name.
+# DVC stores an experiment as the git reference refs/exps/BASELINE/NAME. BASELINE is a commit with a slash after its
+# first two digits.
 EXPERIMENT_REF = re.compile(r"refs/exps/([0-9a-f]{2}/[0-9a-f]{38})/(.+)")
 
 
 class Lock:
-    """The contents of dvc.lock: which stage wrote a file, and which dependencies the stage had."""
+    """Find out from dvc.lock which stage wrote a file, and which inputs the stage read."""
 
     def __init__(self, path: Path) -> None:
         """Read a lock file.
@@ -30,26 +32,28 @@ class Lock:
         """
         self.path = path
         try:
-            # The C loader takes a twentieth of the time.
+            # The C loader is 20 times faster, but not every installation of PyYAML has it.
             loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
             stages = yaml.load(path.read_text(encoding="utf-8"), loader)["stages"]
             self._stages: dict[str, dict[str, Any]] = {
                 out["path"]: stage for stage in stages.values() for out in stage.get("outs", [])
             }
         except FileNotFoundError:
-            raise SimgapError(f"{path}: no such file; `dvc repro` writes it") from None
+            raise SimgapError(f"{path}: no such file; run `dvc repro` to write it") from None
         except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise SimgapError(f"{path}: is not DVC's lock file ({' '.join(repr(error).split())})") from None
+            raise SimgapError(
+                f"{path}: is not DVC's lock file ({' '.join(repr(error).split())}); restore it, or run `dvc repro`"
+            ) from None
 
     def maker(self, output: Path) -> dict[str, Any] | None:
-        """Return the entry of the stage that wrote an output; None if no stage did."""
+        """Return the entry of the stage that wrote an output, or None if no stage wrote it."""
         return self._stages.get(output.as_posix())
 
     def stage_of(self, metrics: Path) -> dict[str, Any]:
         """Return the entry of the stage that wrote a metrics file.
 
         Raises:
-            SimgapError: No stage wrote it, or the file has changed since.
+            SimgapError: No stage wrote the file, or the file changed after the stage wrote it.
         """
         stage = self.maker(metrics)
         if stage is None:
@@ -60,10 +64,12 @@ class Lock:
         return stage
 
     def model_of(self, metrics: Path) -> dict[str, Any]:
-        """Return path and hashes of the model that was written together with a metrics file.
+        """Return the entry of the model that a stage wrote together with a metrics file.
+
+        The entry has the path and the hashes of the model.
 
         Raises:
-            SimgapError: See `stage_of`.
+            SimgapError: No stage wrote the metrics file, or the file changed after the stage wrote it.
         """
         outs = self.stage_of(metrics)["outs"]
         model: dict[str, Any] = next(out for out in outs if out["path"] != metrics.as_posix())
@@ -71,22 +77,37 @@ class Lock:
 
 
 def inputs(*stages: dict[str, Any]) -> dict[str, str]:
-    """Return DVC's hash of each file and folder that stages read, without their code."""
+    """Return the hashes of the files and folders that stages read.
+
+    Code is left out, because the git commit identifies it.
+
+    Args:
+        stages: Entries of dvc.lock.
+
+    Returns:
+        DVC's hash of each file and folder, by path.
+    """
     deps = [dep for stage in stages for dep in stage.get("deps", []) if not dep["path"].startswith(CODE)]
     return {dep["path"]: dep["md5"] for dep in deps if "md5" in dep}
 
 
 def _git(*arguments: str, text: str | None = None) -> str | None:
-    """Return the output of a git command; None if it fails."""
+    """Return the output of a git command, or None if the command fails."""
     finished = subprocess.run(["git", *arguments], capture_output=True, text=True, input=text, check=False)
     return finished.stdout.strip() if finished.returncode == 0 else None
 
 
 def _applied_experiment(lock_file: Path) -> dict[str, str]:
-    """Return the tags of the DVC experiment that is applied to the workspace.
+    """Return tags for the DVC experiment that is applied to the workspace.
 
-    It is the only experiment with this dvc.lock, while the commit has another dvc.lock. Without such an experiment there are
-    no tags.
+    An experiment counts as applied if it is the only experiment whose dvc.lock equals the file in the workspace. The
+    last commit must have another dvc.lock.
+
+    Args:
+        lock_file: dvc.lock in the workspace.
+
+    Returns:
+        The tags `dvc.experiment` and `dvc.baseline`. Empty if no experiment is applied.
     """
     here = _git("hash-object", str(lock_file)) if lock_file.exists() else None
     refs = (_git("for-each-ref", "--format=%(refname)", "refs/exps") or "").splitlines()
@@ -103,15 +124,22 @@ def _applied_experiment(lock_file: Path) -> dict[str, str]:
 
 
 def provenance_tags(lock_file: Path) -> dict[str, str]:
-    """Return tags that name the git commit and the DVC experiment from which a run is logged.
+    """Return tags that name the git commit and the DVC experiment of a run.
 
-    They are no part of the result: if several processes log a run, the tags of the first stay.
+    The tags are not part of the result. If several processes log the same run, the tags of the first process stay.
+
+    Args:
+        lock_file: dvc.lock in the workspace.
+
+    Returns:
+        The value of each tag by name.
     """
     variables = {"dvc.experiment": "DVC_EXP_NAME", "dvc.baseline": "DVC_EXP_BASELINE_REV"}
     tags = {tag: os.environ[variable] for tag, variable in variables.items() if variable in os.environ}
     tags = tags or _applied_experiment(lock_file)
     head = _git("rev-parse", "HEAD")
     if head is not None:
-        # MLflow shows the tag with its own name in the column Version.
+        # MLflow's column Version shows only the tag `mlflow.source.git.commit`, so the commit is logged under both
+        # names.
         tags |= dict.fromkeys(("git.commit", "mlflow.source.git.commit"), head)
     return tags

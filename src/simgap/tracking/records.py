@@ -1,4 +1,4 @@
-"""What is logged: a record for each trained model and one for the study, read from files."""
+"""Read the files of a study into records. There is one record for each trained model and one for the study."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from simgap.tracking.provenance import Lock, inputs
 from simgap.tracking.store import MODELS, STUDIES
 from simgap.tracking.view import COLOUR_TAG, colours
 
-# Blocks of the params file that a model's results may depend on. `train`, `threshold` and the split's own rule are logged
-# separately.
+# The results of a model may depend on these blocks of the params file, so a run logs them. Other code adds `train`,
+# `threshold` and the rule of the split, because their values differ between models.
 BLOCKS = ("draw", "pool", "reference", "benchmarks", "embedder", "embed", "similarity", "deduplicate", "evaluate")
 
 
 @dataclass(frozen=True)
 class Record:
-    """One MLflow run.
+    """The content of one MLflow run.
 
     Attributes:
-        experiment: MLflow's name for the list that holds the run.
-        identity: Hash of the result. Records with the same identity are one run.
+        experiment: MLflow's name for the list that contains the run.
+        identity: Hash of the result. Records with the same identity share one run.
         name: Name of the run.
-        parameters: Parameters as text.
-        tags: Tags.
-        metrics: Values by name, in the units of metrics/.
-        curves: (step, value) pairs by name.
-        rates: Speeds, which differ from run to run. They are logged if the run has none.
-        artifacts: File contents by name.
-        key: Split and seed of a model, by which a control finds its run; None for a study.
-        controls: The key of the run that this run controls, or None.
+        parameters: Values of parameters as text, by name.
+        tags: Values of tags by name.
+        metrics: Values of metrics by name, in the units of `metrics/`.
+        curves: Pairs (step, value) of each metric that is logged at several steps, by name.
+        rates: Speeds by name. They differ between repeated runs, so they are logged only if the run has none.
+        artifacts: Contents of files by name.
+        key: Split and seed of a model, which identify the run for its controls. None for a study.
+        controls: `key` of the run that this run is a control of. None if it is not a control.
     """
 
     experiment: str
@@ -77,10 +77,11 @@ def flatten(content: dict[str, Any], prefix: str) -> dict[str, str]:
 
     Args:
         content: The block.
-        prefix: What stands before each name.
+        prefix: Text before each name.
 
     Returns:
-        Values as YAML writes them, by names as DVC gives them: keys joined by dots.
+        Values as text, by name. A name joins nested keys with dots, as in DVC. A list becomes its items, separated by
+        commas.
     """
     flat: dict[str, str] = {}
     for key, value in content.items():
@@ -94,14 +95,19 @@ def flatten(content: dict[str, Any], prefix: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Model:
-    """What a study knows about one trained model.
+    """The files of one trained model, after reading.
 
     Attributes:
-        split, seed: Of the model.
-        prune, train, evaluate, profile: Contents of the metrics files.
-        threshold: The threshold that the split depends on, or None.
-        output, embedder: Path and hashes of the model and of the embedder in dvc.lock.
-        inputs: DVC's hashes of what training and evaluation read.
+        split: Name of the split.
+        seed: Seed of the training.
+        prune: Metrics of the split.
+        train: Metrics of the training.
+        evaluate: Metrics of the evaluation.
+        profile: Metrics of the similarity profile of the split.
+        threshold: Threshold that the split depends on, or None.
+        output: Path and hashes of the model in dvc.lock.
+        embedder: Path and hashes of the embedder in dvc.lock.
+        inputs: Hash of each file and folder that training and evaluation read, by path.
     """
 
     split: str
@@ -116,15 +122,15 @@ class _Model:
     inputs: dict[str, str]
 
     def if_threshold(self) -> dict[str, str]:
-        """Return the threshold as a tag; nothing if the split depends on none."""
+        """Return the threshold as a tag, or no tag if the split does not depend on a threshold."""
         return {} if self.threshold is None else {"threshold": json.dumps(self.threshold)}
 
 
 def _read_model(metrics: Path, lock: Lock, split: str, seed: int) -> _Model:
-    """Read the metrics of a model.
+    """Read the metrics of a model and its entries in dvc.lock.
 
     Raises:
-        SimgapError: A file is missing, or does not belong to this model.
+        SimgapError: A file is missing, or a file does not belong to this model.
     """
     train, evaluate = (metrics / stage / f"{split}-{seed}.json" for stage in ("train", "evaluate"))
     model = _Model(
@@ -140,16 +146,16 @@ def _read_model(metrics: Path, lock: Lock, split: str, seed: int) -> _Model:
         inputs=inputs(lock.stage_of(train), lock.stage_of(evaluate)),
     )
     if model.output["md5"] not in inputs(lock.stage_of(evaluate)).values():
-        raise SimgapError(f"{evaluate}: evaluates another model than {model.output['path']}; run `dvc repro`")
+        raise SimgapError(f"{evaluate}: belongs to another model than {model.output['path']}; run `dvc repro`")
     return model
 
 
 def _identity(params: Params, model: _Model) -> str:
-    """Return the hash that all records of a model's results have in common."""
+    """Return the hash of everything that identifies the results of a model. Equal results have equal hashes."""
     what = {
         "split": [model.split, model.prune["parameters"], model.threshold],
         "model": model.output["md5"],
-        # The same model has other profiles if another embedder measures them.
+        # The profile in the record depends on the embedder, even if the model is the same.
         "embedder": model.embedder["md5"],
         "evaluate": asdict(params.evaluate),
         "benchmarks": params.benchmarks.names,
@@ -159,7 +165,7 @@ def _identity(params: Params, model: _Model) -> str:
 
 
 def _model_parameters(params: Params, model: _Model) -> dict[str, str]:
-    # Every run has a threshold, since MLflow's charts put a run without one anywhere on the axis.
+    # Every run logs a threshold, because MLflow's charts place runs without a threshold anywhere on the axis.
     parameters = {"split": model.split, "seed": str(model.seed), "threshold": json.dumps(params.threshold)}
     parameters |= model.if_threshold()
     content, rule = asdict(params), model.prune["rule"]
@@ -191,7 +197,7 @@ def _model_record(params: Params, metrics: Path, lock: Lock, split: str, seed: i
     """Return the record of a trained model.
 
     Raises:
-        SimgapError: A file is missing, or does not belong to this model.
+        SimgapError: A file is missing, or a file does not belong to this model.
     """
     model = _read_model(metrics, lock, split, seed)
     controls = model.prune["controls"]
@@ -212,7 +218,8 @@ def _model_record(params: Params, metrics: Path, lock: Lock, split: str, seed: i
         rates=_numbers(read_rates(metrics / "train" / f"{split}-{seed}.json"), "train/"),
         artifacts={
             "split.json": (metrics / "prune" / f"{split}.json").read_bytes(),
-            # The model itself stays in DVC: this is its path in the repository, and its hash in DVC's cache and remotes.
+            # DVC stores the weights. This artifact has the path and the hash, with which a reader finds the weights in
+            # DVC.
             "model.json": (json.dumps(model.output, indent=1, sort_keys=True) + "\n").encode(),
         },
         key=(split, seed),
@@ -221,7 +228,10 @@ def _model_record(params: Params, metrics: Path, lock: Lock, split: str, seed: i
 
 
 def _figures(metrics: Path, report: Path, lock: Lock) -> dict[str, bytes]:
-    """Return the report's figures; none if the report is of another comparison than the metrics."""
+    """Return the content of each figure of the report, by file name.
+
+    The result is empty if the report shows another comparison than the one in the metrics.
+    """
     folder = report / "figures"
     try:
         compared = lock.stage_of(metrics / "compare" / "compare.json")
@@ -234,7 +244,7 @@ def _figures(metrics: Path, report: Path, lock: Lock) -> dict[str, bytes]:
 
 
 def _study_record(params: Params, metrics: Path, report: Path, lock: Lock | None) -> Record:
-    """Return the record of the study: metrics that belong to no single model.
+    """Return the record of the study, with all metrics that do not belong to a single model.
 
     Raises:
         SimgapError: A metrics file is missing.
@@ -244,8 +254,8 @@ def _study_record(params: Params, metrics: Path, report: Path, lock: Lock | None
     instances = {"draw": list(params.draw), "embed": ["pool", "reference", *names], "similarity": names}
     instances["ground-truth"] = list(params.ground_truth)
     rates: dict[str, float] = {}
-    for stage, of_stage in instances.items():
-        for name in of_stage:
+    for stage, names in instances.items():
+        for name in names:
             path = metrics / stage / f"{name}.json"
             values |= _numbers(read_json(path), f"{stage}/{name}/")
             rates |= _numbers(read_rates(path), f"{stage}/{name}/")
@@ -271,8 +281,14 @@ def _study_record(params: Params, metrics: Path, report: Path, lock: Lock | None
 def read_records(params: Params, metrics: Path, report: Path, lock_file: Path) -> tuple[list[Record], list[str]]:
     """Read the records of a study.
 
+    Args:
+        params: The params file.
+        metrics: Folder of the metrics of the study.
+        report: Folder of the report of the study.
+        lock_file: dvc.lock.
+
     Returns:
-        The records, controls after what they control, and the reason for each result that cannot be logged yet.
+        The records, and the reason for each result that cannot be logged yet. Controls come after all other records.
     """
     found: list[Record] = []
     unfinished: list[str] = []
@@ -294,5 +310,5 @@ def read_records(params: Params, metrics: Path, report: Path, lock_file: Path) -
         except SimgapError as error:
             unfinished.append(str(error))
         except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
-            unfinished.append(f"{metrics}: incomplete ({error!r})")
+            unfinished.append(f"{metrics}: a metrics file is incomplete ({error!r}); run `dvc repro`")
     return sorted(found, key=lambda record: record.controls is not None), unfinished

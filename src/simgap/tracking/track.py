@@ -1,6 +1,6 @@
-"""Log every result that MLflow does not have yet, each once.
+"""Log every result that MLflow does not have yet.
 
-A stage waits for MLflow for one minute at most, and never fails because of it.
+A stage waits for MLflow for one minute at most. It never fails because of MLflow.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 
     from simgap.params.schema import Params
 
-# Tags: the identity of a run's record, and a hash of the artifacts that the run has.
+# A run has its identity and the hash of its artifacts as tags, so that a later call finds the run and its artifacts.
 IDENTITY = "simgap.identity"
 ARTIFACTS = "simgap.artifacts"
-# Metrics and parameters in one request: the most that MLflow accepts.
+# MLflow accepts at most this many metrics and parameters in one request.
 METRICS_BATCH = 1000
 PARAMETERS_BATCH = 100
-# The folder that contains the package simgap, for the process that `try_track` starts.
+# The process that `try_track` starts imports simgap from this folder.
 SOURCE = Path(__file__).parents[2]
 
 
 class Tracked(NamedTuple):
-    """What tracking did.
+    """The result of tracking a study.
 
     Attributes:
         logged: Number of new runs.
-        known: Number of runs that existed.
-        completed: Number of known runs that lacked something.
+        known: Number of runs that already existed.
+        completed: Number of existing runs that were incomplete and were completed.
         unfinished: The reason for each result that could not be logged.
     """
 
@@ -57,10 +57,20 @@ class Tracked(NamedTuple):
 def _find_or_create_run(
     client: MlflowClient, experiment: str, record: Record, provenance: dict[str, str]
 ) -> tuple[Run, bool]:
-    """Return the run of a record, and whether it was created.
+    """Return the run of a record, and create the run if it does not exist.
 
-    Clones of a repository that log to one server share no lock, so two of them may create the same run. Every process
-    searches again after creating, and deletes all runs of the identity except the one with the lowest id. So one run stays.
+    Clones of a repository share no lock, so two clones may create the same run on one server. Every process therefore
+    searches again after it created a run. It deletes all runs with the same identity except the run with the lowest id.
+    So exactly one run stays.
+
+    Args:
+        client: The client of the store.
+        experiment: Id of the experiment.
+        record: The record.
+        provenance: Tags that only a new run gets.
+
+    Returns:
+        The run, and whether this call created it.
     """
     from mlflow.entities import ViewType
 
@@ -85,12 +95,15 @@ def _missing_parameters(run: Run, record: Record) -> list[Param]:
 
 
 def _missing_metrics(run: Run, record: Record) -> list[Metric]:
-    """Return the values that a run lacks or has otherwise, and the curves if the run is not finished."""
+    """Return the metrics that must be written to a run.
+
+    These are values that the run lacks, values that differ, and all curves if the run is not finished.
+    """
     from mlflow.entities import Metric
 
     known, started, now = run.data.metrics, run.info.start_time, int(time.time() * 1000)
     rates = {key: value for key, value in record.rates.items() if key not in known}
-    # New values have the time at which the run started. If two processes write them, they are the same point.
+    # New values get the start time of the run. So if two processes write the same value, MLflow stores one point.
     values = [
         Metric(key, value, now if key in known else started, 0)
         for key, value in {**rates, **record.metrics}.items()
@@ -101,7 +114,10 @@ def _missing_metrics(run: Run, record: Record) -> list[Metric]:
 
 
 def _missing_tags(run: Run, tags: dict[str, str]) -> list[RunTag]:
-    """Return the tags that a run lacks or has otherwise. A colour stays, since a reader may have changed it."""
+    """Return the tags that a run lacks or that differ.
+
+    An existing colour is not overwritten, because a user may have changed it.
+    """
     from mlflow.entities import RunTag
 
     known = run.data.tags
@@ -110,7 +126,7 @@ def _missing_tags(run: Run, tags: dict[str, str]) -> list[RunTag]:
 
 
 def _write(client: MlflowClient, run: Run, record: Record, tags: dict[str, str]) -> bool:
-    """Write the missing or changed entries of a run, and return whether there were any."""
+    """Write the parameters, metrics and tags that a run lacks, and return whether anything was missing."""
     run_id, finished = run.info.run_id, run.info.status == "FINISHED"
     parameters, metrics = _missing_parameters(run, record), _missing_metrics(run, record)
     missing_tags = _missing_tags(run, tags)
@@ -126,8 +142,8 @@ def _write(client: MlflowClient, run: Run, record: Record, tags: dict[str, str])
 
 
 def _write_artifacts(client: MlflowClient, run: Run, record: Record) -> bool:
-    """Write the artifacts of a run if it has others, and return whether it had."""
-    # One hash of all artifacts, since a tag holds 8,000 characters.
+    """Write the artifacts of a record if the run has none or different ones, and return whether they were written."""
+    # All artifacts share one hash, because a tag holds at most 8,000 characters.
     content = hashlib.sha256()
     for name, data in sorted(record.artifacts.items()):
         content.update(json.dumps([name, hashlib.sha256(data).hexdigest()]).encode())
@@ -145,7 +161,12 @@ def _write_artifacts(client: MlflowClient, run: Run, record: Record) -> bool:
 
 
 class _Log:
-    """Logs records to an open store, and counts what it does."""
+    """Log records to an open store, and count the runs.
+
+    Attributes:
+        new: Ids of the runs that were created.
+        written: Ids of the runs to which something was written.
+    """
 
     def __init__(self, client: MlflowClient, experiments: dict[str, str], provenance: dict[str, str]) -> None:
         self._client, self._experiments, self._provenance = client, experiments, provenance
@@ -164,7 +185,8 @@ class _Log:
         try:
             wrote = _write(client, run, record, tags)
         except MlflowException:
-            # Another process wrote the same at the same time, or deleted this run as a duplicate.
+            # Another process wrote the same values at the same time, or deleted this run as a duplicate. One repetition
+            # is enough.
             run, _ = _find_or_create_run(client, experiment, record, self._provenance)
             wrote = _write(client, run, record, tags)
         self._runs.append((run, record))
@@ -179,7 +201,7 @@ class _Log:
             try:
                 wrote = _write_artifacts(self._client, run, record)
             except MlflowException:
-                # Another process may have written the same at the same time; then the run has them now.
+                # Another process may have written the artifacts at the same time. Then the reloaded run has them.
                 wrote = _write_artifacts(self._client, self._client.get_run(run.info.run_id), record)
             self.written |= {run.info.run_id} if wrote else set()
 
@@ -187,16 +209,19 @@ class _Log:
 def track(params: Params, metrics: Path, report: Path, lock_file: Path) -> Tracked:
     """Log every result of a study that MLflow does not have yet.
 
-    Each result is logged once, also if several processes call this several times.
+    Each result is logged once, even if several processes call this function several times.
 
     Args:
         params: The params file.
-        metrics: Folder of the study's metrics.
-        report: Folder of the study's report. It may not exist.
-        lock_file: dvc.lock, which holds the hashes of models and inputs.
+        metrics: Folder of the metrics of the study.
+        report: Folder of the report of the study. It may not exist.
+        lock_file: dvc.lock, which has the hashes of models and inputs.
+
+    Returns:
+        The number of new, known and completed runs, and the results that could not be logged.
 
     Raises:
-        SimgapError: The store cannot be used. What was logged before stays.
+        SimgapError: The store cannot be used. Runs that were logged before the error stay.
     """
     wanted, unfinished = read_records(params, metrics, report, lock_file)
     with open_store() as (client, experiments):
@@ -204,15 +229,20 @@ def track(params: Params, metrics: Path, report: Path, lock_file: Path) -> Track
         log = _Log(client, experiments, provenance_tags(lock_file))
         for record in wanted:
             log.run(record)
-        # Artifacts come last: they may be in another store than the runs, which may fail alone.
+        # The store of artifacts may fail while the store of runs works. So artifacts are written after all runs are
+        # complete.
         log.artifacts()
     return Tracked(len(log.new), len(wanted) - len(log.new), len(log.written - log.new), unfinished)
 
 
 def try_track() -> None:
-    """Run `simgap track` for a stage, in its own process for one minute at most. The stage goes on if it fails."""
+    """Run `simgap track` at the end of a stage.
+
+    The command runs in its own process for at most one minute. If the command fails, a line says so, and the stage
+    continues.
+    """
     command = [sys.executable, "-m", "simgap.cli", "track"]
-    # A DVC experiment must use its own code, see stages/__init__.py.
+    # A DVC experiment has its own copy of the code, which the new process must import. See stages/__init__.py.
     paths = [str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     later = "`simgap track` logs the rest later"
@@ -222,7 +252,7 @@ def try_track() -> None:
         )
     except subprocess.TimeoutExpired:
         address = without_password(store_address())
-        click.echo(f"tracking: stopped after {STAGE_LIMIT} s, {address} is too slow; {later}", err=True)
+        click.echo(f"tracking: stopped after {STAGE_LIMIT} s, because {address} is too slow; {later}", err=True)
         return
     lines = finished.stderr.strip().splitlines()
     if finished.returncode:

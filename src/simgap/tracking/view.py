@@ -1,4 +1,7 @@
-"""A saved view of the runs in MLflow: accuracy by threshold, one chart for each benchmark, one colour for each split."""
+"""Save a view of the runs in MLflow.
+
+The view has one chart for each benchmark, which shows accuracy by threshold. Each split has its own colour.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,13 @@ if TYPE_CHECKING:
 
     from simgap.params.schema import Params
 
-# MLflow keeps a view in a tag of the experiment, and a run's colour in a tag of the run.
+# MLflow stores a view in a tag of the experiment. It stores the colour of a run in a tag of the run.
 VIEW_TAG = "mlflow.sharedViewState."
 COLOUR_TAG = "mlflow.runColor"
-# Okabe and Ito's palette without yellow, which is pale on white, and with grey and brown.
+# These are the colours of Okabe and Ito, which colour-blind readers can tell apart. Grey and brown replace yellow,
+# which is too pale on white.
 COLOURS = ("#000000", "#8c8c8c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f4f24")
-# Share of white in the colour of a control, by the control's rule.
+# Controls get a paler colour than their split. The value is the share of white for each rule of a control.
 TINTS = {"random": 0.5, "matched": 0.75}
 
 
@@ -24,8 +28,8 @@ class View(NamedTuple):
     """A saved view.
 
     Attributes:
-        key: What an address names it by.
-        value: Value of the experiment's tag.
+        key: Identifier of the view in the address of its page.
+        value: Value of the tag of the experiment.
     """
 
     key: str
@@ -33,7 +37,17 @@ class View(NamedTuple):
 
 
 def colours(params: Params) -> dict[str, str]:
-    """Return the colour of each trained split, for all thresholds and seeds. A control has a pale colour of its split."""
+    """Return the colour of each trained split.
+
+    A split has the same colour for all thresholds and seeds. A control has a paler colour of the split that it
+    controls.
+
+    Args:
+        params: The params file.
+
+    Returns:
+        The colour of each split as "#rrggbb", by name of the split.
+    """
     rules = params.prune.rules()
     tints = {name: tint for rule, tint in TINTS.items() for name in rules[rule]}
     sizes = {name: rules[rule][name].size_of for rule in TINTS for name in rules[rule]}
@@ -41,20 +55,20 @@ def colours(params: Params) -> dict[str, str]:
     own = [split for split in dict.fromkeys([*params.runs, *controls.values()]) if split not in controls]
     found = {split: COLOURS[place % len(COLOURS)] for place, split in enumerate(own)}
     for split, controlled in controls.items():
-        # The split of a control may be a control itself, which has no strong colour; grey stands in for it.
+        # A control may control another control, which has no strong colour. Such a control gets a pale grey.
         strong = bytes.fromhex(found.get(controlled, COLOURS[1])[1:])
         found[split] = "#" + bytes(round(part + tints[split] * (255 - part)) for part in strong).hex()
     return found
 
 
 def accuracy_view(params: Params, created: int) -> View:
-    """Return the view of a study's runs.
+    """Return the view of the runs of a study.
 
-    Runs on other data are filtered out, since their benchmarks may have the same names.
+    The view filters out runs on other data, because their benchmarks may have the same names.
 
     Args:
         params: The params file.
-        created: The time that MLflow shows, in milliseconds since 1970.
+        created: Creation time that MLflow shows, in milliseconds since 1970.
     """
     benchmarks = ", ".join(params.benchmarks.names)
     runs = f'params.`pool.path` = "{params.pool.path}" AND params.`benchmarks.names` = "{benchmarks}"'
@@ -75,7 +89,7 @@ def accuracy_view(params: Params, created: int) -> View:
         "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": charts,
         "compareRunSections": [section],
-        # Without this, MLflow sorts the sections by name, and those of other metrics come first.
+        # Without this setting, MLflow sorts the sections by name and shows other sections first.
         "isAccordionReordered": True,
     }
     name = f"accuracy by threshold: {params.pool.path}"
@@ -84,7 +98,18 @@ def accuracy_view(params: Params, created: int) -> View:
 
 
 def save_view(client: MlflowClient, experiment: str, params: Params) -> str:
-    """Save the view of a study's runs if there is none, and return its key. A view that a reader changed stays."""
+    """Save the view of the runs of a study if it does not exist yet.
+
+    A view that a user has changed is not overwritten.
+
+    Args:
+        client: The client of the store.
+        experiment: Id of the experiment.
+        params: The params file.
+
+    Returns:
+        The key of the view.
+    """
     found = client.get_experiment(experiment)
     view = accuracy_view(params, found.creation_time)
     if f"{VIEW_TAG}{view.key}" not in found.tags:

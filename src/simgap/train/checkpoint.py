@@ -1,4 +1,4 @@
-"""Save and restore the state of a training, so that a killed training resumes as if it had not been interrupted."""
+"""Save and restore the state of a training, so that a killed training can resume."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ CHECKPOINT = "checkpoint.pt"
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        # torch.load does not verify checksums, so it would accept numbers that changed on disk.
+        # torch.load does not verify checksums, so it would accept weights that a damaged disk has changed.
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         stored: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:
-        # Both readers raise many kinds of exceptions for damaged archives.
+        # zipfile and torch raise many kinds of exceptions for damaged archives.
         damaged = path.name
     if damaged is not None:
         raise SimgapError(f"{path}: the checkpoint is damaged; remove it to train from the start")
@@ -31,13 +31,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 @dataclass
 class TrainingState:
-    """Everything that a training step changes.
+    """The model, the optimizer and the losses of a training, which every step changes.
 
-    The position in the data and the learning rate follow from the number of losses.
+    The position in the data and the learning rate follow from the number of losses, so they are not stored.
 
     Attributes:
-        clip: The model, without wrappers for several processes.
-        optimizer: The optimizer of its parameters.
+        clip: The model itself, not a DistributedDataParallel wrapper.
+        optimizer: The optimizer of the model's parameters.
         losses: The loss of every step so far.
     """
 
@@ -46,7 +46,7 @@ class TrainingState:
     losses: list[float]
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint, which replaces the previous one.
+        """Write a checkpoint. It replaces the previous checkpoint in the folder.
 
         Raises:
             SimgapError: A weight is not finite, or the checkpoint cannot be written.
@@ -63,8 +63,10 @@ class TrainingState:
             with atomic_output(folder / CHECKPOINT) as partial:
                 torch.save(stored, partial)
         except (RuntimeError, OSError) as error:
-            # torch.save raises RuntimeError if the disk is full.
-            raise SimgapError(f"{folder / CHECKPOINT}: cannot be written ({str(error).splitlines()[0]})") from None
+            # torch.save raises RuntimeError, not OSError, if the disk is full.
+            raise SimgapError(
+                f"{folder / CHECKPOINT}: cannot be written ({str(error).splitlines()[0]}); check permissions and free space"
+            ) from None
 
     def check(self) -> None:
         """Check that all weights and batch norm statistics are finite.
@@ -74,10 +76,12 @@ class TrainingState:
         """
         for name, tensor in self.clip.state_dict().items():
             if not torch.isfinite(tensor).all():
-                raise SimgapError(f"{name} is not finite after step {len(self.losses) - 1}; lower train.learning_rate")
+                raise SimgapError(
+                    f"the model's {name} is not finite after step {len(self.losses) - 1}; lower train.learning_rate"
+                )
 
     def restore(self, folder: Path) -> None:
-        """Load the checkpoint, if there is one.
+        """Load the checkpoint of a folder. If there is no checkpoint, nothing changes.
 
         Raises:
             SimgapError: The checkpoint is damaged.

@@ -1,4 +1,4 @@
-"""Stream the training samples of a split from the pool's own shards."""
+"""Read the training samples of a split directly from the shards of the pool."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ from simgap.train.step import Batch
 
 @dataclass(frozen=True)
 class TrainingShard:
-    """A shard and the samples of it to train on.
+    """A shard, and which of the shard's samples are used for training.
 
     Attributes:
         shard: The shard.
-        keys: The keys of these samples, each once. An Arrow array needs little more memory than the bytes of the keys.
-        classnames: Class names, or None. If given, the caption of a sample is "a photo of a {class}", by its label.
+        keys: The keys of the samples to train on, without repeats. An Arrow array needs little more memory than the bytes of
+            the keys.
+        classnames: Class names, or None. With class names, the caption of a sample is "a photo of a {class}" for the class of
+            the sample's label.
     """
 
     shard: Shard
@@ -44,11 +46,10 @@ class TrainingShard:
     classnames: tuple[str, ...] | None
 
     def samples(self) -> Iterator[Sample]:
-        """Yield the samples, in the order of the shard.
+        """Yield the samples to train on, in the order of the shard.
 
         Raises:
-            SimgapError: The shard no longer contains all samples that it had when the set was embedded, or a label is outside
-                the class names.
+            SimgapError: The shard no longer contains all samples to train on, or a label is outside the class names.
         """
         samples = read_shard(self.shard, Accounting(), caption=self.classnames is None, label=bool(self.classnames))
         for sample in select_samples(samples, self.keys.to_pylist(), self.shard):
@@ -66,15 +67,19 @@ def kept_shards(
     keep: NDArray[np.bool_],
     classnames: tuple[str, ...] | None = None,
 ) -> list[TrainingShard]:
-    """Return the shards of a set that contain kept rows, with the keys of these rows.
+    """Return the shards that contain kept rows of a set, with the keys of the kept rows.
 
-    Memory is that of one table and of the bytes of the kept keys.
+    The function needs memory for the table of one part and for the bytes of the kept keys.
 
     Args:
         folder: Folder of the shards.
-        rows: For each part of the set, the number of its first row and a table of `shard` and `key`.
-        keep: Whether a row is kept, bool [rows].
-        classnames: Class names that make the captions of a labelled set.
+        rows: One tuple for each part of the set: the number of the part's first row, and a table with the columns `shard` and
+            `key`.
+        keep: Whether each row is kept, bool [rows].
+        classnames: Class names of a labelled set, from which captions are made, or None.
+
+    Returns:
+        One entry for each shard with kept rows, ordered by the name of the shard. Other shards are left out.
 
     Raises:
         SimgapError: The shard of a kept row is not in the folder.
@@ -90,9 +95,9 @@ def kept_shards(
 
 
 def readable_shards(folder: Path) -> list[TrainingShard]:
-    """Return the shards of a folder with the keys of all samples whose image can be decoded.
+    """Return the shards of a folder, each with the keys of all samples whose image can be decoded.
 
-    A shard without such a sample is not returned.
+    Shards without any such sample are left out.
     """
     shards = [TrainingShard(shard, pa.array(_readable_keys(shard), pa.string()), None) for shard in find_shards(folder)]
     return [shard for shard in shards if len(shard.keys)]
@@ -108,10 +113,11 @@ def _readable_keys(shard: Shard) -> Iterator[str]:
 
 
 class Reader:
-    """An endless stream of encoded samples, epoch after epoch.
+    """An endless stream of samples with encoded images, epoch after epoch.
 
-    Every epoch contains each sample once. The seed, the epoch and the reader's number determine the order: shards are permuted,
-    and samples are drawn at random from a shuffle buffer. If all samples fit into the buffer, they are read only once.
+    Every epoch contains each sample once. The reader permutes the shards and takes samples at random from a shuffle buffer. The
+    seed, the epoch and the number of the reader determine this order. If all samples fit into the buffer, the reader reads the
+    shards only once.
     """
 
     def __init__(self, shards: list[TrainingShard], number: int, seed: int, buffer: int) -> None:
@@ -119,7 +125,7 @@ class Reader:
 
         Args:
             shards: The shards of this reader.
-            number: Number of the reader.
+            number: Number of the reader. Readers with different numbers have different orders.
             seed: Seed of the order.
             buffer: Number of samples in the shuffle buffer.
         """
@@ -127,7 +133,7 @@ class Reader:
         self.size = sum(len(shard.keys) for shard in shards)
 
     def stream(self, start: int) -> Iterator[Sample]:
-        """Return the samples from position `start` on, without reading the epochs before that position."""
+        """Return an iterator over the samples from position `start` on. Whole epochs before this position are not read."""
         if self.size <= self.buffer:
             return itertools.islice(self._from_memory(), start, None)
         epoch, place = divmod(start, self.size)
@@ -161,15 +167,16 @@ class Reader:
 def balance_shards(shards: list[TrainingShard], readers: int) -> list[list[TrainingShard]]:
     """Distribute shards over readers, so that all readers have about the same number of samples.
 
-    Shards are assigned from the largest to the smallest, each to the reader with the fewest samples so far. Of equal readers
-    the lower one is chosen. By this LPT rule the largest load is less than 4/3 of the optimum (Graham 1969).
+    The function assigns shards from the largest to the smallest, each to the reader with the fewest samples so far. If readers
+    tie, the reader with the smallest number gets the shard. This is the LPT rule (longest processing time first): the largest
+    load is less than 4/3 of the optimum (Graham 1969).
 
     Args:
         shards: The shards.
-        readers: Number of readers; at most one reader for each shard is used.
+        readers: Number of readers. If there are fewer shards, only as many readers as shards are used.
 
     Returns:
-        The shards of each reader, in their given order.
+        The shards of each reader, in the order of `shards`.
     """
     balanced: list[list[int]] = [[] for _ in range(min(readers, len(shards)))]
     held = [0] * len(balanced)
@@ -181,20 +188,22 @@ def balance_shards(shards: list[TrainingShard], readers: int) -> list[list[Train
 
 
 class MicroBatches(torch.utils.data.IterableDataset[Batch | SimgapError]):
-    """An endless stream of the micro-batches of one process, as images and tokens [micro_batch, ...].
+    """An endless stream of the micro-batches of one process, as a tuple of images and tokens, each [micro_batch, ...].
 
-    The samples of a training have one global order. It consists of blocks: block n comes from reader n modulo the number of
-    readers, and each reader has shards of its own. A process takes its micro-batches out of this order, so a global batch is
-    the same for any number of processes and workers. With one reader, every epoch contains each sample once. With several
-    readers this holds for each reader, and a reader with fewer samples starts its next epoch earlier. The seed and the position
-    in the order determine the augmentation.
+    The samples of a training have one global order, which consists of blocks. Each reader has shards of its own, and the
+    readers fill the blocks in turn: block n comes from reader n modulo the number of readers. Each process takes micro-batches
+    from this order. A global batch is therefore the same for any number of processes and workers. The seed and the position of
+    a sample in the order determine the augmentation.
 
-    The workers of a process take micro-batches in turn. If a block is one micro-batch and the number of readers is a multiple
-    of processes times workers, each worker reads its own shards. Otherwise several workers read the same shards, and each
-    skips the samples of the others.
+    With one reader, every epoch contains each sample once. With several readers, this is true for each reader. A reader with
+    fewer samples then starts a new epoch earlier.
 
-    A SimgapError is yielded instead of raised, and ends the stream, because a DataLoader would add the worker's traceback to
-    the message.
+    The workers of a process take micro-batches in turn. Each worker reads only its own shards if a block is one micro-batch and
+    the number of readers is a multiple of processes times workers. Otherwise several workers read the same shards, and each
+    worker skips the samples of the other workers.
+
+    If reading fails, the stream yields the SimgapError as its last item. A DataLoader would add the traceback of the worker to
+    the message of a raised error.
     """
 
     def __init__(
@@ -222,7 +231,7 @@ class MicroBatches(torch.utils.data.IterableDataset[Batch | SimgapError]):
             buffer: Number of samples in the shuffle buffer of each reader.
             micro_batch: Number of samples of a micro-batch.
             block: Number of consecutive samples from one reader, a multiple of `micro_batch`.
-            readers: Number of readers; at most one reader for each shard is used.
+            readers: Number of readers. If there are fewer shards, only as many readers as shards are used.
             rank: Number of this process.
             world_size: Number of processes.
             done: Number of micro-batches that this process has already trained on.
@@ -236,7 +245,7 @@ class MicroBatches(torch.utils.data.IterableDataset[Batch | SimgapError]):
         self.rank, self.world_size, self.done = rank, world_size, done
 
     def __iter__(self) -> Iterator[Batch | SimgapError]:
-        """Yield the micro-batches of this worker."""
+        """Yield the micro-batches of this worker, and a SimgapError as the last item if reading fails."""
         info = torch.utils.data.get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         try:
@@ -254,7 +263,7 @@ class MicroBatches(torch.utils.data.IterableDataset[Batch | SimgapError]):
             place = blocks_before * self.block + within
             if reader not in streams:
                 streams[reader], places[reader] = self.readers[reader].stream(place), place
-            # The samples in between belong to other processes and workers.
+            # Other processes and workers take the samples before this place, so this worker skips them.
             ahead = place - places[reader]
             samples = list(itertools.islice(streams[reader], ahead, ahead + self.micro_batch))
             places[reader] = place + self.micro_batch
@@ -262,10 +271,10 @@ class MicroBatches(torch.utils.data.IterableDataset[Batch | SimgapError]):
 
     def _prepared(self, samples: list[Sample], position: int) -> Batch:
         images = []
-        # Without workers, random layers of the model use the same generator, so its state is restored afterwards.
+        # Without workers, random layers of the model use the same generator, so augmentation must restore the generator's state.
         with torch.random.fork_rng(devices=[]):
             for place, sample in enumerate(samples, position):
-                # The transforms only use this generator. torch.manual_seed would also seed every device.
+                # The transforms use only the CPU's default generator. torch.manual_seed would also seed every GPU.
                 torch.default_generator.manual_seed(mix_seed(self.seed, place))
                 images.append(self.preprocess(_decode(sample)))
         return torch.stack(images), self.tokenizer([sample.caption for sample in samples])
@@ -276,10 +285,10 @@ def _decode(sample: Sample) -> Image.Image:
         return decode(sample.image)
     except BrokenImage as reason:
         raise SimgapError(
-            f"{sample.shard}: sample {sample.key}: {reason}; the shard changed since it was embedded, embed it again"
+            f"{sample.shard}: sample {sample.key}: {reason}; the shard changed after it was embedded, so embed it again"
         ) from None
 
 
 def mix_seed(seed: int, position: int) -> int:
-    """Combine a seed and a position into one seed of 63 bits; torch's CPU generator uses the lower 32 bits."""
+    """Return a seed below 2**63 that depends on a seed and a position. torch's CPU generator uses only the lowest 32 bits."""
     return (seed * 1_000_003 * 1_000_000_007 + position) % 2**63

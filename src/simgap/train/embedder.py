@@ -30,7 +30,8 @@ def _download(wanted: PretrainedParameters, out: Path) -> None:
     clip = open_clip.create_model(name, pretrained=wanted.tag)
     fields = PreprocessCfg.__dataclass_fields__
     preprocess = {key: value for key, value in clip.visual.preprocess_cfg.items() if key in fields}
-    # Some weights of models without "quickgelu" in their name were trained with QuickGELU. open_clip only warns about it.
+    # Some weights were trained with QuickGELU although the name of the model does not say so. open_clip only prints a warning
+    # then, so the activation is corrected here.
     pretrained = open_clip.get_pretrained_cfg(name, wanted.tag)
     config["quick_gelu"] = config["quick_gelu"] or bool(pretrained.get("quick_gelu"))
     save(clip, {"model_cfg": config, "preprocess_cfg": preprocess}, out)
@@ -58,13 +59,14 @@ def make_embedder(
         pool: Folder of the shards to train on.
         out: Folder to write.
         scratch: Folder for checkpoints.
-        process: This process among those that train the embedder together. By default it trains alone.
+        process: This process, if several processes train the embedder together. By default, this process trains alone.
 
     Returns:
-        The source of the embedder and, if it was trained, the metrics of the training.
+        A dictionary with the `source` of the embedder: `train`, `pretrained` or `directory`. For `train`, the dictionary also
+        contains the metrics of the training.
 
     Raises:
-        SimgapError: The pretrained model or tag is unknown, the directory is not a complete open_clip local directory, or the
+        SimgapError: The pretrained model or tag is unknown, or the directory is not a complete open_clip local directory. The
             training fails.
     """
     if parameters.train is not None:

@@ -1,4 +1,4 @@
-"""Manage the processes of a training: a single one, or several that torchrun starts."""
+"""Manage the processes of a training: a single process, or several processes that torchrun starts."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from simgap.core.errors import SimgapError
 
+# Linux numbers the options of prctl, and Python has no name for this option.
 PR_SET_PDEATHSIG = 1
 
 
@@ -39,7 +40,7 @@ class Process:
 
     @property
     def writes(self) -> bool:
-        """Whether this process writes checkpoints, the model and the progress bar."""
+        """Return whether this process writes checkpoints, the model and the progress bar."""
         return self.rank == 0
 
     def mean(self, value: torch.Tensor) -> float:
@@ -68,19 +69,22 @@ def started_by_torchrun() -> bool:
 
 
 def _end_with_parent() -> None:
-    """Let Linux kill this process when its parent ends, because a parent that gets SIGKILL cannot do it."""
+    """Ask Linux to kill this process when the parent process ends, because a parent that gets SIGKILL cannot do so."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextmanager
 def join() -> Iterator[Process]:
-    """Join the process group that torchrun's environment variables describe: NCCL on GPUs, Gloo on CPUs.
+    """Join the process group that torchrun's environment variables describe, with NCCL on GPUs and Gloo on CPUs.
 
-    If torchrun did not start this process, the block runs as the only process.
+    If torchrun did not start this process, the process trains alone.
+
+    Yields:
+        This process. It leaves the group at the end of the `with` block.
 
     Raises:
-        SimgapError: There are more processes than GPUs, the group cannot be joined, or another process ended.
+        SimgapError: There are more processes than GPUs, the process cannot join the group, or another process ended.
     """
     cuda = torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -99,13 +103,17 @@ def join() -> Iterator[Process]:
     try:
         distributed.init_process_group("nccl" if cuda else "gloo")
     except (RuntimeError, ValueError) as error:
-        raise SimgapError(f"process {rank}: cannot join the process group ({str(error).splitlines()[0]})") from None
+        raise SimgapError(
+            f"process {rank}: cannot join the process group ({str(error).splitlines()[0]}); start all processes with torchrun"
+        ) from None
     try:
         yield Process(distributed.get_rank(), distributed.get_world_size(), device)
     except RuntimeError as error:
-        # Gloo raises plain RuntimeErrors, so they are recognised by their text.
+        # Gloo raises plain RuntimeErrors, so only the text shows that an error comes from Gloo.
         if isinstance(error, distributed.DistError) or "gloo" in str(error):
-            raise SimgapError(f"process {rank}: another process of the training ended or did not answer") from None
+            raise SimgapError(
+                f"process {rank}: another process ended or did not answer; read its message, then run the stage again"
+            ) from None
         raise
     finally:
         distributed.destroy_process_group()
@@ -114,22 +122,22 @@ def join() -> Iterator[Process]:
 def launch(processes: int, module: str) -> bool:
     """Run a module in several processes, as torchrun does, with the command-line options of this process.
 
-    Nothing happens if there is only one process, or if torchrun started this process. If a process fails, this process exits
-    with code 1.
+    The function does nothing if `processes` is 1, or if torchrun started this process. If a process fails with a message of
+    its own, the function exits this process with code 1.
 
     Args:
-        processes: Number of processes.
+        processes: Number of processes to start.
         module: Name of the module of the stage.
 
     Returns:
-        Whether the module was run.
+        Whether the function ran the module.
 
     Raises:
-        SimgapError: A process was killed.
+        SimgapError: A signal killed one of the processes.
     """
     if processes == 1 or started_by_torchrun():
         return False
-    # A process that fails prints its own message, so torchrun's page of text is silenced.
+    # A process that fails prints its own message, so torchrun's long log messages are not shown.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
@@ -146,6 +154,9 @@ def launch(processes: int, module: str) -> bool:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
-            raise SimgapError(f"process {rank} of {processes} was killed ({failure.signal_name()})") from None
+            raise SimgapError(
+                f"process {rank} of {processes} was killed ({failure.signal_name()}); run the stage again, with a smaller "
+                "train.micro_batch_size if memory ran out"
+            ) from None
         sys.exit(1)
     return True

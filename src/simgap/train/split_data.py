@@ -23,10 +23,10 @@ class SplitData:
     """The training data of a split.
 
     Attributes:
-        shards: The shards and the keys of their training samples.
-        kept_rows: Number of pool rows.
-        reference_rows: Number of reference rows.
-        cache_key: Everything that the data depend on.
+        shards: The shards, each with the keys of the samples to train on.
+        kept_rows: Number of pool rows that the split keeps.
+        reference_rows: Number of reference rows, or 0 if the reference is not added.
+        cache_key: Hashes and class names that change whenever the training data change.
     """
 
     shards: list[TrainingShard]
@@ -41,9 +41,9 @@ class SplitData:
 
 
 def training_key(parameters: TrainParameters) -> dict[str, Any]:
-    """Return the parameters that the state of a training depends on, with the content of the model's config.
+    """Return the parameters that decide the state of a training, and the content of the model's config.
 
-    The number of processes is not among them, so a training may resume with another number.
+    The number of processes is left out, so a training may resume with another number of processes.
     """
     values = {name: value for name, value in asdict(parameters).items() if name != "processes"}
     return {**values, "config": read_model_config(parameters.model)}
@@ -52,15 +52,16 @@ def training_key(parameters: TrainParameters) -> dict[str, Any]:
 def read_split_data(
     keep_file: Path, embeddings: Path, pool: Path, reference: Path, classnames: Path, add_reference: bool
 ) -> SplitData:
-    """Find the samples that a model of a split is trained on.
+    """Find the samples of a split that a model trains on.
 
     Args:
         keep_file: The split's keep.npy.
-        embeddings: Folder of the embeddings; only the metadata is read, which names the sample of each row.
+        embeddings: Folder of the embeddings. The function reads only the metadata, which contain the shard and the key of the
+            sample of each row.
         pool: Folder of the pool's shards.
         reference: Folder of the reference's shards.
-        classnames: File of the reference's class names.
-        add_reference: Whether to add the reference. It is always added to a split without pool rows.
+        classnames: File with the class names of the reference.
+        add_reference: Whether to add the reference. A split without pool rows always gets the reference.
 
     Raises:
         SimgapError: A file is missing or damaged, or the shard of a row is missing.

@@ -1,4 +1,4 @@
-"""Compute the gradient of the contrastive loss over a global batch, from micro-batches of one or several processes."""
+"""Compute the gradient of the contrastive loss over a global batch, which one or several processes split into micro-batches."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 class ContrastiveStep:
     """Computes the gradient of the contrastive loss over a global batch.
 
-    With several micro-batches, the features of all are first computed without gradient. Then the features of each micro-batch
-    are computed again with gradient and combined with the cached features of the others. The loss therefore sees the whole
-    batch (open_clip's `accum_freq`, GradCache).
+    With several micro-batches, the step first computes all features without gradient and caches these features. Then it
+    computes the features of each micro-batch again, with gradient, and combines these with the cached features of the other
+    micro-batches. The loss therefore sees the whole batch. The method is open_clip's `accum_freq`, also known as GradCache.
 
-    With several processes, each process computes the loss of its own images and texts against those of all processes
-    (`local_loss`). Gradients flow back through the gathering (`gather_with_grad`). The mean gradient over the processes is the
-    gradient of the global batch.
+    With several processes, each process compares its own images and texts with the images and texts of all processes
+    (open_clip's `local_loss`). Gradients flow back through the exchange of features (`gather_with_grad`). The mean gradient
+    over the processes is the gradient of the global batch.
     """
 
     def __init__(self, clip: torch.nn.Module, process: Process, precision: str) -> None:
         """Prepare the loss.
 
         Args:
-            clip: The model; with several processes, wrapped in DistributedDataParallel.
-            process: This process.
+            clip: The model. With several processes, DistributedDataParallel wraps it.
+            process: The process that computes this step.
             precision: `fp32`, or `bf16` for autocast.
         """
         self.clip, self.process, self.precision = clip, process, precision
         many = process.world_size > 1
         if many:
-            # open_clip itself calls the deprecated function, so the user cannot fix the warning.
+            # open_clip calls the deprecated function, so a user could do nothing about this warning.
             warnings.filterwarnings("ignore", ".*all_gather is deprecated", FutureWarning, r"open_clip\.loss")
         self.loss = open_clip.ClipLoss(
             local_loss=many, gather_with_grad=many, rank=process.rank, world_size=process.world_size
@@ -50,14 +50,17 @@ class ContrastiveStep:
         return image.float(), text.float(), scale
 
     def _without_exchange(self) -> AbstractContextManager[Any]:
-        """Do not average gradients over processes in this backward pass; the last pass averages their sum."""
+        """Return a context without the exchange of gradients. Only the last backward pass averages gradients over processes."""
         return self.clip.no_sync() if self.process.world_size > 1 else nullcontext()  # type: ignore[operator]
 
     def backward(self, batches: list[Batch]) -> torch.Tensor:
-        """Add the gradient of the loss to the model's parameters, and return the loss.
+        """Add the gradient of the loss to the `grad` of the model's parameters.
 
         Args:
             batches: The micro-batches of this process for one step.
+
+        Returns:
+            The loss of this process, a scalar tensor without gradient.
         """
         if len(batches) == 1:
             loss: torch.Tensor = self.loss(*self._features(batches[0]))
@@ -73,7 +76,7 @@ class ContrastiveStep:
                     torch.cat([*(c[kind] for c in cached[:number]), own, *(c[kind] for c in cached[number + 1 :])])
                     for kind, own in enumerate((image, text))
                 )
-                # Every pass computes the loss of the whole batch, so only the last adds the gradient of the logit scale.
+                # Every pass computes the loss of the whole batch. The gradient of the logit scale must be added only once.
                 loss = self.loss(images, texts, scale if number == last else scale.detach())
                 loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()

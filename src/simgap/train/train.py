@@ -26,16 +26,19 @@ from simgap.train.step import Batch, ContrastiveStep
 
 
 def build(config: dict[str, Any], seed: int, scratch: Path, where: str = "config") -> tuple[torch.nn.Module, Any]:
-    """Create a model with initial weights, and its tokenizer, with open_clip's model factory.
+    """Create a model with random initial weights and a tokenizer, with open_clip's model factory.
 
     Args:
         config: A checked open_clip config.
         seed: Seed of the initial weights.
-        scratch: Folder for the config that open_clip reads.
-        where: The source of the config, for error messages.
+        scratch: Folder to which the config is written, because open_clip reads configs from files.
+        where: The file or the parameter of the config. Error messages begin with it.
+
+    Returns:
+        The open_clip model in evaluation mode on the CPU, in the memory format channels_last, and the tokenizer.
 
     Raises:
-        SimgapError: open_clip cannot build the model.
+        SimgapError: Open_clip cannot build the model.
     """
     folder = scratch / "config"
     with atomic_output(folder) as partial:
@@ -47,7 +50,16 @@ def build(config: dict[str, Any], seed: int, scratch: Path, where: str = "config
 
 
 def parameter_groups(clip: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the parameters into two groups as open_clip does: gains, biases, norms and the logit scale are not decayed."""
+    """Split the parameters of a model into two groups, as open_clip does.
+
+    Args:
+        clip: The model.
+        weight_decay: Weight decay of the second group.
+
+    Returns:
+        Two groups for a torch optimizer. The first group has no weight decay: gains, biases, norms and the logit scale. The
+        second group contains all other parameters. Frozen parameters are in neither group.
+    """
     named = [(name, parameter) for name, parameter in clip.named_parameters() if parameter.requires_grad]
     undecayed = [p for n, p in named if p.ndim < 2 or "bn" in n or "ln" in n or "bias" in n or "logit_scale" in n]
     chosen = {id(parameter) for parameter in undecayed}
@@ -58,7 +70,7 @@ def parameter_groups(clip: torch.nn.Module, weight_decay: float) -> list[dict[st
 
 
 def learning_rate(step: int, steps: int, parameters: TrainParameters) -> float:
-    """Return the learning rate of a step: linear warm-up, then cosine decay to zero (open_clip's `cosine_lr`)."""
+    """Return the learning rate of a step, after linear warm-up and cosine decay to zero (open_clip's `cosine_lr`)."""
     warmup = round(parameters.warmup_fraction * steps)
     if step < warmup:
         return parameters.learning_rate * (step + 1) / warmup
@@ -66,16 +78,19 @@ def learning_rate(step: int, steps: int, parameters: TrainParameters) -> float:
 
 
 def count_steps(parameters: TrainParameters, samples: int) -> int:
-    """Return the number of steps that the budget allows, at least one, for a set of `samples` samples."""
+    """Return the number of whole batches in the training budget, at least 1. Epochs count passes over `samples` samples."""
     seen = parameters.samples_seen if parameters.budget == "samples_seen" else parameters.epochs * samples
     return max(1, int(seen // parameters.batch_size))
 
 
 def micro_batches(parameters: TrainParameters, processes: int) -> tuple[int, int]:
-    """Return how many micro-batches of a step one process computes, and the samples of each.
+    """Divide the batch of a step into micro-batches.
+
+    Returns:
+        The number of micro-batches that each process computes in a step, and the number of samples in a micro-batch.
 
     Raises:
-        SimgapError: The batch cannot be divided among the processes in whole micro-batches.
+        SimgapError: The batch does not consist of the same number of whole micro-batches for every process.
     """
     size = parameters.micro_batch_size or parameters.batch_size // processes
     if size == 0 or parameters.batch_size % (size * processes):
@@ -131,7 +146,7 @@ def _loader(
             batch_size=None,
             num_workers=workers,
             pin_memory=process.device.type == "cuda",
-            # With a generator of its own, the loader does not change the random numbers of the model.
+            # The loader generates random numbers. A generator of its own keeps the random numbers of the model unchanged.
             generator=torch.Generator(),
         )
     )
@@ -145,7 +160,7 @@ def _next_batch(loader: Iterator[Batch | SimgapError]) -> Batch:
 
 
 def _wrap(clip: torch.nn.Module, parameters: TrainParameters, process: Process) -> torch.nn.Module:
-    """Prepare a model for training: activation checkpointing, compilation and several processes, as the parameters say."""
+    """Return the model in training mode, wrapped for several processes, with activation checkpointing and compilation if set."""
     clip.train()
     if parameters.grad_checkpointing:
         clip.set_grad_checkpointing()  # type: ignore[operator]
@@ -171,9 +186,9 @@ def train(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Train a model and write it to `out` as an open_clip local directory.
 
-    A checkpoint is written to `scratch` every `resources.checkpoint_steps` steps and after every epoch. A killed training
-    resumes from it. With one CPU process and the same number of threads, the weights are bit for bit those of an uninterrupted
-    training.
+    The function writes a checkpoint to `scratch` every `resources.checkpoint_steps` steps and after every epoch. A killed
+    training resumes from the checkpoint. On a CPU with one process and the same number of threads, the final weights are then
+    bit for bit the same as without the interruption.
 
     Args:
         parameters: The `train` parameters.
@@ -183,18 +198,21 @@ def train(
         samples: Number of samples in the shards.
         out: Folder to write.
         scratch: Folder for checkpoints.
-        process: This process among those that train together. By default it trains alone.
+        process: This process, if several processes train together. By default, this process trains alone.
 
     Returns:
-        The metrics and loss curve of the training, and the rates of this run.
+        A tuple of two dictionaries:
+
+        - The metrics of the training, with the loss curve as a list of [step, loss].
+        - The speed of this run: `samples_per_second` and `seconds`.
 
     Raises:
-        SimgapError: There are no samples, the model is unknown or cannot be built, or the batch cannot be divided among the
-            processes. A shard changed since it was embedded. A loss, gradient or weight is not finite.
+        SimgapError: There are no samples, or open_clip does not know the model or cannot build it. The batch cannot be divided
+            among the processes. A shard changed after it was embedded. A loss, gradient or weight is not finite.
     """
     if not shards or samples == 0:
         raise SimgapError(
-            f"{out.name}: there is nothing to train on; the split keeps no pool rows, and the reference is not added"
+            f"{out.name}: there is nothing to train on; the split must keep pool rows, or the reference must be added"
         )
     process = process or Process(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     torch.set_num_threads(parameters.threads)
@@ -206,7 +224,7 @@ def train(
     state.restore(scratch)
     if not process.agree(len(state.losses)):
         raise SimgapError(
-            f"{scratch}: the processes found different checkpoints; put the folder on a file system that all machines share"
+            f"{scratch}: the processes read different checkpoints; put the folder on a file system that all machines share"
         )
     contrastive = ContrastiveStep(_wrap(clip, parameters, process), process, parameters.precision)
     steps = count_steps(parameters, samples)
@@ -250,5 +268,5 @@ def train(
         "loss_final": sum(tail) / len(tail),
         "loss": [[step, losses[step]] for step in range(0, len(losses), every)],
     }
-    # The rate counts only the steps of this run, which may have resumed a training.
+    # An earlier, interrupted run may have done some steps. The time of this run excludes these steps, and so must the rate.
     return metrics, {"samples_per_second": (steps - begun) * parameters.batch_size / seconds, "seconds": seconds}

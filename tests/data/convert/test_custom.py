@@ -143,8 +143,8 @@ def test_a_csv_of_labels_with_a_list_of_names(tmp_path: Path) -> None:
         ("file,label\nx.jpg,0\n", "has the columns file, label"),
         ("path,label,classname\nx.jpg,0,cat\n", "has the columns path, label, classname"),
         ("path,label\n", "test.csv: lists no image"),
-        ("path,label\nx.jpg\n", "line 2 should have 2 fields"),
-        ("path,label\nx.jpg,0,1\n", "line 2 should have 2 fields"),
+        ("path,label\nx.jpg\n", "line 2 has missing or extra fields; it should have 2"),
+        ("path,label\nx.jpg,0,1\n", "line 2 has missing or extra fields; it should have 2"),
         ("path,label\nx.jpg,0\nimages/z.png,3\n", "line 3: '3' should be a label from 0 to 2"),
         ("path,label\nx.jpg,²\n", "'²' should be a label"),
         ("path,label\nx.jpg,cat\n", "'cat' should be a label"),
@@ -161,7 +161,7 @@ def test_a_csv_that_is_none(tmp_path: Path, text: str, words: str) -> None:
 
 def test_a_csv_without_what_it_needs(tmp_path: Path) -> None:
     file = write_csv(tmp_path, "path,label\nx.jpg,0\n")
-    assert "name a file with the class names, one a line, by --classnames" in refused("csv", file, tmp_path / "out")
+    assert "give --classnames a file with one class name a line" in refused("csv", file, tmp_path / "out")
     assert "no such file" in refused("csv", tmp_path / "none.csv", tmp_path / "out")
     file.write_bytes(b"path,label\nx\xe9.jpg,0\n")
     assert "cannot be read as CSV" in refused("csv", file, tmp_path / "out")

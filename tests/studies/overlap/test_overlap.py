@@ -213,7 +213,7 @@ def test_claims_of_two_embedders(here: Callable[[str], Revision]) -> None:
 
 @pytest.mark.parametrize(("other", "rows_there"), [("swapped", ROWS), ("fewer", ROWS - 1)])
 def test_other_rows_or_another_order_are_refused(here: Callable[[str], Revision], other: str, rows_there: int) -> None:
-    message = rf"{other}: its pool has other rows than that of first \({rows_there} and {ROWS}\), or another order"
+    message = rf"{other}: the pool has other rows than the pool of first \({rows_there} and {ROWS}\), or another order"
     with pytest.raises(SimgapError, match=message):
         list(compare_rows(here("first"), here(other)))
 
@@ -233,7 +233,7 @@ def test_the_command_prints_both_tables_and_writes_them(studies: tuple[Path, Kee
     texts = [" ".join(line) for line in lines]
     assert "sketch-pruned A val 90 [85, 95] more than half 40 [35, 45] less than half no" in texts
     assert "quarter B val -10.0 [-15.0, -5.0] lower -10.0 [-15.0, -5.0] lower yes" in texts
-    assert finished.stdout.splitlines()[-1] == "3 of 4 answers are the same"
+    assert finished.stdout.splitlines()[-1] == "The revisions agree on 3 of 4 claims."
     tables = {}
     for path in (tmp_path / "tables").iterdir():
         with path.open(newline="") as stream:
@@ -251,7 +251,7 @@ def test_an_output_that_is_nowhere_ends_in_a_line(studies: tuple[Path, Keeps, Ke
     environment = {**ENVIRONMENT, "PYTHONPATH": str(REPOSITORY / "src")}
     finished = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 1
-    assert finished.stderr.startswith("error: first:data/splits/full/split.json: does not exist; get an output")
+    assert finished.stderr.startswith("error: first:data/splits/full/split.json: does not exist; fetch it with")
     assert len(finished.stderr.splitlines()) == 1
 
 

@@ -149,7 +149,7 @@ def test_every_number_of_the_page_is_a_metric_of_a_revision(sweep: Sweep, here: 
         expected = {"percent": f"{100 * value:.1f}", "points": f"{100 * value:+.1f}", "count": f"{value:,.0f}"}
         assert text == expected[element["data-format"]].replace("-", "\N{MINUS SIGN}")
     # The page has no other digits, except for the paper's threshold and the word top-1.
-    rest = "".join(page.texts).replace("; 0 is the paper's", "")
+    rest = "".join(page.texts).replace("The paper's threshold is 0.", "")
     assert not [character for character in rest.replace("top-1", "") if character.isdigit()]
 
 
@@ -220,7 +220,7 @@ def test_the_caption_says_what_bars_are(here: Path) -> None:
         "Bars and bands are 95% intervals over seeds and images." in sweep_figures(read("first", "second"))[0].caption
     )
     assert (
-        "else the range from the worst seed to the best"
+        "else the range from the worst seed to the best seed"
         in sweep_figures(read("first", "third-1", "third-2"))[0].caption
     )
 
@@ -233,7 +233,10 @@ def test_the_caption_says_what_bars_are(here: Path) -> None:
         (("no-number",), r"no-number:metrics/evaluate/full-1\.json: not JSON \(NaN is not a number\)"),
         (("second", "again"), r"again:metrics/evaluate/full-1\.json: zero_shot/val/top1 is 0\.9, but .* in second:"),
         (("less",), r"less:metrics/evaluate/reference-only-3\.json: does not exist"),
-        (("untrained",), "no trained split depends on the threshold: 1 revisions have its parameters$"),
+        (
+            ("untrained",),
+            r"no trained split depends on the threshold \(revisions with these parameters: 1\); train an imagenet-like split$",
+        ),
     ],
 )
 def test_what_cannot_be_shown_ends_in_a_line(folder: Path, monkeypatch, names, message) -> None:
@@ -317,7 +320,7 @@ def test_queued_experiments_become_a_page(tmp_path: Path) -> None:
     run(folder, "dvc", "exp", "run", "--run-all", "--jobs", "1")
     made = simgap("sweep")
     assert made.returncode == 0, made.stderr
-    assert made.stdout.startswith("report/sweep/index.html: thresholds 0, 0.02 of ")
+    assert made.stdout.startswith("report/sweep/index.html: thresholds 0, 0.02 from the revisions ")
     with (folder / "report" / "sweep" / "sweep.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert {row["seeds"] for row in rows} == {"1 2 3 4"}

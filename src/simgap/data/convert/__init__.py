@@ -1,1 +1,1 @@
-"""Convert downloaded datasets, and users' own images, to benchmarks and references."""
+"""Convert downloaded datasets, and images of users, to benchmarks and references."""

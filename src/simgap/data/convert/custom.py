@@ -1,4 +1,4 @@
-"""Find users' own labelled images, in class folders or listed in a CSV file."""
+"""Find the labelled images of a user, either in class folders or in a CSV list."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _check_names(where: Path, names: tuple[str, ...]) -> None:
         raise SimgapError(f"{where}: has {len(names)} classes; a benchmark needs at least 2")
     for name in names:
         if not name or not name.isprintable():
-            raise SimgapError(f"{where}: {name!r} is not a class name; it should be text on one line")
+            raise SimgapError(f"{where}: {name!r} is not a class name; it must be text on one line")
         if names.count(name) > 1:
             raise SimgapError(f"{where}: two classes have the name {name!r}; give each class its own name")
 
@@ -26,12 +26,16 @@ def _check_names(where: Path, names: tuple[str, ...]) -> None:
 def find_in_folders(tree: Path, templates: tuple[str, ...]) -> ImageSet:
     """Find the images of a tree with one folder for each class.
 
-    Subfolders of a class folder are searched too, as torchvision's ImageFolder does. Labels follow the natural order of the
-    folder names. In class names, underscores become spaces.
+    The function also searches the subfolders of a class folder, like torchvision's ImageFolder. Labels follow the natural
+    order of the folder names. The name of a class is the name of its folder, with spaces in place of underscores.
+
+    Args:
+        tree: Folder that contains the class folders.
+        templates: Prompts in which `{c}` stands for the class name.
 
     Raises:
-        SimgapError: There are fewer than two class folders, a class has no image, two folders give the same class name, or
-            a link leads to a folder that contains the link.
+        SimgapError: There are fewer than two class folders, or a class has no image. Or two folders give the same class name,
+            or a link leads to a folder that contains the link.
     """
     folders, others = class_folders(tree)
     names = tuple(folder.replace("_", " ").strip() for folder in folders)
@@ -39,12 +43,14 @@ def find_in_folders(tree: Path, templates: tuple[str, ...]) -> ImageSet:
     images, ignored = images_in(tree, folders, recursive=True)
     empty = set(range(len(folders))) - {label for _, label in images}
     if empty:
-        raise SimgapError(f"{tree / folders[min(empty)]}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
+        raise SimgapError(
+            f"{tree / folders[min(empty)]}: holds no image ({', '.join(IMAGE_SUFFIXES)}); add an image or remove the folder"
+        )
     return ImageSet(tree, images, ignored + len(others), names, templates, None)
 
 
 class _Row(NamedTuple):
-    """A row of a CSV file. It has either a label or a class name."""
+    """A row of a CSV file. It has either a label or a class name, and the other field is None."""
 
     line: int
     path: str
@@ -53,13 +59,13 @@ class _Row(NamedTuple):
 
 
 def _read_rows(file: Path) -> Iterator[_Row]:
-    """Stream the rows of a CSV file.
+    """Yield the rows of a CSV file.
 
     Raises:
-        SimgapError: The file is missing, is not CSV in UTF-8, or lacks a column or a field.
+        SimgapError: The file is missing, or it is not CSV in UTF-8. Or a column or a field is missing.
     """
     try:
-        # Spreadsheet programs begin a CSV file with a byte order mark; utf-8-sig skips it.
+        # Spreadsheet programs begin a CSV file with a byte order mark. The codec utf-8-sig skips this mark.
         with file.open(newline="", encoding="utf-8-sig") as stream:
             rows = csv.DictReader(stream)
             columns = rows.fieldnames or []
@@ -69,7 +75,9 @@ def _read_rows(file: Path) -> Iterator[_Row]:
                 )
             for row in rows:
                 if None in row.values() or None in row:
-                    raise SimgapError(f"{file}: line {rows.line_num} should have {len(columns)} fields")
+                    raise SimgapError(
+                        f"{file}: line {rows.line_num} has missing or extra fields; it should have {len(columns)}"
+                    )
                 fields = {column: value.strip() for column, value in row.items()}
                 yield _Row(rows.line_num, fields["path"], fields.get("label"), fields.get("classname"))
     except FileNotFoundError:
@@ -77,14 +85,14 @@ def _read_rows(file: Path) -> Iterator[_Row]:
             f"{file}: no such file; it should be a CSV of path and label, or path and classname"
         ) from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise SimgapError(f"{file}: cannot be read as CSV ({error})") from None
+        raise SimgapError(f"{file}: cannot be read as CSV ({error}); save it as CSV in UTF-8") from None
 
 
 def _class_names(file: Path, rows: list[_Row], classnames: Path | None) -> tuple[str, ...]:
     if classnames is not None:
         return read_lines(classnames, "one class name a line")
     if rows[0].classname is None:
-        raise SimgapError(f"{file}: has labels; name a file with the class names, one a line, by --classnames")
+        raise SimgapError(f"{file}: has labels; give --classnames a file with one class name a line")
     return tuple(sorted({row.classname for row in rows if row.classname is not None}, key=natural_order))
 
 
@@ -100,19 +108,19 @@ def find_in_csv(file: Path, classnames: Path | None, templates: tuple[str, ...])
     """Find the images that a CSV file lists, in the order of its rows.
 
     Args:
-        file: CSV file with the columns `path` and `classname`, or `path` and `label`. Paths are relative to its folder, and
-            labels count from 0.
-        classnames: file with a class name a line, in the order of the labels. Labels need it. Without it, class names are
-            put in natural order.
-        templates: prompts in which `{c}` stands for the class name.
+        file: CSV file with the columns `path` and `classname`, or `path` and `label`. Paths are relative to the folder of the
+            file. Labels count from 0.
+        classnames: File with one class name in each line, in the order of the labels. A CSV file with labels needs this file.
+            None means that the class names of the CSV file get labels in natural order.
+        templates: Prompts in which `{c}` stands for the class name.
 
     Raises:
-        SimgapError: The file is not such a CSV, a path is not an image file, a label or class name is unknown, or labels
-            have no class names.
+        SimgapError: The file does not have these columns, or it lists no image. Or a path is not an image file, or a label or
+            class name is unknown. Or the file has labels, and `classnames` is None.
     """
     rows = list(_read_rows(file))
     if not rows:
-        raise SimgapError(f"{file}: lists no image")
+        raise SimgapError(f"{file}: lists no image; it must list at least one")
     names = _class_names(file, rows, classnames)
     _check_names(classnames or file, names)
     labels = {name: label for label, name in enumerate(names)}
@@ -120,8 +128,10 @@ def find_in_csv(file: Path, classnames: Path | None, templates: tuple[str, ...])
     for line, path, label, name in rows:
         where = f"{file}: line {line}"
         if not is_image(path) or not (file.parent / path).is_file():
-            raise SimgapError(f"{where}: {path!r} is not an image file ({', '.join(IMAGE_SUFFIXES)}) in {file.parent}")
+            raise SimgapError(
+                f"{where}: {path!r} is not an image file ({', '.join(IMAGE_SUFFIXES)}) in {file.parent}; correct the path"
+            )
         if name is not None and name not in labels:
-            raise SimgapError(f"{where}: {name!r} is not in {classnames}")
+            raise SimgapError(f"{where}: {name!r} is not in {classnames}; add the class name to that file")
         images.append((path, _parse_label(where, label, len(names)) if label is not None else labels[name or ""]))
     return ImageSet(file.parent, images, 0, names, templates, None)

@@ -18,14 +18,14 @@ class ImageSet:
     """The images and classes that a converter found.
 
     Attributes:
-        root: folder that the names of the images are relative to.
-        images: name and label of every image.
-        ignored: number of files and folders that are not images of the set.
-        classnames: name of each class, in the order of the labels.
-        templates: prompts in which `{c}` stands for the class name.
-        reference_classes: for each class, the indices of the same class in the reference. None if classes correspond by
-            equal names.
-        border: number of pixels to cut off on every side.
+        root: Base folder of the image names.
+        images: Name and label of every image. The name is the path of the file relative to `root`.
+        ignored: Number of files and folders that are not images of the set.
+        classnames: Name of each class, in the order of the labels.
+        templates: Prompts in which `{c}` stands for the class name.
+        reference_classes: Indices of the corresponding classes in the reference, for each class of the set. None means that
+            classes with equal names correspond.
+        border: Number of pixels to cut off on every side of every image.
     """
 
     root: Path
@@ -38,13 +38,13 @@ class ImageSet:
 
 
 def natural_order(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Return a sort key that compares digits as numbers: 0, 1, 2, 10. Different names have different keys."""
+    """Return a sort key that orders digits as numbers, such as 0, 1, 2, 10. Different names have different keys."""
     parts = [part for part in re.split(r"(\d+)", name) if part]
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], name
 
 
 def is_image(name: str) -> bool:
-    """Return whether a name or path is that of an image: it has a known suffix in either case, and is not hidden."""
+    """Return whether a path names an image: a visible file with a known suffix, in lower or upper case."""
     path = Path(name)
     return not path.name.startswith(".") and path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES
 
@@ -57,8 +57,11 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 def class_folders(root: Path) -> tuple[list[str], list[str]]:
     """List the class folders of a tree.
 
+    Hidden folders are not class folders.
+
     Returns:
-        The names of the class folders in natural order, and the names of all other entries of `root`.
+        A pair. The first part lists the names of the class folders in natural order. The second part lists the names of all
+        other files and folders in `root`.
 
     Raises:
         SimgapError: `root` is not a folder.
@@ -73,7 +76,7 @@ def class_folders(root: Path) -> tuple[list[str], list[str]]:
 def _images_of(root: Path, folder: str, recursive: bool, above: tuple[Path, ...] = ()) -> tuple[list[str], int]:
     place = (root / folder).resolve()
     if place in above:
-        raise SimgapError(f"{root / folder}: is a link to {place}, which contains the link; remove it")
+        raise SimgapError(f"{root / folder}: is a link to {place}, which contains the link; remove the link")
     entries = sorted(_entries(root / folder), key=lambda entry: natural_order(entry.name))
     names = [f"{folder}/{entry.name}" for entry in entries if is_image(entry.name) and entry.is_file()]
     inner = [entry.name for entry in entries if recursive and entry.is_dir() and not entry.name.startswith(".")]
@@ -91,13 +94,14 @@ def images_in(
     """List the images in class folders.
 
     Args:
-        root: folder of the class folders.
-        folders: the class folder of each label, or None for a class without a folder.
-        recursive: whether subfolders of a class folder are searched too. Their images come after those of the folder
-            itself, and links to folders are followed.
+        root: Folder that contains the class folders.
+        folders: Name of the class folder of each label. None means that the class has no folder.
+        recursive: Whether the function also searches subfolders of class folders and follows links to folders. The images of
+            a subfolder come after the images of its parent folder.
 
     Returns:
-        Names and labels of the images, by label and then in natural order, and the number of other entries.
+        A pair. The first part lists the name and the label of each image, sorted by label and then in natural order. The second
+        part is the number of files and folders that were ignored.
 
     Raises:
         SimgapError: A link leads to a folder that contains the link.

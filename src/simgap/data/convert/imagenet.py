@@ -1,6 +1,6 @@
-"""Describe ImageNet and the test sets with its classes.
+"""Describe ImageNet and the test sets that have ImageNet's classes.
 
-Class names, templates and class subsets are those of open_clip and timm.
+Class names and templates come from open_clip. The lists of class folders come from timm.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def wnids() -> tuple[str, ...]:
 
 
 def classnames() -> tuple[str, ...]:
-    """Return OpenAI's names of ImageNet's 1000 classes. Two of the names each stand for two classes."""
+    """Return OpenAI's names of ImageNet's 1000 classes. Two names occur twice, each for two different classes."""
     from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
     return tuple(IMAGENET_CLASSNAMES)
@@ -37,13 +37,13 @@ def templates() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class PublicSet:
-    """A downloaded dataset with ImageNet's classes.
+    """A public dataset with ImageNet's classes.
 
     Attributes:
-        title: name of the dataset.
-        images: number of its images.
-        folders: returns the names of its class folders, in the order of ImageNet's class indices.
-        classes: returns the ImageNet class index of each class folder.
+        title: Name of the dataset.
+        images: Number of images in the dataset.
+        folders: Function that returns the names of the class folders, in the order of ImageNet's class indices.
+        classes: Function that returns the ImageNet class index of each class folder, in the order of `folders`.
     """
 
     title: str

@@ -1,6 +1,6 @@
 """Find the images of the classes that ObjectNet shares with ImageNet.
 
-Class names, and the mapping to ImageNet's classes, are those of the download.
+Class names and the mapping to ImageNet's classes come from the downloaded files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from simgap.data.convert.public import list_known_images
 
 SHARED_CLASSES = 113
 SHARED_IMAGES = 18_574
-# The authors mark their images with a red border of one pixel. Published accuracies on ObjectNet cut off one pixel more.
+# The images have a red border of one pixel. Published accuracies on ObjectNet cut off two pixels on every side.
 BORDER = 2
 
 
@@ -31,7 +31,8 @@ def _mapping(path: Path) -> dict[str, Any]:
 def _imagenet_classes(mappings: Path) -> dict[str, list[int]]:
     """Return the ImageNet class indices of each class name in ObjectNet's mapping.
 
-    One file lists the names in the order of the ILSVRC2012 ids, another the id of each class index. Both count from 0.
+    One file lists the class names in the order of the ILSVRC2012 ids. Another file maps each class index to an ILSVRC2012 id.
+    Indices and ids count from 0.
     """
     names = read_lines(mappings / "imagenet_to_label_2012_v2", "a name for each ImageNet class")
     path = mappings / "pytorch_to_imagenet_2012_id.json"
@@ -48,10 +49,10 @@ def _imagenet_classes(mappings: Path) -> dict[str, list[int]]:
 
 
 def _shared_classes(mappings: Path) -> list[tuple[str, str, tuple[int, ...]]]:
-    """Return the folder, ObjectNet's name and the ImageNet classes of every shared class, sorted by folder.
+    """Return the folder, ObjectNet's name and the ImageNet class indices of every shared class, sorted by folder.
 
     Raises:
-        SimgapError: One of the four mapping files is incomplete, or they contradict each other.
+        SimgapError: One of the four mapping files is incomplete, or the files contradict each other.
     """
     folders = {name: folder for folder, name in _mapping(mappings / "folder_to_objectnet_label.json").items()}
     path = mappings / "objectnet_to_imagenet_1k.json"
@@ -75,12 +76,12 @@ def find_objectnet(source: Path, *, allow_incomplete: bool) -> ImageSet:
     """Find the images of the classes that ObjectNet shares with ImageNet.
 
     Args:
-        source: folder with the subfolders `images` and `mappings` of the download.
-        allow_incomplete: whether class folders and images may be missing.
+        source: Folder with the subfolders `images` and `mappings` of the download.
+        allow_incomplete: Whether class folders and images may be missing.
 
     Raises:
-        SimgapError: Class folders, images or mapping files are missing, or there are unknown folders or more images
-            than ObjectNet has.
+        SimgapError: Class folders, images or mapping files are missing. Or there are unknown folders, or more images than
+            ObjectNet has.
     """
     mappings = source / "mappings"
     shared = _shared_classes(mappings)

@@ -19,22 +19,23 @@ def list_known_images(
     others: Collection[str] = (),
     allow_incomplete: bool,
 ) -> tuple[list[tuple[str, int]], int]:
-    """List the images of a public dataset, whose class folders and number of images are known.
+    """List the images of a public dataset, and check them against the known class folders and number of images.
 
     Args:
-        title: name of the dataset, for error messages.
-        root: folder of the class folders.
-        folders: names of the class folders, in the order of the labels.
-        expected: number of images in the dataset.
-        others: further folders of the dataset, which are ignored.
-        allow_incomplete: whether class folders and images may be missing.
+        title: Name of the dataset, for error messages.
+        root: Folder that contains the class folders.
+        folders: Names of the class folders, in the order of the labels.
+        expected: Number of images in the dataset.
+        others: Names of further folders of the dataset, which are ignored.
+        allow_incomplete: Whether class folders and images may be missing.
 
     Returns:
-        Names and labels of the images, and the number of other entries; see `images_in`.
+        A pair. The first part lists the name and the label of each image, in the order of `images_in`. The second part is the
+        number of ignored files and folders.
 
     Raises:
-        SimgapError: Class folders or images are missing, there are more images than the dataset has, or there is a
-            folder that it does not have.
+        SimgapError: Class folders or images are missing. Or there are more images than the dataset has, or there is a folder
+            that the dataset does not have.
     """
     found, entries = class_folders(root)
     there = set(found)
@@ -54,27 +55,27 @@ def list_known_images(
         )
     images, ignored = images_in(root, [folder if folder in there else None for folder in folders])
     if len(images) > expected:
-        raise SimgapError(f"{root}: holds {len(images)} images; {title} has {expected}: remove the others")
+        raise SimgapError(f"{root}: holds {len(images)} images; {title} has {expected}; remove the others")
     if not images or (len(images) < expected and not allow_incomplete):
         raise SimgapError(f"{root}: holds {len(images)} images; {title} has {expected}{hint}")
     return images, ignored + len(entries)
 
 
 def find_imagenet(public: PublicSet, source: Path, *, allow_incomplete: bool) -> ImageSet:
-    """Find the images of a dataset with ImageNet's classes.
+    """Find the images of a public dataset with ImageNet's classes.
 
     Args:
-        public: the dataset.
-        source: folder of its class folders.
-        allow_incomplete: whether class folders and images may be missing.
+        public: The dataset.
+        source: Folder that contains the class folders.
+        allow_incomplete: Whether class folders and images may be missing.
 
     Raises:
-        SimgapError: The class folders or the number of images are wrong; see `list_known_images`.
+        SimgapError: The class folders or the number of images are wrong. `list_known_images` describes the rules.
     """
     images, ignored = list_known_images(
         public.title, source, public.folders(), public.images, allow_incomplete=allow_incomplete
     )
     classes = public.classes()
-    # Classes of the reference are given by index, since two of ImageNet's class names each stand for two classes.
+    # Two of ImageNet's class names each stand for two classes. Names cannot identify a class of the reference, but indices can.
     indices = tuple((index,) for index in classes)
     return ImageSet(source, images, ignored, tuple(classnames()[index] for index in classes), templates(), indices)

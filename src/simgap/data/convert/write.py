@@ -22,18 +22,19 @@ from simgap.data.convert.image_set import ImageSet
 from simgap.data.images import BrokenImage, decode
 from simgap.data.shards import MAXIMUM_MEMBER_BYTES, Accounting, open_writer, write_sample
 
+# A shard has this many images. A killed conversion repeats at most one shard.
 SHARD_IMAGES = 1000
-# Number of images that are in memory at a time.
+# Threads read this many images at a time. Memory grows with this number.
 GROUP = 64
 TAR, LEFT_OUT = "shard.tar", "left_out.json"
 
 Image = tuple[str, int]
-# Returns the text members of a sample by suffix, given its key and image.
+# A function of this type takes the key and the image of a sample, and returns the text members of the sample by suffix.
 TextMembers = Callable[[ImageSet, str, Image], dict[str, str]]
 
 
 def check_out(source: Path, out: Path) -> None:
-    """Check that an output does not exist, and does not lie in the tree that is converted.
+    """Check that the output of a conversion does not exist, and that it does not lie in the source folder.
 
     Raises:
         SimgapError: `out` exists or lies in `source`.
@@ -53,7 +54,13 @@ def _reference_members(found: ImageSet, key: str, image: Image) -> dict[str, str
 
 
 def _read_image(path: Path, border: int) -> bytes | str:
-    """Read an encoded image, without its border if it has one, or return the reason why it is left out."""
+    """Read an image file, cut off its border, and return the encoded image.
+
+    Without a border, the bytes of the file are returned. An image without its border is a PNG.
+
+    Returns:
+        The encoded image. If the image cannot be used, the result is a text that names the reason.
+    """
     if path.stat().st_size > MAXIMUM_MEMBER_BYTES:
         return "member_too_large"
     content = path.read_bytes()
@@ -67,29 +74,38 @@ def _read_image(path: Path, border: int) -> bytes | str:
         return "too_narrow"
     stream = io.BytesIO()
     inside = picture.crop((border, border, picture.width - border, picture.height - border))
-    # All levels are lossless. This one takes less than half the time of the default.
+    # Every compression level is lossless. Level 1 takes less than half the time of the default level.
     inside.save(stream, "PNG", compress_level=1)
     return stream.getvalue()
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """One shard of a set: consecutive images, and how their text members are written."""
+    """One shard of a converted set.
+
+    Attributes:
+        found: All images of the set. The shard contains consecutive images of it.
+        number: Number of the shard.
+        text_members: Function that makes the text members of each sample.
+    """
 
     found: ImageSet
     number: int
     text_members: TextMembers
 
     def images(self) -> list[tuple[str, Image]]:
-        """Return key and image of each sample. As in img2dataset, five digits of a key number the shard and four the sample."""
+        """Return the key and the image of each sample.
+
+        As in img2dataset, the first five digits of a key are the number of the shard. The last four are the number of the sample.
+        """
         start = self.number * SHARD_IMAGES
         images = self.found.images[start : start + SHARD_IMAGES]
         return [(f"{self.number:05d}{place:04d}", image) for place, image in enumerate(images)]
 
     def cache_key(self, code: str) -> str:
-        """Return a hash of all that the shard depends on.
+        """Return a hash of everything that the shard depends on.
 
-        It covers the code, the text members, and the name, size and time of each image file.
+        The hash covers the code, the text members, and the name, size and modification time of each image file.
         """
         digest = hashlib.sha256(json.dumps([code, str(self.found.root.resolve()), self.found.border]).encode())
         for key, image in self.images():
@@ -99,12 +115,12 @@ class _Shard:
         return digest.hexdigest()[:16]
 
     def write(self, out: Path, threads: ThreadPoolExecutor, advance: Callable[[int], None]) -> None:
-        """Write a folder with the tar and a list of the images that were left out.
+        """Write a folder with the tar of the shard and a list of the images that were left out.
 
         Args:
-            out: the folder.
-            threads: threads that read and decode the images.
-            advance: called with the number of images of each group that is done.
+            out: The folder to write.
+            threads: Threads that read and decode the images.
+            advance: Function that is called after each group of images with the number of images in the group.
         """
         left_out: list[tuple[str, str]] = []
         with atomic_output(out) as partial:
@@ -130,7 +146,7 @@ class _Shard:
 
 
 def _write_shards(found: ImageSet, text_members: TextMembers, folder: Path) -> list[Path]:
-    """Write the shards that do not exist yet into subfolders of `folder`, and return the subfolders of all shards."""
+    """Write each missing shard into a subfolder of `folder`. Return the subfolders of all shards in order."""
     code = code_fingerprint(__file__)
     shards = [_Shard(found, number, text_members) for number in range(-(-len(found.images) // SHARD_IMAGES))]
     written: list[Path] = []
@@ -152,8 +168,8 @@ def _account(found: ImageSet, folders: list[Path], allow_incomplete: bool) -> Ac
     if left_out and (len(left_out) == len(found.images) or not allow_incomplete):
         name, reason = left_out[0]
         raise SimgapError(
-            f"{found.root / name}: {reason}; {len(left_out)} of {len(found.images)} images cannot be used; replace them, "
-            "or leave them out with --allow-incomplete, which continues from the shards that are done"
+            f"{found.root / name}: {reason}; {len(left_out)} of {len(found.images)} images cannot be used; replace these "
+            "images, or leave them out with --allow-incomplete; finished shards are used again"
         )
     return accounting
 
@@ -162,7 +178,11 @@ def _account(found: ImageSet, folders: list[Path], allow_incomplete: bool) -> Ac
 def _shards(
     found: ImageSet, text_members: TextMembers, out: Path, allow_incomplete: bool
 ) -> Iterator[tuple[list[Path], Accounting]]:
-    """Write the shards and yield their tars. They are removed only if the block ends without an error."""
+    """Write the shards of a set beside `out`, and remove them if the block ends without an error.
+
+    Yields:
+        A pair. The first part lists the tars of the shards in order. The second part counts the images that were left out.
+    """
     with resumable_output(out, "converting") as folder:
         folders = _write_shards(found, text_members, folder)
         accounting = _account(found, folders, allow_incomplete)
@@ -176,20 +196,21 @@ def _write_lines(path: Path, lines: tuple[str, ...]) -> None:
 def write_benchmark(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Accounting:
     """Write a benchmark in the layout of CLIP_benchmark.
 
-    Images are copied byte for byte, 1000 to a shard, in their order. Finished shards are kept beside `out` until it is
-    complete. A conversion that was killed continues from them, and ends with the same bytes.
+    Each shard has 1000 images, in the order of `found.images`. The function copies the bytes of an image, unless it has to cut
+    off a border. Finished shards lie beside `out` until `out` is complete. If a conversion is killed, the next one continues
+    from the finished shards and writes the same bytes.
 
     Args:
-        found: the images and classes.
-        out: folder of the benchmark.
-        allow_incomplete: whether images that cannot be decoded are left out.
+        found: The images and classes.
+        out: Folder of the benchmark.
+        allow_incomplete: Whether images that cannot be used are left out.
 
     Returns:
-        How many images were read, and how many were left out by reason.
+        Accounting with the number of images that were read. `dropped` counts the images that were left out, by reason.
 
     Raises:
-        SimgapError: An image cannot be used and `allow_incomplete` is false, no image can be used, or another
-            process writes `out`.
+        SimgapError: An image cannot be used, and `allow_incomplete` is false. Or no image can be used, or another process is
+            writing `out`.
         OSError: A file cannot be read or written.
     """
     with (
@@ -208,21 +229,22 @@ def write_benchmark(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Ac
 
 
 def write_reference(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Accounting:
-    """Write a reference as img2dataset shards with labels. All else is as in `write_benchmark`.
+    """Write a reference as img2dataset shards with labels.
 
-    Images are ordered by the hash of their name. Each shard then holds images of all classes, which training needs.
+    The images are sorted by the hash of their names. This order mixes the classes in each shard, which training needs. Shard
+    size, restarts and copies of images are the same as in `write_benchmark`.
 
     Args:
-        found: the images and classes.
-        out: folder of the reference.
-        allow_incomplete: whether images that cannot be decoded are left out.
+        found: The images and classes.
+        out: Folder of the reference.
+        allow_incomplete: Whether images that cannot be used are left out.
 
     Returns:
-        How many images were read, and how many were left out by reason.
+        Accounting with the number of images that were read. `dropped` counts the images that were left out, by reason.
 
     Raises:
-        SimgapError: An image cannot be used and `allow_incomplete` is false, no image can be used, or another
-            process writes `out`.
+        SimgapError: An image cannot be used, and `allow_incomplete` is false. Or no image can be used, or another process is
+            writing `out`.
         OSError: A file cannot be read or written.
     """
     mixed = sorted(found.images, key=lambda image: hashlib.sha256(image[0].encode("utf-8", "surrogateescape")).digest())

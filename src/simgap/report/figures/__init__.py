@@ -1,1 +1,1 @@
-"""The figures of the page, one module for each of its sections."""
+"""Draw the figures of the page. Each module draws the figures of one topic."""

@@ -1,4 +1,4 @@
-"""Figures of accuracy: by similarity, under a distribution shift, and few-shot."""
+"""Draw the figures of accuracy: by similarity, under a distribution shift, and few-shot."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _draw_by_similarity(
 
 
 def by_similarity(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
-    """Show the accuracy in the fifths of a benchmark's images by similarity."""
+    """Return figures of the accuracy in each quintile of a benchmark's images by similarity, one for each benchmark."""
     study = inputs.study
     rows = [row for row in inputs.table("by_similarity") if row["bins"] == "fifth"]
     splits = [name for name, split in study.splits.items() if split.rule != "random" or not split.kept]
@@ -46,8 +46,8 @@ def by_similarity(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
     return [
         FigureSpec(
             f"by-similarity-{benchmark}", "by-similarity",
-            f"Accuracy on {benchmark} by fifths of its images, at the middle of each fifth's similarities. The interval is of "
-            "the split with the full pool. by_similarity.csv also has the controls.",
+            f"Accuracy on {benchmark} in each quintile of the images by similarity. A point lies in the middle of the "
+            "similarities of its quintile. The intervals belong to full. by_similarity.csv also has the controls.",
             f"Accuracy on {benchmark} against similarity to the training data, a line for each split.",
             size_with_legend(len(splits)), partial(_draw_by_similarity, study, styles, rows, splits, benchmark),
         )
@@ -56,7 +56,7 @@ def by_similarity(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
 
 
 def _draw_line(axes: Axes, line: dict[str, float]) -> None:
-    """Draw the fitted line over the whole axes, dotted beyond the accuracies that it was fitted on."""
+    """Draw the fitted line over the whole axes. The line is dotted outside the range of accuracies that it was fitted to."""
     low, high = axes.get_xlim()
     for start, stop, dash, label in ((low, high, ":", None), (line["first"], line["last"], "-", "fitted line")):
         x = np.clip(np.linspace(start, stop, 60), 0.005, 0.995)
@@ -88,13 +88,16 @@ def _draw_robustness(
 
 
 def robustness(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
-    """Show the accuracy under a distribution shift against the accuracy without one, with the fitted line."""
+    """Return figures of the accuracy under a distribution shift against the in-distribution accuracy.
+
+    There is one figure for each benchmark with a distribution shift. It shows the fitted line if there is one.
+    """
     study, in_distribution = inputs.study, inputs.in_distribution_benchmark
     lines = {
         row["benchmark"]: {key: float(row[key]) for key in row if key != "benchmark"} for row in inputs.table("lines")
     }
     with_line = (
-        ". The line is fitted to the logits of full and of the random splits, and dotted beyond their accuracies."
+        ". The line is fitted to the logits of full and of the random splits. It is dotted outside their accuracies."
     )
     without_line = ". There are too few random splits for a line."
     return [
@@ -128,13 +131,14 @@ def _draw_few_shot(study: Study, styles: Styles, rows: list[Row], benchmark: str
 
 
 def few_shot(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
-    """Show few-shot accuracy against the number of shots."""
+    """Return figures of few-shot accuracy against the number of shots. Benchmarks without few-shot results are skipped."""
     study, rows = inputs.study, inputs.table("few_shot")
     by_benchmark = {name: [row for row in rows if row["benchmark"] == name] for name in study.benchmarks}
     return [
         FigureSpec(
             f"few-shot-{benchmark}", "few-shot",
-            f"Few-shot accuracy on {benchmark}: mean and standard deviation over seeds and draws of the shots.",
+            f"Few-shot accuracy on {benchmark}. Points show the mean, and bars the standard deviation, over seeds and random "
+            "choices of the shots.",
             f"Few-shot accuracy on {benchmark} against the number of shots, a line for each split.",
             size_with_legend(len(study.splits)), partial(_draw_few_shot, study, styles, found, benchmark),
         )

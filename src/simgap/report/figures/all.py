@@ -1,4 +1,4 @@
-"""All figures of the page."""
+"""Collect all figures of the page."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from simgap.report.inputs import ReportInputs
 
 
 def figure_specs(inputs: ReportInputs, margin: float, threshold: float) -> list[FigureSpec]:
-    """Return all figures of a study.
+    """Return the specifications of all figures of a study.
 
     Args:
-        inputs: the study.
-        margin: margin of equivalence, in accuracy.
-        threshold: similarity above which an image counts as copied.
+        inputs: The study, and all data that its page shows.
+        margin: The margin of equivalence, as a difference of accuracies in [0, 1].
+        threshold: An image counts as copied if its similarity to the pool is above this threshold.
     """
     styles = split_styles(inputs)
     return [

@@ -1,4 +1,4 @@
-"""Figures of claims A and B."""
+"""Draw the figures of claims A and B."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _draw_shares(study: Study, styles: Styles, defined: list[tuple[str, str]], f
         found = [Interval(share, styles[name], name) for name, share in shares.items() if share is not None]
         rows.append((f"{benchmark}\n({study.rule_use(split, benchmark)})", found))
     axes = intervals(figure, rows, "share of the gap explained, per cent", [0, 1])
-    # The interval of a share of a small gap may be very wide.
+    # A share of a small gap may have a very wide interval, which would squeeze all other intervals. So the axes cut it off.
     values = [interval.estimate.value for _, found in rows for interval in found]
     low, high = axes.get_xlim()
     axes.set_xlim(max(low, min(-0.5, *values) - 0.5), min(high, max(1.5, *values) + 0.5))
@@ -41,16 +41,20 @@ def _draw_shares(study: Study, styles: Styles, defined: list[tuple[str, str]], f
 
 
 def claim_a(study: Study, styles: Styles) -> list[FigureSpec]:
-    """Show the gap between full and the reference alone, and the share of it that pruning explains if it is above 0."""
+    """Return the figures of claim A: one of the gap, and one of the share of the gap that pruning explains.
+
+    The gap is the accuracy of full minus the accuracy of the reference alone. The figure of the share is absent if every share is
+    undefined. There is no figure if full or the reference alone was not trained.
+    """
     full, reference = study.full(), study.reference_only()
     if full is None or reference is None:
         return []
     specs = [
         FigureSpec(
             "claim-a-gap", "claim-a",
-            f"The gap: accuracy of {full} minus {reference}, with its interval. Pruning can explain a share of the gap only if "
-            "the interval is wholly above zero.",
-            f"Dots with intervals: accuracy of {full} minus that of {reference}, a line for each benchmark.",
+            f"The gap: accuracy of {full} minus accuracy of {reference}, with 95% intervals. Pruning can explain a share of the "
+            "gap only if the interval lies completely above zero.",
+            f"Dots with intervals: accuracy of {full} minus accuracy of {reference}, a line for each benchmark.",
             (WIDTH, 1.1 + 0.3 * len(study.benchmarks)), partial(_draw_gap, study, styles, full, reference),
         )
     ]  # fmt: skip
@@ -66,8 +70,8 @@ def claim_a(study: Study, styles: Styles) -> list[FigureSpec]:
         specs.append(
             FigureSpec(
                 "claim-a", "claim-a",
-                "Claim A: the share of the gap that pruning explains (filled), and the share that its controls explain "
-                "(hollow). Intervals that reach the edge of the axes continue beyond it.",
+                "Claim A: the share of the gap that pruning explains (filled), and the share that controls explain (hollow). "
+                "An interval that reaches the edge of the plot continues beyond the edge.",
                 "Dots with intervals: share of the gap explained by every imagenet-like split and by its controls.",
                 size_with_legend(sum(shown.values()), height), partial(_draw_shares, study, styles, defined),
             )
@@ -101,7 +105,7 @@ def _draw_sizes(study: Study, styles: Styles, splits: list[str], benchmark: str,
 
 
 def claim_b(study: Study, styles: Styles, margin: float) -> list[FigureSpec]:
-    """Compare splits chosen by size with full, and show accuracy against size."""
+    """Return the figures of claim B: the differences to full, and accuracy against split size for each benchmark."""
     specs = []
     splits, full = study.splits_by_rule(*BY_SIZE), study.full()
     if splits and full:
@@ -109,8 +113,9 @@ def claim_b(study: Study, styles: Styles, margin: float) -> list[FigureSpec]:
         specs.append(
             FigureSpec(
                 "claim-b", "claim-b",
-                f"Claim B: accuracy minus that of {full}. A split is equivalent if its interval is wholly inside the grey band.",
-                f"Dots with intervals: accuracy of every split by size minus that of {full}, a line for each benchmark.",
+                f"Claim B: accuracy of each split minus accuracy of {full}. A split is equivalent to {full} if the whole "
+                "interval lies inside the grey band.",
+                f"Dots with intervals: accuracy of every small split minus accuracy of {full}, a line for each benchmark.",
                 (WIDTH, height), partial(_draw_differences, study, styles, margin),
             )
         )  # fmt: skip
@@ -119,7 +124,7 @@ def claim_b(study: Study, styles: Styles, margin: float) -> list[FigureSpec]:
         specs += [
             FigureSpec(
                 f"size-{benchmark}", "claim-b",
-                f"Accuracy on {benchmark} by pool rows. Splits of nearly the same size stand side by side.",
+                f"Accuracy on {benchmark} against the number of pool rows. Splits of similar size are drawn side by side.",
                 f"Accuracy on {benchmark} against split size, a dot with its interval for each split.",
                 size_with_legend(len(by_size)), partial(_draw_sizes, study, styles, by_size, benchmark),
             )

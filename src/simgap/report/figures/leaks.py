@@ -1,4 +1,4 @@
-"""Figures of leaks: similarity to the pool, and accuracy with and without copied images."""
+"""Draw the figures of leaks: similarity to the pool, and accuracy with and without copied images."""
 
 from __future__ import annotations
 
@@ -53,24 +53,25 @@ def _draw_accuracy(study: Study, split: str, figure: Figure) -> None:
 
 
 def leaks(inputs: ReportInputs, threshold: float) -> list[style.FigureSpec]:
-    """Show how similar queries are to the pool, and the accuracy with and without those that have a copy in it.
+    """Return two figures: the similarity of queries to the pool, and the accuracy with and without copied images.
 
     Args:
-        inputs: the study.
-        threshold: similarity above which an image counts as copied.
+        inputs: The study, and all data that its page shows.
+        threshold: An image counts as copied if its similarity to the pool is above this threshold.
     """
     study = inputs.study
     split = study.full() or next(iter(study.splits))
     return [
         style.FigureSpec(
             "leaks-similarity", "leaks",
-            "The most similar half of each benchmark's queries. A query right of the threshold counts as copied.",
+            "The half of each benchmark's queries that is most similar to the pool. A query to the right of the threshold counts "
+            "as copied.",
             "Share of queries at or above a similarity to the pool, a falling curve for each benchmark.",
             style.size_with_legend(len(study.benchmarks)), partial(_draw_similarity, inputs, threshold),
         ),
         style.FigureSpec(
             "leaks-accuracy", "leaks", f"Accuracy of {split} with and without the images that have a copy in the pool.",
-            f"Dots with intervals: accuracy of {split} on all images, on those without a copy and on copied ones.",
+            f"Dots with intervals: accuracy of {split} on all images, on images without a copy and on copied images.",
             (style.WIDTH, 1.2 + 0.55 * len(study.benchmarks) + 3 * style.LEGEND_LINE), partial(_draw_accuracy, study, split),
         ),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Elements of several figures: legends, axes, error bars, distributions."""
+"""Draw the parts that several figures share: legends, axes, error bars and distributions."""
 
 from __future__ import annotations
 
@@ -17,17 +17,24 @@ from simgap.report.figures.style import FONT, GREY, Style
 from simgap.report.html import typeset
 from simgap.store.estimates import Estimate
 
-# The background of a word over curves.
+# Text over curves gets this white background, so that it stays legible.
 BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-# Points of a curve that shows a distribution.
+# A curve of a distribution has at most this many points. More points would not be visible, but would slow drawing down.
 POINTS = 1000
-# Distance between intervals of splits of the same size, as a share of the largest size.
+# Splits of nearly the same size are drawn side by side, so that their intervals do not overlap. This is the distance between
+# two splits, as a share of the largest size.
 DODGE = 0.018
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate in a line of `intervals`, with its style and its name in the legend."""
+    """An estimate that `intervals` draws.
+
+    Attributes:
+        estimate: The estimate with its interval.
+        style: The style of the point and the bar.
+        name: The name in the legend.
+    """
 
     estimate: Estimate
     style: Style
@@ -35,30 +42,33 @@ class Interval:
 
 
 def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
-    """Draw the legend of the axes below a figure."""
+    """Draw the legend of `axes` below the figure."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 def in_percent(axes: Axes, axis: str = "y") -> None:
-    """Label the shares on an axis in per cent."""
+    """Label an axis in per cent. The plotted values are shares in [0, 1] or differences of shares."""
     getattr(axes, f"{axis}axis").set_major_formatter(lambda share, _: typeset(round(100 * share, 6), "number"))
 
 
 def error_bars(found: Estimate) -> list[list[float]]:
-    """Return an interval as matplotlib's distances below and above the value."""
+    """Return the distances from the value to the ends of the interval, [[below], [above]], as matplotlib expects."""
     return [[max(found.value - found.low, 0)], [max(found.high - found.value, 0)]]
 
 
 def intervals(figure: Figure, rows: list[tuple[str, list[Interval]]], label: str, guides: list[float]) -> Axes:
-    """Draw estimates with intervals, a line of the axes for each row.
+    """Draw estimates with intervals as horizontal bars. Each row has its own position on the y axis.
 
     Args:
-        figure: the figure.
-        rows: the label and the estimates of each row.
-        label: the label of the x axis.
-        guides: positions of vertical lines.
+        figure: The figure to draw in.
+        rows: The label and the estimates of each row.
+        label: The label of the x axis.
+        guides: The x positions of vertical lines.
+
+    Returns:
+        The axes.
     """
     axes = figure.add_subplot()
     seen: set[str] = set()
@@ -80,10 +90,13 @@ def intervals(figure: Figure, rows: list[tuple[str, list[Interval]]], label: str
 
 
 def drawable(names: Sequence[str]) -> tuple[list[str], str]:
-    """Return labels for names, and the part of the caption that explains them.
+    """Return labels that the font of the figures can draw.
 
-    A name with characters that the font lacks gets a number as its label. A fallback font of the user's system would change
-    the bytes of the file.
+    A name with characters that the font lacks gets a number as its label. A fallback font would be another font on another
+    computer, so the figure would not have the same bytes everywhere.
+
+    Returns:
+        The labels, and a text for the caption that explains the numbers. The text is empty if there are no numbers.
     """
     font = get_font(findfont(FONT))
     missing = [name for name in names if not all(font.get_char_index(ord(letter)) for letter in name)]
@@ -93,14 +106,21 @@ def drawable(names: Sequence[str]) -> tuple[list[str], str]:
 
 
 def cumulative(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return ascending values and the share of values at or below each. Many values are thinned to `POINTS`."""
+    """Return the points of a cumulative distribution. At most `POINTS` evenly spaced points are kept.
+
+    Returns:
+        The values in ascending order, and the share of all values at or below each value.
+    """
     ordered = np.sort(values).astype(np.float64)
     shown = np.unique(np.linspace(0, len(ordered) - 1, min(len(ordered), POINTS)).round().astype(np.int64))
     return ordered[shown], (shown + 1) / len(ordered)
 
 
 def list_matrix(column: Any) -> NDArray[np.float32]:
-    """Return a column of lists as [queries, k]. Shorter lists, of splits with few rows, are filled with NaN."""
+    """Return a column of lists as a matrix, fp32 [queries, k], where k is the length of the longest list.
+
+    Lists are shorter if a split has few rows. Shorter lists are filled up with NaN.
+    """
     lengths = pc.list_value_length(column).to_numpy()
     matrix = np.full((len(lengths), lengths.max(initial=0)), np.nan, np.float32)
     matrix[np.arange(matrix.shape[1]) < lengths[:, None]] = pc.list_flatten(column).to_numpy()
@@ -108,7 +128,10 @@ def list_matrix(column: Any) -> NDArray[np.float32]:
 
 
 def apart(places: dict[str, int]) -> dict[str, float]:
-    """Move places that are nearly the same a little apart, so that their intervals do not overlap."""
+    """Return the x position of each split, given the size of each split.
+
+    Positions that are nearly the same are moved apart a little, so that their intervals do not overlap.
+    """
     step = DODGE * max(places.values())
     moved: dict[str, float] = {}
     group: list[str] = []

@@ -1,4 +1,4 @@
-"""Figures of similarity: profiles, and the nearest rows of each query."""
+"""Draw the figures of similarity: profiles, and the nearest rows of each query."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def _draw_profiles(
 
 
 def similarity(inputs: ReportInputs, styles: style.Styles) -> list[style.FigureSpec]:
-    """Show the similarity profiles of reference, pool and splits, one figure for each benchmark."""
+    """Return figures of the similarity profiles of the reference, the pool and the splits, one for each benchmark."""
     study = inputs.study
     kept = [name for name, split in study.splits.items() if split.kept and name != study.full()]
     return [
         style.FigureSpec(
             f"profile-{benchmark}", "similarity",
-            f"Similarity profiles of {benchmark}: further right is more similar. The profile of a split is of its pool rows "
-            "alone.",
+            f"Similarity profiles for {benchmark}. A curve further to the right means higher similarity. The profile of a split "
+            "covers its pool rows only, not the reference.",
             f"Cumulative shares of {benchmark} queries by similarity to pool, reference and every split.",
             style.size_with_legend(len(kept) + 2), partial(_draw_profiles, inputs, styles, kept, benchmark),
         )
@@ -56,7 +56,10 @@ def similarity(inputs: ReportInputs, styles: style.Styles) -> list[style.FigureS
 
 
 def _draw_ranks(axes: Axes, nearest: NDArray[np.float32], name: str, line_style: style.Style) -> None:
-    """Draw the similarity of the nearest rows, [queries, k], by rank: the median, and the middle half as a band."""
+    """Draw the similarity of the nearest rows, [queries, k], by rank.
+
+    A line shows the median over queries. A band shows the range from the first to the third quartile.
+    """
     if nearest.shape[1]:
         low, middle, high = np.nanquantile(nearest.astype(np.float64), (0.25, 0.5, 0.75), axis=0)
         rank = np.arange(1, nearest.shape[1] + 1)
@@ -82,7 +85,7 @@ def _draw_neighbours(
 
 
 def neighbourhoods(inputs: ReportInputs, styles: style.Styles) -> list[style.FigureSpec]:
-    """Show the k nearest rows of every query, before and after pruning."""
+    """Return figures of the similarity of the k nearest rows of each query, before and after pruning."""
     study = inputs.study
     specs = []
     for benchmark in study.benchmarks:
@@ -92,7 +95,8 @@ def neighbourhoods(inputs: ReportInputs, styles: style.Styles) -> list[style.Fig
         specs.append(
             style.FigureSpec(
                 f"neighbours-{benchmark}", "neighbourhoods",
-                f"The nearest rows of {benchmark} queries by rank: the median over queries, and the middle half as a band.",
+                f"Similarity of {benchmark} queries to their nearest rows, by rank. Lines show the median over queries. Bands "
+                "show the middle half of the queries.",
                 f"Similarity of {benchmark} queries to their nearest rows by rank, before and after pruning.",
                 (style.WIDTH, style.HEIGHT + style.LEGEND_LINE * (len(shown) + 2)),
                 partial(_draw_neighbours, inputs, styles, shown, benchmark),

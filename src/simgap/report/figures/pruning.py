@@ -1,4 +1,4 @@
-"""Figures of the pruned rows: how many at each threshold, and which."""
+"""Draw the figures of the pruned rows: the number of pruned rows at each threshold, and the pruned classes and styles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simgap.report.figures.style import COLOURS, GREY, WIDTH, FigureSpec, Styles
 from simgap.report.inputs import ReportInputs
 from simgap.store.study import Study
 
-# Classes in a figure: those with the largest pruned share.
+# A figure shows at most this many classes, so that its labels stay legible. Classes with the largest pruned share come first.
 CLASSES = 20
 
 
@@ -36,7 +36,10 @@ def _draw_thresholds(study: Study, styles: Styles, curves: dict[str, dict[float,
 
 
 def thresholds(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
-    """Show how many rows each imagenet-like rule would prune, against its threshold."""
+    """Return a figure of the share of rows that each imagenet-like rule would prune at other thresholds.
+
+    There is no figure if the study has no imagenet-like split.
+    """
     prefix = "rows_pruned_at/"
     curves: dict[str, dict[float, int]] = {}
     for split in inputs.pruned:
@@ -47,7 +50,7 @@ def thresholds(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
     return [
         FigureSpec(
             "thresholds", "thresholds",
-            "How many rows another threshold would prune, without training. The marks are at the threshold of this study.",
+            "The share of rows that another threshold would prune. The points show the threshold of this study.",
             "Share of rows pruned against the threshold, a falling curve for every imagenet-like split.",
             size_with_legend(len(curves)), partial(_draw_thresholds, inputs.study, styles, curves),
         )
@@ -55,7 +58,7 @@ def thresholds(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
 
 
 def _draw_shares(shares: NDArray[np.float64], rows: list[str], columns: list[str], title: str, figure: Figure) -> None:
-    """Draw shares, [rows, columns], as a table of shades with the numbers in it."""
+    """Draw shares, [rows, columns], as a heat map with a number in each cell."""
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="cividis_r", vmin=0, vmax=1, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
@@ -76,7 +79,7 @@ def _annotated_share(inputs: ReportInputs, splits: list[str], ground_truth: str,
     shares = np.array([[metrics[f"{split}/pruned_share/{kind}/{name}"] for name in names] for split in splits])
     caption = f"Share of the pool rows that each split leaves out, by {kind}"
     if len(names) > CLASSES:
-        # The figure stays legible with any number of classes.
+        # A figure with hundreds of classes would not be legible.
         totals = [-sum(column) for column in shares.T.tolist()]
         chosen = np.argsort(totals, kind="stable")[:CLASSES]
         names, shares = [names[place] for place in chosen], shares[:, chosen]
@@ -91,7 +94,11 @@ def _annotated_share(inputs: ReportInputs, splits: list[str], ground_truth: str,
 
 
 def annotated_shares(inputs: ReportInputs) -> list[FigureSpec]:
-    """Show the pruned share by style and by class, if the pool is annotated with them."""
+    """Return figures of the pruned share by style and by class.
+
+    Styles and classes come from the annotations of the pool. A figure without annotations, or without a pruned split, is
+    skipped.
+    """
     rules = {name: inputs.study.rule(name) for name in dict.fromkeys([*inputs.study.splits, *inputs.pruned])}
     splits = [name for name, rule in rules.items() if rule.rule != "full" and rule.kept]
     specs = [
@@ -113,7 +120,10 @@ def _draw_classes(share: NDArray[np.float64], labels: list[str], benchmark: str,
 
 
 def class_shares(inputs: ReportInputs) -> list[FigureSpec]:
-    """Show the pruned share by the class of the nearest query, which every pool has."""
+    """Return figures of the pruned share by the class of the nearest query. This class needs no annotations of the pool.
+
+    Benchmarks for which the galleries show no pruned split are skipped.
+    """
     specs = []
     for benchmark in inputs.study.benchmarks:
         split = inputs.shown_for(benchmark)

@@ -1,8 +1,8 @@
-"""The style of all figures. Figures are PNG files whose bytes depend on the study alone.
+"""Define the style of all figures. Figures are PNG files whose bytes depend on the study alone.
 
-The colours are from Okabe & Ito (Color Universal Design, 2008), which colour-blind readers can tell apart. Line and marker
-also identify the split. A control has the colour of the split that it controls, with a dashed line and a hollow marker. A
-control of the same composition has a dotted line and a marker of its own.
+The colours are a palette by Okabe & Ito (Color Universal Design, 2008) that colour-blind readers can tell apart. Splits of the
+same colour differ in their lines or markers. A control has the colour of the split that it controls, a dashed line and a hollow
+marker. A matched control, which has the same share of each class or style, has a dotted line and another marker.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from simgap.report.inputs import BY_SIZE, IMAGENET_LIKE, ReportInputs
 BLACK, GREY, LIGHT = "#000000", "#767676", "#D9D9D9"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-# For controls of the same composition, and for second controls.
+# Matched controls and second random controls use these markers, because the first control has the marker of its split.
 MATCHED_MARKERS = ("<", ">", "p", "h")
-# A line of matplotlib: its name, or its offset and the lengths of its dashes.
+# Matplotlib describes a line by a name, or by an offset and the lengths of its dashes.
 Line = str | tuple[int, tuple[float, ...]]
 DOTTED: Line = (0, (1, 1.2))
 LINES: tuple[Line, ...] = ("-", "-.", (0, (4, 1, 1, 1, 1, 1)))
@@ -46,17 +46,24 @@ SETTINGS: dict[Any, Any] = {
     "lines.linewidth": 1.4,
     "lines.markersize": 4.5,
     "figure.dpi": 160,
-    # The name of a class may contain a dollar sign.
+    # The name of a class may contain a dollar sign, which matplotlib would read as the start of a formula.
     "text.parse_math": False,
 }
-# Inches. A figure is as wide as the page on a phone, so that its text stays legible without zooming.
+# Sizes are in inches. A figure is as wide as the page on a phone, so that its text stays legible without zooming.
 WIDTH, HEIGHT = 4.2, 3.2
 LEGEND_LINE = 0.17
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a split is drawn."""
+    """The colour, line and marker of a split in all figures.
+
+    Attributes:
+        colour: The colour in hexadecimal notation.
+        line: The style of the line, as matplotlib describes it.
+        marker: The marker, as matplotlib names it.
+        filled: Whether the marker is filled. The markers of controls are hollow.
+    """
 
     colour: str
     line: Line
@@ -64,11 +71,11 @@ class Style:
     filled: bool
 
     def line_options(self) -> dict[str, Any]:
-        """Return matplotlib's options for a line."""
+        """Return the keyword arguments that make matplotlib draw a line in this style."""
         return {"color": self.colour, "linestyle": self.line}
 
     def point_options(self) -> dict[str, Any]:
-        """Return matplotlib's options for markers."""
+        """Return the keyword arguments that make matplotlib draw markers in this style."""
         face = self.colour if self.filled else "white"
         return {"color": self.colour, "marker": self.marker, "markerfacecolor": face, "markeredgecolor": self.colour}
 
@@ -77,7 +84,13 @@ Styles = dict[str, Style]
 
 
 def style_of_control(controlled: Style, rule: str, taken: Collection[Style]) -> Style:
-    """Return the style of a control: the colour of its split, hollow, and different from the styles that are `taken`."""
+    """Return the style of a control. It has the colour of the split and a hollow marker.
+
+    Args:
+        controlled: The style of the split that the control belongs to.
+        rule: The rule of the control, `random` or `matched`.
+        taken: The styles of other splits. The new style differs from these styles if a marker is left.
+    """
     line: Line = DOTTED if rule == "matched" else "--"
     markers = MATCHED_MARKERS if rule == "matched" else (controlled.marker, *MATCHED_MARKERS)
     styles = [Style(controlled.colour, line, marker, False) for marker in markers]
@@ -85,9 +98,12 @@ def style_of_control(controlled: Style, rule: str, taken: Collection[Style]) -> 
 
 
 def split_styles(inputs: ReportInputs) -> Styles:
-    """Return a different style for every split. The trained splits come first."""
+    """Return a style for every trained split and every imagenet-like split, by split name.
+
+    The styles of splits differ. Trained splits get the first styles.
+    """
     study = inputs.study
-    # When colours repeat, lines and markers change.
+    # There are more splits than colours in a large study. When colours repeat, lines and markers change.
     free = cycle(
         Style(colour, line, MARKERS[(place + turn) % len(MARKERS)], True)
         for turn, line in enumerate(LINES)
@@ -112,15 +128,15 @@ def split_styles(inputs: ReportInputs) -> Styles:
 
 @dataclass(frozen=True)
 class FigureSpec:
-    """One figure of a page.
+    """The specification of one figure of a page.
 
     Attributes:
-        name: name of the file, without its suffix.
-        section: section of the page.
-        caption: what the figure shows.
-        alt: the same for readers who cannot see it.
-        size: width and height in inches.
-        draw: draws the figure.
+        name: The name of the file, without the suffix.
+        section: The section of the page that shows the figure.
+        caption: The caption below the figure.
+        alt: The text that screen readers read instead of the figure.
+        size: The width and the height in inches.
+        draw: A function that draws into an empty matplotlib figure.
     """
 
     name: str
@@ -132,19 +148,19 @@ class FigureSpec:
 
     @property
     def file(self) -> str:
-        """The name of the file."""
+        """The name of the image file, with the suffix."""
         return f"{self.name}.png"
 
     @property
     def pixels(self) -> tuple[int, int]:
-        """Width and height in pixels."""
+        """The width and the height of the image in pixels."""
         dpi = SETTINGS["figure.dpi"]
         return round(self.size[0] * dpi), round(self.size[1] * dpi)
 
 
 @contextmanager
 def _settings() -> Iterator[None]:
-    """Apply the settings, whatever the user's own settings of matplotlib are."""
+    """Apply `SETTINGS` inside the `with` block. The user's own matplotlib settings are ignored there."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(SETTINGS)
@@ -152,15 +168,20 @@ def _settings() -> Iterator[None]:
 
 
 def write_figures(specs: list[FigureSpec], folder: Path) -> None:
-    """Draw every figure into a folder."""
+    """Draw every figure, and write it into a folder as a PNG file."""
     with _settings():
         for spec in progress(specs, len(specs), "figures", "figure"):
             figure = Figure(figsize=spec.size, layout="constrained")
             spec.draw(figure)
-            # By default matplotlib writes its version into the file.
+            # By default, matplotlib writes its version into the file. The bytes would then change with every version.
             figure.savefig(folder / spec.file, metadata={"Software": None})
 
 
 def size_with_legend(entries: int, height: float = HEIGHT) -> tuple[float, float]:
-    """Return the size of a figure with a legend of two columns below it."""
+    """Return the width and the height, in inches, of a figure with a legend of two columns below the plot.
+
+    Args:
+        entries: The number of entries in the legend.
+        height: The height of the plot without the legend, in inches.
+    """
     return WIDTH, height + LEGEND_LINE * ((entries + 1) // 2)

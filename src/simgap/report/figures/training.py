@@ -1,4 +1,4 @@
-"""The figure of the training losses."""
+"""Draw the figure of the training losses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simgap.report.figures.plots import legend
 from simgap.report.figures.style import FigureSpec, Styles, size_with_legend
 from simgap.store.study import Study
 
-# Steps in the running mean of a loss, as a share of all recorded steps.
+# The loss is smoothed by a running mean, because single steps are noisy. This is the width of the mean, as a share of all steps.
 SMOOTHED = 0.05
 
 
@@ -30,10 +30,10 @@ def _draw_losses(study: Study, styles: Styles, figure: Figure) -> None:
 
 
 def training(study: Study, styles: Styles) -> list[FigureSpec]:
-    """Show the loss of every run."""
+    """Return a figure of the training loss of every model, in a list."""
     return [
         FigureSpec(
-            "training", "training", "Training loss, a running mean; a line for each split and seed.",
+            "training", "training", "Training loss as a running mean, with a line for each split and seed.",
             "Contrastive loss against training step, a falling line for each split and seed.",
             size_with_legend(len(study.splits), 3.6), partial(_draw_losses, study, styles),
         )

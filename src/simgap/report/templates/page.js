@@ -1,4 +1,4 @@
-// Sort a table by a column. A second click reverses the order. Cells without a value come last.
+// A click on a column heading sorts the table by the column. A second click reverses the order. Cells without a value come last.
 const by = document.getElementById("sort-by");
 for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => {

@@ -1,1 +1,1 @@
-"""Exact nearest-neighbour search."""
+"""Find nearest neighbours exactly."""

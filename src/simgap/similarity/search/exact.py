@@ -1,8 +1,8 @@
-"""Compute canonical similarity: the exact inner product of two stored fp16 vectors.
+"""Compute the exact similarity of two vectors: the inner product of their stored fp16 values.
 
-A product of two fp16 numbers is a multiple of 2^-48. A sum of such products that stays below 2^4 needs at most 52 bits.
-Therefore a float64 sum is exact in any order of additions, and every tile size and thread count gives the same bits.
-Results are rounded once, to fp32, when they are stored.
+A product of two fp16 numbers is a multiple of 2^-48. A sum of such products that stays below 2^4 needs at most 52 bits. A
+float64 sum is therefore exact in any order of additions. For this reason, every tile size and thread count gives the same
+bits. Results are rounded once, to fp32, when they are stored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NOT_UNIT_NORM = "embeddings: a row does not have unit norm; embed or import the 
 
 
 def check_unit_norm(rows: NDArray[np.floating[Any]]) -> None:
-    """Check that all rows [n, dim] have unit norm; only then are their float64 sums exact.
+    """Check that all rows [n, dim] have unit norm. The float64 sums of exact similarities are exact only for such rows.
 
     Raises:
         SimgapError: A row is not finite or does not have unit norm.
@@ -31,10 +31,14 @@ def check_unit_norm(rows: NDArray[np.floating[Any]]) -> None:
 
 
 def exact_product(rows: NDArray[np.float16], queries: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute the canonical similarity of all rows [n, dim] to all queries [q, dim].
+    """Compute the exact similarity of all rows to all queries.
+
+    Args:
+        rows: fp16 [n, dim].
+        queries: Stored fp16 vectors, converted to float64, [q, dim].
 
     Returns:
-        float64 [n, q], exact.
+        Exact similarities, float64 [n, q].
 
     Raises:
         SimgapError: A row is not finite or does not have unit norm.
@@ -46,16 +50,17 @@ def exact_product(rows: NDArray[np.float16], queries: NDArray[np.float64]) -> ND
 def exact_pairs(
     rows: NDArray[np.float32], queries: NDArray[np.float32], row: NDArray[np.int64], query: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Compute the canonical similarity of the pairs (rows[row[i]], queries[query[i]]).
+    """Compute the exact similarity of the pairs (rows[row[i]], queries[query[i]]).
 
     Args:
-        rows: Stored fp16 vectors in fp32, [n, dim]. The conversion is exact, and fp32 converts to float64 faster.
-        queries: Stored fp16 vectors in fp32, [q, dim].
-        row: Row of each pair.
-        query: Query of each pair.
+        rows: Stored fp16 vectors, converted to fp32, [n, dim]. The conversion is exact, and float64 is computed faster from fp32
+            than from fp16.
+        queries: Stored fp16 vectors, converted to fp32, [q, dim].
+        row: Position in `rows` for each pair, int64 [pairs].
+        query: Position in `queries` for each pair, int64 [pairs].
 
     Returns:
-        float64 [pairs], exact.
+        Exact similarity of each pair, float64 [pairs].
     """
     similarity = np.empty(len(row), np.float64)
     sum_pairs(rows, queries, row, query, similarity)
@@ -63,20 +68,20 @@ def exact_pairs(
 
 
 def screening_error(dim: int) -> float:
-    """Return an upper bound of |fp32 product - canonical similarity| for two vectors of about unit norm.
+    """Return an upper bound of |fp32 product - exact similarity| for two vectors of about unit norm.
 
-    The bound holds for any order of additions. Each of n = `dim` products and sums rounds by at most u = 2^-24. Together they
-    add at most n u / (1 - n u) times the sum of |x_i q_i|, and the norms bound this sum. Underflow adds at most n 2^-126. The
-    source is Higham, Accuracy and Stability of Numerical Algorithms, section 3.1.
+    The bound holds for any order of additions. Each of n = `dim` products and sums rounds by at most u = 2^-24. Together,
+    these roundings add at most n u / (1 - n u) times the sum of |x_i q_i|. The norms of the vectors bound this sum. Underflow
+    adds at most n 2^-126. The source is Higham, Accuracy and Stability of Numerical Algorithms, section 3.1.
     """
     rounding = dim * 2.0**-24
     return 1.02 * rounding / (1 - rounding) + dim * 2.0**-126
 
 
 def slack(error: float) -> np.float32:
-    """Return the largest distance of two screened values whose exact order is undecided.
+    """Return the largest difference of two screened values at which their exact order is undecided.
 
-    The value includes the rounding of the subtraction that applies it.
+    Screened values are approximate. The slack also covers the rounding of the subtraction of the slack from a screened value.
 
     Args:
         error: Largest error of one screened value.

@@ -1,6 +1,6 @@
-"""Inner loops that Numba compiles.
+"""Run inner loops that Numba compiles.
 
-NumPy would read the same memory several times and would hold the interpreter's lock.
+NumPy would read the same memory several times, and would hold Python's global interpreter lock.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-# The loop first checks this many products together. It checks single products only if one of the chunk may matter.
+# A loop first checks this many products together, because that is fast. It checks each product of the chunk alone only if at
+# least one of these products may matter.
 CHUNK = 64
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Pairs(NamedTuple):
-    """Pairs of row and query, int32 [capacity], with one value for each pair, fp32 [capacity]."""
+    """Pairs of a row and a query, each int32 [capacity], and one value for each pair, fp32 [capacity]."""
 
     row: NDArray[np.int32]
     query: NDArray[np.int32]
@@ -27,7 +28,7 @@ class Pairs(NamedTuple):
 
 
 def _compiled(function: Function) -> Function:
-    """Compile a function and cache the result for all processes of a machine.
+    """Return a compiled version of a function, and cache it for all processes of a machine.
 
     The compiler may reorder sums. Values may be infinite, but must not be NaN.
     """
@@ -43,20 +44,20 @@ def _widen(halves: Any, bits: Any) -> None:
 
 
 def to_single(rows: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Convert fp16 values to fp32, several times faster than NumPy.
+    """Return fp16 values converted to fp32. This function is several times faster than NumPy.
 
-    Finite values are converted exactly. Infinity and NaN become large finite values.
+    The conversion of finite values is exact. Infinity and NaN become large finite values.
     """
     singles = np.empty(rows.shape, np.float32)
     _widen(np.ascontiguousarray(rows).reshape(-1).view(np.uint16), singles.reshape(-1).view(np.uint32))
-    # The exponent bias of fp16 is 15 and that of fp32 is 127; the factor makes up for the difference.
+    # The exponent bias is 15 in fp16 and 127 in fp32. The factor corrects the values by the difference of 112.
     singles *= np.float32(2.0**112)
     return singles
 
 
 @_compiled
 def sum_pairs(rows: Any, queries: Any, row: Any, query: Any, out: Any) -> None:
-    """Write the inner products of the pairs (rows[row[i]], queries[query[i]]), summed in float64, to `out`."""
+    """Write the inner product of rows[row[i]] and queries[query[i]] to out[i] for each pair i. The sums are in float64."""
     for pair in range(len(row)):
         left, right = rows[row[pair]], queries[query[pair]]
         total = 0.0
@@ -79,21 +80,22 @@ def collect(
     margin: Any,
     counts: Any,
 ) -> None:
-    """Collect the pairs that may matter from a block of products.
+    """Add the undecided pairs from a block of products to `near`, `best` and `margin`.
 
     Args:
-        product: fp32 [rows, queries], products of the tile's rows with a block of queries.
+        product: Products of the tile's rows and a block of queries, fp32 [rows, queries].
         first_query: Number of the block's first query.
-        shift: fp32 [queries], subtracted from a product before margins are compared.
-        slack: A pair stays undecided if it lies at most this far below the largest value of its row.
-        near_bound: fp32 [queries]. A pair whose product reaches the bound of its query is added to `near`.
-        best_bound: fp32 [rows]. A pair whose product reaches the bound of its row is added to `best`. The function raises
-            the bounds in place; they end as the largest product minus the slack.
-        margin_bound: fp32 [rows]. The same for shifted products and `margin`.
-        near: `Pairs` with space for a whole block after the pairs that `counts` counts.
-        best: `Pairs`, as `near`.
-        margin: `Pairs`, as `near`.
-        counts: int64 [3], the pairs in `near`, `best` and `margin`; updated in place.
+        shift: Reference similarity of each query, fp32 [queries]. A product minus the shift is a margin.
+        slack: A pair is undecided if its value is at most this far below the largest value of its row.
+        near_bound: Bound of each query, fp32 [queries]. A pair whose product reaches this bound is added to `near`.
+        best_bound: Bound of each row, fp32 [rows]. A pair whose product reaches this bound is added to `best`. The function
+            raises the bounds in place. In the end, a bound is the largest product of the row minus the slack.
+        margin_bound: Bound of each row, fp32 [rows]. A pair whose product minus the shift reaches this bound is added to
+            `margin`. The function raises the bounds in the same way as `best_bound`.
+        near: `Pairs` with space for a whole block of pairs after the collected pairs.
+        best: `Pairs` with the same space as `near`.
+        margin: `Pairs` with the same space as `near`.
+        counts: Number of collected pairs in `near`, `best` and `margin`, int64 [3]; updated in place.
     """
     near_count, best_count, margin_count = counts
     rows, queries = product.shape
@@ -128,15 +130,15 @@ def collect(
 
 @_compiled
 def insert(query: Any, row: Any, value: Any, largest: Any, largest_row: Any) -> None:
-    """Insert pairs into the k largest values of their query, one pair after the other.
+    """Insert pairs into the sorted list of the k largest values of each query, one pair after the other.
 
     Args:
         query: Query of each pair, [pairs].
         row: Row of each pair, [pairs].
         value: Value of each pair, [pairs].
-        largest: The k largest values of each query, [queries, k], in descending order; updated in place. A value is
-            inserted behind an equal one.
-        largest_row: The rows of `largest`, [queries, k]; updated in place.
+        largest: The k largest values of each query, [queries, k], in descending order; updated in place. A new value
+            comes after an equal value.
+        largest_row: Row of each value in `largest`, [queries, k]; updated in place.
     """
     last = largest.shape[1] - 1
     for pair in range(len(query)):

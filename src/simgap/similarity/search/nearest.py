@@ -1,4 +1,8 @@
-"""Find the nearest rows of every query: collect candidates from screened tiles, discard most, and decide the rest exactly."""
+"""Find the nearest rows of every query.
+
+The search collects candidate rows from screened tiles, and discards most candidates by their approximate similarity. It
+computes the exact similarity of the other candidates only.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +16,19 @@ from simgap.similarity.search.exact import slack
 from simgap.similarity.search.kernels import insert
 
 Similarities = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
-# With more candidates than this for each wanted neighbour, the candidates are decided before the last tile.
+# With more candidates than this for each wanted neighbour, exact similarities are computed before the last tile. The exact
+# similarities leave only k candidates for each query, so memory stays small.
 CANDIDATES_PER_NEIGHBOUR = 4
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Pairs that may be among a query's nearest rows.
+    """Pairs of a query and a row that may be among the nearest rows of the query.
 
     Attributes:
-        query: int64 [pairs].
-        row: int64 [pairs].
-        screened: Screened similarity, fp32 [pairs].
+        query: Query number of each pair, int64 [pairs].
+        row: Row number of each pair, int64 [pairs].
+        screened: Approximate similarity of each pair from screening, fp32 [pairs].
     """
 
     query: NDArray[np.int64]
@@ -33,11 +38,11 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Nearest:
-    """The k nearest rows of each query. Ties go to the lower row.
+    """The k nearest rows of each query. On ties, the row with the smaller number comes first.
 
     Attributes:
-        similarity: float64 [queries, k], in descending order; -inf if there are fewer than k rows.
-        row: int64 [queries, k]; -1 if there are fewer than k rows.
+        similarity: Similarities in descending order, float64 [queries, k]. Missing rows have -inf.
+        row: Row numbers in the same order, int64 [queries, k]. Missing rows have -1.
     """
 
     similarity: NDArray[np.float64]
@@ -45,11 +50,14 @@ class Nearest:
 
     @classmethod
     def none(cls, queries: int, neighbours: int) -> Nearest:
-        """Return the result of a search among no rows."""
+        """Return the result of a search in an empty set, in which all rows are missing."""
         return cls(np.full((queries, neighbours), -np.inf), np.full((queries, neighbours), -1, np.int64))
 
     def merged(self, later: Nearest) -> Nearest:
-        """Return the nearest rows of both results. Every row number of `later` must be higher than those of this result."""
+        """Return the k nearest rows from this result and `later`.
+
+        All row numbers in `later` must be larger than the row numbers in this result.
+        """
         similarity = np.concatenate([self.similarity, later.similarity], axis=1)
         row = np.concatenate([self.row, later.row], axis=1)
         order = np.argsort(-similarity, axis=1, kind="stable")[:, : self.row.shape[1]]
@@ -57,23 +65,25 @@ class Nearest:
 
 
 class NearestCandidates:
-    """Candidates for the k nearest rows of every query, collected from tiles in ascending order.
+    """Collect candidates for the k nearest rows of every query, from tiles in ascending order.
 
-    `decide` computes the undecided candidates exactly at the end. `update` does the same early if there are many: screening
-    cannot separate rows that are almost equal, and a pool may have any number of them. Memory: the candidates of one tile,
-    and a few for each query.
+    `decide` computes the exact similarities of the candidates after the last tile. Screening cannot separate rows that are
+    almost equal, and a pool may have any number of such rows. If there are many candidates, `update` therefore computes exact
+    similarities earlier. Memory: the candidates of one tile, and a few candidates for each query.
 
     Attributes:
-        bound: fp32 [queries]. A row whose screened similarity is below the bound is not among the k nearest.
+        bound: Bound of each query, fp32 [queries]. A row whose approximate similarity is below this bound is not among the k
+            nearest rows of the query.
     """
 
     def __init__(self, error: float, known: Nearest, similarities: Similarities) -> None:
-        """Start from the nearest rows found so far.
+        """Start from nearest rows that are already known.
 
         Args:
             error: Largest error of a screened similarity.
-            known: The nearest rows found so far; they only set the bound.
-            similarities: Returns the canonical similarity of pairs (row, query) that are sorted by row.
+            known: Nearest rows that are already known. They set the first bound, but do not become candidates.
+            similarities: Function that returns the exact similarities of pairs. It takes the rows in ascending order, and the
+                query of each row.
         """
         self.slack = slack(error)
         self._similarities = similarities
@@ -84,11 +94,11 @@ class NearestCandidates:
         self._set_bound()
 
     def _set_bound(self) -> None:
-        # Each of two screened values may be off by the error. For a row below this bound, k rows are certainly nearer.
+        # Each of two screened values may be wrong by the error. If a row is below this bound, at least k rows are nearer.
         self.bound = self._largest[:, -1] - self.slack
 
     def update(self, candidates: Candidates) -> None:
-        """Add the candidates of one tile and raise the bound."""
+        """Add the candidates of one tile, and raise the bounds."""
         self._candidates.append(candidates)
         self._added += len(candidates.row)
         insert(candidates.query, candidates.row, candidates.screened, self._largest, self._largest_row)
@@ -102,7 +112,7 @@ class NearestCandidates:
                 self._candidates = [Candidates(query, nearest.row[query, rank], exact)]
 
     def _discard(self) -> None:
-        """Discard the candidates below the bound of their query."""
+        """Discard the candidates whose approximate similarity is below the bound of their query."""
         query = np.concatenate([candidates.query for candidates in self._candidates])
         row = np.concatenate([candidates.row for candidates in self._candidates])
         screened = np.concatenate([candidates.screened for candidates in self._candidates])
@@ -111,14 +121,15 @@ class NearestCandidates:
         self._added = 0
 
     def decide(self) -> Nearest:
-        """Compute the candidates exactly and return the nearest.
+        """Compute the exact similarities of the candidates, and return the nearest rows.
 
-        The result has every candidate that may be among the nearest of all rows so far.
+        The result contains every candidate that may be among the k nearest of the searched and the known rows.
         """
         nearest = Nearest.none(*self._largest.shape)
         if self._candidates:
             self._discard()
-            # Candidates are inserted by ascending row, so that ties go to the lower row.
+            # On ties, `insert` keeps the earlier row first. Candidates are inserted in ascending order, so that this row has the
+            # smaller number.
             by_row = np.argsort(self._candidates[0].row, kind="stable")
             query, row = self._candidates[0].query[by_row], self._candidates[0].row[by_row]
             insert(query, row, self._similarities(row, query), nearest.similarity, nearest.row)

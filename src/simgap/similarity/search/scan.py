@@ -1,4 +1,4 @@
-"""Search all rows of a set, part by part, and keep the finished parts."""
+"""Search all rows of a set part by part, and store the results of finished parts."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ from simgap.store.arrays import read_array
 from simgap.store.embeddings import Embeddings
 
 COLUMNS = {"best": np.float32, "nearest_query": np.int32, "margin": np.float32}
-# A thread computes this many pairs at a time, so that all threads share the work.
+# A thread computes the exact similarities of this many pairs at a time. With a larger number,
+# some threads might have no work.
 PAIRS_PER_TASK = 16384
 
 
 def _tiles(rows: int, engine: Engine) -> Iterator[tuple[int, int]]:
-    """Cut the rows into tiles of equal size. Every thread gets the same number of tiles, so that none waits at the end."""
+    """Return an iterator over the tiles. Each tile is a pair: the number of the first row, and the number after the last row.
+
+    The tiles have about equal size. Every thread gets the same number of tiles, so that no thread waits at the end.
+    """
     tiles = engine.threads * math.ceil(rows / (engine.threads * engine.tile_rows))
     cuts = [rows * number // tiles for number in range(tiles + 1)] if rows else []
     return ((start, stop) for start, stop in pairwise(cuts) if stop > start)
@@ -40,20 +44,20 @@ def _tiles(rows: int, engine: Engine) -> Iterator[tuple[int, int]]:
 def scan_part(
     engine: Engine, first_row: int, part: NDArray[np.float16], known: Nearest, advance: Callable[[int], object]
 ) -> tuple[list[RowResults], Nearest]:
-    """Search one part in tiles, several tiles at a time.
+    """Search one part in tiles, and search several tiles at the same time.
 
-    Neither the tiles nor the threads change the results.
+    Neither the tile size nor the number of threads changes the results.
 
     Args:
-        engine: Engine that searches.
+        engine: Engine that searches the tiles.
         first_row: Number of the part's first row in the set.
-        part: Vectors, fp16 [rows, dim].
-        known: Nearest rows that are known from other parts; they only speed up the search.
-        advance: Called with the number of rows of each submitted tile.
+        part: Vectors of the part, fp16 [rows, dim].
+        known: Nearest rows that are known from other parts. They only speed up the search.
+        advance: Function to call with the number of rows of each submitted tile.
 
     Returns:
-        The results for rows of each tile (an empty list if the request has no rule queries), and the nearest rows in this
-        part.
+        A list with the results for the rows of each tile, and the nearest rows in this part. The list is empty if the request
+        has no rule queries.
     """
     results: list[RowResults] = []
     running: deque[Future[tuple[RowResults | None, Candidates]]] = deque()
@@ -83,7 +87,7 @@ def scan_part(
 
 
 def nearest_rows(rows: Embeddings, engine: Engine) -> Nearest:
-    """Find the nearest rows of each query in a small set, such as a reference. Finished parts are not stored."""
+    """Return the nearest rows of each query in a small set, such as a reference. Results of parts are not stored."""
     nearest = Nearest.none(len(engine.order), engine.neighbours)
     bar: Any = progress(None, rows.rows, f"similarity {rows.folder.name}", "row")
     with bar:
@@ -99,9 +103,9 @@ def _part_folder(scratch: Path, number: int) -> Path:
 
 @dataclass
 class _Scan:
-    """The parts of a scan.
+    """Search the parts of a set, as tasks for an executor.
 
-    The nearest rows of finished parts are a bound for the parts that this process does later, in any order.
+    The nearest rows of finished parts speed up the search of the parts that this process handles later, in any order.
     """
 
     rows: Embeddings
@@ -139,16 +143,16 @@ def scan(
 ) -> Nearest:
     """Search all rows of a set and store the results of finished parts in `scratch`.
 
-    A stage that was killed continues after the finished parts. `scanned_column` reads the stored results for rows. Memory:
-    the queries, a tile and a block of products for each thread, and the results of one part.
+    A restarted stage does not repeat the finished parts. `scanned_column` reads the stored results for rows. Memory: the
+    queries, the results of one part, and a tile and a block of products for each thread.
 
     Args:
-        rows: The set.
-        request: Queries and wanted results.
-        engine: Name of the engine; it changes no result.
+        rows: Embeddings of the set.
+        request: Queries, and the kinds of results to compute.
+        engine: Name of the engine. Every engine gives the same result.
         scratch: Folder of the finished parts.
         description: Text of the progress bar.
-        executor: Where the parts are processed; it changes no result.
+        executor: Executor that processes the parts. Every executor gives the same result.
 
     Returns:
         The nearest rows of each query in the whole set.
@@ -167,11 +171,11 @@ def scanned_column(scratch: Path, rows: Embeddings, name: str) -> Iterator[tuple
 
     Args:
         scratch: Folder of the finished parts.
-        rows: The set that was scanned.
-        name: One of `COLUMNS`.
+        rows: Embeddings of the set that `scan` searched.
+        name: Name of a column in `COLUMNS`.
 
     Yields:
-        Number of the part's first row, and the values of the part.
+        The number of the part's first row, and the column's values for the rows of the part.
     """
     for number, (first_row, _) in enumerate(rows.parts()):
         yield first_row, read_array(_part_folder(scratch, number) / f"{name}.npy")

@@ -1,1 +1,4 @@
-"""Compare two revisions of a study, with two embedders for instance: the rows that they keep, and their conclusions."""
+"""Compare two revisions of a study: the rows that their splits keep, and the verdicts on the claims.
+
+The two revisions may use two different embedders, for instance.
+"""

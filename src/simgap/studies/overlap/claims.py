@@ -1,4 +1,4 @@
-"""Whether two revisions come to the same conclusion."""
+"""Check whether two revisions reach the same verdict on each claim."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ A, B = "A", "B"
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a claim: an estimate, or None if it is undefined, and its verdict."""
+    """The result of one revision for a claim.
+
+    Attributes:
+        estimate: The estimate that the claim is about. None if it is undefined.
+        verdict: The verdict on the estimate.
+    """
 
     estimate: Estimate | None
     verdict: str
@@ -23,13 +28,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim about a benchmark, in two revisions.
+    """The results of two revisions for the same claim, split and benchmark.
 
     Attributes:
-        claim: `A`, the share of the gap that pruning explains, or `B`, accuracy minus that of full.
-        split: the pruned split.
-        benchmark: the benchmark.
-        first, second: the answers of the two revisions.
+        claim: `A` or `B`. Claim A is about the share of the gap that pruning explains. Claim B is about the accuracy of the
+            split minus the accuracy of full.
+        split: The name of the pruned split.
+        benchmark: The name of the benchmark.
+        first, second: The results of the first and the second revision.
     """
 
     claim: str
@@ -40,27 +46,30 @@ class Claim:
 
     @property
     def agree(self) -> bool:
-        """Whether both answers have the same verdict."""
+        """Whether both revisions have the same verdict."""
         return self.first.verdict == self.second.verdict
 
 
 def claim_a(study: Study, split: str, benchmark: str) -> Answer:
-    """Return the share of the gap that pruning explains, and whether it is more than half."""
+    """Return the share of the gap that pruning explains, with the verdict on whether the share is more than half."""
     share = study.gap_explained(split, benchmark)
     return Answer(share, judge_gap_explained(share))
 
 
 def claim_b(study: Study, split: str, benchmark: str) -> Answer:
-    """Return the difference to full, and the verdict of the comparison."""
+    """Return the accuracy of a split minus the accuracy of full, with the verdict that the comparison stored."""
     difference = study.minus_full(split, benchmark)
     return Answer(difference, UNDEFINED if difference is None else str(study.verdict_full(split, benchmark)))
 
 
 def compare_claims(first: Revision, second: Revision) -> Iterator[Claim]:
-    """Yield the answers of two revisions for every split and benchmark that both have.
+    """Yield the claims about every split and benchmark that both revisions have.
+
+    Claim A is about imagenet-like splits, claim B about dissimilar and similar splits. The params file of the first revision
+    says which splits these are.
 
     Raises:
-        SimgapError: A revision has no comparison.
+        SimgapError: A revision has no metrics of the comparison.
     """
     ours, theirs = first.study(), second.study()
     prune = first.params().prune

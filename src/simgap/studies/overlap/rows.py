@@ -1,4 +1,4 @@
-"""How many rows the splits of two revisions have in common."""
+"""Count the rows that the splits of two revisions have in common."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simgap.studies.revisions import Revision
 
 METADATA = "data/embeddings/pool/metadata"
 KEPT, PRUNED = "kept", "pruned"
-# Rows of metadata, and bytes of bits, in a block.
+# Metadata are read in batches of rows, and bits are counted in blocks of bytes. Memory grows with these numbers.
 BATCH_ROWS, BLOCK_BYTES = 65536, 1 << 20
 
 Bits = NDArray[np.uint8]
@@ -26,15 +26,15 @@ Bits = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Overlap:
-    """The rows of one kind, kept or pruned, that two splits have in common.
+    """The overlap of two splits of the same name, counted in rows of one kind: kept or pruned.
 
     Attributes:
-        split: the name of both splits.
-        rows: `kept`, or `pruned` (the rows of full that a split leaves out).
-        first, second: number of rows of the kind in each revision.
-        both: number of rows in both.
-        expected: expected number of rows in both for random draws of the same sizes, each from full of its own revision (for
-            full itself, from the pool).
+        split: The name of both splits.
+        rows: The kind of rows: `kept` or `pruned`. Pruned rows are the rows of full that a split leaves out.
+        first, second: The number of rows of this kind in the first and the second revision.
+        both: The number of rows of this kind that both revisions have.
+        expected: The expected value of `both` for two random sets of the same sizes. Each set is sampled from full of its
+            revision. For the split full, each set is sampled from the pool.
     """
 
     split: str
@@ -50,17 +50,23 @@ class Overlap:
 
     @property
     def jaccard(self) -> float | None:
-        """The Jaccard index, rows in both divided by rows in either; None if there are no rows."""
+        """The Jaccard index: the number of rows in both revisions, divided by the number of rows in at least one revision.
+
+        None if neither revision has rows of this kind.
+        """
         return self._index(self.both)
 
     @property
     def by_chance(self) -> float | None:
-        """The Jaccard index of the expected number of rows in both."""
+        """The Jaccard index of two random sets that have `expected` rows in common. None if there are no rows."""
         return self._index(self.expected)
 
 
 def count(*bits: Bits) -> int:
-    """Count the bits that are set in all of the arrays, uint8 [bytes]. Memory is that of a block."""
+    """Count the bits that are set in all of the arrays, uint8 [bytes].
+
+    The bits are counted in blocks, so the function needs memory for one block only.
+    """
     total = 0
     for start in range(0, len(bits[0]), BLOCK_BYTES):
         block = bits[0][start : start + BLOCK_BYTES]
@@ -71,13 +77,16 @@ def count(*bits: Bits) -> int:
 
 
 def overlaps(split: str, pair: tuple[Bits, Bits], fulls: tuple[Bits, Bits], pool_rows: int) -> list[Overlap]:
-    """Compare the rows that two splits keep, and the rows that they prune.
+    """Compare the rows that two splits keep, and the rows that the two splits prune.
 
     Args:
-        split: the name of both splits. For `full`, only kept rows are compared.
-        pair: the bits of the splits, as in `keep.npy`, uint8 [bytes].
-        fulls: the bits of full in the same revisions.
-        pool_rows: number of pool rows.
+        split: The name of both splits.
+        pair: The bits of the split in the first and the second revision, as in `keep.npy`: two arrays, uint8 [bytes].
+        fulls: The bits of full in the first and the second revision.
+        pool_rows: The number of pool rows.
+
+    Returns:
+        The overlap of the kept rows, then the overlap of the pruned rows. For `full`, only the overlap of the kept rows.
     """
 
     def expected(first: int, second: int) -> float:
@@ -96,7 +105,7 @@ def overlaps(split: str, pair: tuple[Bits, Bits], fulls: tuple[Bits, Bits], pool
 
 
 def _keys(revision: Revision) -> str:
-    """Hash shard and key of every pool row, in order. The hash identifies a row order, whatever the embedder."""
+    """Return the SHA-256 of the shard and key of every pool row in order. The hash does not depend on the embedder."""
     digest = hashlib.sha256()
     for path in revision.files(METADATA):
         with revision.open(path) as stream:
@@ -117,30 +126,33 @@ def _bits(revision: Revision, split: str, pool_rows: int) -> Bits:
 
 
 def _check_rows(first: Revision, second: Revision) -> None:
-    """Check that the splits of two revisions are of the same pool rows, in the same order.
+    """Check that two revisions have the same pool rows in the same order.
 
-    The hash that a split records also depends on the embedder. If the hashes differ, shards and keys decide.
+    Each split records a hash of the rows. Equal hashes mean equal rows. This hash also depends on the embedder, so different
+    hashes do not mean different rows. In that case the function compares the shards and keys of all rows.
     """
     ours, theirs = _info(first, "full"), _info(second, "full")
     if ours["row_order"] == theirs["row_order"]:
         return
     if ours["pool_rows"] != theirs["pool_rows"] or _keys(first) != _keys(second):
         raise SimgapError(
-            f"{second.name}: its pool has other rows than that of {first.name} ({theirs['pool_rows']} and "
+            f"{second.name}: the pool has other rows than the pool of {first.name} ({theirs['pool_rows']} and "
             f"{ours['pool_rows']}), or another order of rows; compare revisions with the same pool and the same embedded images"
         )
 
 
 def names_of(params: Params) -> list[str]:
-    """Return the names of all splits of a study, trained or not."""
+    """Return the names of all splits of a study, including the splits that are not trained."""
     return ["full", *(split for rule in params.prune.rules().values() for split in rule)]
 
 
 def compare_rows(first: Revision, second: Revision) -> Iterator[Overlap]:
-    """Compare the splits that two revisions both have, by name. Memory: six bits for each pool row.
+    """Yield the overlaps of all splits that have the same name in both revisions. Other splits are skipped.
+
+    The function needs six bits of memory for each pool row.
 
     Raises:
-        SimgapError: The revisions have different pool rows, or a file is neither in DVC's cache nor in a remote.
+        SimgapError: The revisions have different pool rows, or neither DVC's cache nor a DVC remote has a file.
     """
     _check_rows(first, second)
     pool_rows = int(_info(first, "full")["pool_rows"])

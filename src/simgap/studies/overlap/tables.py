@@ -1,4 +1,4 @@
-"""Two revisions side by side, as tables for a terminal and as CSV files."""
+"""Write the comparison of two revisions as tables for a terminal and as CSV files."""
 
 from __future__ import annotations
 
@@ -54,15 +54,18 @@ def _claim_table(claims: Sequence[Claim], first: str, second: str) -> str:
 
 
 def text(overlaps: Sequence[Overlap], claims: Sequence[Claim], first: str, second: str) -> str:
-    """Return both tables for a terminal."""
+    """Return the table of overlaps and, if there are claims, the table of claims, as text for a terminal.
+
+    `first` and `second` are the names of the revisions.
+    """
     lines = [_overlap_table(overlaps, first, second)]
     if claims:
         lines += [
             "",
-            "A: share of the gap that pruning explains, per cent; B: accuracy minus that of full, points",
+            "A: share of the gap that pruning explains, in per cent. B: accuracy minus the accuracy of full, in points.",
             _claim_table(claims, first, second),
             "",
-            f"{sum(claim.agree for claim in claims)} of {len(claims)} answers are the same",
+            f"The revisions agree on {sum(claim.agree for claim in claims)} of {len(claims)} claims.",
         ]
     return "\n".join(lines)
 
@@ -91,7 +94,7 @@ def _claim_row(claim: Claim) -> Row:
 
 
 def write_tables(overlaps: Sequence[Overlap], claims: Sequence[Claim], out: Path) -> None:
-    """Write overlap.csv and, if there are claims, claims.csv into a folder. The folder is replaced."""
+    """Write overlap.csv and claims.csv into the folder `out`. A table without rows is skipped. An old folder is replaced."""
     tables = {
         "overlap": [_overlap_row(overlap) for overlap in overlaps],
         "claims": [_claim_row(claim) for claim in claims],

@@ -1,1 +1,1 @@
-"""Accuracy against the threshold of the imagenet-like rule, from several revisions of a study."""
+"""Show how accuracy depends on the threshold of the imagenet-like rule, from several revisions of a study."""

@@ -1,4 +1,4 @@
-"""The figures of a sweep: accuracy against the threshold, and the number of pruned rows below."""
+"""Draw the figures of a sweep. The upper plot shows accuracy against the threshold, the lower plot the pruned rows."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from simgap.report.figures import style
 from simgap.report.figures.plots import in_percent, legend
 from simgap.studies.sweep.read import Cell, Point, Sweep
 
-# Inches, without the legend.
+# The height of a figure in inches. The legend below the plots adds to this height.
 HEIGHT = 4.4
-# Distance between splits at the same threshold, as a share of the range of thresholds.
+# Splits at the same threshold are drawn side by side, so that their intervals do not overlap. This is the distance between two
+# splits, as a share of the range of thresholds.
 DODGE = 0.012
 
 
 def sweep_styles(sweep: Sweep) -> style.Styles:
-    """Return a style for every split that depends on the threshold.
+    """Return a style for every split that depends on the threshold, by split name.
 
-    A control is hollow, and has the colour of the split that it controls if the sweep has that split.
+    Controls have hollow markers. If a split and its control are both in the sweep, they have the same colour.
     """
     free = cycle(zip(style.COLOURS, style.MARKERS, strict=True))
     found: style.Styles = {}
@@ -40,14 +41,20 @@ def sweep_styles(sweep: Sweep) -> style.Styles:
 
 
 def _ends(cell: Cell) -> tuple[float, float]:
-    """Return the interval of a mean over seeds, or the range of the seeds if no comparison gave an interval."""
+    """Return the lower and the upper end of the bar of a mean over seeds.
+
+    The bar is the 95% interval. Without an interval, it is the range from the lowest to the highest accuracy of a seed.
+    """
     if cell.accuracy is None:
         return cell.lowest.value, cell.highest.value
     return cell.accuracy.low, cell.accuracy.high
 
 
 def _draw_level(axes: Axes, point: Point | None, benchmark: str, options: dict[str, Any]) -> None:
-    """Draw the accuracy of a split that depends on no threshold as a horizontal line with a band."""
+    """Draw the accuracy of a split that does not depend on the threshold as a horizontal line with a band.
+
+    Nothing is drawn if `point` is None.
+    """
     if point is not None:
         cell = point.cells[benchmark]
         axes.axhspan(*_ends(cell), color=options["color"], alpha=0.1, linewidth=0)
@@ -55,7 +62,7 @@ def _draw_level(axes: Axes, point: Point | None, benchmark: str, options: dict[s
 
 
 def _draw_accuracies(axes: Axes, x: Any, cells: list[Cell], split: str, line_style: style.Style) -> None:
-    """Draw the means of a split with their bars, and each model as a small dot."""
+    """Draw the mean accuracies of a split with bars, and the accuracy of each single model as a small dot."""
     means = np.array([cell.mean for cell in cells])
     low, high = np.array([_ends(cell) for cell in cells]).T
     errors = np.maximum([means - low, high - means], 0)
@@ -84,7 +91,8 @@ def _draw(sweep: Sweep, styles: style.Styles, benchmark: str, figure: Figure) ->
         x = np.array([float(point.threshold or 0) for point in line])
         beside = x + (number - (len(styles) - 1) / 2) * step
         _draw_accuracies(above, beside, [point.cells[benchmark] for point in line], split, line_style)
-        # A control leaves out as many rows as its split, so it is drawn only if that split is missing.
+        # A control leaves out as many rows as its split, so the two curves would be the same. The curve of the control is drawn
+        # only if the sweep lacks the split.
         if line[0].rule.controls not in styles:
             below.plot(
                 x, [point.pruned.value for point in line], linestyle=line_style.line, **line_style.point_options()
@@ -100,19 +108,19 @@ def _draw(sweep: Sweep, styles: style.Styles, benchmark: str, figure: Figure) ->
 
 
 def sweep_figures(sweep: Sweep) -> list[style.FigureSpec]:
-    """Return a figure for each benchmark."""
+    """Return the specifications of the figures, one for each benchmark."""
     styles = sweep_styles(sweep)
     entries = len(styles) + sum(point is not None for point in (sweep.full(), sweep.reference_only()))
     compared = all(cell.accuracy for point in sweep.points.values() for cell in point.cells.values())
     bars = "95% intervals over seeds and images"
     if not compared:
-        bars += " if one revision compared all seeds, else the range from the worst seed to the best"
+        bars += " if one revision compared all seeds, else the range from the worst seed to the best seed"
     return [
         style.FigureSpec(
             f"sweep-{benchmark}", "sweep",
-            f"Accuracy on {benchmark} against the threshold: means over seeds, and single models as small dots. Bars and bands "
-            f"are {bars}. Below: the number of rows that the rule prunes.",
-            f"Lines: accuracy on {benchmark} of each split against the threshold; below, how many rows are pruned.",
+            f"Accuracy on {benchmark} against the threshold. Lines show means over seeds, and small dots show single models. "
+            f"Bars and bands are {bars}. The lower plot shows how many rows the rule prunes.",
+            f"Two plots: accuracy on {benchmark} of each split against the threshold, and the number of pruned rows.",
             style.size_with_legend(entries, HEIGHT), partial(_draw, sweep, styles, benchmark),
         )
         for benchmark in sweep.benchmarks

@@ -1,4 +1,4 @@
-"""A sweep as a page with figures and a table, in one folder that needs nothing else."""
+"""Write the page of a sweep, with figures and a table. The page needs no file outside its folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGE, TABLE = "index.html", "sweep.csv"
 
 
 def _mean(cell: Cell) -> Markup:
-    """Return a mean over seeds, cited with all files that it comes from, and its interval if there is one."""
+    """Return the mean over seeds as HTML, with the files that the mean comes from. Add the interval if there is one."""
     metrics = [cell.accuracies[seed] for seed in sorted(cell.accuracies)]
     files = "; ".join(metric.file for metric in metrics)
     mean = cite(Metric(cell.mean, files, f"mean of {metrics[0].key}"), "percent")
@@ -57,7 +57,7 @@ def _rows(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def render(sweep: Sweep, figures: list[FigureSpec]) -> str:
-    """Return the page as HTML. All that comes from the study is escaped, and the page has no script."""
+    """Return the page as HTML. All text from the study is escaped, and the page contains no script."""
     environment = template_environment("simgap.studies.sweep", "simgap.report")
     return environment.get_template("sweep.html").render(
         figures=figures,
@@ -73,7 +73,7 @@ def render(sweep: Sweep, figures: list[FigureSpec]) -> str:
 
 
 def table_rows(sweep: Sweep) -> Iterator[dict[str, object]]:
-    """Yield a row for each split, threshold and benchmark. Unknown values are empty."""
+    """Yield a row for each split, threshold and benchmark. A value that no revision has computed is None."""
     for point in sweep.points.values():
         for benchmark, cell in point.cells.items():
             row: dict[str, object] = {
@@ -98,7 +98,7 @@ def table_rows(sweep: Sweep) -> Iterator[dict[str, object]]:
 
 
 def write_sweep(sweep: Sweep, out: Path) -> None:
-    """Write the folder: the page, a figure for each benchmark, and the table of all numbers."""
+    """Write the page, a figure for each benchmark, and a CSV file with all numbers into the folder `out`."""
     figures = sweep_figures(sweep)
     with atomic_output(out) as partial:
         partial.mkdir(parents=True)

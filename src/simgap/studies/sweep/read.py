@@ -1,4 +1,4 @@
-"""Read the accuracies of several revisions, by split and threshold."""
+"""Read the accuracies of several revisions, and group them by split and threshold."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from simgap.tracking.records import flatten
 
 @dataclass
 class Cell:
-    """The models of a point on one benchmark.
+    """The accuracies of the models of one split at one threshold, on one benchmark.
 
     Attributes:
-        accuracies: zero-shot top-1, by training seed.
-        accuracy, minus_control: from a revision that compared all these seeds together; None if there is no such revision, or
-            no control.
+        accuracies: The zero-shot top-1 accuracy of each model, by training seed.
+        accuracy: The accuracy over all seeds with an interval. None if no revision has compared exactly these seeds.
+        minus_control: The accuracy minus the accuracy of the control, with an interval. None if no revision has compared
+            exactly these seeds, or if the split has no control or no threshold.
     """
 
     accuracies: dict[int, Metric] = field(default_factory=dict)
@@ -31,7 +32,7 @@ class Cell:
 
     @property
     def mean(self) -> float:
-        """The mean over seeds."""
+        """The mean accuracy over all seeds."""
         return statistics.fmean(metric.value for metric in self.accuracies.values())
 
     @property
@@ -47,15 +48,16 @@ class Cell:
 
 @dataclass
 class Point:
-    """A split at a threshold, or a split that depends on no threshold.
+    """A split at one threshold, or a split that does not depend on the threshold.
 
     Attributes:
-        split: the name of the split.
-        threshold: the threshold, or None.
-        rule: the rule of the split.
-        pruned, kept: number of rows of full that the split leaves out, and that it keeps.
-        seeds: training seeds.
-        cells: by benchmark.
+        split: The name of the split.
+        threshold: The threshold. None if the split does not depend on the threshold.
+        rule: The description of the split.
+        pruned: The number of rows of full that the split leaves out.
+        kept: The number of rows that the split keeps.
+        seeds: The training seeds of all models of the point.
+        cells: The accuracies of the models, by benchmark.
     """
 
     split: str
@@ -72,13 +74,14 @@ Points = dict[tuple[str, float | None], Point]
 
 @dataclass(frozen=True)
 class Sweep:
-    """Models of one study at several thresholds.
+    """The models of one study at several thresholds.
 
     Attributes:
-        revisions: names of the revisions that were read.
-        left_out: the revisions that were not read, and why.
-        benchmarks: names.
-        points: by (split, threshold), in the order of the params file, then by threshold.
+        revisions: The names of the revisions that the sweep includes.
+        left_out: One sentence for each revision that the sweep leaves out: the name of the revision, and the reason.
+        benchmarks: The names of the benchmarks.
+        points: The points by (split, threshold). The splits are in the order of the params file. The points of a split are in
+            ascending order of the threshold.
     """
 
     revisions: list[str]
@@ -88,24 +91,24 @@ class Sweep:
 
     @property
     def thresholds(self) -> list[float]:
-        """The thresholds, ascending."""
+        """The thresholds in ascending order."""
         return sorted({threshold for _, threshold in self.points if threshold is not None})
 
     @property
     def splits(self) -> list[str]:
-        """The splits that depend on the threshold."""
+        """The names of the splits that depend on the threshold."""
         return list(dict.fromkeys(split for split, threshold in self.points if threshold is not None))
 
     def line(self, split: str) -> list[Point]:
-        """Return the points of a split, by threshold."""
+        """Return the points of a split in ascending order of the threshold."""
         return [point for (name, _), point in self.points.items() if name == split]
 
     def full(self) -> Point | None:
-        """Return the point of the split with all rows, or None if it was not trained."""
+        """Return the point of the split full, or None if full was not trained."""
         return next((point for point in self._without_threshold() if point.rule.rule == "full"), None)
 
     def reference_only(self) -> Point | None:
-        """Return the point of the split without pool rows, or None if it was not trained."""
+        """Return the point of the split without pool rows, or None if no such split was trained."""
         return next((point for point in self._without_threshold() if point.rule.kept == 0), None)
 
     def _without_threshold(self) -> list[Point]:
@@ -113,16 +116,19 @@ class Sweep:
 
 
 def _settings(params: Params, splits: Iterable[str]) -> dict[str, str]:
-    """Flatten all parameters that a sweep does not change. Of `runs`, keep only some splits."""
+    """Return all parameters that a sweep does not change, as text by name. The block `runs` has only the given splits."""
     runs = {split: params.runs[split] for split in splits}
     unchanged = asdict(replace(params, threshold=0.0, repeats=replace(params.repeats, seeds=[0]), runs=runs))
-    # They cannot change a result.
+    # Revisions that differ only in their resources have the same results, so they belong to the same sweep.
     del unchanged["resources"]
     return flatten(unchanged, "")
 
 
 def _difference(first: Params, other: Params) -> str | None:
-    """Name a parameter that differs between two revisions, other than threshold, seeds and which splits are trained."""
+    """Return a description of the first parameter that differs between two revisions, or None if no parameter differs.
+
+    The threshold, the seeds and the choice of trained splits may differ. `resources` may differ too.
+    """
     both = first.runs.keys() & other.runs.keys()
     ours, theirs = _settings(first, both), _settings(other, both)
     for name in dict.fromkeys([*ours, *theirs]):
@@ -132,7 +138,11 @@ def _difference(first: Params, other: Params) -> str | None:
 
 
 def _add(points: Points, study: Study, split: str) -> None:
-    """Add a revision's models of one split."""
+    """Add the models of one split in one revision to `points`.
+
+    Raises:
+        SimgapError: Another revision has a different accuracy for the same model.
+    """
     threshold = study.threshold_of(split)
     key = (split, threshold)
     if key not in points:
@@ -147,13 +157,17 @@ def _add(points: Points, study: Study, split: str) -> None:
             if known.value != found.value:
                 raise SimgapError(
                     f"{found.file}: {found.key} is {found.value}, but {known.value} in {known.file}, with the same parameters; "
-                    "name only revisions that belong together"
+                    "leave one of the two revisions out"
                 )
     point.seeds = sorted({*point.seeds, *study.seeds})
 
 
 def _add_comparison(points: Points, study: Study, threshold: float) -> None:
-    """Add a revision's comparison to the points that it compared: at its threshold, with all of their seeds."""
+    """Add the intervals of a revision's comparison to `points`.
+
+    A comparison fits a point if both have the same seeds and the same threshold. The threshold is ignored if the point does not
+    depend on it. Other points are skipped. An interval from an earlier revision is not replaced.
+    """
     for point in points.values():
         if point.threshold not in (None, threshold) or sorted(study.seeds) != point.seeds:
             continue
@@ -165,17 +179,22 @@ def _add_comparison(points: Points, study: Study, threshold: float) -> None:
 
 
 def read_sweep(revisions: Sequence[Revision], base: Params) -> Sweep:
-    """Read the accuracies of the models of several revisions from their metrics in git.
+    """Read the accuracies of the models of several revisions from the metrics files in git.
 
-    A model that several revisions have counts once. A revision is another study, and left out, if a parameter differs from
-    `base` other than the threshold, the seeds and which splits are trained.
+    A model counts once even if several revisions have it. Revisions of another study are left out. A revision belongs to
+    another study if its parameters differ from `base`. The threshold, the seeds, the choice of trained splits and `resources`
+    may differ.
 
     Args:
-        revisions: the revisions.
-        base: the parameters that say which study it is.
+        revisions: The revisions to read.
+        base: The parameters of the study.
+
+    Returns:
+        The sweep. Its attribute `left_out` names the revisions of other studies.
 
     Raises:
-        SimgapError: A file is missing, two revisions have different results for one model, or no split depends on a threshold.
+        SimgapError: A file is missing, two revisions have different results for the same model, or no trained split depends on
+            a threshold.
     """
     left_out: list[str] = []
     read: list[tuple[str, Study, Params]] = []
@@ -197,6 +216,10 @@ def read_sweep(revisions: Sequence[Revision], base: Params) -> Sweep:
         _add_comparison(points, study, params.threshold)
     sweep = Sweep([name for name, _, _ in read], left_out, base.benchmarks.names, points)
     if not sweep.splits:
-        found = f"{len(read)} revisions have its parameters" + "".join(f"; left out {reason}" for reason in left_out)
-        raise SimgapError(f"sweep: no trained split depends on the threshold: {found}")
+        found = f"revisions with these parameters: {len(read)}" + "".join(
+            f"; left out: {reason}" for reason in left_out
+        )
+        raise SimgapError(
+            f"params.yaml: no trained split depends on the threshold ({found}); train an imagenet-like split"
+        )
     return sweep

@@ -1,1 +1,1 @@
-"""Engines for exact nearest-neighbour search. All return the same bits; each is fast on other hardware."""
+"""Search nearest neighbours exactly. All engines return the same bits, but differ in the hardware they use."""

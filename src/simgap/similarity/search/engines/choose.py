@@ -1,4 +1,4 @@
-"""Choose the engine of a search. All engines return the same bits."""
+"""Choose the engine of a search. Every engine returns the same bits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from simgap.core.errors import SimgapError
 from simgap.similarity.search.engines.engine import Engine, SearchRequest
 
-# Each engine is imported only if it is chosen, because importing torch or FAISS takes seconds.
+# The module of an engine is imported only if this engine is chosen, because importing torch or FAISS takes seconds.
 
 
 def _has_gpu() -> bool:
@@ -19,14 +19,18 @@ def _has_gpu() -> bool:
 
 
 def make_engine(name: str, request: SearchRequest) -> Engine:
-    """Create an engine.
+    """Create the engine with the given name.
 
     Args:
-        name: `cpu`, `gpu`, `faiss`, or `auto`: the GPU engine if there is a GPU, else the CPU engine.
-        request: Queries and wanted results.
+        name: `cpu`, `gpu`, `faiss` or `auto`. `auto` chooses the GPU engine if there is a GPU, and the CPU engine otherwise.
+        request: Queries, and the kinds of results to compute.
+
+    Returns:
+        An engine that searches with the queries of the request.
 
     Raises:
         SimgapError: `name` is `gpu` and there is no GPU, or a query does not have unit norm.
+        ValueError: `name` is not the name of an engine.
     """
     if name == "faiss":
         from simgap.similarity.search.engines.faiss_engine import FaissEngine
@@ -39,7 +43,7 @@ def make_engine(name: str, request: SearchRequest) -> Engine:
 
         return GpuEngine(request)
     if name not in ("auto", "cpu"):
-        raise ValueError(f"{name!r} is no engine; choose auto, cpu, gpu or faiss.")
+        raise ValueError(f"{name!r} is not an engine; choose auto, cpu, gpu or faiss.")
     from simgap.similarity.search.engines.cpu import CpuEngine
 
     return CpuEngine(request)

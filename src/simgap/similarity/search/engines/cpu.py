@@ -1,4 +1,7 @@
-"""Search on the CPU: compute products in blocks, and evaluate each block for all results while it is in the cache."""
+"""Search on the CPU.
+
+The engine computes products in blocks. It evaluates each block for all results while the block is in the cache.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +24,18 @@ from simgap.similarity.search.nearest import Candidates
 if TYPE_CHECKING:
     from simgap.similarity.search.engines.bf16 import Bf16Products
 
-# The products of a tile with this many queries fit in the cache of a core.
+# The products of a tile and this many queries fit in the cache of a core, so later steps do not read them from memory.
 BLOCK_QUERIES = 1024
-# Each wanted neighbour has this many groups of rows. The largest products of the groups set a query's first bound.
+# The first tile of a query has no bound yet. The engine splits the rows of this tile into this many groups for each wanted
+# neighbour. The largest products of the groups give the first bound.
 GROUPS = 4
-# After this many tiles, the slower precision is tried again.
+# Once in this many tiles, the engine tries the slower precision again, because the data decide which precision is faster.
 RETRY = 64
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 def processor_has_bf16() -> bool:
-    """Return whether the CPU has bf16 instructions. Without them, bf16 is emulated and slower than fp32."""
+    """Return whether the CPU has bf16 instructions. Without these instructions, bf16 is slower than fp32."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
     return not flags.isdisjoint(BF16_INSTRUCTIONS)
@@ -42,9 +46,11 @@ def _pairs(capacity: int) -> Pairs:
 
 
 class _CollectedPairs:
-    """The pairs of a tile that may decide a query's nearest rows, a row's best similarity, or a row's margin.
+    """Collect the pairs (row, query) of a tile that screening leaves undecided.
 
-    Memory: the pairs found, and space for one block of pairs for each of the three.
+    The pairs are in three lists. `near` has the pairs that may be among a query's nearest rows. `best` has the pairs that may
+    have a row's best similarity. `margin` has the pairs that may have a row's margin. Memory: the collected pairs, and space for
+    one block of pairs in each list.
     """
 
     def __init__(self, rows: int, slack: np.float32) -> None:
@@ -62,13 +68,13 @@ class _CollectedPairs:
         bound: NDArray[np.float32],
         shift: NDArray[np.float32] | None,
     ) -> None:
-        """Add the pairs of a block of products.
+        """Add the undecided pairs of a block of products.
 
         Args:
-            product: fp32 [rows, queries].
+            product: Products of the tile's rows and the block's queries, fp32 [rows, queries].
             first_query: Number of the block's first query.
-            bound: fp32 [queries], see `NearestCandidates.bound`.
-            shift: Reference similarity of the queries, fp32 [queries]; None if they are not queries of the rule.
+            bound: Bound of each query, fp32 [queries]; see `NearestCandidates.bound`.
+            shift: Reference similarity of the queries, fp32 [queries]; None if they are not rule queries.
         """
         has_shift = shift is not None
         collect(
@@ -96,7 +102,7 @@ class _CollectedPairs:
         return self.near, self.best, self.margin
 
     def candidates(self) -> Candidates:
-        """Return the pairs that reached the bound of their query."""
+        """Return the pairs whose product reached the bound of their query."""
         count = self.counts[0]
         return Candidates(
             self.near.query[:count].astype(np.int64),
@@ -105,7 +111,11 @@ class _CollectedPairs:
         )
 
     def undecided(self) -> tuple[UndecidedPairs, UndecidedPairs]:
-        """Return the pairs that may have the best similarity of their row, and those that may have its margin."""
+        """Return the pairs that are undecided for the results of the rows.
+
+        Returns:
+            The pairs that may have the best similarity of their row, and the pairs that may have the margin of their row.
+        """
         return (
             self._undecided(self.best, self.counts[1], self.best_bound),
             self._undecided(self.margin, self.counts[2], self.margin_bound),
@@ -115,47 +125,48 @@ class _CollectedPairs:
     def _undecided(pairs: Pairs, count: int, bound: NDArray[np.float32]) -> UndecidedPairs:
         row = pairs.row[:count]
         left = np.flatnonzero(pairs.value[:count] >= bound[row])
-        # A stable sort by row keeps the queries in ascending order, because the blocks came in this order.
+        # The blocks came in ascending order of queries. A stable sort by row keeps this order within each row.
         by_row = left[np.argsort(row[left], kind="stable")]
         return UndecidedPairs(row[by_row].astype(np.int64), pairs.query[by_row].astype(np.int64))
 
 
 class _Fp32Products:
-    """The products of a tile, fp32 [rows, dim], with blocks of queries."""
+    """Multiply the rows of one tile, fp32 [rows, dim], by blocks of queries, in fp32."""
 
     def __init__(self, rows: NDArray[np.float32], queries: NDArray[np.float32], error: float) -> None:
         self._rows, self._queries, self.error = rows, queries, error
 
     def write(self, start: int, stop: int, out: NDArray[np.float32]) -> None:
-        """Write the products with queries `start` to `stop` to `out`, fp32 [rows, stop - start]."""
+        """Write the products of the rows and queries[start:stop] to `out`, fp32 [rows, stop - start]."""
         np.matmul(self._rows, self._queries[start:stop].T, out=out)
 
 
 class PrecisionTuner:
-    """Choose the precision that was fastest when it was last tried.
+    """Choose the precision that was fastest when it was last measured.
 
-    The slower precision is tried again from time to time, because the data decide which one is faster.
+    Once in `RETRY` tiles, the tuner chooses the slower precision, because the data decide which precision is faster.
 
     Attributes:
-        seconds: Seconds for each row of the last tile in each precision; 0 before the first.
+        seconds: Seconds for each row of the last measured tile in each precision; 0 before the first measurement.
     """
 
     def __init__(self, precisions: Sequence[str]) -> None:
-        """Start with no measurement of the precisions."""
+        """Start without measurements of the precisions."""
         self.seconds = dict.fromkeys(precisions, 0.0)
         self._choices = 0
 
     def choose(self) -> str:
-        """Return the precision of the next tile; one that was never tried comes first."""
+        """Return the precision of the next tile. A precision without a measurement comes first."""
         self._choices += 1
         pick = max if self._choices % RETRY == 0 else min
         return pick(self.seconds, key=self.seconds.__getitem__)
 
 
 class CpuEngine(HostEngine):
-    """Screen with products in fp32, or in bf16 if the CPU supports it and it is faster. Each thread searches one tile.
+    """Screen with products in fp32 or bf16, and search one tile in each thread.
 
-    Memory: the queries in fp32 (and in bf16); and for each thread a tile, a block of products and the undecided pairs.
+    The engine uses bf16 if the CPU supports bf16 and bf16 is faster. Memory: the queries in fp32, and also in bf16 if the CPU
+    supports it. Each thread also needs a tile, a block of products and the undecided pairs.
     """
 
     tile_rows = 1024
@@ -164,15 +175,15 @@ class CpuEngine(HostEngine):
         """Prepare the queries.
 
         Args:
-            request: Queries and wanted results.
-            precisions: `fp32`, `bf16` or both. If None, both are used on a CPU with bf16 instructions, else `fp32`.
+            request: Queries, and the kinds of results to compute.
+            precisions: `fp32`, `bf16` or both. None means both on a CPU with bf16 instructions, and `fp32` on any other CPU.
         """
         super().__init__(request)
         self.threads = len(os.sched_getaffinity(0))
         self.error = screening_error(self.queries.shape[1])
         self._precision = PrecisionTuner(precisions or (("fp32", "bf16") if processor_has_bf16() else ("fp32",)))
         if "bf16" in self._precision.seconds:
-            # torch is imported only here, because the import takes seconds.
+            # Importing torch takes seconds, so an engine without bf16 does not import it.
             from simgap.similarity.search.engines.bf16 import Bf16Queries
 
             self._bf16 = Bf16Queries(self.queries)
@@ -184,34 +195,39 @@ class CpuEngine(HostEngine):
     def search(
         self, first_row: int, rows: NDArray[np.float16], bound: NDArray[np.float32]
     ) -> tuple[RowResults | None, Candidates]:
-        """Search one tile in the precision that is currently faster; see `Engine.search`."""
+        """Search one tile in the precision that the tuner chooses; see `Engine.search`."""
         started = time.perf_counter()
         precision = self._precision.choose()
         screen = self.screen if precision == "fp32" else self._screen_in_bf16
         results = self.search_by(screen, first_row, rows, bound)
-        # A tile without bounds leaves more pairs undecided than later tiles, so its time says nothing about them.
+        # A tile without bounds leaves more pairs undecided than later tiles do, so its time is not representative.
         if not np.isneginf(bound).any():
             self._precision.seconds[precision] = (time.perf_counter() - started) / len(rows)
         return results
 
     def screen(self, rows: NDArray[np.float32], bound: NDArray[np.float32]) -> Screened:
-        """Screen a tile by products in fp32; see `HostEngine.screen`."""
+        """Screen a tile with products in fp32; see `HostEngine.screen`."""
         return self._collect(_Fp32Products(rows, self.queries, self.error), len(rows), bound)
 
     def _screen_in_bf16(self, rows: NDArray[np.float32], bound: NDArray[np.float32]) -> Screened:
         products = self._bf16.products(rows)
-        # If the exact similarity of a pair reaches the bound, its product is below the bound by at most the error.
+        # A bf16 product may be below the exact similarity by the error. The bounds are lowered by the error, so that no pair is
+        # lost whose exact similarity reaches the bound.
         screened = self._collect(products, len(rows), bound - np.float32(products.error + 2.0**-22))
         return replace(screened, near=self._exact(rows, screened.near, bound))
 
     def _exact(self, rows: NDArray[np.float32], near: Candidates, bound: NDArray[np.float32]) -> Candidates:
-        """Return the pairs whose exact similarity reaches the bound of their query, with the exact similarity."""
+        """Select the pairs whose exact similarity reaches the bound of their query.
+
+        Returns:
+            The selected pairs, with the exact similarity in place of the approximate one.
+        """
         exact = exact_pairs(rows, self.queries, near.row, near.query).astype(np.float32)
         left = np.flatnonzero(exact >= bound[near.query])
         return Candidates(near.query[left], near.row[left], exact[left])
 
     def _collect(self, products: _Fp32Products | Bf16Products, rows: int, bound: NDArray[np.float32]) -> Screened:
-        # Margins have two more roundings: of the reference similarity and of the difference.
+        # A margin has two more roundings than a product: one of the reference similarity and one of the difference.
         collected = _CollectedPairs(rows, slack(products.error + 4 * 2.0**-24))
         memory = np.empty(rows * BLOCK_QUERIES, np.float32)
         for start, stop in self._blocks:
@@ -226,7 +242,7 @@ class CpuEngine(HostEngine):
     def _lowest(
         self, product: NDArray[np.float32], bound: NDArray[np.float32], slack: np.float32
     ) -> NDArray[np.float32]:
-        """Return `bound` with a bound from this block in place of each missing one (-inf).
+        """Return `bound`, but replace each missing bound (-inf) by a bound from this block.
 
         Without a bound, every row of the block would be a candidate.
         """
@@ -234,7 +250,7 @@ class CpuEngine(HostEngine):
         missing = np.isneginf(bound)
         if len(product) < groups or not missing.any():
             return bound
-        # The largest products of the groups belong to different rows, so k rows reach the k-th largest of them.
+        # The largest products of the groups belong to different rows. At least k rows therefore reach the k-th largest product.
         group_largest = np.stack([product[first::groups].max(axis=0) for first in range(groups)])
         kth = np.partition(group_largest, groups - self.neighbours, axis=0)[groups - self.neighbours]
         return np.where(missing, kth - slack, bound)

@@ -1,8 +1,9 @@
-"""Define what every similarity engine does: it searches tiles of rows and returns results for the rows and for the queries.
+"""Define the interface of the similarity engines.
 
-An engine first screens a tile: it computes approximate similarities in the fastest way it has, with a known error bound. It
-then computes the canonical similarity of every pair whose order the screening leaves undecided. Therefore all engines return
-the same bits.
+A tile is a block of consecutive rows. An engine searches one tile at a time and returns results for the rows and for the
+queries. It first screens the tile: it computes approximate similarities in the fastest way it has, with a known error
+bound. Screening leaves the order of some pairs of a row and a query undecided. The engine computes the exact similarity
+(see `exact.py`) of these pairs. Therefore all engines return the same bits.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from simgap.similarity.search.nearest import Candidates
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """The queries of a search and the results that are wanted.
+    """The queries of a search, and the kinds of results to compute.
 
     Attributes:
-        queries: fp16 [queries, dim], unit norm.
+        queries: Vectors of the queries, fp16 [queries, dim], unit norm.
         neighbours: Number of nearest rows to find for each query.
-        reference_similarity: float64 [queries]; None if no results for rows are wanted.
-        used_by_rule: bool [queries], the queries that the results for rows refer to; None if no query is one.
+        reference_similarity: Similarity of each query to the reference, float64 [queries]; None if there are no rule queries.
+        used_by_rule: bool [queries]; true for the rule queries. The results for rows refer to these queries only. None means
+            that there are no rule queries and no results for rows.
     """
 
     queries: NDArray[np.float16]
@@ -39,13 +41,13 @@ class SearchRequest:
 
 @dataclass(frozen=True)
 class RowResults:
-    """The results for the rows of a tile, which the pruning rules read.
+    """The results for the rows of a tile. The pruning rules read these results.
 
     Attributes:
-        best: fp32 [rows], the largest similarity to a query of the rule.
-        nearest_query: int32 [rows], the query of `best`; the lower one on ties.
-        margin: fp32 [rows], the maximum of similarity minus reference similarity over the queries of the rule. The difference
-            is computed in float64 and then rounded.
+        best: Largest similarity of each row to a rule query, fp32 [rows].
+        nearest_query: Number of the rule query with this similarity, int32 [rows]. On ties, it is the smallest number.
+        margin: Maximum of similarity(row, query) - similarity(query, reference) over the rule queries, fp32 [rows]. The
+            difference is computed in float64 and then rounded.
     """
 
     best: NDArray[np.float32]
@@ -55,11 +57,11 @@ class RowResults:
 
 @dataclass(frozen=True)
 class UndecidedPairs:
-    """Pairs that may have the largest value of their row, sorted by row, then by query.
+    """Pairs that may have the largest value of their row. The pairs are sorted by row, then by query.
 
     Attributes:
-        row: Row of the tile, int64 [pairs].
-        query: Query of the rule, int64 [pairs].
+        row: Position of the row in the tile, int64 [pairs].
+        query: Number of the rule query, int64 [pairs].
     """
 
     row: NDArray[np.int64]
@@ -68,11 +70,11 @@ class UndecidedPairs:
 
 @dataclass(frozen=True)
 class Screened:
-    """The pairs of a tile that screening leaves undecided.
+    """The pairs of a row and a query of one tile that screening leaves undecided.
 
     Attributes:
-        best: Pairs that may have the best similarity of their row; None if the rule has no queries.
-        margin: Pairs that may have the margin of their row; None if the rule has no queries.
+        best: Pairs that may have the best similarity of their row; None if there are no rule queries.
+        margin: Pairs that may have the margin of their row; None if there are no rule queries.
         near: Pairs that may be among the nearest rows of their query.
     """
 
@@ -82,9 +84,9 @@ class Screened:
 
 
 def _first_largest(row: NDArray[np.int64], value: NDArray[np.float64], rows: int) -> NDArray[np.int64]:
-    """Return for each row the position of its largest value, the first of equal ones.
+    """Return the position of the largest value of each row, int64 [rows]. On ties, return the first position.
 
-    `row` is sorted and has each of the `rows` rows at least once.
+    `row` is sorted, and contains each number from 0 to `rows - 1` at least once.
     """
     start = np.searchsorted(row, np.arange(rows))
     largest = np.maximum.reduceat(value, start)
@@ -95,18 +97,19 @@ def _first_largest(row: NDArray[np.int64], value: NDArray[np.float64], rows: int
 class Engine(ABC):
     """Search tiles of rows with a fixed set of queries.
 
-    Inside the engine, the queries of the rule come first and each of the two groups keeps its order. The results for rows
-    then concern one contiguous range of queries. Arguments and return values use the query numbers of the
-    request.
+    Inside the engine, the rule queries come before the other queries. Within each of these two groups, the order does not
+    change. The results for rows then concern one contiguous range of queries. Arguments and return values use the query
+    numbers of the request.
 
     Attributes:
-        tile_rows: Best number of rows in a tile; it changes speed and memory, not results.
+        tile_rows: Best number of rows in a tile. It affects speed and memory, but no result.
         threads: Best number of tiles to search at the same time.
         error: Largest error of a screened similarity.
-        order: The request's number of each query, in the engine's order, int64 [queries].
-        queries: fp32 [queries, dim], in the engine's order.
-        rule_queries: Number of queries of the rule.
-        reference_similarity: float64 [rule_queries], if the request has it.
+        order: Query numbers of the request in the engine's order, int64 [queries].
+        queries: Vectors of the queries in the engine's order, fp32 [queries, dim].
+        rule_queries: Number of rule queries.
+        reference_similarity: Similarity of each rule query to the reference, float64 [rule_queries]. The attribute does not
+            exist if the request has no reference similarity.
     """
 
     tile_rows: int
@@ -114,7 +117,7 @@ class Engine(ABC):
     error: float
 
     def __init__(self, request: SearchRequest) -> None:
-        """Check and sort the queries.
+        """Check the queries, and move the rule queries to the front.
 
         Raises:
             SimgapError: A query is not finite or does not have unit norm.
@@ -137,12 +140,13 @@ class Engine(ABC):
         """Search one tile.
 
         Args:
-            first_row: Number of the tile's first row in the set.
+            first_row: Number of the tile's first row in the searched set.
             rows: Vectors of the tile, fp16 [rows, dim].
-            bound: fp32 [queries], see `NearestCandidates.bound`. Pairs below the bound of their query are no candidates.
+            bound: Bound of each query, fp32 [queries]; see `NearestCandidates.bound`. A pair below the bound of its query is
+                not a candidate.
 
         Returns:
-            The results for the rows (None if the rule has no queries), and the candidates for the queries' nearest rows.
+            The results for the rows (None if there are no rule queries), and the candidates for the nearest rows of the queries.
 
         Raises:
             SimgapError: A row is not finite or does not have unit norm.
@@ -151,15 +155,15 @@ class Engine(ABC):
     def similarities(
         self, rows: NDArray[np.float16], row: NDArray[np.int64], query: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Compute the canonical similarity of the pairs (rows[row[i]], query[i]).
+        """Compute the exact similarity of the pairs (rows[row[i]], query[i]).
 
         Args:
             rows: Vectors, fp16 [rows, dim].
-            row: Row of each pair, in ascending order.
-            query: Query of each pair.
+            row: Position in `rows` for each pair, int64 [pairs], in ascending order.
+            query: Query number of each pair, int64 [pairs].
 
         Returns:
-            float64 [pairs].
+            Exact similarity of each pair, float64 [pairs].
         """
         needed, position = np.unique(row, return_inverse=True)
         return exact_pairs(to_single(rows[needed]), self.queries, position, self._position[query])
@@ -169,7 +173,7 @@ Screen: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.float32]], Screene
 
 
 class HostEngine(Engine):
-    """An engine that screens on the CPU. This class decides the undecided pairs."""
+    """Base class of the engines that screen on the CPU. The class computes the exact results from the undecided pairs."""
 
     @abstractmethod
     def screen(self, rows: NDArray[np.float32], bound: NDArray[np.float32]) -> Screened:
@@ -177,10 +181,10 @@ class HostEngine(Engine):
 
         Args:
             rows: Vectors of the tile, fp32 [rows, dim].
-            bound: fp32 [queries], in the engine's order.
+            bound: Bound of each query in the engine's order, fp32 [queries].
 
         Returns:
-            The undecided pairs, with queries numbered in the engine's order.
+            The undecided pairs. The query numbers refer to the engine's order.
         """
 
     def search(
@@ -192,7 +196,7 @@ class HostEngine(Engine):
     def search_by(
         self, screen: Screen, first_row: int, rows: NDArray[np.float16], bound: NDArray[np.float32]
     ) -> tuple[RowResults | None, Candidates]:
-        """Search one tile and screen it with the function `screen`; see `Engine.search`."""
+        """Search one tile, and screen the tile with the function `screen`; see `Engine.search`."""
         single = to_single(rows)
         check_unit_norm(single)
         return self._decide(first_row, single, screen(single, bound[self.order]))
@@ -200,7 +204,17 @@ class HostEngine(Engine):
     def _decide(
         self, first_row: int, single: NDArray[np.float32], screened: Screened
     ) -> tuple[RowResults | None, Candidates]:
-        """Decide the results for the rows of a tile, fp32 [rows, dim]."""
+        """Compute the results of a tile from the undecided pairs.
+
+        Args:
+            first_row: Number of the tile's first row in the searched set.
+            single: Vectors of the tile, fp32 [rows, dim].
+            screened: The undecided pairs. The query numbers refer to the engine's order.
+
+        Returns:
+            The results for the rows (None if there are no rule queries), and the candidates for the nearest rows of the
+            queries.
+        """
         near = Candidates(self.order[screened.near.query], screened.near.row + first_row, screened.near.screened)
         if screened.best is None or screened.margin is None:
             return None, near

@@ -1,4 +1,7 @@
-"""Search with FAISS: independent code for the same results, with three searches where simgap's engines need one pass."""
+"""Search with FAISS, as an independent check of the other engines.
+
+FAISS needs three searches for the results that the other engines compute in one pass.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,20 @@ from simgap.similarity.search.nearest import Candidates
 def _search(
     vectors: NDArray[np.float32], among: NDArray[np.float32], k: int, lowest: NDArray[np.float32], slack: np.float32
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Find all neighbours whose product reaches both `lowest` and the k-th largest product minus `slack`.
+    """Find the neighbours of each vector whose product reaches `lowest` and also the k-th largest product minus `slack`.
 
-    FAISS returns a fixed number of neighbours. If the last neighbour of a vector still reaches the limit, the search is
-    repeated for this vector with twice the number.
+    FAISS returns a fixed number of neighbours. If even the last neighbour of a vector reaches both limits, there may be more
+    such neighbours. The function then repeats the search for this vector with twice as many neighbours.
 
     Args:
         vectors: fp32 [vectors, dim].
-        among: The vectors to search, fp32 [others, dim].
-        k: Rank of the product that sets the limit.
-        lowest: fp32 [vectors].
-        slack: See `exact.slack`.
+        among: Vectors to search for neighbours, fp32 [others, dim].
+        k: Rank of the product that sets the second limit.
+        lowest: First limit for each vector, fp32 [vectors].
+        slack: Difference at which the order of two products is undecided; see `exact.slack`.
 
     Returns:
-        For each pair: the position in `vectors`, the position in `among`, and the product.
+        Three arrays with one value for each pair: the position in `vectors`, the position in `among`, and the product.
     """
     found = []
     left = np.arange(len(vectors))
@@ -50,15 +53,15 @@ def _search(
 class FaissEngine(HostEngine):
     """Screen with exact searches of FAISS.
 
-    It is slower than the engines of simgap and serves as an independent check of them. Memory: the queries in fp32, twice; a
-    tile; and the neighbours that one search returns.
+    This engine is slower than the other engines. It serves as an independent check of their results. Memory: two copies of the
+    queries in fp32, a tile, and the neighbours that one search returns.
     """
 
     tile_rows = 16384
     threads = 1
 
     def __init__(self, request: SearchRequest) -> None:
-        """Append the negative reference similarity to the queries of the rule, so that a product gives the margin."""
+        """Append the negative reference similarity to each rule query, so that a product gives a margin."""
         super().__init__(request)
         self.error = screening_error(self.queries.shape[1])
         if self.rule_queries:
@@ -66,12 +69,13 @@ class FaissEngine(HostEngine):
             self._with_reference = np.column_stack([used_by_rule, -self.reference_similarity.astype(np.float32)])
 
     def screen(self, rows: NDArray[np.float32], bound: NDArray[np.float32]) -> Screened:
-        """Screen a tile by searches of FAISS; see `HostEngine.screen`."""
+        """Screen a tile with searches of FAISS; see `HostEngine.screen`."""
         query, row, value = _search(self.queries, rows, self.neighbours, bound, slack(self.error))
         near = Candidates(query, row, value)
         if not self.rule_queries:
             return Screened(None, None, near)
-        # The margin is the product of vectors with one more component: 1 for a row, minus the reference similarity for a query.
+        # FAISS finds the largest products, but a margin is a difference. The vectors therefore get one more dimension: 1 for
+        # a row, and minus the reference similarity for a query. The product of such vectors is the margin.
         with_one = np.column_stack([rows, np.ones(len(rows), np.float32)])
         return Screened(
             self._largest(rows, self.queries[: self.rule_queries], self.error),

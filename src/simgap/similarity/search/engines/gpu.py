@@ -1,7 +1,8 @@
 """Search on a GPU: compute products in fp16 with fp32 sums, and write only the maxima of blocks to memory.
 
-A Triton kernel multiplies a block of rows by a block of queries. It writes the largest product of each row and of each query.
-Blocks whose largest product reaches the bound are multiplied again, and the pairs that reach it are kept.
+A Triton kernel multiplies a block of rows by a block of queries. For the block, the kernel writes the largest product of each
+row and of each query. If such a maximum reaches the bound, the engine computes the products of this row or query with the
+block again. The engine keeps the pairs whose product reaches the bound.
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ from simgap.similarity.search.nearest import Candidates
 BLOCK_ROWS = 128
 BLOCK_QUERIES = 128
 BLOCK_DIM = 64
-# Exact products are computed for this many pairs at a time, because float64 vectors need much memory.
+# Exact similarities are computed for this many pairs at a time. Memory grows with this number, because each pair needs two
+# float64 vectors.
 PAIRS = 16384
-# An out-of-memory error never makes all later tiles smaller than this.
+# Later tiles have at least this many rows, even if a smaller tile ran out of memory.
 SMALLEST_TILE = 8192
 
 
 def _first_largest(row: torch.Tensor, value: torch.Tensor, rows: int) -> torch.Tensor:
-    """Return for each row the position of its largest value, the first of equal ones.
+    """Return the position of the largest value of each row, int64 [rows]. On ties, return the first position.
 
-    `row` is sorted and has each of the `rows` rows at least once.
+    `row` is sorted, and contains each number from 0 to `rows - 1` at least once.
     """
     largest = torch.full((rows,), -torch.inf, dtype=value.dtype, device=value.device)
     largest.scatter_reduce_(0, row, value, "amax")
@@ -42,10 +44,10 @@ def _first_largest(row: torch.Tensor, value: torch.Tensor, rows: int) -> torch.T
 
 
 class GpuEngine(Engine):
-    """Screen on a GPU and decide there.
+    """Screen on a GPU, and also compute the exact results there.
 
-    A tile that does not fit on the GPU is halved. Memory on the GPU: the queries and a tile in fp16, two fp32 numbers for each
-    row and 128 queries, and one for each query and 128 rows.
+    The engine halves a tile that does not fit on the GPU. Memory on the GPU: the queries and a tile in fp16, two fp32 numbers
+    for each row and block of 128 queries, and one fp32 number for each query and block of 128 rows.
     """
 
     tile_rows = 131_072
@@ -55,11 +57,11 @@ class GpuEngine(Engine):
         """Copy the queries to the device.
 
         Args:
-            request: Queries and wanted results.
-            device: torch device; `cpu` works with Triton's interpreter only.
+            request: Queries, and the kinds of results to compute.
+            device: Device of torch. `cpu` works only with Triton's interpreter.
         """
         super().__init__(request)
-        # Tensor cores round their sums less accurately than IEEE fp32.
+        # The sums of tensor cores are less accurate than IEEE fp32, so the error bound is four times as large.
         self.error = 4 * screening_error(self.queries.shape[1])
         self.device = torch.device(device)
         self._queries = torch.from_numpy(request.queries[self.order]).to(self.device)
@@ -70,17 +72,17 @@ class GpuEngine(Engine):
     def search(
         self, first_row: int, rows: NDArray[np.float16], bound: NDArray[np.float32]
     ) -> tuple[RowResults | None, Candidates]:
-        """Search one tile, in halves if it does not fit on the GPU; see `Engine.search`."""
+        """Search one tile. Halve the tile if it does not fit on the GPU; see `Engine.search`."""
         try:
             return self._search(first_row, rows, bound)
         except torch.cuda.OutOfMemoryError:
             if len(rows) == 1:
                 raise SimgapError(
-                    f"resources.engine: {len(self.order)} queries do not fit on the GPU; set it to cpu."
+                    f"resources.engine: {len(self.order)} queries do not fit on the GPU; set the engine to cpu."
                 ) from None
         torch.cuda.empty_cache()
         half = len(rows) // 2
-        # This tile may need unusual memory because its rows are almost equal, so later tiles are not made too small.
+        # Almost equal rows need unusual memory. This tile may have such rows, so later tiles keep at least `SMALLEST_TILE` rows.
         self.tile_rows = max(min(self.tile_rows, half), SMALLEST_TILE)
         first, second = self.search(first_row, rows[:half], bound), self.search(first_row + half, rows[half:], bound)
         return _joined(first, second)
@@ -101,7 +103,7 @@ class GpuEngine(Engine):
         row, query = self._largest(tile, largest, None, self.error)
         similarity = self._exact(tile, row, query)
         best = _first_largest(row, similarity, len(tile))
-        # Margins have two more roundings: of the reference similarity and of the difference.
+        # A margin has two more roundings than a product: one of the reference similarity and one of the difference.
         margin_row, margin_query = self._largest(tile, largest_shifted, self._shift, self.error + 4 * 2.0**-24)
         difference = self._exact(tile, margin_row, margin_query) - self._reference[margin_query]
         margin = difference[_first_largest(margin_row, difference, len(tile))]
@@ -116,8 +118,9 @@ class GpuEngine(Engine):
         """Compute the maxima of all blocks.
 
         Returns:
-            Three arrays: the largest product of each row in each block of queries, [rows, blocks of queries]; the same for
-            shifted products; and the largest product of each query in each block of rows, [blocks of rows, queries].
+            Three fp32 arrays. The first has the largest product of each row with the rule queries of each block, [rows, blocks of
+            queries]. The second is like the first, but with the reference similarity subtracted from each product. The third
+            has the largest product of each query in each block of rows, [blocks of rows, queries].
         """
         row_blocks = triton.cdiv(len(tile), BLOCK_ROWS)
         query_blocks = triton.cdiv(len(self._queries), BLOCK_QUERIES)
@@ -144,17 +147,19 @@ class GpuEngine(Engine):
     def _pairs(
         self, vectors: torch.Tensor, others: torch.Tensor, hit: torch.Tensor, block: int, keep: Callable[..., Any]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Multiply single vectors by single blocks of others and return the pairs to keep.
+        """Multiply some vectors by some blocks of other vectors, and return the pairs to keep.
 
         Args:
             vectors: Vectors, fp16 [vectors, dim].
-            others: Vectors, fp16 [others, dim].
-            hit: The vector and the block of each multiplication, [hits, 2].
-            block: Number of others in a block.
-            keep: Takes vectors [hits], others [hits, block] and their products, and returns the pairs to keep.
+            others: Other vectors, fp16 [others, dim].
+            hit: Number of the vector and number of the block for each multiplication, int64 [hits, 2].
+            block: Number of other vectors in a block.
+            keep: Function that selects pairs. Its arguments are the numbers of the vectors [hits], the numbers of the other
+                vectors [hits, block], and the products [hits, block]. It returns bool [hits, block].
 
         Returns:
-            The vector, the other vector and the product of each pair.
+            Three arrays with one value for each kept pair: the number of the vector, the number of the other vector, and the
+            product.
         """
         vector, block_number = hit[:, 0].contiguous(), hit[:, 1].contiguous()
         product = torch.empty((len(hit), block), device=self.device)
@@ -178,9 +183,14 @@ class GpuEngine(Engine):
     def _near(
         self, tile: torch.Tensor, largest_by_query: torch.Tensor, bound: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the pairs (query, row, product) that reach the bound of their query."""
+        """Select the pairs whose product reaches the bound of their query.
+
+        Returns:
+            The query, the row in the tile, and the product of each pair.
+        """
         if len(largest_by_query) >= self.neighbours:
-            # Without a bound, every row would be a candidate. The largest products of the blocks belong to different rows.
+            # Without a bound, every row would be a candidate. The largest products of the blocks belong to different rows, so at
+            # least k rows reach the k-th largest product.
             kth = largest_by_query.topk(self.neighbours, dim=0).values[-1] - float(slack(self.error))
             bound = torch.where(bound == -torch.inf, kth, bound)
         hit = (largest_by_query >= bound).nonzero().flip(1)
@@ -191,7 +201,11 @@ class GpuEngine(Engine):
     def _largest(
         self, tile: torch.Tensor, largest: torch.Tensor, shift: torch.Tensor | None, error: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the pairs (row, query) that may have the largest product of their row, sorted by row, then by query."""
+        """Select the pairs that may have the largest product of their row.
+
+        Returns:
+            The row in the tile and the query of each pair. The pairs are sorted by row, then by query.
+        """
         bound = largest.max(dim=1).values - float(slack(error))
         hit = (largest >= bound[:, None]).nonzero()
 
@@ -203,7 +217,7 @@ class GpuEngine(Engine):
         return row, query
 
     def _exact(self, tile: torch.Tensor, row: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
-        """Compute the canonical similarity of the pairs, float64 [pairs]."""
+        """Return the exact similarity of each pair, float64 [pairs]."""
         similarities = [
             (tile[r].double() * self._queries[q].double()).sum(dim=1)
             for r, q in zip(torch.split(row, PAIRS), torch.split(query, PAIRS), strict=True)
@@ -214,7 +228,7 @@ class GpuEngine(Engine):
 def _joined(
     first: tuple[RowResults | None, Candidates], second: tuple[RowResults | None, Candidates]
 ) -> tuple[RowResults | None, Candidates]:
-    """Join the results of two consecutive tiles."""
+    """Return the joined results of two consecutive tiles."""
     near = Candidates(
         *(
             np.concatenate([getattr(found, name) for found in (first[1], second[1])])

@@ -1,4 +1,4 @@
-"""Triton kernels that multiply on a GPU and write only the needed products to memory."""
+"""Compute products on a GPU with Triton kernels, which write only the needed values to memory."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def write_maxima(
     QUERIES: tl.constexpr,
     DIM: tl.constexpr,
 ):
-    """Write the maxima of a block of products.
+    """Write the largest products of a block of rows and queries.
 
-    For each row, these are the largest product and the largest shifted product over the queries of the rule. For each query,
-    it is the largest product.
+    For each row, the kernel writes two maxima over the rule queries of the block: the largest product, and the largest product
+    minus `shift`. For each query, the kernel writes the largest product over the rows of the block.
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     query = tl.program_id(1) * QUERIES + tl.arange(0, QUERIES)
@@ -56,7 +56,7 @@ def write_maxima(
 
 @triton.jit
 def write_products(vectors, others, vector, block, out, other_count, dim, OTHERS: tl.constexpr, DIM: tl.constexpr):
-    """Write the products of one vector with a block of others, fp32; -inf in the places past the last one."""
+    """Write the products of one vector with a block of other vectors, fp32. Places after the last vector get -inf."""
     pair = tl.program_id(0)
     this = tl.load(vector + pair).to(tl.int64)
     other = tl.load(block + pair).to(tl.int64) * OTHERS + tl.arange(0, OTHERS)
