@@ -263,7 +263,8 @@ def read_shard(shard: Shard, accounting: Accounting, *, caption: bool, label: bo
     - `no_caption`: The sample has no caption, and `caption` is true.
     - `no_label`: The sample has no label, and `label` is true.
 
-    The key of a sample is the path of its members in the tar, up to the first dot of the file name. No member is extracted to the disk.
+    The key of a sample is the path of its members in the tar, up to the first dot of the file name. No member is extracted to
+    the disk.
 
     Args:
         shard: The shard to read.
