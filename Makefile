@@ -59,4 +59,5 @@ ui: environment ## open the MLflow UI with the runs of the study, on 127.0.0.1
 
 .PHONY: schema
 schema: environment ## write presets/schema.json, the schema of params files for editors
-	python -m simgap.params.json_schema > presets/schema.json
+	python -m simgap.params.json_schema > presets/schema.json.new
+	mv presets/schema.json.new presets/schema.json

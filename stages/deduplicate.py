@@ -17,7 +17,12 @@ from simgap.store.embeddings import Embeddings
 @stage
 def main(params: Params, pool: Path, centroids: Path, out: Path, metrics: Path) -> None:
     parameters, resources, embeddings = params.deduplicate, params.resources, Embeddings(pool)
-    cache_key = {"deduplicate": asdict(parameters), "pool": fingerprint(pool)}
+    # Finished sections are as large as the block size says.
+    cache_key = {
+        "deduplicate": asdict(parameters),
+        "block_rows": resources.block_rows,
+        "pool": fingerprint(pool),
+    }
     with scratch("deduplicate", cache_key, __file__) as folder:
         executor = resources.part_executor()
         found, keep = deduplicate(parameters, embeddings, resources.engine, resources.block_rows, folder, executor)

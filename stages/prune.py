@@ -16,6 +16,8 @@ from simgap.store.split import read_split
 @click.option("--similarity", type=PATH, help="Folder of the similarity columns. All rules except random need it.")
 @click.option("--size-of", type=PATH, help="Folder of the split whose size `keep` refers to. The rule random needs it.")
 def main(params: Params, rule: str, full: Path, similarity: Path, size_of: Path, out: Path, metrics: Path) -> None:
+    if not (size_of if rule == "random" else similarity):
+        raise click.UsageError(f"--rule {rule} needs --{'size-of' if rule == 'random' else 'similarity'}")
     split = params.prune.rules()[rule][out.name]
     joins = params.reference.add_to_pool
     if rule == "imagenet-like":

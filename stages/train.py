@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from simgap.core.files import write_json
-from simgap.params.load import train_parameters
 from simgap.params.schema import Params
 from simgap.stage.command import stage
 from simgap.stage.scratch import scratch
+from simgap.train.overrides import train_parameters
 from simgap.train.process import join, launch
 from simgap.train.split_data import read_split_data, training_key
 from simgap.train.train import train

@@ -10,7 +10,9 @@ from conftest import REPOSITORY
 
 SOURCE = REPOSITORY / "src"
 STAGES = sorted(file for file in (REPOSITORY / "stages").glob("*.py") if file.name != "__init__.py")
-LEFT_OUT = re.compile(r"simgap\.(params|stage|tracking)(\..*)?|simgap\.core\.(errors|progress)")
+LEFT_OUT = re.compile(
+    r"simgap\.(params|stage|tracking)(\..*)?|simgap\.core\.(code|errors|progress)|simgap\.data\.fingerprint"
+)
 
 
 def imports(file: Path) -> set[str]:

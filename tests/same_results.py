@@ -84,6 +84,8 @@ COMPARISONS = {".npy": _equal_arrays, ".parquet": _equal_tables, ".json": _equal
 def main(before: Path, after: Path, key_map: Path | None) -> None:
     """Compare the results in the repositories BEFORE and AFTER; exit with code 1 if they differ."""
     names = KeyMap(**json.loads(key_map.read_text())) if key_map else KeyMap({}, [])
+    for missing in (root / folder for root in (before, after) for folder in FOLDERS if not (root / folder).is_dir()):
+        raise click.UsageError(f"{missing} is not there; finish the study with `dvc repro`, or pull it")
     # Texts for people may be worded differently.
     wanted = [path for folder in FOLDERS for path in sorted((before / folder).rglob("*")) if path.is_file()]
     wanted = [path for path in wanted if path.suffix not in (".txt", ".md") or "data" in path.parts]

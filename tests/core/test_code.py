@@ -14,7 +14,8 @@ from code_walk import SOURCE, STAGES, path_of, used_by
 from conftest import REPOSITORY
 
 from simgap.core import code as module
-from simgap.core.code import code_fingerprint, code_of
+from simgap.core.code import code_fingerprint, code_lines, code_of
+from simgap.core.errors import SimgapError
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda path: path.stem)
@@ -61,6 +62,9 @@ def test_a_fingerprint_changes_with_a_module_and_with_a_template(
             stream.write("\n")
 
     report, prune = fingerprint("report"), fingerprint("prune")
+    for stray in ("report/.page.py.swp", "report/templates/page.html~", "core/.DS_Store", "core/__pycache__/files.nbi"):
+        (tmp_path / "src" / "simgap" / stray).parent.mkdir(exist_ok=True)
+        edit(stray)
     edit("params/train.py")
     assert (fingerprint("report"), fingerprint("prune")) == (report, prune)
     edit("report/templates/page.html")
@@ -68,3 +72,15 @@ def test_a_fingerprint_changes_with_a_module_and_with_a_template(
     assert fingerprint("prune") == prune
     edit("core/files.py")
     assert fingerprint("prune") != prune
+
+
+def test_a_module_that_is_not_python_is_named(tmp_path: Path) -> None:
+    (tmp_path / "stage.py").write_text("import simgap.core.files\nif:\n")
+    with pytest.raises(SimgapError, match=r"stage\.py: line 2: not Python"):
+        code_of(tmp_path / "stage.py")
+
+
+def test_the_committed_fingerprints_are_those_of_the_code() -> None:
+    """If this fails: dvc repro."""
+    expected = {f"{stage.stem}.txt": code_lines(stage) for stage in STAGES if stage.stem != "code"}
+    assert {file.name: file.read_text() for file in (REPOSITORY / "code").iterdir()} == expected

@@ -15,7 +15,8 @@ from dvc.utils.serialize import parse_yaml
 
 from simgap.core.errors import SimgapError
 from simgap.params.json_schema import json_schema
-from simgap.params.load import load_params, parse_params, train_parameters
+from simgap.params.load import load_params, parse_params
+from simgap.train.overrides import train_parameters
 
 PRESETS = sorted((REPOSITORY / "presets").glob("*.yaml"))
 
@@ -97,6 +98,20 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], tuple[str, ...]]] = {
         lambda c: c["prune"]["dissimilar"]["nearest-quarter"].update(keep=1.5),
         ("prune.dissimilar.nearest-quarter.keep", "1.5"),
     ),
+    "keep that is neither count nor fraction": (
+        lambda c: c["prune"]["random"]["nearest-quarter-control"].update(keep="all"),
+        ("prune.random.nearest-quarter-control.keep is 'all'; it must be",),
+    ),
+    "a split of a type's name": (
+        lambda c: c["prune"]["random"].update(int={"size_of": "full", "keep": -1, "seed": 0}),
+        ("prune.random.int.keep is -1; it must be a count",),
+    ),
+    "unknown key of a split of a type's name": (
+        lambda c: c["prune"]["random"].update(float={"sizeof": "full", "keep": 1, "seed": 0}),
+        ("prune.random.float.sizeof is unknown; did you mean 'size_of'",),
+    ),
+    "key with brackets": (lambda c: c.update({"zzz[a]": 1}), ("zzz[a] is unknown",)),
+    "key with brackets below": (lambda c: c["embed"].update({"a[b]": 1}), ("embed.a[b] is unknown",)),
     "unknown join": (
         lambda c: c["prune"]["dissimilar"]["nearest-quarter"].update(join="median"),
         ("join", "'median'", "max, mean"),
@@ -222,6 +237,9 @@ def test_broken_yaml(tmp_path: Path) -> None:
         (b"[1]", "contains [1]"),
         (b"caf\xe9: 1", "not YAML"),
         (b"threshold: 0.0\nthreshold: 0.1\n", 'line 2: found duplicate key "threshold"'),
+        (b"a: &a [*a]\n", "nested too deeply"),
+        (b"a: " + b"[" * 5000 + b"]" * 5000, "nested too deeply"),
+        (b"a: " + b"1" * 5000, "too long"),
         (b"train: {2020-01-01: 1}", "must be text"),
     ],
 )

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
+
+from simgap.core.errors import SimgapError
 
 PACKAGE = "simgap"
 SOURCE = Path(__file__).resolve().parents[2]
 # Fingerprints leave out these modules. They only check parameters, report errors and copy metrics to MLflow, so an edit cannot
 # change the output of a stage. Nearly every stage imports them, so each edit would rerun nearly all stages.
-LEFT_OUT = ("simgap.params", "simgap.stage", "simgap.tracking", "simgap.core.errors", "simgap.core.progress")
+LEFT_OUT = (
+    "simgap.params", "simgap.stage", "simgap.tracking",
+    "simgap.core.code", "simgap.core.errors", "simgap.core.progress", "simgap.data.fingerprint",
+)  # fmt: skip
+# Compiled files, hidden files and backups of editors are no part of a package.
+STRAY = re.compile(r"/__pycache__/|/\.[^/]*$|(~|\.orig|\.swp|\.pyc)$")
 
 
 def code_of(file: Path) -> dict[str, str]:
@@ -71,7 +79,11 @@ def _hash(path: Path) -> str:
 def _imports(path: Path) -> list[tuple[str, Path]]:
     """Return the name and the file of each module of simgap that a file imports directly."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    try:
+        tree = ast.parse(path.read_bytes())
+    except SyntaxError as error:
+        raise SimgapError(f"{path}: line {error.lineno}: not Python ({error.msg}); correct the file") from None
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             # `from package import name` may import a module of the package, so both names are candidates.
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
@@ -90,6 +102,5 @@ def _is_left_out(name: str) -> bool:
 def _data_files(package: Path) -> list[Path]:
     """Return the files of a package that are not Python files. Files of subpackages are left out."""
     subpackages = {init.parent for init in package.rglob("__init__.py")} - {package}
-    files = (file for file in package.rglob("*") if file.is_file() and file.suffix != ".py")
-    own = (file for file in files if not subpackages.intersection(file.parents))
-    return sorted(file for file in own if "__pycache__" not in file.parts)
+    files = (file for file in package.rglob("*") if file.is_file() and not STRAY.search(file.as_posix()))
+    return sorted(file for file in files if file.suffix != ".py" and not subpackages.intersection(file.parents))

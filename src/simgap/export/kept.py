@@ -117,8 +117,8 @@ class KeptSamples:
                 part.append(ShardSelection(shards[name], keys))
             yield part
 
-    def cache_key(self, *settings: object) -> str:
-        """Return a hash of everything that an export depends on: the rows, the pool, the settings and the code."""
-        content: list[object] = [code_fingerprint(__file__), sha256_of(self._file), self.split.row_order]
+    def cache_key(self, code: str, *settings: object) -> str:
+        """Return a hash of everything that an export depends on: the rows, the pool, the settings and the module `code`."""
+        content: list[object] = [code_fingerprint(code), sha256_of(self._file), self.split.row_order]
         content += [str(self.pool.resolve()), fingerprint(self.pool), *settings]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

@@ -88,7 +88,7 @@ def export_shards(kept: KeptSamples, out: Path, samples_per_shard: int) -> tuple
     """
     if samples_per_shard < 1:
         raise SimgapError(f"--samples-per-shard: {samples_per_shard} is out of range; it must be at least 1")
-    cache_key = kept.cache_key("shards", samples_per_shard)
+    cache_key = kept.cache_key(__file__, samples_per_shard)
     width = max(4, len(str(samples_per_shard - 1)))
     total = kept.split.kept
     sizes: dict[str, int] = {}

@@ -106,7 +106,7 @@ def export_subset(kept: KeptSamples, out: Path) -> tuple[int, bool]:
     """
     if out.suffix != ".npy":
         raise SimgapError(f"{out}: {out.suffix!r} is not the suffix of an array; name a file that ends in .npy")
-    cache_key = kept.cache_key("subset")
+    cache_key = kept.cache_key(__file__)
     bar: Any = progress(None, kept.split.kept, "export", "sample")
     with resumable_output(out, "exporting") as folder, bar:
         parts = []

@@ -22,6 +22,7 @@ PARAMS_FILE = Path("params.yaml")
 Schema = TypeVar("Schema")
 
 UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+UNION_ERRORS = ("int_type", "int_from_float", "float_type", "finite_number")
 MISSING = ("missing", "missing_argument")
 # The messages of pydantic do not say what to do. This table maps its error types to requirements. pydantic provides the values
 # in braces.
@@ -82,30 +83,25 @@ def parse_params(text: str, where: str) -> Params:
         raise SimgapError(f"{where}: contains {content!r}; it must be a mapping with the keys of presets/toy.yaml")
     params = validate(Params, content, where)
     check_across_blocks(params, where)
-    for run in params.runs:
-        train_parameters(params, run, where)
+    for run, overrides in params.runs.items():
+        validate(TrainParameters, {**asdict(params.train), **overrides}, where, f"runs.{run}")
     return params
-
-
-def train_parameters(params: Params, run: str, where: str = str(PARAMS_FILE)) -> TrainParameters:
-    """Return the training parameters of one run. The entry `runs.<run>` overrides the block `train`.
-
-    Raises:
-        SimgapError: The entry of the run has an unknown key or a value that is not valid.
-    """
-    return validate(TrainParameters, {**asdict(params.train), **params.runs[run]}, where, f"runs.{run}")
 
 
 def _parse_yaml(text: str, where: str) -> Any:
     """Parse YAML 1.2, as DVC does. `1e-3` is then a number and `010` is ten. A repeated key is an error."""
     try:
         content = YAML(typ="safe").load(text)
+        _check_keys(content, where)
     except MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise SimgapError(f"{where}: not YAML ({line}{error.problem}); correct the file") from None
     except YAMLError as error:
         raise SimgapError(f"{where}: not YAML ({' '.join(str(error).split())}); correct the file") from None
-    _check_keys(content, where)
+    except ValueError:
+        raise SimgapError(f"{where}: has a number that is too long; write it with fewer digits") from None
+    except RecursionError:
+        raise SimgapError(f"{where}: is nested too deeply; a params file has at most five levels") from None
     return content
 
 
@@ -143,10 +139,12 @@ def validate(schema: type[Schema], content: dict[str, Any], where: str, prefix: 
 
 
 def _describe(error: Any, schema: type, prefix: str) -> str:
-    # pydantic adds the types of a union to the place, and it adds "[key]" for a bad key. Users would not understand these parts.
-    location = [str(part) for part in error["loc"] if part not in ("int", "float", "[key]") and "[" not in str(part)]
-    place = ".".join(filter(None, [prefix, *location]))
     kind, context = error["type"], error.get("ctx", {})
+    location = [str(part) for part in error["loc"]]
+    # For an error in a union or in a key of a mapping, pydantic adds a part to the place that is no key of the file.
+    if location and (location[-1] == "[key]" or (kind in UNION_ERRORS and location[-1] in ("int", "float"))):
+        location.pop()
+    place = ".".join(filter(None, [prefix, *location]))
     if kind in UNKNOWN:
         known = _known_keys(schema, location[:-1])
         close = difflib.get_close_matches(location[-1], known, 1)

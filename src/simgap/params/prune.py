@@ -7,10 +7,18 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, NonNegativeInt
 from pydantic.dataclasses import dataclass
 
-from simgap.params.block import STRICT, Name, Share, unique
+from simgap.params.block import STRICT, Name, unique
 
 Benchmarks = Annotated[list[str], Field(min_length=1), AfterValidator(unique)]
-Keep = NonNegativeInt | Share
+
+
+def _is_count_or_fraction(keep: int | float) -> int | float:
+    if keep < 0 or (isinstance(keep, float) and keep > 1):
+        raise ValueError("it must be a count (an integer) or a fraction in [0.0, 1.0]")
+    return keep
+
+
+Keep = Annotated[int | float, AfterValidator(_is_count_or_fraction)]
 
 
 @dataclass(frozen=True, config=STRICT)

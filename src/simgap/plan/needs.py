@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simgap.params.load import train_parameters
 from simgap.params.schema import Params
 from simgap.params.train import TrainParameters
 from simgap.plan.models import embedder_size, model_size
 from simgap.plan.rates import Rate, Rates, extra_forward_passes, training_flop
 from simgap.plan.sizes import Sizes
 from simgap.similarity.search.scan import COLUMNS
+from simgap.train.overrides import train_parameters
 from simgap.train.train import count_steps
 
 # The plan adds this many seconds to every instance, because DVC checks the stage and Python imports the packages.

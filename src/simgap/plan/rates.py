@@ -12,11 +12,12 @@ from pathlib import Path
 
 from simgap.core.errors import SimgapError
 from simgap.core.files import sha256_of
-from simgap.params.load import load_params, train_parameters
+from simgap.params.load import load_params
 from simgap.params.schema import Params
 from simgap.params.train import TrainParameters
 from simgap.plan.models import embedder_size, model_size
 from simgap.plan.numbers import SMALLEST, Numbers, check_range
+from simgap.train.overrides import train_parameters
 from simgap.train.train import micro_batches
 
 # A plan assumes these rates if they were not measured on its machine. They come from the machine of docs/results.md.

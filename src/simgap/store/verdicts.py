@@ -9,7 +9,7 @@ from simgap.store.estimates import Estimate
 # These words say whether the rule of a split used queries of a benchmark. Metrics files and tables contain them.
 USED, HELD_OUT = "used by the rule", "held out"
 # These are the verdicts on a difference of two accuracies.
-OF_DIFFERENCES = LOWER, HIGHER, EQUIVALENT, INCONCLUSIVE = "lower", "higher", "equivalent", "inconclusive"
+LOWER, HIGHER, EQUIVALENT, INCONCLUSIVE = "lower", "higher", "equivalent", "inconclusive"
 # These are the verdicts on claim A, about the share of a gap that pruning explains.
 MORE_THAN_HALF, LESS_THAN_HALF, UNDEFINED = "more than half", "less than half", "undefined"
 # These are the verdicts on claim B, about a small split and full on all benchmarks.

@@ -11,13 +11,13 @@ from typing import Any
 
 from simgap.core.errors import SimgapError
 from simgap.core.files import read_json
-from simgap.params.load import train_parameters
 from simgap.params.schema import Params
 from simgap.stage.rates import read_rates
 from simgap.store.study import threshold_of
 from simgap.tracking.provenance import Lock, inputs
 from simgap.tracking.store import MODELS, STUDIES
 from simgap.tracking.view import COLOUR_TAG, colours
+from simgap.train.overrides import train_parameters
 
 # The results of a model may depend on these blocks of the params file, so a run logs them. Other code adds `train`,
 # `threshold` and the rule of the split, because their values differ between models.

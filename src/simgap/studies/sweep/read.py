@@ -119,8 +119,8 @@ def _settings(params: Params, splits: Iterable[str]) -> dict[str, str]:
     """Return all parameters that a sweep does not change, as text by name. The block `runs` has only the given splits."""
     runs = {split: params.runs[split] for split in splits}
     unchanged = asdict(replace(params, threshold=0.0, repeats=replace(params.repeats, seeds=[0]), runs=runs))
-    # Revisions that differ only in their resources have the same results, so they belong to the same sweep.
-    del unchanged["resources"]
+    # Resources and limits change no result, so revisions that differ in them belong to the same sweep.
+    del unchanged["resources"], unchanged["limits"]
     return flatten(unchanged, "")
 
 
