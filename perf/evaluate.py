@@ -105,17 +105,17 @@ def largest_difference(ours: Metrics, theirs: Metrics) -> float:
 @click.option("--model", type=PATH, help="An open_clip local directory.  [default: random initial weights]")
 @click.option("--benchmarks", type=PATH, help="Folder of the benchmarks.  [default: four synthetic benchmarks]")
 @click.option("--images", default=500, show_default=True, help="Number of images of each synthetic benchmark.")
-@click.option("--repeats", default=3, show_default=True, help="Number of repeats. The program reports medians.")
+@click.option("--repeats", default=3, show_default=True, help="Number of repeats. The medians are reported.")
 @click.option(
     "--environment", type=PATH, default="scratch/clip_benchmark", show_default=True,
-    help="Folder of CLIP_benchmark's virtual environment. The program creates a missing environment.",
+    help="Folder of CLIP_benchmark's virtual environment. A missing environment is created.",
 )  # fmt: skip
 @click.option("--json", "out", type=PATH, help="JSON file to write the results to.")
 @reports_errors
 def main(
     model: Path | None, benchmarks: Path | None, images: int, repeats: int, environment: Path, out: Path | None
 ) -> None:
-    """Measure the seconds that each program needs, from the start of its process to the metrics."""
+    """Compare the run times of simgap and CLIP_benchmark, from the start of the process until the metrics are written."""
     command = clip_benchmark.install(environment)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

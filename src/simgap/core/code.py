@@ -13,8 +13,8 @@ from pathlib import Path
 
 PACKAGE = "simgap"
 SOURCE = Path(__file__).resolve().parents[2]
-# Nearly every stage imports these modules. They check parameters, report errors and copy metrics to MLflow, so that an edit
-# of these modules cannot change the output of a stage.
+# Fingerprints leave out these modules. They only check parameters, report errors and copy metrics to MLflow, so an edit cannot
+# change the output of a stage. Nearly every stage imports them, so each edit would rerun nearly all stages.
 LEFT_OUT = ("simgap.params", "simgap.stage", "simgap.tracking", "simgap.core.errors", "simgap.core.progress")
 
 

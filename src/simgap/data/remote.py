@@ -158,7 +158,7 @@ def _with_retries(address: str, work: Callable[[], Result]) -> Result:
 
 
 def _version(info: dict[str, Any]) -> str:
-    """Return the version of a file, given its description by the file system. Return "" if there is no version."""
+    """Return the ETag of a file, or its time of change, from the file system's metadata. Return "" if it has neither."""
     found = next((info[key] for key in VERSIONS if info.get(key)), "")
     # A file system may state the same time once as a number and once as a datetime. Both must give the same text.
     return str(found.timestamp() if isinstance(found, datetime) else found).strip('"')

@@ -255,7 +255,7 @@ def read_shard(shard: Shard, accounting: Accounting, *, caption: bool, label: bo
 
     A sample is dropped if one of these reasons applies. The first reason that applies is counted:
 
-    - `bad_name`: The name of the sample is not UTF-8.
+    - `bad_name`: The key of the sample is not UTF-8.
     - `duplicate_key`: An earlier sample of the shard has the same key. This reason also applies if the members of one sample
       are not adjacent.
     - `member_too_large`: A member of the sample is larger than 64 MB.
@@ -263,7 +263,8 @@ def read_shard(shard: Shard, accounting: Accounting, *, caption: bool, label: bo
     - `no_caption`: The sample has no caption, and `caption` is true.
     - `no_label`: The sample has no label, and `label` is true.
 
-    The key of a member is its path in the tar, up to the first dot of the file name. No member is extracted to the disk.
+    The key of a sample is the path of its members in the tar, up to the first dot of the file name. No member is extracted to
+    the disk.
 
     Args:
         shard: The shard to read.

@@ -20,10 +20,10 @@ from simgap.store.embeddings import Embeddings
 def find_centroids(parameters: DeduplicateParameters, pool: Embeddings) -> NDArray[np.float16]:
     """Fit spherical k-means with FAISS on a seeded random sample of pool rows.
 
-    K-means uses all sampled rows. It runs on all GPUs if FAISS supports and finds GPUs, and otherwise on the CPU. The same
-    sample gives the same centroids only for the same version of FAISS, the same processor or GPU model, and the same number
-    of threads. Otherwise, sums are computed in another order and the centroids differ. Memory: two copies of the sample in
-    fp32. Each GPU also needs the centroids and a block of the sample.
+    K-means uses all sampled rows. It runs on all GPUs if FAISS has GPU support and finds a GPU. Otherwise it runs on the CPU.
+    The centroids are reproducible with the same FAISS version, CPU or GPU model, and number of threads. Any other setup adds
+    numbers in another order, so the centroids differ. Memory: two copies of the sample in fp32. Each GPU also needs the
+    centroids and a block of the sample.
 
     Returns:
         Unit-norm centroids, fp16 [clusters, dim].

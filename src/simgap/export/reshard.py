@@ -66,7 +66,8 @@ def export_shards(kept: KeptSamples, out: Path, samples_per_shard: int) -> tuple
       this order is the order of the rows.
     - Each sample gets a new key. It has five digits for the shard, and four or more digits for the sample in the shard.
     - The file `{shard}.parquet` beside each tar has the columns `key`, `source_shard` and `source_key`.
-    - The file `sizes.json` has the number of samples of each shard. The training of open_clip and DataComp read this file.
+    - The file `sizes.json` has the number of samples of each shard. The training programs of open_clip and DataComp read this
+      file.
 
     Finished shards lie beside `out` until `out` is complete. If an export is killed, the next export continues from the
     finished shards and writes the same bytes.

@@ -88,7 +88,7 @@ def parse_params(text: str, where: str) -> Params:
 
 
 def train_parameters(params: Params, run: str, where: str = str(PARAMS_FILE)) -> TrainParameters:
-    """Return the parameters of `train`, after the entry of one run has overridden some of them.
+    """Return the training parameters of one run. The entry `runs.<run>` overrides the block `train`.
 
     Raises:
         SimgapError: The entry of the run has an unknown key or a value that is not valid.

@@ -87,7 +87,7 @@ class PruneParameters:
     """Control splits of random rows, with as many rows of each class or style as another split has."""
 
     def rules(self) -> dict[str, dict[str, Any]]:
-        """Return the splits of each rule, as a dictionary from the rule's key in the params file to splits by name."""
+        """Return the parameters of all splits, first by the rule's key in the params file, then by the name of the split."""
         return {
             "imagenet-like": dict(self.imagenet_like),
             "dissimilar": dict(self.dissimilar),

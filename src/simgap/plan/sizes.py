@@ -193,7 +193,7 @@ def gather(params: Params, given: Mapping[str, float], root: Path = Path()) -> S
         SimgapError: A metrics file, `dvc.lock` or an array is damaged.
     """
     metrics = _metrics_folder(params, root)
-    # The existing pool tells nothing about a pool of another size. So nothing is counted if the user gives a size.
+    # If the user gives the number of samples, the plan is for another pool. So the existing pool is not counted.
     pool_sizes, kept = ({}, {}) if SAMPLES in given else _count_pool(params, root, metrics)
     counted = {**pool_sizes, **_count_sets(params, root, metrics)}
     sources = {"given": given, "counted": counted, "drawn": _drawn(params)}

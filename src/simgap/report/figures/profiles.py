@@ -56,7 +56,7 @@ def similarity(inputs: ReportInputs, styles: style.Styles) -> list[style.FigureS
 
 
 def _draw_ranks(axes: Axes, nearest: NDArray[np.float32], name: str, line_style: style.Style) -> None:
-    """Draw the similarity of the nearest rows, [queries, k], by rank.
+    """Plot the similarities of each query's nearest rows against their rank.
 
     A line shows the median over queries. A band shows the range from the first to the third quartile.
     """

@@ -1,6 +1,7 @@
 """Search on the CPU.
 
-The engine computes products in blocks. It evaluates each block for all results while the block is in the cache.
+The engine computes the dot products of rows and queries in blocks. It updates all results from a block while the block is
+still in the CPU cache.
 """
 
 from __future__ import annotations
