@@ -616,7 +616,7 @@ def test_a_params_file_with_a_huge_number_ends_with_one_line(change: Any, tmp_pa
     changed(tmp_path, TOY, change)
     code, printed = call(str(tmp_path / "params.yaml"))
     assert code == 1, printed
-    assert printed == f"error: {tmp_path / 'params.yaml'}: a number is too large to plan with\n"
+    assert printed == f"error: {tmp_path / 'params.yaml'}: a number is too large to plan with; use smaller numbers\n"
 
 
 def test_a_folder_is_not_replaced_by_the_json(tmp_path: Path) -> None:

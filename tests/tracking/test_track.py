@@ -379,7 +379,7 @@ def test_unfinished_models_are_named_and_the_others_are_logged(study: Path) -> N
     assert (logged, known) == (1, 0)
     assert sorted(unfinished)[:2] == [
         "metrics/evaluate/combined-0.json: has changed since dvc.lock was written; run `dvc repro`",
-        "metrics/train/full-0.json: no such file",
+        "metrics/train/full-0.json: no such file; restore it or correct the path",
     ]
     (study / "dvc.lock").unlink()
     assert track_here().unfinished[0] == "dvc.lock: no such file; run `dvc repro` to write it"
