@@ -90,7 +90,7 @@ def embed(
         The seconds that embedding took, and the unit-norm embedding of each key, fp16 [dim].
 
     Raises:
-        SimgapError: Clip-retrieval fails.
+        SimgapError: clip-retrieval fails.
     """
     out.mkdir()
     config = out / "model.json"

@@ -67,7 +67,7 @@ def open_clip_program(
     """Train on `samples` samples with open_clip's program, in a new process.
 
     Raises:
-        SimgapError: Open_clip's program fails.
+        SimgapError: open_clip's program fails.
     """
     names = [path.name for path in find_shards(pool)]
     command = [str(python), "-m", "open_clip_train.main", "--dataset-type", "webdataset", "--device", "cpu"]

@@ -55,7 +55,7 @@ def test_sets_of_different_embedders_are_not_compared(store, tmp_path) -> None:
         store("other", unit_rows(5, 4, 2), embedder="f"),
         store("wide", unit_rows(5, 6, 2)),
     ):
-        with pytest.raises(SimgapError, match="one embedder"):
+        with pytest.raises(SimgapError, match="the same embedder"):
             measure(parameters, pool, other, queries, np.ones(5, bool), tmp_path / "out", tmp_path / "scratch")
         assert not (tmp_path / "out").exists()
 

@@ -55,7 +55,7 @@ def create(folder: Path, where: Path | str) -> tuple[Any, Any]:
         The open_clip model in evaluation mode on the CPU, and the tokenizer.
 
     Raises:
-        SimgapError: Open_clip cannot build the model.
+        SimgapError: open_clip cannot build the model.
     """
     name = f"local-dir:{folder.resolve()}"
     # open_clip would warn that it loads no weights, but this function wants initial weights.

@@ -254,8 +254,8 @@ def _study_record(params: Params, metrics: Path, report: Path, lock: Lock | None
     instances = {"draw": list(params.draw), "embed": ["pool", "reference", *names], "similarity": names}
     instances["ground-truth"] = list(params.ground_truth)
     rates: dict[str, float] = {}
-    for stage, names in instances.items():
-        for name in names:
+    for stage, instance_names in instances.items():
+        for name in instance_names:
             path = metrics / stage / f"{name}.json"
             values |= _numbers(read_json(path), f"{stage}/{name}/")
             rates |= _numbers(read_rates(path), f"{stage}/{name}/")

@@ -38,7 +38,7 @@ def build(config: dict[str, Any], seed: int, scratch: Path, where: str = "config
         The open_clip model in evaluation mode on the CPU, in the memory format channels_last, and the tokenizer.
 
     Raises:
-        SimgapError: Open_clip cannot build the model.
+        SimgapError: open_clip cannot build the model.
     """
     folder = scratch / "config"
     with atomic_output(folder) as partial:
