@@ -79,7 +79,8 @@ class Order:
 
     Attributes:
         rows: Numbers of the pool rows, int64 [pool rows], in ascending order within each cluster.
-        bounds: Start of each cluster in `rows`, and the end of the last cluster, int64 [clusters + 1]. The rows of cluster c are `rows[bounds[c] : bounds[c + 1]]`.
+        bounds: Start of each cluster in `rows`, and the end of the last cluster, int64 [clusters + 1].
+            The rows of cluster c are `rows[bounds[c] : bounds[c + 1]]`.
     """
 
     rows: NDArray[np.int64]
@@ -153,7 +154,8 @@ def mark_against(
 def duplicates_in_block(pool: Embeddings, order: Order, limit: Limit, block_rows: int, start: int) -> NDArray[np.bool_]:
     """Find the near-duplicates in a block of sorted rows; see `near_duplicates`.
 
-    The block has the rows `order.rows[start : start + block_rows]`. The block may contain a part of one cluster, or several clusters.
+    The block has the rows `order.rows[start : start + block_rows]`. This block may contain a part of
+    one cluster, or several clusters.
     Memory: two blocks in fp32, and the products of a tile.
 
     Returns:

@@ -48,7 +48,8 @@ class RowResults:
 
     Attributes:
         best: Largest similarity of each row to a rule query, fp32 [rows].
-        nearest_query: Number of the rule query with this similarity, int32 [rows]. On ties, the query with the smallest number counts.
+        nearest_query: Number of the rule query with this similarity, int32 [rows]. On ties, the query with the
+            smallest number counts.
         margin: Maximum of similarity(row, query) - similarity(query, reference) over the rule queries, fp32 [rows]. The
             difference is computed in float64 and then rounded.
     """
