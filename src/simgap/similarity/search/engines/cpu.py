@@ -1,7 +1,7 @@
 """Search on the CPU.
 
-The engine computes the dot products of rows and queries in blocks. It updates all results from a block while the block is
-still in the CPU cache.
+The engine computes the dot products of rows and queries in blocks. It uses a block for all results while the block is still
+in the CPU cache.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _pairs(capacity: int) -> Pairs:
 
 
 class _CollectedPairs:
-    """Collect the undecided pairs of one tile.
+    """Collect the pairs of one tile that screening leaves undecided.
 
     A pair consists of a row and a query. The undecided pairs are in three lists. `near` has the pairs whose row may be
     among the nearest rows of the query. `best` has the pairs that may have the best similarity of the row. `margin` has
@@ -160,8 +160,8 @@ class PrecisionTuner:
     slower precision and measures it again, because the data decide which precision is faster.
 
     Attributes:
-        seconds: Seconds per row for each precision. The time of the last measured tile counts. The value is 0 before
-            the first measurement.
+        seconds: Seconds per row for each precision, from the last tile that was measured in this precision. The value
+            is 0 before the first measurement.
     """
 
     def __init__(self, precisions: Sequence[str]) -> None:
