@@ -1,4 +1,4 @@
-"""Cluster the pool: find centroids with k-means, and assign every row to its nearest centroid."""
+"""Cluster the pool. K-means finds the centroids, and every row is assigned to its nearest centroid."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def find_centroids(parameters: DeduplicateParameters, pool: Embeddings) -> NDArr
     """Fit spherical k-means with FAISS on a seeded random sample of pool rows.
 
     K-means uses all sampled rows. It runs on all GPUs if FAISS has GPU support and finds a GPU. Otherwise it runs on the CPU.
-    The centroids are reproducible with the same FAISS version, CPU or GPU model, and number of threads. Any other setup adds
-    numbers in another order, so the centroids differ. Memory: two copies of the sample in fp32. Each GPU also needs the
-    centroids and a block of the sample.
+    The centroids are reproducible if the FAISS version, the CPU or GPU model, and the number of threads are the same. Any
+    other setup adds numbers in another order, so it gives different centroids. Memory: two copies of the sample in fp32.
+    Each GPU also needs the centroids and a block of the sample.
 
     Returns:
         Unit-norm centroids, fp16 [clusters, dim].
@@ -49,7 +49,8 @@ def find_centroids(parameters: DeduplicateParameters, pool: Embeddings) -> NDArr
         spherical=True,
         min_points_per_centroid=1,
         max_points_per_centroid=size,
-        # faiss-cpu always reports zero GPUs. faiss-gpu reports zero GPUs on a machine without a GPU.
+        # K-means uses GPUs only if FAISS finds a GPU. faiss-cpu always reports zero GPUs. faiss-gpu reports zero GPUs
+        # on a machine without a GPU.
         gpu=faiss.get_num_gpus() > 0,
     )
     kmeans.train(sample)
@@ -59,7 +60,7 @@ def find_centroids(parameters: DeduplicateParameters, pool: Embeddings) -> NDArr
 def unit_centroids(centroids: NDArray[np.float32], sample: NDArray[np.float32]) -> NDArray[np.float16]:
     """Scale centroids to unit norm.
 
-    A centroid that is zero or not finite has no direction. The i-th sampled row replaces such an i-th centroid.
+    A centroid that is zero or not finite has no direction. If this is the i-th centroid, the i-th sampled row replaces it.
 
     Args:
         centroids: fp32 [clusters, dim].
@@ -84,7 +85,7 @@ def assign(
 
     Args:
         pool: Embeddings of the pool.
-        centroids: Unit-norm centroids, fp16 [clusters, dim]. The values of a single centroid are not used.
+        centroids: Unit-norm centroids, fp16 [clusters, dim]. If there is only one centroid, its values are not used.
         engine: Name of the similarity engine. Every engine gives the same result.
         scratch: Folder of the finished parts. A restarted stage does not repeat these parts.
         executor: Executor that processes the parts. Every executor gives the same result.
@@ -98,8 +99,8 @@ def assign(
     cluster = np.zeros(pool.rows, np.int32)
     if len(centroids) == 1:
         return cluster
-    # An engine computes the nearest centroid of a row together with the row's margin. Margins need a reference similarity, so
-    # the request sets the reference similarity to 0.
+    # The request sets all reference similarities to 0, because this search needs no margins. An engine computes the
+    # nearest centroid of a row only together with the margin, and margins need a reference similarity.
     request = SearchRequest(centroids, 1, np.zeros(len(centroids)), np.ones(len(centroids), np.bool_))
     scan(pool, request, engine, scratch, "deduplicate: nearest centroid", executor)
     for first_row, nearest in scanned_column(scratch, pool, "nearest_query"):

@@ -1,4 +1,7 @@
-"""Drop near-duplicates within k-means clusters. The paper's code uses the same rule, which follows SemDeDup."""
+"""Find near-duplicates within k-means clusters.
+
+The rule follows SemDeDup. The code of the paper uses this rule too.
+"""
 
 from __future__ import annotations
 
@@ -26,19 +29,21 @@ def deduplicate(
     """Find the centroids and the rows to keep.
 
     For given centroids, the kept rows are exact and do not depend on the number of threads; see `assign` and
-    `near_duplicates`. Memory: the memory of `find_centroids`, or a few blocks and 17 bytes for each pool row. The larger
-    value counts.
+    `near_duplicates`. Memory: the larger of two values. The first value is the memory of `find_centroids`. The second
+    value is a few blocks, and 17 bytes for each pool row.
 
     Args:
-        parameters: Threshold of the rule (`eps`) and settings of k-means.
+        parameters: Threshold of the rule (`eps`) and settings of k-means. If `eps` is None, all rows are kept.
         pool: Embeddings of the pool.
         engine: Name of the similarity engine. Every engine gives the same result.
         block_rows: Number of rows to compare at a time. It affects memory and speed, but no result.
         scratch: Folder of the centroids and the finished parts. A restarted stage does not compute these files again.
-        executor: Executor that processes the parts. Every executor gives the same result. K-means always runs in this process.
+        executor: Executor that processes the parts. Every executor gives the same result. K-means always runs in this
+            process.
 
     Returns:
-        The centroids, fp16 [clusters, dim], and bool [pool rows], which is true for the rows to keep.
+        Two arrays. The first array has the centroids, fp16 [clusters, dim]. The second array is true for the rows to
+        keep, bool [pool rows].
 
     Raises:
         SimgapError: There are more clusters than sampled rows, or a row does not have unit norm.

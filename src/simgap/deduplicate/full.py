@@ -1,4 +1,4 @@
-"""Write the split `full`: the deduplicated pool, from which every pruning rule starts."""
+"""Write the split `full`. It is the deduplicated pool, and every pruning rule starts from it."""
 
 from __future__ import annotations
 

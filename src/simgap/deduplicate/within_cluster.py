@@ -1,6 +1,7 @@
-"""Apply the deduplication rule within clusters.
+"""Find the near-duplicates within clusters.
 
-The rows are compared in blocks by fp32 products. If fp32 cannot decide about a pair, the exact float64 similarity decides.
+The rows are compared in blocks by fp32 products. If fp32 cannot decide about a pair, the exact float64 similarity
+decides.
 """
 
 from __future__ import annotations
@@ -22,18 +23,19 @@ from simgap.similarity.search.kernels import to_single
 from simgap.store.arrays import read_array, write_array
 from simgap.store.embeddings import Embeddings
 
-# The products of this many rows and a block of a few thousand rows stay in the cache, so later steps do not read them from
-# memory.
+# A tile has this many rows. The products of a tile and a block of a few thousand rows stay in the cache, so later steps
+# do not read them from memory.
 TILE_ROWS = 512
-# A section has this many blocks. The result of each section is stored, so that a restarted stage repeats only unfinished
-# sections.
+# A section has this many blocks. The result of each finished section is stored. A restarted stage therefore repeats
+# only unfinished sections.
 SECTION_BLOCKS = 128
-# Each row is compared only with rows that come before it. The mask is true for all other pairs of rows in a tile.
+# The comparison ignores the pairs for which this mask is true. Each row of a tile is compared only with the rows that
+# come before it.
 NOT_LOWER = np.triu(np.ones((TILE_ROWS, TILE_ROWS), np.bool_))
 
 
 class Limit:
-    """The limit 1 - eps. Two rows with a similarity above the limit are near-duplicates.
+    """The limit 1 - eps of the similarity. Two rows with a similarity above the limit are near-duplicates.
 
     Attributes:
         exact: The limit for exact similarities.
@@ -59,7 +61,7 @@ class Limit:
             others: Vectors of the other rows, fp32 [m, dim].
 
         Returns:
-            bool [n]; true for the rows with such a similarity.
+            bool [n]; true for the rows that have at least one such similarity.
         """
         largest = product.max(axis=1)
         exceeded: NDArray[np.bool_] = largest > self.above
@@ -77,7 +79,8 @@ class Order:
 
     Attributes:
         rows: Numbers of the pool rows, int64 [pool rows], in ascending order within each cluster.
-        bounds: Start of each cluster, int64 [clusters + 1]. The rows of cluster c are `rows[bounds[c] : bounds[c + 1]]`.
+        bounds: Start of each cluster in `rows`, and the end of the last cluster, int64 [clusters + 1].
+            The rows of cluster c are `rows[bounds[c] : bounds[c + 1]]`.
     """
 
     rows: NDArray[np.int64]
@@ -85,7 +88,12 @@ class Order:
 
     @classmethod
     def of(cls, cluster: NDArray[np.int32], clusters: int) -> Order:
-        """Sort the pool rows by cluster. `cluster` is int32 [pool rows]."""
+        """Sort the pool rows by cluster.
+
+        Args:
+            cluster: Cluster of each pool row, int32 [pool rows].
+            clusters: Number of clusters.
+        """
         bounds = np.concatenate([[0], np.cumsum(np.bincount(cluster, minlength=clusters))])
         return cls(np.argsort(cluster, kind="stable"), bounds)
 
@@ -146,7 +154,8 @@ def mark_against(
 def duplicates_in_block(pool: Embeddings, order: Order, limit: Limit, block_rows: int, start: int) -> NDArray[np.bool_]:
     """Find the near-duplicates in a block of sorted rows; see `near_duplicates`.
 
-    The block has the rows `order.rows[start : start + block_rows]`. It contains a part of one cluster, or several clusters.
+    The block has the rows `order.rows[start : start + block_rows]`. This block may contain a part of
+    one cluster, or several clusters.
     Memory: two blocks in fp32, and the products of a tile.
 
     Returns:
@@ -160,7 +169,8 @@ def duplicates_in_block(pool: Embeddings, order: Order, limit: Limit, block_rows
     for cluster in np.flatnonzero(np.diff(bounds) > 1):
         own = slice(bounds[cluster], bounds[cluster + 1])
         mark_within(vectors[own], limit, duplicate[own])
-    # Only the first cluster of the block may have rows in earlier blocks, so only this cluster is compared with earlier blocks.
+    # Only the first cluster of the block may have rows in earlier blocks. The rows of this cluster are therefore
+    # compared with these earlier rows.
     own = slice(0, bounds[1])
     for lower in range(order.bounds[first], start, block_rows):
         if duplicate[own].all():
@@ -173,7 +183,10 @@ def duplicates_in_block(pool: Embeddings, order: Order, limit: Limit, block_rows
 
 @dataclass
 class _Sections:
-    """Find the near-duplicates in sections of `section` sorted rows, as tasks for an executor."""
+    """Find the near-duplicates in sections of the sorted rows, as tasks of an executor.
+
+    Each section has `section` rows. The last section may have fewer rows.
+    """
 
     pool: Embeddings
     order: Order
@@ -211,11 +224,12 @@ def near_duplicates(
     scratch: Path,
     executor: Executor = LOCAL,
 ) -> NDArray[np.bool_]:
-    """Find the rows that are too similar to a row of their cluster with a smaller number.
+    """Find the near-duplicates in every cluster.
 
-    Rows that are near-duplicates themselves are included in the comparison. The exact similarity must be
-    strictly above the limit. Neither the block size nor the number of threads changes the result. Memory: two blocks in fp32
-    for each thread, and about 17 bytes for each pool row.
+    A row is a near-duplicate if it is too similar to another row of its cluster, and the other row has a smaller
+    number. The other row may be a near-duplicate too. The exact similarity must be strictly above the limit. Neither
+    the block size nor the number of threads changes the result. Memory: two blocks in fp32 for each thread, and about
+    17 bytes for each pool row.
 
     Args:
         pool: Embeddings of the pool.

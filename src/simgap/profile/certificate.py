@@ -1,7 +1,8 @@
 """Check the imagenet-like rule by plain float64 products.
 
-The rule demands similarity(row, query) - similarity(query, reference) <= threshold for every kept row and every rule query.
-This module shares no code with the similarity engines, so that an error in an engine cannot hide from the check.
+The rule demands similarity(row, query) - similarity(query, reference) <= threshold for every kept row and every rule
+query. This module shares no code with the similarity engines. An error in an engine therefore cannot hide from the
+check.
 """
 
 from __future__ import annotations
@@ -16,16 +17,24 @@ from simgap.store.columns import Similarity
 from simgap.store.embeddings import Embeddings
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-# The time of a check grows with the number of pairs of a kept row and a query. With more pairs than this, only a random sample
-# of the queries is checked.
+# A check computes a product for each pair of a kept row and a query. If all rule queries make more pairs than this, the
+# check would take too long. It then uses only a random sample of the queries.
 PAIRS = 10**10
-# Products with all queries are computed for this many rows at a time. Memory grows with this number.
+# The check computes the products of this many rows with all queries at a time. Memory grows with this number.
 BLOCK_ROWS = 1024
 SAMPLE_SEED = 0
 
 
 def summary(values: NDArray[Any], name: str) -> dict[str, float]:
-    """Return the mean, the smallest value and the quantiles of `values` as metrics. `name` is the prefix of their names."""
+    """Compute the mean, the smallest value and the quantiles of an array.
+
+    Args:
+        values: The values of the array.
+        name: Prefix of the names of the metrics.
+
+    Returns:
+        The metrics by name.
+    """
     values = values.astype(np.float64)
     return {
         f"{name}/mean": float(values.mean()),
@@ -37,8 +46,8 @@ def summary(values: NDArray[Any], name: str) -> dict[str, float]:
 def queries_to_check(used_by_rule: NDArray[np.bool_], kept_rows: int) -> NDArray[np.int64]:
     """Choose the rule queries to check.
 
-    If all rule queries make more than `PAIRS` pairs with the kept rows, the function chooses a seeded random sample. The sample
-    is as large as `PAIRS` allows, and has at least one query. Otherwise, the function chooses all rule queries.
+    The function chooses all rule queries if they make at most `PAIRS` pairs with the kept rows. Otherwise, it chooses a
+    seeded random sample. The sample is as large as `PAIRS` allows, and has at least one query.
 
     Args:
         used_by_rule: bool [queries]; true for the rule queries.
@@ -57,7 +66,7 @@ def queries_to_check(used_by_rule: NDArray[np.bool_], kept_rows: int) -> NDArray
 def nearest_similarity(rows: Embeddings, keep: NDArray[np.bool_], queries: NDArray[np.float16]) -> NDArray[np.float64]:
     """Compute the similarity of each query to its nearest kept row.
 
-    Memory: the queries, a block of rows and their products, all in float64.
+    Memory: the queries, a block of rows, and the products of both, all in float64.
 
     Args:
         rows: Embeddings of the rows.
@@ -90,8 +99,8 @@ def check_bound(
         where: Split and benchmark to name in the error message.
 
     Returns:
-        Metrics of the check by name. The slack in these metrics is the threshold minus the difference. Infinite values are
-        skipped.
+        Metrics of the check by name. Some metrics summarize the slack of the queries. The slack of a query is the threshold
+        minus the largest difference of this query. Infinite slacks are skipped.
 
     Raises:
         SimgapError: A query violates the bound.
@@ -136,7 +145,8 @@ def certify(
 
     Returns:
         Metrics by name. `certificate/queries` is the number of rule queries. `certificate/queries_checked` is the number of
-        checked queries. `certificate/sampled` is true if only a sample was checked. `check_bound` describes the others.
+        checked queries. `certificate/sampled` is true if only a sample was checked. `check_bound` describes the
+        other metrics.
 
     Raises:
         SimgapError: A query violates the bound, or its stored reference similarity is wrong.

@@ -1,4 +1,7 @@
-"""Measure the similarity profile of a split: the similarity of every query to the nearest kept rows."""
+"""Measure the similarity profile of a split.
+
+The profile has the similarity of every query to its nearest kept rows.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ from simgap.store.split import Split
 
 # The pool is read in blocks of this many rows. Memory grows with this number.
 BLOCK_ROWS = 65_536
-# Pruned rows are counted at each of these thresholds, and at the split's own threshold, so that the report can plot a curve.
+# The report plots how many rows the rule prunes at each threshold. The rows are counted at these thresholds and at the
+# threshold of the split.
 THRESHOLDS = (-0.1, -0.05, -0.02, 0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
 
 
@@ -39,7 +43,8 @@ def known_nearest(keep: NDArray[np.bool_], stored: Nearest) -> Nearest:
         stored: The nearest rows of each query in the whole pool.
 
     Returns:
-        The kept rows in the same order, and as many columns as in `stored`. Missing rows have similarity -inf and number -1.
+        The kept rows in the order of `stored`. The arrays have the same shape as in `stored`, so some rows may be missing.
+        Missing rows have similarity -inf and number -1.
     """
     kept = (stored.row >= 0) & keep[stored.row]
     first = np.argsort(~kept, axis=1, kind="stable")
@@ -53,7 +58,7 @@ def known_nearest(keep: NDArray[np.bool_], stored: Nearest) -> Nearest:
 def rescanned_nearest(
     pool: Embeddings, keep: NDArray[np.bool_], queries: NDArray[np.float16], neighbours: int, engine_name: str
 ) -> Nearest:
-    """Find the nearest kept rows of each query by a pass over all kept rows.
+    """Search all kept rows for the nearest rows of each query.
 
     Memory: the queries, a block of rows, the memory of the engine, and 8 bytes for each kept row.
 
@@ -65,7 +70,7 @@ def rescanned_nearest(
         engine_name: Name of the similarity engine. Every engine gives the same result.
 
     Returns:
-        The nearest kept rows of each query. The row numbers are numbers of pool rows.
+        The nearest kept rows of each query. A row has the number that it has in the pool.
     """
     engine = make_engine(engine_name, SearchRequest(queries, neighbours))
     nearest = Nearest.none(len(queries), neighbours)
@@ -85,9 +90,11 @@ def rescanned_nearest(
 def nearest_kept(
     keep: NDArray[np.bool_], pool: Embeddings, benchmark: Embeddings, stored: Nearest, engine_name: str
 ) -> tuple[Nearest, int]:
-    """Find the nearest kept rows of each query, as many as `stored` has for the whole pool.
+    """Find the nearest kept rows of each query.
 
-    If enough of a query's stored rows are kept, these rows are the result. Other queries need a pass over all kept rows.
+    `stored` has a fixed number of nearest rows for each query. The function finds this number of kept rows. If enough
+    of a query's stored rows are kept, these rows are the result. For the other queries, the function searches all kept
+    rows.
 
     Args:
         keep: bool [pool rows]; true for the rows that the split keeps.
@@ -97,7 +104,7 @@ def nearest_kept(
         engine_name: Name of the similarity engine. Every engine gives the same result.
 
     Returns:
-        The nearest kept rows of each query, and the number of queries that needed the pass.
+        The nearest kept rows of each query, and the number of queries that needed the search of all kept rows.
     """
     nearest = known_nearest(keep, stored)
     incomplete = (nearest.row >= 0).sum(axis=1) < min(int(keep.sum()), stored.row.shape[1])
@@ -110,9 +117,9 @@ def nearest_kept(
 def rows_by_class(
     full: NDArray[np.bool_], keep: NDArray[np.bool_], nearest_query: NDArray[np.int32], labels: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count the rows of the full split and of this split by the class of their nearest rule query.
+    """Count rows by the class of their nearest rule query.
 
-    Memory: a block of rows.
+    The function counts the rows of the full split and the rows of this split. Memory: a block of rows.
 
     Args:
         full: bool [pool rows]; true for the rows of the full split.
@@ -121,7 +128,8 @@ def rows_by_class(
         labels: Class of each query, int32 [queries].
 
     Returns:
-        Number of rows of the full split in each class, and number of rows of this split in each class, both int64 [classes].
+        Two arrays, both int64 [classes]. The first array has the number of rows of the full split in each class. The
+        second array has the number of rows of this split in each class.
     """
     classes = int(labels.max()) + 1
     counts = np.zeros((2, classes), np.int64)
@@ -223,14 +231,15 @@ def threshold_curve(
         kept_rows: Number of rows that the split keeps.
         threshold: Threshold of the split.
         full: bool [pool rows]; true for the rows of the full split.
-        margins: Margins of all pool rows for each benchmark of the rule, each fp32 [pool rows].
+        margins: One array for each benchmark of the rule. Each array has the margins of all pool rows, fp32 [pool
+            rows].
         where: Split to name in the error message.
 
     Returns:
-        Number of pruned rows at each threshold, by the name of the metric.
+        The metrics by name. Each metric is the number of pruned rows at one threshold.
 
     Raises:
-        SimgapError: The number of rows that the split keeps is not the number that the rule keeps at the split's threshold.
+        SimgapError: At the threshold of the split, the rule keeps another number of rows than the split.
     """
     thresholds = sorted({*THRESHOLDS, threshold})
     pruned = dict(zip(thresholds, rules.rows_pruned(full, margins, thresholds), strict=True))
@@ -258,14 +267,15 @@ def profile(
 
     - `similarity`: fp32, similarity to the nearest kept pool row; null if no row is kept.
     - `similarity_with_reference`: fp32, similarity to the nearest row among the kept pool rows and the reference rows.
-    - `nearest_rows`: list of int64, numbers of the nearest kept pool rows, as many as are stored for the whole pool.
-    - `nearest_similarities`: list of fp32, similarities of these rows.
+    - `nearest_rows`: list of int64, numbers of the nearest kept pool rows. The list has as many rows as are stored for the
+      whole pool, or all kept rows if there are fewer.
+    - `nearest_similarities`: list of fp32, similarities of these pool rows.
 
-    All similarities are exact. If enough of a query's stored rows are kept, these rows are the result. Other queries need a
-    pass over the kept rows. The metric `queries_rescanned` counts these queries.
+    All similarities are exact. If enough of a query's stored rows are kept, these rows are the result. For the other queries,
+    the function searches all kept rows. The metric `queries_rescanned` is the number of these other queries.
 
-    `classes/<benchmark>.parquet` has one row for each class. It counts the rows whose nearest rule query is of this
-    class, both in the full split and in this split.
+    `classes/<benchmark>.parquet` has one row for each class. It has the number of pool rows whose nearest rule query belongs
+    to the class. One column counts the rows of the full split, and another column counts the rows of this split.
 
     Args:
         split: The split.

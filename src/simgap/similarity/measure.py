@@ -51,10 +51,11 @@ def measure(
     engine: str = "auto",
     executor: Executor = LOCAL,
 ) -> dict[str, Any]:
-    """Measure the similarity of a pool to a benchmark in one pass over the pool, and write the results to `out`.
+    """Measure the similarity of a pool to a benchmark, and write the results to `out`.
 
-    `best.npy`, `nearest_query.npy` and `margin.npy` have one value for each pool row. The values depend on the rule queries only.
-    `queries.parquet` has one row for each query of the benchmark. Memory: O(queries + tile).
+    The function reads the pool once. `best.npy`, `nearest_query.npy` and `margin.npy` have one value for each pool row.
+    These values depend on the rule queries only. `queries.parquet` has one row for each query of the benchmark. Memory:
+    O(queries + tile).
 
     Args:
         parameters: Number of nearest pool rows to store for each query.
@@ -71,7 +72,7 @@ def measure(
         The metrics by name.
 
     Raises:
-        SimgapError: The embeddings come from different embedders, or a set of embeddings has no rows.
+        SimgapError: The embeddings come from different embedders, or one of the datasets has no rows.
     """
     check_same_embedder(pool, reference, benchmark)
     for embeddings in (pool, reference, benchmark):

@@ -13,17 +13,26 @@ from simgap.toy.scene import COLOURS, ODD_SETTINGS, SETTINGS, Scene
 
 Pixels = NDArray[np.float32]
 Colour = tuple[int, int, int]
-# Images are painted this many times larger and then averaged, which makes edges smooth.
+# Images are first painted with this many times the final width and height. They are then reduced by averaging, which
+# makes edges smooth.
 OVERSAMPLING = 2
-# The square stones of a mosaic have sides of this many pixels of the enlarged image.
+# A mosaic consists of square stones. The side of a stone has this many pixels of the enlarged image.
 STONE = 4
 FIXED_COLOURS = {"dark": (40, 36, 34), "light": (232, 232, 226), "wood": (110, 75, 45), "leaf": (60, 125, 55)}
 
 
 def _noise(random: np.random.Generator, cells: int, size: int) -> Pixels:
-    """Generate smooth random noise with values in [-1, 1], fp32 [size, size, 1].
+    """Generate smooth random noise with values in [-1, 1].
 
-    The noise interpolates a grid of `cells` x `cells` random values, so it is smoother with fewer cells.
+    The function interpolates a grid of random values. Fewer cells give smoother noise.
+
+    Args:
+        random: The random generator.
+        cells: Number of cells along each side of the grid.
+        size: Pixels along each side of the result.
+
+    Returns:
+        The noise, fp32 [size, size, 1].
     """
     coarse = random.uniform(-1, 1, (cells, cells)).astype(np.float32)
     smooth: Pixels = np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BILINEAR))
@@ -71,7 +80,16 @@ def _palette(scene: Scene, random: np.random.Generator, amount: float) -> dict[s
 
 
 def _placed(scene: Scene, random: np.random.Generator, size: int) -> list[list[Part]]:
-    """Place the objects of a scene on the image, and return the parts of each object with corners in pixels."""
+    """Place the objects of a scene on the image.
+
+    Args:
+        scene: The scene.
+        random: The random generator.
+        size: Pixels along each side of the image.
+
+    Returns:
+        A list with the parts of each object. The corners of the parts are in pixels.
+    """
     placed = []
     shape = np.random.default_rng(random.integers(2**32))
     for position in range(scene.number):
@@ -198,7 +216,16 @@ def _finished(pixels: Pixels, random: np.random.Generator, image_size: int) -> I
 
 
 def render(scene: Scene, random: np.random.Generator, image_size: int) -> Image.Image:
-    """Render a scene in its style, and return an RGB image whose sides have `image_size` pixels."""
+    """Render a scene in its style.
+
+    Args:
+        scene: The scene.
+        random: The random generator.
+        image_size: Pixels along each side of the image.
+
+    Returns:
+        The RGB image.
+    """
     renderers = {"cartoon": _cartoon, "painting": _painting, "mosaic": _mosaic}
     size = image_size * OVERSAMPLING
     if scene.style == "sketch":
@@ -211,9 +238,9 @@ def render(scene: Scene, random: np.random.Generator, image_size: int) -> Image.
 
 
 def render_off_topic(random: np.random.Generator, image_size: int) -> Image.Image:
-    """Render an image that shows no class.
+    """Render an image that shows no object of any class.
 
-    The image has bars, lines of text, random polygons or a plain landscape.
+    The image shows bars, lines of text, random polygons or a plain landscape.
 
     Args:
         random: The random generator.

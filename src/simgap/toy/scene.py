@@ -1,4 +1,4 @@
-"""Generate the content of images and captions that describe it."""
+"""Choose the content of images at random, and write captions that describe the content."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def draw_scene(random: np.random.Generator, kind: int, style: str) -> Scene:
 def describe(scene: Scene, random: np.random.Generator) -> str:
     """Describe a scene in words.
 
-    The number and class of the objects are always named. Other details, such as the colour, are named at random.
+    The description always names the number and class of the objects. It names other details, such as the colour, at random.
 
     Args:
         scene: The scene.
@@ -145,9 +145,9 @@ def describe(scene: Scene, random: np.random.Generator) -> str:
 
 
 def web_caption(scene: Scene, random: np.random.Generator) -> str:
-    """Write a caption as it may stand on a web page.
+    """Write a caption like the captions of images on web pages.
 
-    Captions may have unrelated words, a file name or capital letters. A random 5% of the captions describe another
+    A caption may contain unrelated words, a file name or capital letters. A random 5% of the captions describe another
     scene.
 
     Args:

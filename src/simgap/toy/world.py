@@ -1,4 +1,4 @@
-"""Generate a toy world and write it in the file layouts of real pools and benchmarks."""
+"""Generate a toy world, and write its datasets in the file layouts of real pools and benchmarks."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ SHARD_ROWS = 500
 
 @dataclass(frozen=True)
 class Planted:
-    """A sample that a pool row repeats.
+    """The original of a planted sample. A planted sample is a pool sample that repeats another sample, its original.
 
     Attributes:
         how: `exact` for the same bytes, `near` for a near-duplicate, or `sibling` for the same scene painted again.
-        source: Set of the repeated sample.
-        index: Index of the repeated sample in its set.
+        source: Dataset of the original.
+        index: Index of the original in its dataset.
     """
 
     how: str
@@ -84,14 +84,14 @@ def _kinds(source: str) -> tuple[int, ...]:
 
 
 def draw_sample(parameters: DrawParameters, source: str, index: int, variant: int = 0) -> Drawn:
-    """Generate a sample of a set.
+    """Generate a sample of a dataset.
 
     The same arguments always give the same bytes. Variants of a sample show the same scene with other random details.
 
     Args:
         parameters: Parameters of the toy world.
-        source: Name of the set.
-        index: Index of the sample in the set.
+        source: Name of the dataset.
+        index: Index of the sample in the dataset.
         variant: Number of the variant.
 
     Returns:
@@ -111,10 +111,10 @@ def draw_sample(parameters: DrawParameters, source: str, index: int, variant: in
 
 
 def _near_copy(image: bytes, random: np.random.Generator) -> bytes:
-    """Return the JPEG bytes of a near-duplicate.
+    """Create a near-duplicate of an image, and return its JPEG bytes.
 
-    The image is recoloured by a few per cent, shifted by up to half a pixel, or left unchanged. Then it is encoded
-    again with a lower quality.
+    The function changes the colours by a few per cent, shifts the image by up to half a pixel, or leaves the image
+    unchanged. Then it encodes the image again with a lower quality.
     """
     picture = Image.open(io.BytesIO(image)).convert("RGB")
     alteration = random.integers(3)
@@ -123,7 +123,7 @@ def _near_copy(image: bytes, random: np.random.Generator) -> bytes:
         picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     elif alteration == 1:
         dx, dy = random.uniform(-0.5, 0.5, 2)
-        # Without this frame of repeated edge pixels, the shift would bring black pixels into the image.
+        # The frame repeats the edge pixels. Without the frame, the shift would bring black pixels into the image.
         framed = Image.fromarray(np.pad(np.asarray(picture), ((1, 1), (1, 1), (0, 0)), mode="edge"))
         shifted = framed.transform(framed.size, Image.Transform.AFFINE, (1, 0, dx, 0, 1, dy), Image.Resampling.BICUBIC)
         picture = shifted.crop((1, 1, picture.width + 1, picture.height + 1))
@@ -131,15 +131,15 @@ def _near_copy(image: bytes, random: np.random.Generator) -> bytes:
 
 
 def plan_planted(parameters: DrawParameters) -> dict[int, Planted]:
-    """Choose the pool rows that repeat other samples, and choose these samples.
+    """Choose the planted samples of the pool and their originals; see `Planted`.
 
-    Each sample is repeated at most once. No repeated sample is a repetition itself.
+    Each original is repeated at most once. No original is a planted sample.
 
     Args:
         parameters: Parameters of the toy world.
 
     Returns:
-        The repeated sample, by index of the pool row.
+        A dictionary. Each key is the index of a planted sample in the pool. Each value is the original of this sample.
     """
     random = np.random.default_rng([parameters.seed, len(SETS)])
     sizes = {"reference": parameters.reference, **dict.fromkeys(BENCHMARKS, parameters.queries)}
@@ -164,7 +164,7 @@ def _pool_sample(parameters: DrawParameters, index: int, planted: Planted) -> Dr
 
 
 def key_of(index: int) -> str:
-    """Return the key of a sample as img2dataset writes it.
+    """Return the key of a sample in the format of img2dataset.
 
     The key has five digits for the shard and four digits for the position in the shard.
     """
@@ -178,21 +178,23 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _write_shard(parameters: DrawParameters, source: str, shard: int, rows: int, out: Path) -> Counter[str]:
-    """Write one shard of a set.
+    """Write one shard of a dataset.
 
     Args:
         parameters: Parameters of the toy world.
-        source: Name of the set.
+        source: Name of the dataset.
         shard: Number of the shard.
-        rows: Number of samples of the whole set.
+        rows: Number of samples of the whole dataset.
         out: File to write.
 
     Returns:
-        The number of samples of each style, of each kind of repetition and of broken samples, by name of the metric.
+        The metrics by name. They count the samples of each style, the planted samples of each kind, and the broken
+        samples.
     """
     counts: Counter[str] = Counter()
     plan = plan_planted(parameters) if source == "pool" else {}
-    # Broken images are spread evenly over the pool. A planted image is never broken, because it could not be compared.
+    # Broken images are spread evenly over the pool. A planted image is never broken, because a broken image could not
+    # be compared with its original.
     step = parameters.pool // parameters.broken if source == "pool" and parameters.broken else 0
     with tarfile.open(out, "w") as tar:
         for index in range(shard * SHARD_ROWS, min(rows, (shard + 1) * SHARD_ROWS)):
@@ -231,16 +233,16 @@ def _shards(rows: int) -> int:
 def draw_world(parameters: DrawParameters, out: Path) -> dict[str, Any]:
     """Generate the pool, the reference and the benchmarks, and write them to a folder.
 
-    Each sample has its own seed, so the bytes do not depend on the number of processes. The JSON of a pool sample has
-    its annotation (class, style, planted, copy_of). Scores, leaks and matched controls use annotations. Models are
-    never trained on annotations.
+    Each sample has its own seed, so the bytes do not depend on the number of processes. Each pool sample has a JSON file with
+    an annotation (class, style, planted, copy_of). Scores, leaks and matched controls use annotations. Models are never
+    trained on annotations.
 
     Args:
         parameters: Parameters of the toy world.
         out: Folder to write.
 
     Returns:
-        The number of samples of each set and of each kind, by name of the metric.
+        The metrics by name. They count the samples of each dataset, and the samples of each kind in each dataset.
     """
     sizes = {
         "pool": parameters.pool,

@@ -1,8 +1,8 @@
-"""Compute the exact similarity of two vectors: the inner product of their stored fp16 values.
+"""Compute exact similarities. The exact similarity of two vectors is the inner product of their stored fp16 values.
 
-A product of two fp16 numbers is a multiple of 2^-48. A sum of such products that stays below 2^4 needs at most 52 bits. A
-float64 sum is therefore exact in any order of additions. For this reason, every tile size and thread count gives the same
-bits. Results are rounded once, to fp32, when they are stored.
+A product of two fp16 numbers is a multiple of 2^-48. Let a sum of such products stay below 2^4. Such a sum needs at
+most 52 bits, so a float64 sum is exact in any order of additions. For this reason, every tile size and thread count
+gives the same bits. The results are rounded to fp32 only once, when they are stored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ NOT_UNIT_NORM = "embeddings: a row does not have unit norm; embed or import the 
 
 
 def check_unit_norm(rows: NDArray[np.floating[Any]]) -> None:
-    """Check that all rows [n, dim] have unit norm. The float64 sums of exact similarities are exact only for such rows.
+    """Check that all rows have unit norm. Exact similarities are exact in float64 only for such rows.
+
+    Args:
+        rows: Vectors, [n, dim].
 
     Raises:
         SimgapError: A row is not finite or does not have unit norm.
@@ -52,10 +55,12 @@ def exact_pairs(
 ) -> NDArray[np.float64]:
     """Compute the exact similarity of the pairs (rows[row[i]], queries[query[i]]).
 
+    The vectors are stored in fp16, and the caller converts them to fp32. This conversion is exact. The later conversion
+    to float64 is faster from fp32 than from fp16.
+
     Args:
-        rows: Stored fp16 vectors, converted to fp32, [n, dim]. The conversion is exact, and float64 is computed faster from fp32
-            than from fp16.
-        queries: Stored fp16 vectors, converted to fp32, [q, dim].
+        rows: Vectors of the rows, fp32 [n, dim].
+        queries: Vectors of the queries, fp32 [q, dim].
         row: Position in `rows` for each pair, int64 [pairs].
         query: Position in `queries` for each pair, int64 [pairs].
 
@@ -70,18 +75,21 @@ def exact_pairs(
 def screening_error(dim: int) -> float:
     """Return an upper bound of |fp32 product - exact similarity| for two vectors of about unit norm.
 
-    The bound holds for any order of additions. Each of n = `dim` products and sums rounds by at most u = 2^-24. Together,
-    these roundings add at most n u / (1 - n u) times the sum of |x_i q_i|. The norms of the vectors bound this sum. Underflow
-    adds at most n 2^-126. The source is Higham, Accuracy and Stability of Numerical Algorithms, section 3.1.
+    The bound holds for any order of additions. Let n be the number of dimensions `dim`. Each of the n products and sums
+    has a relative rounding error of at most u = 2^-24. Together, these errors add at most n u / (1 - n u) times the sum
+    of |x_i q_i|. The norms of the vectors bound this sum. Underflow adds at most n 2^-126. The source is Higham,
+    Accuracy and Stability of Numerical Algorithms, section 3.1.
     """
     rounding = dim * 2.0**-24
     return 1.02 * rounding / (1 - rounding) + dim * 2.0**-126
 
 
 def slack(error: float) -> np.float32:
-    """Return the largest difference of two screened values at which their exact order is undecided.
+    """Return the largest difference of two screened values whose order is undecided.
 
-    Screened values are approximate. The slack also covers the rounding of the subtraction of the slack from a screened value.
+    Screened values are approximate. If two values differ by more than the slack, their exact values have the same
+    order. The slack also covers a rounding error: the caller subtracts the slack from a screened value, and this
+    subtraction rounds.
 
     Args:
         error: Largest error of one screened value.

@@ -1,6 +1,6 @@
-"""Run inner loops that Numba compiles.
+"""Define inner loops that Numba compiles to machine code.
 
-NumPy would read the same memory several times, and would hold Python's global interpreter lock.
+NumPy would be slower. It would read the same memory several times, and would hold Python's global interpreter lock.
 """
 
 from __future__ import annotations
@@ -12,15 +12,21 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-# A loop first checks this many products together, because that is fast. It checks each product of the chunk alone only if at
-# least one of these products may matter.
+# `collect` tests the products of a row in chunks of this many products. One fast test finds whether any product of the
+# chunk may matter. Only then does the loop test each product of the chunk alone.
 CHUNK = 64
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Pairs(NamedTuple):
-    """Pairs of a row and a query, each int32 [capacity], and one value for each pair, fp32 [capacity]."""
+    """Pairs of a row and a query, with one value for each pair.
+
+    Attributes:
+        row: Row of each pair, int32 [capacity].
+        query: Query of each pair, int32 [capacity].
+        value: Value of each pair, fp32 [capacity].
+    """
 
     row: NDArray[np.int32]
     query: NDArray[np.int32]
@@ -28,9 +34,9 @@ class Pairs(NamedTuple):
 
 
 def _compiled(function: Function) -> Function:
-    """Return a compiled version of a function, and cache it for all processes of a machine.
+    """Return a compiled version of a function. All processes of a machine share the cached machine code.
 
-    The compiler may reorder sums. Values may be infinite, but must not be NaN.
+    The compiler may change the order of additions. Values may be infinite, but must not be NaN.
     """
     allowed = {"nnan", "nsz", "reassoc", "contract"}
     return cast(Function, njit(cache=True, nogil=True, fastmath=allowed)(function))
@@ -44,20 +50,24 @@ def _widen(halves: Any, bits: Any) -> None:
 
 
 def to_single(rows: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Return fp16 values converted to fp32. This function is several times faster than NumPy.
+    """Convert fp16 values to fp32. This function is several times faster than the conversion by NumPy.
 
     The conversion of finite values is exact. Infinity and NaN become large finite values.
     """
     singles = np.empty(rows.shape, np.float32)
     _widen(np.ascontiguousarray(rows).reshape(-1).view(np.uint16), singles.reshape(-1).view(np.uint32))
-    # The exponent bias is 15 in fp16 and 127 in fp32. The factor corrects the values by the difference of 112.
+    # `_widen` copies the exponent bits, but the exponent bias is 15 in fp16 and 127 in fp32. This factor corrects the
+    # difference of 112.
     singles *= np.float32(2.0**112)
     return singles
 
 
 @_compiled
 def sum_pairs(rows: Any, queries: Any, row: Any, query: Any, out: Any) -> None:
-    """Write the inner product of rows[row[i]] and queries[query[i]] to out[i] for each pair i. The sums are in float64."""
+    """Compute the inner product of each pair of a row and a query, with float64 sums.
+
+    The function writes the inner product of rows[row[i]] and queries[query[i]] to out[i], for each pair i.
+    """
     for pair in range(len(row)):
         left, right = rows[row[pair]], queries[query[pair]]
         total = 0.0
@@ -80,7 +90,7 @@ def collect(
     margin: Any,
     counts: Any,
 ) -> None:
-    """Add the undecided pairs from a block of products to `near`, `best` and `margin`.
+    """Find the undecided pairs in a block of products, and add these pairs to `near`, `best` and `margin`.
 
     Args:
         product: Products of the tile's rows and a block of queries, fp32 [rows, queries].
@@ -88,13 +98,13 @@ def collect(
         shift: Reference similarity of each query, fp32 [queries]. A product minus the shift is a margin.
         slack: A pair is undecided if its value is at most this far below the largest value of its row.
         near_bound: Bound of each query, fp32 [queries]. A pair whose product reaches this bound is added to `near`.
-        best_bound: Bound of each row, fp32 [rows]. A pair whose product reaches this bound is added to `best`. The function
-            raises the bounds in place. In the end, a bound is the largest product of the row minus the slack.
-        margin_bound: Bound of each row, fp32 [rows]. A pair whose product minus the shift reaches this bound is added to
-            `margin`. The function raises the bounds in the same way as `best_bound`.
-        near: `Pairs` with space for a whole block of pairs after the collected pairs.
-        best: `Pairs` with the same space as `near`.
-        margin: `Pairs` with the same space as `near`.
+        best_bound: Bound of each row, fp32 [rows]. A pair whose product reaches this bound is added to `best`. The
+            function raises the bounds in place. In the end, a bound is the largest product of the row minus the slack.
+        margin_bound: Bound of each row, fp32 [rows]. A pair whose product minus the shift reaches this bound is added
+            to `margin`. The function raises the bounds in the same way as `best_bound`.
+        near: `Pairs` to extend. After its collected pairs, it must have space for all pairs of the block.
+        best: `Pairs` to extend, with the same space as `near`.
+        margin: `Pairs` to extend, with the same space as `near`.
         counts: Number of collected pairs in `near`, `best` and `margin`, int64 [3]; updated in place.
     """
     near_count, best_count, margin_count = counts
@@ -130,12 +140,14 @@ def collect(
 
 @_compiled
 def insert(query: Any, row: Any, value: Any, largest: Any, largest_row: Any) -> None:
-    """Insert pairs into the sorted list of the k largest values of each query, one pair after the other.
+    """Update the k largest values of each query with the values of new pairs.
+
+    The function inserts one pair after the other.
 
     Args:
-        query: Query of each pair, [pairs].
-        row: Row of each pair, [pairs].
-        value: Value of each pair, [pairs].
+        query: Query of each new pair, [pairs].
+        row: Row of each new pair, [pairs].
+        value: Value of each new pair, [pairs].
         largest: The k largest values of each query, [queries, k], in descending order; updated in place. A new value
             comes after an equal value.
         largest_row: Row of each value in `largest`, [queries, k]; updated in place.

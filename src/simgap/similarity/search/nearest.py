@@ -16,14 +16,14 @@ from simgap.similarity.search.exact import slack
 from simgap.similarity.search.kernels import insert
 
 Similarities = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
-# With more candidates than this for each wanted neighbour, exact similarities are computed before the last tile. The exact
-# similarities leave only k candidates for each query, so memory stays small.
+# Exact similarities are usually computed after the last tile. They are computed earlier if there are more than this
+# many candidates for each wanted neighbour. Then only k candidates remain for each query, so memory stays small.
 CANDIDATES_PER_NEIGHBOUR = 4
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Pairs of a query and a row that may be among the nearest rows of the query.
+    """Pairs of a query and a row. The row may be among the nearest rows of the query.
 
     Attributes:
         query: Query number of each pair, int64 [pairs].
@@ -40,6 +40,8 @@ class Candidates:
 class Nearest:
     """The k nearest rows of each query. On ties, the row with the smaller number comes first.
 
+    If there are fewer than k rows, the rows at the end are missing.
+
     Attributes:
         similarity: Similarities in descending order, float64 [queries, k]. Missing rows have -inf.
         row: Row numbers in the same order, int64 [queries, k]. Missing rows have -1.
@@ -50,11 +52,11 @@ class Nearest:
 
     @classmethod
     def none(cls, queries: int, neighbours: int) -> Nearest:
-        """Return the result of a search in an empty set, in which all rows are missing."""
+        """Return the result of a search in an empty dataset. All rows of the result are missing."""
         return cls(np.full((queries, neighbours), -np.inf), np.full((queries, neighbours), -1, np.int64))
 
     def merged(self, later: Nearest) -> Nearest:
-        """Return the k nearest rows from this result and `later`.
+        """Merge this result and `later`, and return the k nearest rows of each query.
 
         All row numbers in `later` must be larger than the row numbers in this result.
         """
@@ -65,25 +67,26 @@ class Nearest:
 
 
 class NearestCandidates:
-    """Collect candidates for the k nearest rows of every query, from tiles in ascending order.
+    """Collect candidates for the k nearest rows of every query.
 
-    `decide` computes the exact similarities of the candidates after the last tile. Screening cannot separate rows that are
-    almost equal, and a pool may have any number of such rows. If there are many candidates, `update` therefore computes exact
-    similarities earlier. Memory: the candidates of one tile, and a few candidates for each query.
+    The tiles must come in ascending order. After the last tile, `decide` computes the exact similarities of the
+    candidates. Screening cannot separate rows that are almost equal, and a pool may have any number of such rows. If
+    there are many candidates, `update` therefore computes exact similarities earlier. Memory: the candidates of one
+    tile, and a few candidates for each query.
 
     Attributes:
-        bound: Bound of each query, fp32 [queries]. A row whose approximate similarity is below this bound is not among the k
-            nearest rows of the query.
+        bound: Bound of each query, fp32 [queries]. A row whose approximate similarity is below this bound is not among
+            the k nearest rows of the query.
     """
 
     def __init__(self, error: float, known: Nearest, similarities: Similarities) -> None:
-        """Start from nearest rows that are already known.
+        """Set the first bounds from nearest rows that are already known.
 
         Args:
             error: Largest error of a screened similarity.
             known: Nearest rows that are already known. They set the first bound, but do not become candidates.
-            similarities: Function that returns the exact similarities of pairs. It takes the rows in ascending order, and the
-                query of each row.
+            similarities: Function that returns the exact similarities of pairs. Its arguments are the row of each pair
+                and the query of each pair. The rows are in ascending order.
         """
         self.slack = slack(error)
         self._similarities = similarities
@@ -94,7 +97,8 @@ class NearestCandidates:
         self._set_bound()
 
     def _set_bound(self) -> None:
-        # Each of two screened values may be wrong by the error. If a row is below this bound, at least k rows are nearer.
+        # The slack is needed because each of two screened values may be wrong by the error. If a row is below this
+        # bound, at least k rows are nearer.
         self.bound = self._largest[:, -1] - self.slack
 
     def update(self, candidates: Candidates) -> None:
@@ -123,13 +127,14 @@ class NearestCandidates:
     def decide(self) -> Nearest:
         """Compute the exact similarities of the candidates, and return the nearest rows.
 
-        The result contains every candidate that may be among the k nearest of the searched and the known rows.
+        Consider the k nearest of all searched rows and known rows. Every searched row among these k rows is in the
+        result.
         """
         nearest = Nearest.none(*self._largest.shape)
         if self._candidates:
             self._discard()
-            # On ties, `insert` keeps the earlier row first. Candidates are inserted in ascending order, so that this row has the
-            # smaller number.
+            # The candidates are sorted by row for the case of ties. On ties, `insert` puts the earlier candidate first,
+            # and this must be the row with the smaller number.
             by_row = np.argsort(self._candidates[0].row, kind="stable")
             query, row = self._candidates[0].query[by_row], self._candidates[0].row[by_row]
             insert(query, row, self._similarities(row, query), nearest.similarity, nearest.row)

@@ -1,4 +1,4 @@
-"""Search all rows of a set part by part, and store the results of finished parts."""
+"""Search all rows of a dataset part by part, and store the results of finished parts."""
 
 from __future__ import annotations
 
@@ -26,15 +26,19 @@ from simgap.store.arrays import read_array
 from simgap.store.embeddings import Embeddings
 
 COLUMNS = {"best": np.float32, "nearest_query": np.int32, "margin": np.float32}
-# A thread computes the exact similarities of this many pairs at a time. With a larger number,
-# some threads might have no work.
+# A thread computes the exact similarities of this many pairs at a time. With a larger number, there might be too few
+# tasks for all threads.
 PAIRS_PER_TASK = 16384
 
 
 def _tiles(rows: int, engine: Engine) -> Iterator[tuple[int, int]]:
-    """Return an iterator over the tiles. Each tile is a pair: the number of the first row, and the number after the last row.
+    """Divide rows into tiles of about equal size.
 
-    The tiles have about equal size. Every thread gets the same number of tiles, so that no thread waits at the end.
+    Every thread gets the same number of tiles, because otherwise some threads would wait at the end.
+
+    Returns:
+        An iterator over the tiles. Each tile is a pair of two row numbers: the first row, and the row after the last
+        row.
     """
     tiles = engine.threads * math.ceil(rows / (engine.threads * engine.tile_rows))
     cuts = [rows * number // tiles for number in range(tiles + 1)] if rows else []
@@ -44,20 +48,20 @@ def _tiles(rows: int, engine: Engine) -> Iterator[tuple[int, int]]:
 def scan_part(
     engine: Engine, first_row: int, part: NDArray[np.float16], known: Nearest, advance: Callable[[int], object]
 ) -> tuple[list[RowResults], Nearest]:
-    """Search one part in tiles, and search several tiles at the same time.
+    """Search one part of a dataset. The part is divided into tiles, and several tiles are searched at the same time.
 
     Neither the tile size nor the number of threads changes the results.
 
     Args:
         engine: Engine that searches the tiles.
-        first_row: Number of the part's first row in the set.
+        first_row: Number of the part's first row in the dataset.
         part: Vectors of the part, fp16 [rows, dim].
         known: Nearest rows that are known from other parts. They only speed up the search.
         advance: Function to call with the number of rows of each submitted tile.
 
     Returns:
-        A list with the results for the rows of each tile, and the nearest rows in this part. The list is empty if the request
-        has no rule queries.
+        A list with the results for the rows of each tile, and the nearest rows in this part. The list is empty if the
+        request has no rule queries.
     """
     results: list[RowResults] = []
     running: deque[Future[tuple[RowResults | None, Candidates]]] = deque()
@@ -87,7 +91,10 @@ def scan_part(
 
 
 def nearest_rows(rows: Embeddings, engine: Engine) -> Nearest:
-    """Return the nearest rows of each query in a small set, such as a reference. Results of parts are not stored."""
+    """Find the nearest rows of each query in a small dataset, such as a reference.
+
+    Unlike `scan`, this function does not store the results of finished parts.
+    """
     nearest = Nearest.none(len(engine.order), engine.neighbours)
     bar: Any = progress(None, rows.rows, f"similarity {rows.folder.name}", "row")
     with bar:
@@ -103,9 +110,10 @@ def _part_folder(scratch: Path, number: int) -> Path:
 
 @dataclass
 class _Scan:
-    """Search the parts of a set, as tasks for an executor.
+    """Search the parts of a dataset, as tasks of an executor.
 
-    The nearest rows of finished parts speed up the search of the parts that this process handles later, in any order.
+    A process may search the parts in any order. It keeps the nearest rows of its finished parts, because these rows
+    speed up the search of later parts.
     """
 
     rows: Embeddings
@@ -141,21 +149,21 @@ class _Scan:
 def scan(
     rows: Embeddings, request: SearchRequest, engine: str, scratch: Path, description: str, executor: Executor = LOCAL
 ) -> Nearest:
-    """Search all rows of a set and store the results of finished parts in `scratch`.
+    """Search all rows of a dataset, and store the results of finished parts in `scratch`.
 
-    A restarted stage does not repeat the finished parts. `scanned_column` reads the stored results for rows. Memory: the
-    queries, the results of one part, and a tile and a block of products for each thread.
+    A restarted stage does not repeat the finished parts. Use `scanned_column` to read the stored results for rows.
+    Memory: the queries, the results of one part, and a tile and a block of products for each thread.
 
     Args:
-        rows: Embeddings of the set.
-        request: Queries, and the kinds of results to compute.
+        rows: Embeddings of the dataset.
+        request: The queries, and the kinds of results to compute.
         engine: Name of the engine. Every engine gives the same result.
         scratch: Folder of the finished parts.
         description: Text of the progress bar.
         executor: Executor that processes the parts. Every executor gives the same result.
 
     Returns:
-        The nearest rows of each query in the whole set.
+        The nearest rows of each query in the whole dataset.
     """
     nearest = Nearest.none(len(request.queries), request.neighbours)
     parts = _Scan(rows, request, engine, scratch, nearest)
@@ -171,7 +179,7 @@ def scanned_column(scratch: Path, rows: Embeddings, name: str) -> Iterator[tuple
 
     Args:
         scratch: Folder of the finished parts.
-        rows: Embeddings of the set that `scan` searched.
+        rows: Embeddings of the dataset that `scan` searched.
         name: Name of a column in `COLUMNS`.
 
     Yields:

@@ -1,1 +1,1 @@
-"""Search nearest neighbours exactly. All engines return the same bits, but differ in the hardware they use."""
+"""Define the search engines. All engines return the same bits, but they use different hardware or libraries."""

@@ -23,7 +23,7 @@ def make_engine(name: str, request: SearchRequest) -> Engine:
 
     Args:
         name: `cpu`, `gpu`, `faiss` or `auto`. `auto` chooses the GPU engine if there is a GPU, and the CPU engine otherwise.
-        request: Queries, and the kinds of results to compute.
+        request: The queries, and the kinds of results to compute.
 
     Returns:
         An engine that searches with the queries of the request.

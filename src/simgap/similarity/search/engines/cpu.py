@@ -1,7 +1,7 @@
 """Search on the CPU.
 
-The engine computes the dot products of rows and queries in blocks. It updates all results from a block while the block is
-still in the CPU cache.
+The engine computes the dot products of rows and queries in blocks. It uses a block for all results while the block is still
+in the CPU cache.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ from simgap.similarity.search.nearest import Candidates
 if TYPE_CHECKING:
     from simgap.similarity.search.engines.bf16 import Bf16Products
 
-# The products of a tile and this many queries fit in the cache of a core, so later steps do not read them from memory.
+# A block has this many queries. The products of a tile and a block fit in the cache of a core, so later steps do not
+# read them from memory.
 BLOCK_QUERIES = 1024
-# The first tile of a query has no bound yet. The engine splits the rows of this tile into this many groups for each wanted
-# neighbour. The largest products of the groups give the first bound.
+# Queries have no bound before the first tile, so the engine computes the first bound from this tile. The engine splits
+# the rows of the tile into this many groups for each wanted neighbour. The largest products of the groups give the
+# bound.
 GROUPS = 4
-# Once in this many tiles, the engine tries the slower precision again, because the data decide which precision is faster.
+# The engine tries the slower precision again once in this many tiles. The data decide which precision is faster, so the
+# slower precision may become the faster one.
 RETRY = 64
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 
@@ -47,11 +50,12 @@ def _pairs(capacity: int) -> Pairs:
 
 
 class _CollectedPairs:
-    """Collect the pairs (row, query) of a tile that screening leaves undecided.
+    """Collect the pairs of one tile that screening leaves undecided.
 
-    The pairs are in three lists. `near` has the pairs that may be among a query's nearest rows. `best` has the pairs that may
-    have a row's best similarity. `margin` has the pairs that may have a row's margin. Memory: the collected pairs, and space for
-    one block of pairs in each list.
+    A pair consists of a row and a query. The undecided pairs are in three lists. `near` has the pairs whose row may be
+    among the nearest rows of the query. `best` has the pairs that may have the best similarity of the row. `margin` has
+    the pairs that may have the margin of the row. Memory: the collected pairs, and space for one block of pairs in each
+    list.
     """
 
     def __init__(self, rows: int, slack: np.float32) -> None:
@@ -75,7 +79,7 @@ class _CollectedPairs:
             product: Products of the tile's rows and the block's queries, fp32 [rows, queries].
             first_query: Number of the block's first query.
             bound: Bound of each query, fp32 [queries]; see `NearestCandidates.bound`.
-            shift: Reference similarity of the queries, fp32 [queries]; None if they are not rule queries.
+            shift: Reference similarity of each query, fp32 [queries]; None if the block has no rule queries.
         """
         has_shift = shift is not None
         collect(
@@ -112,10 +116,11 @@ class _CollectedPairs:
         )
 
     def undecided(self) -> tuple[UndecidedPairs, UndecidedPairs]:
-        """Return the pairs that are undecided for the results of the rows.
+        """Return the undecided pairs that the results of the rows depend on.
 
         Returns:
-            The pairs that may have the best similarity of their row, and the pairs that may have the margin of their row.
+            The pairs that may have the best similarity of their row, and the pairs that may have the margin of their
+            row.
         """
         return (
             self._undecided(self.best, self.counts[1], self.best_bound),
@@ -126,33 +131,41 @@ class _CollectedPairs:
     def _undecided(pairs: Pairs, count: int, bound: NDArray[np.float32]) -> UndecidedPairs:
         row = pairs.row[:count]
         left = np.flatnonzero(pairs.value[:count] >= bound[row])
-        # The blocks came in ascending order of queries. A stable sort by row keeps this order within each row.
+        # The blocks were added in ascending order of queries. A stable sort by row keeps this order within each row.
         by_row = left[np.argsort(row[left], kind="stable")]
         return UndecidedPairs(row[by_row].astype(np.int64), pairs.query[by_row].astype(np.int64))
 
 
 class _Fp32Products:
-    """Multiply the rows of one tile, fp32 [rows, dim], by blocks of queries, in fp32."""
+    """Multiply the rows of one tile by blocks of queries, in fp32."""
 
     def __init__(self, rows: NDArray[np.float32], queries: NDArray[np.float32], error: float) -> None:
         self._rows, self._queries, self.error = rows, queries, error
 
     def write(self, start: int, stop: int, out: NDArray[np.float32]) -> None:
-        """Write the products of the rows and queries[start:stop] to `out`, fp32 [rows, stop - start]."""
+        """Compute the products of all rows of the tile and a range of queries.
+
+        Args:
+            start: Number of the first query.
+            stop: Number after the last query.
+            out: Array for the products, fp32 [rows, stop - start].
+        """
         np.matmul(self._rows, self._queries[start:stop].T, out=out)
 
 
 class PrecisionTuner:
-    """Choose the precision that was fastest when it was last measured.
+    """Choose the precision of each tile.
 
-    Once in `RETRY` tiles, the tuner chooses the slower precision, because the data decide which precision is faster.
+    The tuner usually chooses the precision with the shortest measured time. Once in `RETRY` tiles, it chooses the
+    slower precision and measures it again, because the data decide which precision is faster.
 
     Attributes:
-        seconds: Seconds for each row of the last measured tile in each precision; 0 before the first measurement.
+        seconds: Seconds per row for each precision, from the last tile that was measured in this precision. The value
+            is 0 before the first measurement.
     """
 
     def __init__(self, precisions: Sequence[str]) -> None:
-        """Start without measurements of the precisions."""
+        """Start without measurements. `precisions` has the names of the precisions to choose from."""
         self.seconds = dict.fromkeys(precisions, 0.0)
         self._choices = 0
 
@@ -176,7 +189,7 @@ class CpuEngine(HostEngine):
         """Prepare the queries.
 
         Args:
-            request: Queries, and the kinds of results to compute.
+            request: The queries, and the kinds of results to compute.
             precisions: `fp32`, `bf16` or both. None means both on a CPU with bf16 instructions, and `fp32` on any other CPU.
         """
         super().__init__(request)
@@ -201,7 +214,8 @@ class CpuEngine(HostEngine):
         precision = self._precision.choose()
         screen = self.screen if precision == "fp32" else self._screen_in_bf16
         results = self.search_by(screen, first_row, rows, bound)
-        # A tile without bounds leaves more pairs undecided than later tiles do, so its time is not representative.
+        # Only a tile in which every query has a bound is measured. A tile without bounds leaves more pairs undecided,
+        # so its time is not representative.
         if not np.isneginf(bound).any():
             self._precision.seconds[precision] = (time.perf_counter() - started) / len(rows)
         return results
@@ -212,8 +226,8 @@ class CpuEngine(HostEngine):
 
     def _screen_in_bf16(self, rows: NDArray[np.float32], bound: NDArray[np.float32]) -> Screened:
         products = self._bf16.products(rows)
-        # A bf16 product may be below the exact similarity by the error. The bounds are lowered by the error, so that no pair is
-        # lost whose exact similarity reaches the bound.
+        # A bf16 product may be smaller than the exact similarity by at most the error. The bounds are therefore lowered
+        # by the error. Otherwise, a pair could be lost although its exact similarity reaches the bound.
         screened = self._collect(products, len(rows), bound - np.float32(products.error + 2.0**-22))
         return replace(screened, near=self._exact(rows, screened.near, bound))
 
@@ -221,14 +235,15 @@ class CpuEngine(HostEngine):
         """Select the pairs whose exact similarity reaches the bound of their query.
 
         Returns:
-            The selected pairs, with the exact similarity in place of the approximate one.
+            The selected pairs. Their `screened` values are the exact similarities, rounded to fp32.
         """
         exact = exact_pairs(rows, self.queries, near.row, near.query).astype(np.float32)
         left = np.flatnonzero(exact >= bound[near.query])
         return Candidates(near.query[left], near.row[left], exact[left])
 
     def _collect(self, products: _Fp32Products | Bf16Products, rows: int, bound: NDArray[np.float32]) -> Screened:
-        # A margin has two more roundings than a product: one of the reference similarity and one of the difference.
+        # The slack must also cover the error of a margin. A margin has two more roundings than a product, because the
+        # reference similarity and the difference are rounded.
         collected = _CollectedPairs(rows, slack(products.error + 4 * 2.0**-24))
         memory = np.empty(rows * BLOCK_QUERIES, np.float32)
         for start, stop in self._blocks:
@@ -243,15 +258,24 @@ class CpuEngine(HostEngine):
     def _lowest(
         self, product: NDArray[np.float32], bound: NDArray[np.float32], slack: np.float32
     ) -> NDArray[np.float32]:
-        """Return `bound`, but replace each missing bound (-inf) by a bound from this block.
+        """Replace each missing bound (-inf) by a bound from the products of this block.
 
-        Without a bound, every row of the block would be a candidate.
+        Without a bound, every row of the tile would be a candidate.
+
+        Args:
+            product: Products of the tile's rows and the block's queries, fp32 [rows, queries].
+            bound: Bound of each query of the block, fp32 [queries].
+            slack: Largest difference of two products whose order is undecided.
+
+        Returns:
+            The bound of each query, fp32 [queries]. If the tile has too few rows, the missing bounds stay -inf.
         """
         groups = GROUPS * self.neighbours
         missing = np.isneginf(bound)
         if len(product) < groups or not missing.any():
             return bound
-        # The largest products of the groups belong to different rows. At least k rows therefore reach the k-th largest product.
+        # The largest products of the groups belong to different rows. Therefore, at least k rows have a product that
+        # reaches the k-th largest of these products.
         group_largest = np.stack([product[first::groups].max(axis=0) for first in range(groups)])
         kth = np.partition(group_largest, groups - self.neighbours, axis=0)[groups - self.neighbours]
         return np.where(missing, kth - slack, bound)

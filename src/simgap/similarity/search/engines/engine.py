@@ -1,9 +1,11 @@
 """Define the interface of the similarity engines.
 
-A tile is a block of consecutive rows. An engine searches one tile at a time and returns results for the rows and for the
-queries. It first screens the tile: it computes approximate similarities in the fastest way it has, with a known error
-bound. Screening leaves the order of some pairs of a row and a query undecided. The engine computes the exact similarity
-(see `exact.py`) of these pairs. Therefore all engines return the same bits.
+A tile is a block of consecutive rows. An engine searches one tile at a time. It returns results for the rows and
+results for the queries.
+
+The engine first screens the tile. This means that it computes approximate similarities in the fastest available way,
+with a known error bound. Screening leaves the order of some pairs of a row and a query undecided. The engine computes
+the exact similarity of these pairs; see `exact.py`. Therefore all engines return the same bits.
 """
 
 from __future__ import annotations
@@ -26,11 +28,12 @@ class SearchRequest:
     """The queries of a search, and the kinds of results to compute.
 
     Attributes:
-        queries: Vectors of the queries, fp16 [queries, dim], unit norm.
+        queries: Vectors of the queries with unit norm, fp16 [queries, dim].
         neighbours: Number of nearest rows to find for each query.
-        reference_similarity: Similarity of each query to the reference, float64 [queries]; None if there are no rule queries.
-        used_by_rule: bool [queries]; true for the rule queries. The results for rows refer to these queries only. None means
-            that there are no rule queries and no results for rows.
+        reference_similarity: Similarity of each query to the reference, float64 [queries]; None if there are no rule
+            queries.
+        used_by_rule: bool [queries]; true for the rule queries. Only these queries affect the results for rows. None
+            means that there are no rule queries and no results for rows.
     """
 
     queries: NDArray[np.float16]
@@ -45,7 +48,8 @@ class RowResults:
 
     Attributes:
         best: Largest similarity of each row to a rule query, fp32 [rows].
-        nearest_query: Number of the rule query with this similarity, int32 [rows]. On ties, it is the smallest number.
+        nearest_query: Number of the rule query with this similarity, int32 [rows]. On ties, the query with the
+            smallest number counts.
         margin: Maximum of similarity(row, query) - similarity(query, reference) over the rule queries, fp32 [rows]. The
             difference is computed in float64 and then rounded.
     """
@@ -70,12 +74,12 @@ class UndecidedPairs:
 
 @dataclass(frozen=True)
 class Screened:
-    """The pairs of a row and a query of one tile that screening leaves undecided.
+    """The pairs of one tile that screening leaves undecided. A pair consists of a row and a query.
 
     Attributes:
         best: Pairs that may have the best similarity of their row; None if there are no rule queries.
         margin: Pairs that may have the margin of their row; None if there are no rule queries.
-        near: Pairs that may be among the nearest rows of their query.
+        near: Pairs whose row may be among the nearest rows of the query.
     """
 
     best: UndecidedPairs | None
@@ -97,19 +101,19 @@ def _first_largest(row: NDArray[np.int64], value: NDArray[np.float64], rows: int
 class Engine(ABC):
     """Search tiles of rows with a fixed set of queries.
 
-    Inside the engine, the rule queries come before the other queries. Within each of these two groups, the order does not
-    change. The results for rows then concern one contiguous range of queries. Arguments and return values use the query
-    numbers of the request.
+    The engine sorts the queries. Rule queries come first, and other queries follow. Within each group, the queries keep
+    their order. The results for rows then need only one contiguous range of queries. Arguments and return values use
+    the query numbers of the request.
 
     Attributes:
         tile_rows: Best number of rows in a tile. It affects speed and memory, but no result.
         threads: Best number of tiles to search at the same time.
         error: Largest error of a screened similarity.
-        order: Query numbers of the request in the engine's order, int64 [queries].
+        order: Query numbers of the request, sorted in the engine's order, int64 [queries].
         queries: Vectors of the queries in the engine's order, fp32 [queries, dim].
         rule_queries: Number of rule queries.
-        reference_similarity: Similarity of each rule query to the reference, float64 [rule_queries]. The attribute does not
-            exist if the request has no reference similarity.
+        reference_similarity: Similarity of each rule query to the reference, float64 [rule_queries]. The attribute does
+            not exist if the request has no reference similarity.
     """
 
     tile_rows: int
@@ -140,7 +144,7 @@ class Engine(ABC):
         """Search one tile.
 
         Args:
-            first_row: Number of the tile's first row in the searched set.
+            first_row: Number of the tile's first row in the searched dataset.
             rows: Vectors of the tile, fp16 [rows, dim].
             bound: Bound of each query, fp32 [queries]; see `NearestCandidates.bound`. A pair below the bound of its query is
                 not a candidate.
@@ -173,7 +177,7 @@ Screen: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.float32]], Screene
 
 
 class HostEngine(Engine):
-    """Base class of the engines that screen on the CPU. The class computes the exact results from the undecided pairs."""
+    """Base class of the engines that screen on the CPU. It computes the exact results from the undecided pairs."""
 
     @abstractmethod
     def screen(self, rows: NDArray[np.float32], bound: NDArray[np.float32]) -> Screened:
@@ -196,7 +200,7 @@ class HostEngine(Engine):
     def search_by(
         self, screen: Screen, first_row: int, rows: NDArray[np.float16], bound: NDArray[np.float32]
     ) -> tuple[RowResults | None, Candidates]:
-        """Search one tile, and screen the tile with the function `screen`; see `Engine.search`."""
+        """Search one tile. The function `screen` screens the tile. See `Engine.search`."""
         single = to_single(rows)
         check_unit_norm(single)
         return self._decide(first_row, single, screen(single, bound[self.order]))
@@ -207,7 +211,7 @@ class HostEngine(Engine):
         """Compute the results of a tile from the undecided pairs.
 
         Args:
-            first_row: Number of the tile's first row in the searched set.
+            first_row: Number of the tile's first row in the searched dataset.
             single: Vectors of the tile, fp32 [rows, dim].
             screened: The undecided pairs. The query numbers refer to the engine's order.
 

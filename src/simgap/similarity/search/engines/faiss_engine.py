@@ -1,6 +1,6 @@
-"""Search with FAISS, as an independent check of the other engines.
+"""Search with FAISS. The results are an independent check of the other engines.
 
-FAISS needs three searches for the results that the other engines compute in one pass.
+The other engines compute all results in one pass. FAISS needs three searches for these results.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from simgap.similarity.search.nearest import Candidates
 def _search(
     vectors: NDArray[np.float32], among: NDArray[np.float32], k: int, lowest: NDArray[np.float32], slack: np.float32
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Find the neighbours of each vector whose product reaches `lowest` and also the k-th largest product minus `slack`.
+    """Find the neighbours of each vector whose products reach two limits.
 
-    FAISS returns a fixed number of neighbours. If even the last neighbour of a vector reaches both limits, there may be more
-    such neighbours. The function then repeats the search for this vector with twice as many neighbours.
+    The first limit is `lowest`. The second limit is the k-th largest product of the vector minus `slack`. FAISS returns
+    a fixed number of neighbours. If even the last neighbour of a vector reaches both limits, there may be more such
+    neighbours. The function then repeats the search for this vector with twice as many neighbours.
 
     Args:
-        vectors: fp32 [vectors, dim].
-        among: Vectors to search for neighbours, fp32 [others, dim].
+        vectors: Vectors that need neighbours, fp32 [vectors, dim].
+        among: Vectors that may be neighbours, fp32 [others, dim].
         k: Rank of the product that sets the second limit.
         lowest: First limit for each vector, fp32 [vectors].
-        slack: Difference at which the order of two products is undecided; see `exact.slack`.
+        slack: Largest difference of two products whose order is undecided; see `exact.slack`.
 
     Returns:
         Three arrays with one value for each pair: the position in `vectors`, the position in `among`, and the product.
@@ -51,17 +52,20 @@ def _search(
 
 
 class FaissEngine(HostEngine):
-    """Screen with exact searches of FAISS.
+    """Screen tiles with exact searches by FAISS.
 
-    This engine is slower than the other engines. It serves as an independent check of their results. Memory: two copies of the
-    queries in fp32, a tile, and the neighbours that one search returns.
+    This engine is slower than the other engines. Its purpose is an independent check of their results. Memory: two
+    copies of the queries in fp32, a tile, and the neighbours that one search returns.
     """
 
     tile_rows = 16384
     threads = 1
 
     def __init__(self, request: SearchRequest) -> None:
-        """Append the negative reference similarity to each rule query, so that a product gives a margin."""
+        """Prepare the queries, and append the negative reference similarity to each rule query.
+
+        With this number, the product of a row and a rule query is a margin; see `screen`.
+        """
         super().__init__(request)
         self.error = screening_error(self.queries.shape[1])
         if self.rule_queries:

@@ -1,8 +1,8 @@
-"""Search on a GPU: compute products in fp16 with fp32 sums, and write only the maxima of blocks to memory.
+"""Search on a GPU with fp16 products and fp32 sums.
 
-A Triton kernel multiplies a block of rows by a block of queries. For the block, the kernel writes the largest product of each
-row and of each query. If such a maximum reaches the bound, the engine computes the products of this row or query with the
-block again. The engine keeps the pairs whose product reaches the bound.
+A Triton kernel multiplies a block of rows by a block of queries. It writes only the largest product of each row and of
+each query in the block. If this maximum reaches the bound, the engine computes the products of the row or query with
+the block again. The engine then keeps the pairs whose product reaches the bound.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ BLOCK_DIM = 64
 # Exact similarities are computed for this many pairs at a time. Memory grows with this number, because each pair needs two
 # float64 vectors.
 PAIRS = 16384
-# Later tiles have at least this many rows, even if a smaller tile ran out of memory.
+# If a tile does not fit in the memory of the GPU, later tiles become smaller. They never get fewer rows than this
+# number.
 SMALLEST_TILE = 8192
 
 
@@ -44,10 +45,10 @@ def _first_largest(row: torch.Tensor, value: torch.Tensor, rows: int) -> torch.T
 
 
 class GpuEngine(Engine):
-    """Screen on a GPU, and also compute the exact results there.
+    """Screen tiles on a GPU, and compute the exact results on the GPU too.
 
-    The engine halves a tile that does not fit on the GPU. Memory on the GPU: the queries and a tile in fp16, two fp32 numbers
-    for each row and block of 128 queries, and one fp32 number for each query and block of 128 rows.
+    The engine halves a tile that does not fit on the GPU. Memory on the GPU: the queries and a tile in fp16, two fp32
+    numbers for each row and block of 128 queries, and one fp32 number for each query and block of 128 rows.
     """
 
     tile_rows = 131_072
@@ -57,7 +58,7 @@ class GpuEngine(Engine):
         """Copy the queries to the device.
 
         Args:
-            request: Queries, and the kinds of results to compute.
+            request: The queries, and the kinds of results to compute.
             device: Device of torch. `cpu` works only with Triton's interpreter.
         """
         super().__init__(request)
@@ -82,7 +83,8 @@ class GpuEngine(Engine):
                 ) from None
         torch.cuda.empty_cache()
         half = len(rows) // 2
-        # Almost equal rows need unusual memory. This tile may have such rows, so later tiles keep at least `SMALLEST_TILE` rows.
+        # This tile may need more memory than other tiles, because its rows may be almost equal. Later tiles therefore
+        # keep at least `SMALLEST_TILE` rows.
         self.tile_rows = max(min(self.tile_rows, half), SMALLEST_TILE)
         first, second = self.search(first_row, rows[:half], bound), self.search(first_row + half, rows[half:], bound)
         return _joined(first, second)
@@ -103,7 +105,8 @@ class GpuEngine(Engine):
         row, query = self._largest(tile, largest, None, self.error)
         similarity = self._exact(tile, row, query)
         best = _first_largest(row, similarity, len(tile))
-        # A margin has two more roundings than a product: one of the reference similarity and one of the difference.
+        # The error of a margin is larger than the error of a product. A margin has two more roundings, because the
+        # reference similarity and the difference are rounded.
         margin_row, margin_query = self._largest(tile, largest_shifted, self._shift, self.error + 4 * 2.0**-24)
         difference = self._exact(tile, margin_row, margin_query) - self._reference[margin_query]
         margin = difference[_first_largest(margin_row, difference, len(tile))]
@@ -115,12 +118,13 @@ class GpuEngine(Engine):
         return results, near
 
     def _maxima(self, tile: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Compute the maxima of all blocks.
+        """Compute the largest products in each block of rows and queries.
 
         Returns:
-            Three fp32 arrays. The first has the largest product of each row with the rule queries of each block, [rows, blocks of
-            queries]. The second is like the first, but with the reference similarity subtracted from each product. The third
-            has the largest product of each query in each block of rows, [blocks of rows, queries].
+            Three fp32 arrays. The first array has the largest product of each row with the rule queries of each block,
+            [rows, blocks of queries]. The second array has the largest margin of each row in each block. Its shape is
+            equal to the shape of the first array. The third array has the largest product of each query in each block
+            of rows, [blocks of rows, queries].
         """
         row_blocks = triton.cdiv(len(tile), BLOCK_ROWS)
         query_blocks = triton.cdiv(len(self._queries), BLOCK_QUERIES)
@@ -147,19 +151,19 @@ class GpuEngine(Engine):
     def _pairs(
         self, vectors: torch.Tensor, others: torch.Tensor, hit: torch.Tensor, block: int, keep: Callable[..., Any]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Multiply some vectors by some blocks of other vectors, and return the pairs to keep.
+        """Multiply chosen vectors by chosen blocks of other vectors, and select the pairs to keep.
 
         Args:
             vectors: Vectors, fp16 [vectors, dim].
             others: Other vectors, fp16 [others, dim].
             hit: Number of the vector and number of the block for each multiplication, int64 [hits, 2].
             block: Number of other vectors in a block.
-            keep: Function that selects pairs. Its arguments are the numbers of the vectors [hits], the numbers of the other
-                vectors [hits, block], and the products [hits, block]. It returns bool [hits, block].
+            keep: Function that selects pairs. Its arguments are the numbers of the vectors [hits], the numbers of the
+                other vectors [hits, block], and the products [hits, block]. It returns bool [hits, block].
 
         Returns:
-            Three arrays with one value for each kept pair: the number of the vector, the number of the other vector, and the
-            product.
+            Three arrays with one value for each kept pair: the number of the vector, the number of the other vector,
+            and the product.
         """
         vector, block_number = hit[:, 0].contiguous(), hit[:, 1].contiguous()
         product = torch.empty((len(hit), block), device=self.device)
@@ -186,11 +190,12 @@ class GpuEngine(Engine):
         """Select the pairs whose product reaches the bound of their query.
 
         Returns:
-            The query, the row in the tile, and the product of each pair.
+            Three arrays with one value for each pair: the query, the position of the row in the tile, and the product.
         """
         if len(largest_by_query) >= self.neighbours:
-            # Without a bound, every row would be a candidate. The largest products of the blocks belong to different rows, so at
-            # least k rows reach the k-th largest product.
+            # A missing bound is replaced, because every row would be a candidate without a bound. The largest products
+            # of the blocks belong to different rows. Therefore, at least k rows reach the k-th largest of these
+            # products.
             kth = largest_by_query.topk(self.neighbours, dim=0).values[-1] - float(slack(self.error))
             bound = torch.where(bound == -torch.inf, kth, bound)
         hit = (largest_by_query >= bound).nonzero().flip(1)
@@ -201,10 +206,18 @@ class GpuEngine(Engine):
     def _largest(
         self, tile: torch.Tensor, largest: torch.Tensor, shift: torch.Tensor | None, error: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Select the pairs that may have the largest product of their row.
+        """Select the pairs that may have the largest product or the margin of their row.
+
+        Args:
+            tile: Vectors of the tile, fp16 [rows, dim].
+            largest: Largest value of each row in each block, fp32 [rows, blocks of queries]; see `_maxima`.
+            shift: Reference similarity of each rule query, if the margin is wanted. None if the largest product is
+                wanted.
+            error: Largest error of a screened value.
 
         Returns:
-            The row in the tile and the query of each pair. The pairs are sorted by row, then by query.
+            Two arrays with one value for each pair: the position of the row in the tile, and the query. The pairs are
+            sorted by row, then by query.
         """
         bound = largest.max(dim=1).values - float(slack(error))
         hit = (largest >= bound[:, None]).nonzero()
@@ -228,7 +241,7 @@ class GpuEngine(Engine):
 def _joined(
     first: tuple[RowResults | None, Candidates], second: tuple[RowResults | None, Candidates]
 ) -> tuple[RowResults | None, Candidates]:
-    """Return the joined results of two consecutive tiles."""
+    """Join the results of two consecutive tiles."""
     near = Candidates(
         *(
             np.concatenate([getattr(found, name) for found in (first[1], second[1])])

@@ -1,4 +1,4 @@
-"""Compute products on a GPU with Triton kernels, which write only the needed values to memory."""
+"""Define Triton kernels that compute products on a GPU. The kernels write only the needed values to memory."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def write_maxima(
     QUERIES: tl.constexpr,
     DIM: tl.constexpr,
 ):
-    """Write the largest products of a block of rows and queries.
+    """Multiply a block of rows by a block of queries, and write only the largest products.
 
-    For each row, the kernel writes two maxima over the rule queries of the block: the largest product, and the largest product
-    minus `shift`. For each query, the kernel writes the largest product over the rows of the block.
+    For each row, the kernel writes two maxima over the rule queries of the block: the largest product, and the largest
+    product minus `shift`. For each query, the kernel writes the largest product over the rows of the block.
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     query = tl.program_id(1) * QUERIES + tl.arange(0, QUERIES)
@@ -56,7 +56,10 @@ def write_maxima(
 
 @triton.jit
 def write_products(vectors, others, vector, block, out, other_count, dim, OTHERS: tl.constexpr, DIM: tl.constexpr):
-    """Write the products of one vector with a block of other vectors, fp32. Places after the last vector get -inf."""
+    """Write the products of one vector and a block of other vectors, in fp32.
+
+    The last block may contain fewer vectors than the other blocks. Its missing products are -inf.
+    """
     pair = tl.program_id(0)
     this = tl.load(vector + pair).to(tl.int64)
     other = tl.load(block + pair).to(tl.int64) * OTHERS + tl.arange(0, OTHERS)
