@@ -17,7 +17,8 @@ from simgap.data.convert.public import list_known_images
 
 SHARED_CLASSES = 113
 SHARED_IMAGES = 18_574
-# The images have a red border of one pixel. Published accuracies on ObjectNet cut off two pixels on every side.
+# The images have a red border of one pixel. Published evaluations cut off two pixels on every side, so this module cuts off
+# two pixels too.
 BORDER = 2
 
 
@@ -49,7 +50,10 @@ def _imagenet_classes(mappings: Path) -> dict[str, list[int]]:
 
 
 def _shared_classes(mappings: Path) -> list[tuple[str, str, tuple[int, ...]]]:
-    """Return the folder, ObjectNet's name and the ImageNet class indices of every shared class, sorted by folder.
+    """Return the classes that ObjectNet shares with ImageNet, sorted by class folder.
+
+    Returns:
+        For each shared class, its folder, its name in ObjectNet, and its ImageNet class indices.
 
     Raises:
         SimgapError: One of the four mapping files is incomplete, or the files contradict each other.

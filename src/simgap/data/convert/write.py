@@ -29,7 +29,8 @@ GROUP = 64
 TAR, LEFT_OUT = "shard.tar", "left_out.json"
 
 Image = tuple[str, int]
-# A function of this type takes the key and the image of a sample, and returns the text members of the sample by suffix.
+# A function of this type makes the text members of a sample. It takes the image set, the key of the sample, and the
+# name and label of the image. It returns the content of each text member by suffix.
 TextMembers = Callable[[ImageSet, str, Image], dict[str, str]]
 
 
@@ -56,7 +57,7 @@ def _reference_members(found: ImageSet, key: str, image: Image) -> dict[str, str
 def _read_image(path: Path, border: int) -> bytes | str:
     """Read an image file, cut off its border, and return the encoded image.
 
-    Without a border, the bytes of the file are returned. An image without its border is a PNG.
+    If `border` is 0, the function returns the bytes of the file. Otherwise, it encodes the cut image as PNG.
 
     Returns:
         The encoded image. If the image cannot be used, the result is a text that names the reason.
@@ -96,7 +97,8 @@ class _Shard:
     def images(self) -> list[tuple[str, Image]]:
         """Return the key and the image of each sample.
 
-        As in img2dataset, the first five digits of a key are the number of the shard. The last four are the number of the sample.
+        As in img2dataset, the first five digits of a key are the number of the shard. The last four digits number the samples
+        of the shard.
         """
         start = self.number * SHARD_IMAGES
         images = self.found.images[start : start + SHARD_IMAGES]
@@ -119,7 +121,7 @@ class _Shard:
 
         Args:
             out: The folder to write.
-            threads: Threads that read and decode the images.
+            threads: Number of threads that read and decode the images.
             advance: Function that is called after each group of images with the number of images in the group.
         """
         left_out: list[tuple[str, str]] = []
@@ -231,8 +233,9 @@ def write_benchmark(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Ac
 def write_reference(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Accounting:
     """Write a reference as img2dataset shards with labels.
 
-    The images are sorted by the hash of their names. This order mixes the classes in each shard, which training needs. Shard
-    size, restarts and copies of images are the same as in `write_benchmark`.
+    The images are sorted by the hash of their names. Training needs shards with mixed classes, and this order mixes the
+    classes. As in `write_benchmark`, each shard has 1000 images, and the bytes of images are copied if no border is cut off.
+    A killed conversion continues in the same way, too.
 
     Args:
         found: The images and classes.
