@@ -24,7 +24,8 @@ RAY_ADDRESS = re.compile(r"auto|(?P<host>[^\s:/]+):(?P<port>[0-9]{1,5})")
 SOURCE = Path(__file__).resolve().parents[2]
 # If the head of the cluster does not answer within this many seconds, the stage stops with an error.
 CONNECTION_TIMEOUT = 10
-# An HTTP/2 client sends these bytes first (RFC 9113, section 3.4). They end with an empty settings frame.
+# `_connected` sends these bytes to test whether a server speaks HTTP/2. Every HTTP/2 client sends them first (RFC 9113,
+# section 3.4). The bytes end with an empty settings frame.
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
 # If the machine or process of a part dies, Ray repeats the part at most this many times.
 RETRIES = 3
