@@ -1,4 +1,4 @@
-"""Extract the pictures of the galleries in the report from the shards."""
+"""Extract from the shards the images that the report shows in its galleries."""
 
 from pathlib import Path
 

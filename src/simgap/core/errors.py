@@ -1,4 +1,4 @@
-"""Define the exception for mistakes that the user can correct."""
+"""Define the exception for mistakes that the user can correct, and format choices for its messages."""
 
 from __future__ import annotations
 

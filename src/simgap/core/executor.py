@@ -158,7 +158,7 @@ def _first_line(error: BaseException) -> str:
 def _connected(address: str) -> Iterator[Any]:
     """Connect to a Ray cluster, and yield the module `ray`.
 
-    The processes of the cluster import simgap from the same folder as this process.
+    The processes of the cluster import simgap from the folder that this process uses.
     """
     try:
         import ray

@@ -36,8 +36,8 @@ def decode_samples(
         samples: Samples with encoded images.
         preprocess: Function that maps an RGB image to a tensor, float [3, height, width].
         decoders: Number of threads. The results do not depend on this number.
-        ahead: Number of images that are decoded in advance and kept in memory. If it is the batch size, the threads decode
-            the next batch while the model works on the current batch.
+        ahead: Number of images that are decoded in advance and kept in memory. If this number is the batch size, the threads
+            decode the next batch while the model works on the current batch.
         accounting: Counts of the samples. The function adds each sample that is left out to `accounting.dropped`.
     """
 

@@ -22,7 +22,7 @@ from simgap.data.manifest import MANIFEST, read_manifest
 from simgap.data.remote import RemoteShard
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
-# Members are read into memory as a whole. A sample with a larger member is dropped.
+# A sample with a member of more than this many bytes is dropped, because members are read into memory as a whole.
 MAXIMUM_MEMBER_BYTES = 64_000_000
 # The end of a tar is checked in pieces of this many bytes, which limits the memory.
 CHUNK = 2**20
@@ -159,7 +159,7 @@ class Accounting:
 
 
 def _ends_cleanly(stream: BinaryIO, offset: int) -> bool:
-    """Return whether a tar ends correctly at `offset`: only zeros follow, and at least one block of them."""
+    """Return whether a tar ends correctly at `offset`. A correct end has at least one block, and only zeros."""
     length = 0
     stream.seek(offset)
     while rest := stream.read(CHUNK):

@@ -23,7 +23,7 @@ from simgap.store.split import KEEP_FILE, read_keep, read_split
 
 @dataclass(frozen=True)
 class ShardSelection:
-    """The kept samples of one part of the embeddings that lie in one shard.
+    """Kept samples that belong to the same shard and to the same part of the embeddings.
 
     Attributes:
         shard: The shard.

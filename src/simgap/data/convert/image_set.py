@@ -44,7 +44,7 @@ def natural_order(name: str) -> tuple[list[tuple[int, int, str]], str]:
 
 
 def is_image(name: str) -> bool:
-    """Return whether a path names an image: a visible file with a known suffix, in lower or upper case."""
+    """Return whether a file name is visible and has the suffix of an image, in lower or upper case."""
     path = Path(name)
     return not path.name.startswith(".") and path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES
 

@@ -30,7 +30,7 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 
 def _imagenet_classes(mappings: Path) -> dict[str, list[int]]:
-    """Return the ImageNet class indices of each class name in ObjectNet's mapping.
+    """Return the ImageNet class indices that ObjectNet's mapping lists for each class name.
 
     One file lists the class names in the order of the ILSVRC2012 ids. Another file maps each class index to an ILSVRC2012 id.
     Indices and ids count from 0.

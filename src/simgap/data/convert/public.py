@@ -19,7 +19,7 @@ def list_known_images(
     others: Collection[str] = (),
     allow_incomplete: bool,
 ) -> tuple[list[tuple[str, int]], int]:
-    """List the images of a public dataset, and check them against the known class folders and number of images.
+    """List the images of a public dataset, and check the class folders and the number of images.
 
     Args:
         title: Name of the dataset, for error messages.

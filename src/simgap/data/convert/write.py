@@ -22,7 +22,8 @@ from simgap.data.convert.image_set import ImageSet
 from simgap.data.images import BrokenImage, decode
 from simgap.data.shards import MAXIMUM_MEMBER_BYTES, Accounting, open_writer, write_sample
 
-# A shard has this many images. A killed conversion repeats at most one shard.
+# A shard has this many images. A killed conversion keeps the finished shards, so the next conversion repeats at most one
+# shard.
 SHARD_IMAGES = 1000
 # Threads read this many images at a time. Memory grows with this number.
 GROUP = 64
@@ -208,7 +209,7 @@ def write_benchmark(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Ac
         allow_incomplete: Whether images that cannot be used are left out.
 
     Returns:
-        Accounting with the number of images that were read. `dropped` counts the images that were left out, by reason.
+        Counts of the images. `read` counts all images, and `dropped` counts the images that were left out, by reason.
 
     Raises:
         SimgapError: An image cannot be used, and `allow_incomplete` is false. Or no image can be used, or another process is
@@ -243,7 +244,7 @@ def write_reference(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Ac
         allow_incomplete: Whether images that cannot be used are left out.
 
     Returns:
-        Accounting with the number of images that were read. `dropped` counts the images that were left out, by reason.
+        Counts of the images. `read` counts all images, and `dropped` counts the images that were left out, by reason.
 
     Raises:
         SimgapError: An image cannot be used, and `allow_incomplete` is false. Or no image can be used, or another process is
