@@ -7,8 +7,9 @@ import gc
 import sys
 from pathlib import Path
 
-# Importing torch and open_clip creates so many objects that garbage collection takes a third of the time of a short stage.
-# `simgap.stage.command` turns garbage collection on again after the imports, and excludes these objects.
+# Garbage collection is off during the imports. Importing torch and open_clip creates so many objects that garbage collection
+# would take a third of the time of a short stage. `simgap.stage.command` turns garbage collection on again after the imports,
+# and excludes these objects.
 gc.disable()
 
 # An experiment runs in a copy of the repository. Each stage must import the source of this copy, not an installed simgap.

@@ -17,8 +17,9 @@ STAGES = Path(__file__).parent
 def main(params: Params, out: Path) -> None:
     with atomic_output(out) as partial:
         partial.mkdir()
-        # The stage `code` depends on all source files in dvc.yaml, so it needs no fingerprint.
-        for file in sorted({*STAGES.glob("[!_.]*.py")} - {Path(__file__)}):
+        # This loop leaves out the stage `code`. In dvc.yaml, this stage depends on all source files, so it needs no
+        # fingerprint.
+        for file in sorted({*STAGES.glob("[!_]*.py")} - {Path(__file__)}):
             (partial / f"{file.stem}.txt").write_text(code_lines(file), encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Generate a toy world, which consists of a pool, a reference and benchmarks. The seed fixes all of them."""
+"""Generate a toy world, which consists of a pool, a reference and benchmarks. Equal seeds give equal data."""
 
 from pathlib import Path
 

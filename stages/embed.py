@@ -26,7 +26,7 @@ def main(params: Params, kind: str, data: Path, embedder: Path, out: Path, metri
     cache_key = {"data": fingerprint(data), "path": data, "embedder": embedder_hash}
     if found is None:
         pool, digits = Path(params.pool.path), params.pool.shard_digits
-        # If the study has no shards, pool.path is the folder of the embeddings, so there are no shards to check.
+        # If a study has no shards, pool.path is the folder of the embeddings. There are no shards to check in this case.
         shards_at = None if pool.resolve() == data.resolve() else pool
         with scratch(f"embed-{out.name}", {**cache_key, "shard_digits": digits}, __file__) as folder:
             accounting, rates = import_embeddings(

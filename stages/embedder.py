@@ -1,4 +1,4 @@
-"""Download the embedder, copy it, or train it on the pool, and write it to the disk."""
+"""Write the embedder to the disk. The stage downloads or copies the embedder, or trains it on the pool."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Extract the pictures of the galleries in the report from the shards."""
+"""Extract from the shards the images that the report shows in its galleries."""
 
 from pathlib import Path
 
@@ -31,7 +31,8 @@ def main(
     for name in params.benchmarks.names:
         benchmark = load_benchmark(benchmarks / name)
         sources[name] = Source(benchmark.folder / "test", Embeddings(embeddings / name), benchmark.classnames)
-    # A gallery shows the first imagenet-like split whose rule used the benchmark, so trained splits come first.
+    # The gallery of a benchmark shows the first imagenet-like split whose rule used the benchmark. Splits with training runs
+    # come first here, so the gallery prefers them.
     names = dict.fromkeys(["full", *params.runs, *params.prune.imagenet_like])
     read = {name: read_split(splits / name) for name in names}
     write_galleries(sources, params.benchmarks.names, read, splits, similarity, profiles, out)

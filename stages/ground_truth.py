@@ -1,4 +1,4 @@
-"""Score the embedder, deduplication and pruning against the annotations of an annotated pool."""
+"""Score the embedder, deduplication and pruning against the ground truth of an annotated pool."""
 
 from pathlib import Path
 

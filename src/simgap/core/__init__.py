@@ -1,1 +1,1 @@
-"""Provide files, errors, progress bars and executors to all other packages."""
+"""Provide file output, errors, progress bars and executors to all other packages."""

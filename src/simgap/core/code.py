@@ -29,10 +29,10 @@ STRAY = re.compile(r"/__pycache__/|/\.[^/]*$|(~|\.orig|\.swp|\.pyc)$")
 def code_of(file: Path) -> dict[str, str]:
     """Return the hashes of a Python file and of every module of simgap that the file needs.
 
-    The file needs the modules that it imports directly or through other modules. Imports inside functions count. `__init__`
-    modules contain no code and are left out. The modules in `LEFT_OUT` are left out too. If a module counts, all data files
-    of its package, such as templates, count too. The hashes cover the bytes of the files, because syntax trees differ between
-    versions of Python.
+    The file needs the modules that it imports directly or through other modules. Imports inside functions are included.
+    `__init__` modules contain no code and are left out. The modules in `LEFT_OUT` are left out too. If the file needs a
+    module, all data files of the module's package, such as templates, are included. The hashes cover the bytes of the files,
+    because syntax trees differ between versions of Python.
 
     Args:
         file: A module of simgap, or a program that imports simgap.
@@ -61,7 +61,7 @@ def code_lines(file: Path) -> str:
 
 @cache
 def code_fingerprint(file: str | Path) -> str:
-    """Return the SHA-256 of the text of `code_lines`. Caches of unfinished work have this hash in their keys."""
+    """Return the SHA-256 of the text of `code_lines`. The cache keys of unfinished work contain this hash."""
     return hashlib.sha256(code_lines(Path(file)).encode()).hexdigest()
 
 

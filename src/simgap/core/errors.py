@@ -1,4 +1,4 @@
-"""Define the exception for mistakes that the user can correct."""
+"""Define the exception for mistakes that the user can correct, and format choices for its messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def nearest_first(value: str, choices: Iterable[str]) -> str:
     """Join the choices for an error message, starting with the choice that is most like the value.
 
     Returns:
-        One text with at most ten choices, separated by commas. If there are more choices, the text ends with the number of the
+        One text with at most ten choices, separated by commas. If there are more choices, the text ends with the number of
         choices that are not listed.
     """
 

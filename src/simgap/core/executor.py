@@ -24,7 +24,8 @@ RAY_ADDRESS = re.compile(r"auto|(?P<host>[^\s:/]+):(?P<port>[0-9]{1,5})")
 SOURCE = Path(__file__).resolve().parents[2]
 # If the head of the cluster does not answer within this many seconds, the stage stops with an error.
 CONNECTION_TIMEOUT = 10
-# An HTTP/2 client sends these bytes first (RFC 9113, section 3.4). They end with an empty settings frame.
+# `_connected` sends these bytes to test whether a server speaks HTTP/2. Every HTTP/2 client sends them first (RFC 9113,
+# section 3.4). The bytes end with an empty settings frame.
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
 # If the machine or process of a part dies, Ray repeats the part at most this many times.
 RETRIES = 3
@@ -76,7 +77,7 @@ def run_parts(executor: Executor, parts: Parts, description: str, unit: str) -> 
 
     With Ray, each part is a task. If machines have GPUs, each task gets one GPU and an equal share of the processors of the
     machine. Without GPUs, each task gets as many processors as the smallest machine has. The smallest machine then works on
-    one part at a time. If a machine dies, another machine repeats the part. Finished parts stay.
+    one part at a time. If a machine dies, another machine repeats the part. Finished parts are kept.
 
     Args:
         executor: Settings that say where the parts run.
@@ -89,7 +90,8 @@ def run_parts(executor: Executor, parts: Parts, description: str, unit: str) -> 
 
     Raises:
         SimgapError: A part raised this error. Or Ray is not installed, or the cluster cannot be reached. Or a machine of the
-            cluster does not see this folder or the scratch folder. Or the machines of one part died repeatedly.
+            cluster does not see the current folder or the scratch folder. Or the machines that worked on one part died too
+            often.
     """
     sizes = parts.sizes
     waiting = [number for number in range(len(sizes)) if not parts.path(number).exists()]
@@ -124,7 +126,7 @@ def _check_seen(folder: Path, marker: Path) -> None:
 
 @functools.cache
 def _fetched(reference: Any) -> Any:
-    """Return the work that a reference of Ray names. The cache makes each process fetch the work only once."""
+    """Fetch the work that a Ray reference points to. The cache makes each process fetch the work only once."""
     import ray
 
     return ray.get(reference)
@@ -137,7 +139,7 @@ def _write_part(held: Sequence[Any], folder: Path, marker: Path, number: int) ->
     out = parts.path(number)
     if out.exists():
         return
-    # Ray may have given up a process that is still writing the same part, so each attempt writes to a path of its own.
+    # Each attempt writes to a path of its own. Ray may start a new attempt while an old process is still writing this part.
     attempt = out.with_name(f"{out.name}.{uuid.uuid4().hex}")
     parts.write(number, attempt, lambda size: None)
     try:
@@ -156,7 +158,7 @@ def _first_line(error: BaseException) -> str:
 def _connected(address: str) -> Iterator[Any]:
     """Connect to a Ray cluster, and yield the module `ray`.
 
-    The processes of the cluster import simgap from the same folder as this process.
+    The processes of the cluster import simgap from the folder that this process uses.
     """
     try:
         import ray
@@ -167,8 +169,8 @@ def _connected(address: str) -> Iterator[Any]:
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or address
     where = f"resources.ray_address is {address!r}; it cannot be reached"
-    # If another server listens at the address, Ray tries to connect forever. Ray's head speaks HTTP/2, in which the first
-    # frame of a server is a settings frame. This check looks for that frame first.
+    # If the server at the address is not Ray, Ray tries to connect forever. This check stops with an error instead. Ray's
+    # head speaks HTTP/2, and an HTTP/2 server sends a settings frame first. The check looks for this frame.
     if (match := RAY_ADDRESS.fullmatch(address)) and match["host"]:
         try:
             with socket.create_connection((match["host"], int(match["port"])), CONNECTION_TIMEOUT) as connection:
@@ -191,7 +193,7 @@ def _connected(address: str) -> Iterator[Any]:
 
 
 def _share(machines: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the resources of a task, given the resources of each machine. `run_parts` describes the rule.
+    """Compute the resources of one task from the resources of each machine. `run_parts` describes the rule.
 
     Raises:
         SimgapError: The machines have neither GPUs nor processors for Ray.
@@ -224,7 +226,7 @@ def _check_machines(ray: Any, folder: Path, marker: Path, machines: Sequence[dic
         except ray.exceptions.RayTaskError:
             raise
         except ray.exceptions.RayError:
-            # This machine died, so Ray gives it no task, and the check of this machine does not matter.
+            # Ray gives no task to a machine that died. The check of such a machine is therefore skipped.
             continue
 
 
@@ -240,7 +242,8 @@ def _run_on_ray(executor: Executor, parts: Parts, waiting: Sequence[int], bar: A
             _check_machines(ray, folder, marker, machines)
             share = _share([machine["Resources"] for machine in machines])
             task = ray.remote(max_retries=RETRIES, **share)(_write_part)
-            # A list keeps the reference as it is. Ray would fetch the content of a direct argument again for each task.
+            # The list hides the reference from Ray. Ray would replace a direct reference by its content, and fetch the
+            # content for each task.
             held = [ray.put(parts)]
             running = {task.remote(held, folder, marker, number): number for number in waiting}
             while running:

@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 
 from simgap.core.errors import SimgapError
 
-# A hard link fails with one of these errors in three cases: the file system has no hard links, the file has too many links,
-# or the link would cross file systems. A copy works in all three cases.
+# If a hard link fails with one of these errors, the file is copied instead. The file system may have no hard links, the file
+# may have too many links, or the link may cross file systems.
 NO_HARD_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
 LOCK_FILE = "lock"
 
@@ -130,7 +130,6 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file. Equal content gives equal bytes.
 
     Keys are sorted, and floats are rounded to nine significant digits.
-
 
     Raises:
         ValueError: A float is not finite.

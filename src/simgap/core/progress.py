@@ -23,14 +23,13 @@ def progress(
 
     If the output is not a terminal, the bar prints nothing.
 
-
     Args:
         items: The items that the bar yields. None means that the caller counts the items by calling `update`.
         total: Number of items.
         description: Text before the bar.
         unit: Word for one item, for example `sample`.
         initial: Number of items that an earlier run finished.
-        silent: Whether the bar prints nothing on a terminal too.
+        silent: If true, the bar prints nothing, even on a terminal.
     """
     bar: tqdm[Item] = tqdm(  # type: ignore[assignment]
         items,

@@ -20,15 +20,15 @@ FORMATS: dict[str, Callable[[Any], str]] = {
 
 
 def format_number(value: float, form: str) -> str:
-    """Return a number as text, rounded by the rule of a format.
+    """Round a number by the rule of a format, and return it as text.
 
-    The function first rounds a float to nine significant digits, because files keep nine. The text is therefore the same
-    before the number is written to a file and after it is read.
+    The function first rounds a float to nine significant digits, because files keep nine. A number that is read from a file
+    therefore gives the same text as the number before it was written.
 
     Args:
         value: The number.
-        form: A key of `FORMATS`. `percent` is a percentage with one decimal. `points` is a difference of percentages with a
-            sign and one decimal. `share` is a percentage without decimals.
+        form: Name of the format, a key of `FORMATS`. `percent` is a percentage with one decimal. `points` is a difference of
+            percentages with a sign and one decimal. `share` is a percentage without decimals.
     """
     return FORMATS[form](float(f"{value:.9g}") if isinstance(value, float) else value)
 
@@ -42,9 +42,10 @@ def terminal_table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: 
     """Return rows of text as a table for a terminal.
 
     Args:
-        columns: Text of each column of the header.
+        columns: Header of each column.
         rows: Text of each cell, row by row.
-        left: Number of columns, counted from the first, that are aligned to the left. The others are aligned to the right.
+        left: The text of the first `left` columns is aligned to the left. The text of the other columns is aligned to the
+            right.
     """
     alignment = ["left"] * left + ["right"] * (len(columns) - left)
     table = tabulate(

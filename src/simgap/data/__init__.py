@@ -1,1 +1,1 @@
-"""Read and write shards, benchmarks and images."""
+"""Read and write shards and benchmarks, and decode images."""

@@ -22,7 +22,7 @@ class Annotation:
         style: Style of the image, or None if the style is unknown.
         kind: Class of the image. None means that the image is off-topic or that the class is unknown.
         planted: How the sample repeats the original: `exact`, `near` or `sibling`. None if there is no original.
-        source: Set of the original: `pool`, `reference` or the name of a benchmark. None if there is no original.
+        source: Where the original is: `pool`, `reference` or the name of a benchmark. None if there is no original.
         key: Key of the original. None if there is no original.
     """
 
@@ -63,10 +63,10 @@ def _pacs_annotation(content: dict[str, Any]) -> Annotation:
 
 
 def shard_annotations(shard: Shard) -> Iterator[tuple[str, Annotation]]:
-    """Yield the key and the annotation of each sample of a shard that has JSON, in the order of the tar.
+    """Yield the key and the annotation of each sample in a shard. Samples without JSON are skipped.
 
-    The function knows two formats of JSON. Toy worlds have the field `planted`. The dataset pacs96 has the field
-    `duplicate_of`.
+    The samples come in the order of the tar. The function knows two formats of JSON. Toy worlds have the field `planted`. The
+    dataset pacs96 has the field `duplicate_of`.
 
     Raises:
         SimgapError: The JSON of a sample has no annotation, or a field of the annotation has a wrong type.
@@ -85,7 +85,10 @@ def shard_annotations(shard: Shard) -> Iterator[tuple[str, Annotation]]:
 
 
 def read_annotations(pool: Path) -> dict[tuple[str, str], Annotation]:
-    """Return the annotations of all samples of a pool, by the pair (shard name, key).
+    """Read the annotations of all samples of a pool. Samples without JSON are skipped.
+
+    Returns:
+        Map from the pair (shard name, key) of a sample to the annotation of the sample.
 
     Raises:
         SimgapError: The JSON of a sample has no annotation, or a field of the annotation has a wrong type.

@@ -11,7 +11,7 @@ from simgap.core.files import read_json
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A labelled test set.
+    """A labelled test dataset.
 
     Attributes:
         name: Name of the folder.
@@ -19,8 +19,8 @@ class Benchmark:
         classnames: Name of each class, in the order of the labels.
         templates: Prompts in which `{c}` stands for the class name.
         shards: Tars of the benchmark, in the order of the shard numbers.
-        reference_classes: Indices of the corresponding classes in the reference, for each class of the benchmark. None means
-            that classes with equal names correspond.
+        reference_classes: For each class of the benchmark, the indices of the same class in the reference. None means that
+            classes with equal names are the same class.
     """
 
     name: str
@@ -39,7 +39,7 @@ def read_lines(path: Path, what: str) -> tuple[str, ...]:
 
     Args:
         path: The text file.
-        what: Description of the content that the file must have, for error messages.
+        what: What the file must contain. Error messages use this text.
 
     Returns:
         The lines without white space at both ends.

@@ -16,12 +16,12 @@ def copy_data(name: str, root: Path, source: str, folders: list[str], sha256: st
         name: Name of the dataset under `copy` in the params file, for error messages.
         root: Base folder of a relative `source`.
         source: Folder of the dataset.
-        folders: Names of the folders in `source` that are copied.
+        folders: Names of the folders to copy from `source`.
         sha256: Expected checksum of all copied folders together. `sha256_of` computes it.
         out: Folder to write.
 
     Raises:
-        SimgapError: A folder is missing, or the copied folders have another checksum.
+        SimgapError: A folder is missing, or the checksum of the copied folders is not `sha256`.
     """
     place = f"params.yaml: copy.{name}"
     if not (root / source).is_dir():

@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 
 
 def prefetch(items: Iterable[Item], count: int) -> Iterator[Item]:
-    """Yield the items in order. Before an item is yielded, the function already takes the next `count` items."""
+    """Yield the items in order. The function takes `count` further items from `items` before it yields an item."""
     iterator = iter(items)
     held = deque(islice(iterator, count))
     while held:
@@ -36,8 +36,8 @@ def decode_samples(
         samples: Samples with encoded images.
         preprocess: Function that maps an RGB image to a tensor, float [3, height, width].
         decoders: Number of threads. The results do not depend on this number.
-        ahead: Number of images that are decoded in advance and kept in memory. If it is the batch size, the threads decode
-            the next batch while the model works on the current batch.
+        ahead: Number of images that are decoded in advance and kept in memory. If this number is the batch size, the threads
+            decode the next batch while the model works on the current batch.
         accounting: Counts of the samples. The function adds each sample that is left out to `accounting.dropped`.
     """
 
@@ -47,8 +47,9 @@ def decode_samples(
         except BrokenImage as reason:
             return str(reason)
 
-    # Each decoder sets torch's number of threads to 1, so that decoding does not slow down the model. A thread copies this
-    # number when it first reads the number. This thread must read it first, or the model would run on one thread too.
+    # This call keeps torch's number of threads for the model, which runs on this thread. Each decoder sets the number to 1,
+    # so that decoding does not slow down the model. A thread copies the number when it first reads the number, so this thread
+    # must read it before a decoder changes it.
     torch.get_num_threads()
     with ThreadPoolExecutor(decoders, initializer=torch.set_num_threads, initargs=(1,)) as threads:
         submitted = ((sample, threads.submit(prepare, sample)) for sample in samples)

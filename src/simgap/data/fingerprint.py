@@ -11,8 +11,9 @@ from simgap.data.manifest import MANIFEST
 def fingerprint(folder: Path) -> list[tuple[str, int, int | str]]:
     """Return the relative path, the size and the modification time in nanoseconds of every file below a folder.
 
-    Cache keys contain this list, so a stage writes its output again if an input file changes. A manifest has its SHA-256 in
-    place of the time, because a rewritten manifest with the same content lists the same shards.
+    Cache keys contain this list, so a stage writes its output again if an input file changes. For a manifest, the list
+    contains the SHA-256 instead of the time. A manifest that is written again with the same content therefore keeps its
+    fingerprint.
     """
     return [
         (

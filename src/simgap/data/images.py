@@ -9,8 +9,8 @@ from PIL import Image
 
 # A small file may hold a huge image. This limit keeps the memory of one decoded image below 200 MB.
 MAXIMUM_PIXELS = 64_000_000
-# Preprocessing resizes the shorter side to a fixed length and keeps the aspect ratio. A very narrow image would then become so
-# long that it needs too much memory.
+# Images with a larger aspect ratio are refused. Preprocessing resizes the shorter side to a fixed length and keeps the aspect
+# ratio. A very narrow image would then become so long that it needs too much memory.
 MAXIMUM_ASPECT_RATIO = 100
 FORMATS = ("JPEG", "PNG", "WEBP")
 

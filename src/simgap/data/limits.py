@@ -1,4 +1,4 @@
-"""Check that a set lost only a few samples. Embedding and evaluation share this rule."""
+"""Check that only a few samples of a dataset were dropped. Embedding and evaluation use this check."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from simgap.data.shards import Accounting, Shard
 
 
 def check_limit(limit: float, accounting: Accounting, rows: int, shards: tuple[Shard, ...]) -> None:
-    """Check that only a small share of the samples of a set was dropped, and that only a few shards are damaged.
+    """Check that only a few samples of a dataset were dropped, and that only a few shards are damaged.
 
     Args:
         limit: `limits.drop_limit`, a number from 0 to 1. At most this share of the samples may be dropped, and at most this
             share of the shards may be damaged.
-        accounting: Counts of the samples and of the damaged shards of the set.
+        accounting: Counts of the samples and of the damaged shards of the dataset.
         rows: Number of embedded samples.
-        shards: All shards of the set.
+        shards: All shards of the dataset.
 
     Raises:
         SimgapError: No sample was embedded. Or the share of dropped samples or the share of damaged shards exceeds `limit`.

@@ -19,24 +19,25 @@ Result = TypeVar("Result")
 
 # Each GET fetches one block of this many bytes. Memory grows with this number, and small blocks need more requests.
 BLOCK = 8 * 2**20
-# An open shard keeps this many blocks in memory. They are the block that is read, the block before, and the block that is
-# being fetched.
+# An open shard keeps this many blocks in memory. These are the current block, the previous block, and the block that is being
+# fetched.
 HELD = 3
-# The tar reader asks for small pieces. A buffer of this many bytes saves most calls of the slower stream.
+# The tar reader reads small pieces from a buffer of this many bytes. The buffer saves most calls of the slower stream.
 BUFFER = 2**20
 # A request is tried this many times. The wait before the second try is at most FIRST_DELAY seconds. This limit doubles with
 # every further try, and never exceeds LONGEST_DELAY seconds.
 TRIES = 6
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
-# The file systems of fsspec state the version of a file in one of these fields. The first field with a value counts. Times
-# come after etags, because only file systems without etags, such as local files and memory, need times.
+# The file systems of fsspec state the version of a file in one of these fields. The first field that has a value is used.
+# Etags come before times. Only file systems without etags, such as local files and memory, need times.
 VERSIONS = ("ETag", "etag", "mtime", "LastModified", "created")
-# An address is a protocol followed by a path. Only the protocols named here may have three slashes, which mean that there is
-# neither a host nor a bucket.
+# An address is a protocol followed by a path. Three slashes mean that the address has neither a host nor a bucket. Only the
+# four protocols in the second pattern allow this.
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^:/].*|(file|local|memory|hdfs):///.*", re.DOTALL)
 ADDRESS_REMEDY = "write it as s3://BUCKET/FOLDER"
-# The waits are random. They use a generator of their own, so that they do not change the random numbers of a training.
+# The waits are random. They use a generator of their own, so that they do not change the random numbers of a training
+# program.
 _random = random.SystemRandom()
 
 
@@ -56,7 +57,7 @@ class RemoteShard:
 
     @property
     def name(self) -> str:
-        """The file name of the shard. The samples of the shard have it as `Sample.shard`."""
+        """The file name of the shard. `Sample.shard` is this name for each sample of the shard."""
         return self.address.rpartition("/")[2]
 
     @property
@@ -75,8 +76,8 @@ class RemoteShard:
     def check(self) -> None:
         """Check that the store still holds the shard that the manifest lists.
 
-        Call this method after reading. S3 refuses to serve blocks of a replaced object, but other stores serve them. The rest
-        of a replaced shard may then look like the end of the tar.
+        Call this method after reading. S3 refuses to serve blocks of an object that was replaced. Other stores serve the
+        blocks of the new object. Such a block may look like the end of the tar.
 
         Raises:
             SimgapError: The shard was replaced or removed, or the store cannot be reached.
@@ -109,8 +110,9 @@ def _file_system(address: str) -> tuple[Any, str]:
             f"{address}: is not an address that fsspec can open ({_reason(error)}); {ADDRESS_REMEDY}"
         ) from None
     if "s3" in system.protocol:
-        # botocore retries a request as AWS_MAX_ATTEMPTS and AWS_RETRY_MODE say. s3fs adds two loops of five tries each, so
-        # that a dead server would cost half an hour. This setting leaves only `_with_retries` on top of botocore.
+        # botocore retries a request as AWS_MAX_ATTEMPTS and AWS_RETRY_MODE say. s3fs adds two loops of five tries each. With
+        # these loops, a dead server would cost half an hour. This setting removes the loops, so only botocore and
+        # `_with_retries` try again.
         system.retries = 1
     return system, path
 
@@ -152,15 +154,16 @@ def _with_retries(address: str, work: Callable[[], Result]) -> Result:
                 f"{address}: cannot be read ({_reason(error)}); check the address and the credentials"
             ) from None
         except Exception as error:
-            # A file system raises OSError, or an error of its own library, such as aiohttp or botocore. A retry may repair each.
+            # Every other error leads to a retry, because a file system may raise errors of its own library, such as aiohttp
+            # or botocore.
             reason = _reason(error)
     raise SimgapError(f"{address}: could not be read in {TRIES} tries ({reason}); check the connection and the server")
 
 
 def _version(info: dict[str, Any]) -> str:
-    """Return the ETag of a file, or its time of change, from the file system's metadata. Return "" if it has neither."""
+    """Return the etag or the time of change from the metadata of a file. Return "" if the metadata has neither."""
     found = next((info[key] for key in VERSIONS if info.get(key)), "")
-    # A file system may state the same time once as a number and once as a datetime. Both must give the same text.
+    # A file system may state a time once as a number and later as a datetime. Both must give the same text.
     return str(found.timestamp() if isinstance(found, datetime) else found).strip('"')
 
 
@@ -178,7 +181,8 @@ def list_shards(address: str) -> list[RemoteShard]:
     def tars() -> list[dict[str, Any]]:
         system, path = _file_system(address)
         entries = [entry for entry in system.ls(path, detail=True) if entry["name"].endswith(".tar")]
-        # A listing describes a link, not its target. The shard is the target, so its size and time count.
+        # If an entry is a link, the listing describes the link itself. The shard is the target of the link, so this code asks
+        # for the size and time of the target.
         return [system.info(entry["name"]) if entry.get("islink") else entry for entry in entries]
 
     shards = []
@@ -226,7 +230,7 @@ class _Stream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        # A read stops at the end of a block. If the next block fails, the bytes of this block are not fetched again.
+        # A read stops at the end of a block. If the next block fails, the bytes of this block need not be fetched again.
         count = min(len(view), max(0, self._shard.size - self._position), BLOCK - self._position % BLOCK)
         if count:
             view[:count] = _with_retries(self._shard.address, lambda: self._read(count))
@@ -278,11 +282,12 @@ def stream(shard: RemoteShard) -> io.BufferedReader:
 
     Memory: `HELD` blocks of `BLOCK` bytes.
 
-    A read is repeated after a timeout, a connection reset, a truncated body or a server error. It continues at the block that
-    failed. A read raises SimgapError if the shard differs from the manifest, or if all tries fail. It never raises OSError,
-    because a tar reader would take an OSError for the end of the tar.
+    After a timeout, a connection reset, a truncated body or a server error, the stream repeats the block that failed. A read
+    raises SimgapError if the shard differs from the manifest, or if all tries fail. It never raises OSError, because a tar
+    reader would take an OSError for the end of the tar.
 
-    If the shard is replaced during reading, S3 reports it at the next block. Other stores do not report it, and an empty
-    shard has no block. Call `RemoteShard.check` after reading to cover these cases.
+    If the shard is replaced during reading, S3 reports the change at the next block. Other stores do not report the change.
+    An empty shard has no block, so even S3 reports nothing. Call `RemoteShard.check` after reading to find a replaced shard
+    in these cases.
     """
     return io.BufferedReader(_Stream(shard), BUFFER)

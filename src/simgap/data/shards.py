@@ -22,7 +22,7 @@ from simgap.data.manifest import MANIFEST, read_manifest
 from simgap.data.remote import RemoteShard
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
-# Members are read into memory as a whole. A sample with a larger member is dropped.
+# A sample with a member of more than this many bytes is dropped, because members are read into memory as a whole.
 MAXIMUM_MEMBER_BYTES = 64_000_000
 # The end of a tar is checked in pieces of this many bytes, which limits the memory.
 CHUNK = 2**20
@@ -109,7 +109,7 @@ def find_shards(folder: Path) -> list[Shard]:
 
 
 class ShardsByName(dict[str, Shard]):
-    """The shards of a folder by name. A look-up of an unknown name raises SimgapError."""
+    """The shards of a folder by name. Looking up an unknown name raises SimgapError."""
 
     def __init__(self, folder: Path) -> None:
         """Find the shards of a folder with `find_shards`."""
@@ -125,12 +125,12 @@ class ShardsByName(dict[str, Shard]):
 
 @dataclass
 class Accounting:
-    """Counts of the samples of a set.
+    """Counts of the samples of a dataset.
 
     The counts satisfy read = kept + dropped. This equation is an invariant in docs/architecture.md.
 
     Attributes:
-        read: Number of samples that were read. Kept and dropped samples count.
+        read: Number of samples that were read, including the dropped samples.
         dropped: Number of dropped samples by reason. Each dropped sample has exactly one reason.
         damaged_shards: Number of truncated or corrupt tars. The number of samples lost in these tars is unknown.
     """
@@ -159,7 +159,7 @@ class Accounting:
 
 
 def _ends_cleanly(stream: BinaryIO, offset: int) -> bool:
-    """Return whether a tar ends correctly at `offset`: only zeros follow, and at least one block of them."""
+    """Return whether a tar ends correctly at `offset`. A correct end has at least one block, and only zeros."""
     length = 0
     stream.seek(offset)
     while rest := stream.read(CHUNK):
@@ -174,12 +174,12 @@ def _read_members(
 ) -> Iterator[tuple[str, str, bytes | None]]:
     """Yield the key, the suffix and the content of every regular file in a shard.
 
-    If a member is too large, its content is None. A damaged shard ends early and is counted. If a remote shard cannot be read
-    or was replaced, the function raises the error and does not count the shard as damaged.
+    If a member is too large, its content is None. If a shard is damaged, the function stops at the damage and counts the
+    shard. If a remote shard cannot be read or was replaced, the function raises an error and does not count the shard.
 
     Args:
         shard: The shard to read.
-        accounting: Counts of the set. If the shard is damaged, the function increases `damaged_shards`.
+        accounting: Counts of the dataset. If the shard is damaged, the function increases `damaged_shards`.
         only: Suffix of the members to yield. Members with another suffix are skipped. None means all members.
 
     Raises:
@@ -195,7 +195,8 @@ def _read_members(
                     continue
                 stream = tar.extractfile(member) if member.size <= MAXIMUM_MEMBER_BYTES else None
                 yield f"{folder}{slash}{key}", suffix.lower(), stream.read() if stream else None
-            # At a corrupt header, tarfile stops without an error, just as at the end of the tar.
+            # tarfile stops without an error at the end of the tar, but also at a corrupt header. This check tells the two
+            # cases apart.
             damaged = not _ends_cleanly(file, tar.offset)
     except (tarfile.TarError, OSError, EOFError):
         damaged = True
@@ -268,7 +269,7 @@ def read_shard(shard: Shard, accounting: Accounting, *, caption: bool, label: bo
 
     Args:
         shard: The shard to read.
-        accounting: Counts of the set. The function updates the counts of samples and of damaged shards.
+        accounting: Counts of the dataset. The function updates the counts of samples and of damaged shards.
         caption: Whether samples without a caption are dropped.
         label: Whether samples without a label are dropped.
     """
@@ -307,7 +308,7 @@ def select_samples(samples: Iterable[AnySample], keys: Collection[str], shard: S
         shard: The shard of the samples.
 
     Raises:
-        SimgapError: The shard lacks a sample. Or the shard is remote and was replaced during reading.
+        SimgapError: The shard has no sample with one of the keys. Or the shard is remote and was replaced during reading.
     """
     missing = dict.fromkeys(keys)
     for sample in samples:

@@ -23,7 +23,7 @@ from simgap.store.split import KEEP_FILE, read_keep, read_split
 
 @dataclass(frozen=True)
 class ShardSelection:
-    """Kept samples from the same shard and from the same part of the embeddings.
+    """Kept samples that belong to the same shard and to the same part of the embeddings.
 
     Attributes:
         shard: The shard.
@@ -47,7 +47,7 @@ class KeptSamples:
 
     Attributes:
         split: Description of the split.
-        pool: Folder of the shards of the pool, or of their manifest.
+        pool: Folder with the shards of the pool, or with a manifest of the shards.
     """
 
     def __init__(self, split: Path, embeddings: Path, pool: Path) -> None:
@@ -56,10 +56,11 @@ class KeptSamples:
         Args:
             split: Folder of the split.
             embeddings: Folder of the embeddings of the pool.
-            pool: Folder of the shards of the pool, or of their manifest.
+            pool: Folder with the shards of the pool, or with a manifest of the shards.
 
         Raises:
-            SimgapError: The split belongs to other embeddings, or its files disagree, or it keeps no row.
+            SimgapError: The split belongs to other embeddings, or the files of the split contradict each other, or the split
+                keeps no sample.
         """
         self.split = read_split(split)
         self.pool = pool
@@ -79,13 +80,15 @@ class KeptSamples:
             )
 
     def tables(self, *columns: str) -> Iterator[pa.Table]:
-        """Yield one table for each part of the embeddings, with metadata columns of the kept rows in row order.
+        """Yield the metadata of the kept samples, as one table for each part of the embeddings.
+
+        A table has one row for each kept sample, in the order of the embeddings.
 
         Args:
             *columns: Names of the metadata columns.
 
         Raises:
-            SimgapError: `shard` is one of the columns, and the embeddings do not name the shards of their rows.
+            SimgapError: `shard` is one of the columns, and the embeddings do not record the shards of the samples.
         """
         for start, table in self._embeddings.metadata_parts(list(columns)):
             yield table.filter(pa.array(self._keep[start : start + table.num_rows]))
@@ -94,7 +97,7 @@ class KeptSamples:
         """Yield one list of selections for each part of the embeddings.
 
         A list has one selection for each shard, sorted by the name of the shard. In imported embeddings, the rows of several
-        shards may alternate. The lists still make it possible to read each shard only once for each part.
+        shards may alternate. A list groups the rows by shard, so the caller reads each shard only once for each part.
 
         Memory: the keys of one part.
 

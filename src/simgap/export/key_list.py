@@ -30,7 +30,7 @@ def _lines(table: pa.Table, out: Path) -> str:
 def export_keys(kept: KeptSamples, out: Path) -> int:
     """Write the shard and the key of every kept sample, in row order.
 
-    The export reads only metadata, which is fast. If it is killed, the next export therefore starts from the beginning.
+    The export is fast, because it reads only metadata. If an export is killed, the next export starts from the beginning.
 
     Memory: the metadata of one part of the embeddings.
 
@@ -43,8 +43,8 @@ def export_keys(kept: KeptSamples, out: Path) -> int:
         The number of samples.
 
     Raises:
-        SimgapError: `out` has another suffix, or `out` exists when the export ends. Or a shard or key has a tab or a line break
-            and `out` is a text file. Or the embeddings do not name the shards of their rows.
+        SimgapError: `out` has another suffix, or `out` exists when the export ends. Or a shard or key has a tab or a line
+            break and `out` is a text file. Or the embeddings do not record the shards of the samples.
     """
     if out.suffix not in SUFFIXES:
         raise SimgapError(

@@ -17,12 +17,12 @@ from simgap.data.shards import RawSample, open_writer, write_sample
 from simgap.export.kept import KeptSamples
 from simgap.export.new import new_output
 
-# A pair of the name of a shard and a sample from this shard.
+# This type is a pair. The first part is the name of a shard, and the second part is a sample from this shard.
 Located = tuple[str, RawSample]
 
 
 def _samples(kept: KeptSamples, start: int) -> Iterator[Located]:
-    """Yield the kept samples from position `start`, without opening the shards of earlier samples."""
+    """Yield the kept samples from position `start`. Shards that have only earlier samples are not opened."""
     for part in kept.parts():
         for selection in part:
             before, start = start, max(0, start - len(selection.keys))
@@ -34,12 +34,12 @@ def _samples(kept: KeptSamples, start: int) -> Iterator[Located]:
 def _write_shard(
     samples: Iterator[Located], number: int, width: int, out: Path, advance: Callable[[int], object]
 ) -> None:
-    """Write a folder with the tar of one shard, and with a table that names the source of each sample.
+    """Write one new shard: a folder with the tar, and with a table that lists the source of each sample.
 
     Args:
         samples: The samples of the new shard.
         number: Number of the new shard.
-        width: Number of digits for the number of the sample, which ends each key.
+        width: Number of digits of the sample number. A key ends with this number.
         out: The folder to write.
         advance: Function that is called with 1 after each sample.
     """
@@ -48,7 +48,8 @@ def _write_shard(
         partial.mkdir()
         with open_writer(partial / f"{number:05d}.tar") as writer:
             for place, (source_shard, sample) in enumerate(samples):
-                # Two shards may contain the same key, and a key may be any text, such as a path. So each sample gets a new key.
+                # Each sample gets a new key. Two source shards may contain the same key, and a source key may be any text,
+                # such as a path.
                 key = f"{number:05d}{place:0{width}d}"
                 write_sample(writer, key, sample.members)
                 for column, value in zip(columns.values(), (key, source_shard, sample.key), strict=True):
@@ -61,9 +62,9 @@ def export_shards(kept: KeptSamples, out: Path, samples_per_shard: int) -> tuple
     """Copy the kept samples to a folder of img2dataset shards.
 
     - Members are copied byte for byte.
-    - Samples are sorted by part of the embeddings, then by the name of the source shard, then by position in the tar. An
-      export therefore reads a shard once for each part that has samples of the shard. If the study embedded the pool itself,
-      this order is the order of the rows.
+    - Samples are sorted by part of the embeddings, then by the name of the source shard, then by position in the tar. With
+      this order, an export reads a shard once for each part that has samples of the shard. If the study embedded the pool
+      itself, this order is the order of the rows.
     - Each sample gets a new key. It has five digits for the shard, and four or more digits for the sample in the shard.
     - The file `{shard}.parquet` beside each tar has the columns `key`, `source_shard` and `source_key`.
     - The file `sizes.json` has the number of samples of each shard. The training programs of open_clip and DataComp read this

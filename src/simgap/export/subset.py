@@ -1,4 +1,4 @@
-"""Export a split as a DataComp subset, a sorted array of the 128-bit uids of the samples."""
+"""Export a split as a DataComp subset, which is a sorted array of the 128-bit uids of the samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from simgap.export.kept import KeptSamples, ShardSelection
 from simgap.export.new import new_output
 from simgap.store.arrays import parquet_columns, read_array, read_parquet, write_array
 
-# A uid has an upper and a lower half of 64 bits. DataComp's filters write this type, and its resharder reads this type.
+# A uid has an upper and a lower half of 64 bits. The filters and the resharder of DataComp use this type.
 UID = np.dtype("u8,u8")
 # A finished part of the export has this type. The fields are the two halves of a uid, and whether the uid was derived.
 PART = np.dtype("u8,u8,?")
@@ -32,7 +32,8 @@ def _from_parquet(shard: Shard) -> dict[str, object] | None:
     """Read the uid of each key from the Parquet file that img2dataset writes beside a shard.
 
     Returns:
-        Map from key to uid. None if the shard is remote, or if there is no such file with the columns `key` and `uid`.
+        Map from key to uid. The result is None if the shard is remote, if there is no such file, or if the file lacks the
+        column `key` or `uid`.
     """
     if not isinstance(shard, Path):
         return None
@@ -57,7 +58,7 @@ def _from_json(selection: ShardSelection) -> dict[str, object]:
 
 
 def derived_uid(shard: str, key: str) -> str:
-    """Return the uid of a sample without a uid: the MD5 of `{shard}/{key}`, as 32 hexadecimal digits."""
+    """Return the MD5 of `{shard}/{key}`, as 32 hexadecimal digits. It is the uid of a sample whose dataset has no uids."""
     return hashlib.md5(f"{shard}/{key}".encode(), usedforsecurity=False).hexdigest()
 
 
@@ -86,7 +87,8 @@ def export_subset(kept: KeptSamples, out: Path) -> tuple[int, bool]:
     entries are in lexicographic order.
 
     If `{shard}.parquet` beside a shard has the columns `key` and `uid`, the uids come from this file. Otherwise, a uid comes
-    from the JSON of the sample. LAION's shards have no uids. If no JSON has a uid, `derived_uid` computes all uids.
+    from the JSON of the sample. If no JSON has a uid, `derived_uid` computes all uids. LAION's shards, for example, have no
+    uids.
 
     The uids of each finished part of the embeddings lie beside `out` until `out` is complete. If an export is killed, the next
     export continues from these uids.

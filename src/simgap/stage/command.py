@@ -24,7 +24,7 @@ REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, 
 def reports_errors(function: Callable[..., None]) -> Callable[..., None]:
     """Make a command report the errors that a user can correct.
 
-    The command then prints one line and exits with code 1 if it meets a SimgapError, a full disk or a missing permission.
+    After a SimgapError, a full disk or a missing permission, the command prints one line and exits with code 1.
 
     Args:
         function: The function of the command.
@@ -53,9 +53,9 @@ def stage(function: Callable[..., dict[str, float] | None]) -> click.Command:
     """Make the command of a stage.
 
     Args:
-        function: The function of the stage. Its first parameter takes the checked parameters of the study, and the others
-            take the options of the command. Each parameter of type Path becomes a required option, unless `click.option`
-            declares the option. If the function returns rates, `write_rates` logs them.
+        function: The function of the stage. Its first parameter takes the checked parameters of the study, and the other
+            parameters take the options of the command. Each parameter of type Path becomes a required option, unless
+            `click.option` declares the option. If the function returns rates, `write_rates` logs them.
 
     Returns:
         The command of click.
@@ -63,8 +63,8 @@ def stage(function: Callable[..., dict[str, float] | None]) -> click.Command:
 
     @functools.wraps(function)
     def checked(**options: Any) -> None:
-        # Imported modules live as long as the process. `gc.freeze` makes garbage collection skip the objects of the modules,
-        # which stages/__init__.py explains.
+        # `gc.freeze` excludes the objects of imported modules from garbage collection, because they live as long as the
+        # process. stages/__init__.py turned garbage collection off and explains why.
         gc.freeze()
         gc.enable()
         rates = function(load_params(PARAMS_FILE), **options)

@@ -1,4 +1,4 @@
-"""Keep the unfinished work of a killed stage in a scratch folder, from which the next run continues."""
+"""Keep the unfinished work of a killed stage in a scratch folder, so that the next run can continue it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def scratch(name: str, cache_key: dict[str, Any], code: str, *, owned: bool = Tr
 
     Args:
         name: Name of the stage and of its output.
-        cache_key: Everything that the content of the folder depends on, except code.
+        cache_key: Everything except code that the content of the folder depends on.
         code: The file of the stage, `__file__`.
         owned: Whether this process creates and removes the folder. If several processes run a stage together, one process
             owns the folder.

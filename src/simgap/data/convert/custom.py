@@ -111,7 +111,7 @@ def find_in_csv(file: Path, classnames: Path | None, templates: tuple[str, ...])
         file: CSV file with the columns `path` and `classname`, or `path` and `label`. Paths are relative to the folder of the
             file. Labels count from 0.
         classnames: File with one class name in each line, in the order of the labels. A CSV file with labels needs this file.
-            None means that the class names of the CSV file get labels in natural order.
+            None means that the CSV file has class names, and labels follow the natural order of these names.
         templates: Prompts in which `{c}` stands for the class name.
 
     Raises:

@@ -20,11 +20,11 @@ class ImageSet:
     Attributes:
         root: Base folder of the image names.
         images: Name and label of every image. The name is the path of the file relative to `root`.
-        ignored: Number of files and folders that are not images of the set.
+        ignored: Number of files and folders that the converter ignored.
         classnames: Name of each class, in the order of the labels.
         templates: Prompts in which `{c}` stands for the class name.
-        reference_classes: Indices of the corresponding classes in the reference, for each class of the set. None means that
-            classes with equal names correspond.
+        reference_classes: For each class of the set, the indices of the same class in the reference. None means that classes
+            with equal names are the same class.
         border: Number of pixels to cut off on every side of every image.
     """
 
@@ -38,13 +38,13 @@ class ImageSet:
 
 
 def natural_order(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Return a sort key that orders digits as numbers, such as 0, 1, 2, 10. Different names have different keys."""
+    """Return a sort key for names. Numbers in names sort by value, so 2 precedes 10. Different names have different keys."""
     parts = [part for part in re.split(r"(\d+)", name) if part]
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], name
 
 
 def is_image(name: str) -> bool:
-    """Return whether a path names an image: a visible file with a known suffix, in lower or upper case."""
+    """Return whether a file name is visible and has the suffix of an image, in lower or upper case."""
     path = Path(name)
     return not path.name.startswith(".") and path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES
 
@@ -95,7 +95,7 @@ def images_in(
 
     Args:
         root: Folder that contains the class folders.
-        folders: Name of the class folder of each label. None means that the class has no folder.
+        folders: For each label, the name of its class folder. None means that the class has no folder.
         recursive: Whether the function also searches subfolders of class folders and follows links to folders. The images of
             a subfolder come after the images of its parent folder.
 

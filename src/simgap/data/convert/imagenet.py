@@ -1,4 +1,4 @@
-"""Describe ImageNet and the test sets that have ImageNet's classes.
+"""Describe ImageNet and other public datasets that have ImageNet's classes.
 
 Class names and templates come from open_clip. The lists of class folders come from timm.
 """
@@ -22,7 +22,7 @@ def wnids() -> tuple[str, ...]:
 
 
 def classnames() -> tuple[str, ...]:
-    """Return OpenAI's names of ImageNet's 1000 classes. Two names occur twice, each for two different classes."""
+    """Return OpenAI's names of ImageNet's 1000 classes. Two of the names each stand for two classes."""
     from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
     return tuple(IMAGENET_CLASSNAMES)

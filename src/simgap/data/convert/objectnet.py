@@ -17,7 +17,8 @@ from simgap.data.convert.public import list_known_images
 
 SHARED_CLASSES = 113
 SHARED_IMAGES = 18_574
-# The images have a red border of one pixel. Published accuracies on ObjectNet cut off two pixels on every side.
+# The images have a red border of one pixel. Published evaluations cut off two pixels on every side, so this module cuts off
+# two pixels too.
 BORDER = 2
 
 
@@ -29,7 +30,7 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 
 def _imagenet_classes(mappings: Path) -> dict[str, list[int]]:
-    """Return the ImageNet class indices of each class name in ObjectNet's mapping.
+    """Return the ImageNet class indices that ObjectNet's mapping lists for each class name.
 
     One file lists the class names in the order of the ILSVRC2012 ids. Another file maps each class index to an ILSVRC2012 id.
     Indices and ids count from 0.
@@ -49,7 +50,10 @@ def _imagenet_classes(mappings: Path) -> dict[str, list[int]]:
 
 
 def _shared_classes(mappings: Path) -> list[tuple[str, str, tuple[int, ...]]]:
-    """Return the folder, ObjectNet's name and the ImageNet class indices of every shared class, sorted by folder.
+    """Return the classes that ObjectNet shares with ImageNet, sorted by class folder.
+
+    Returns:
+        For each shared class, its folder, its name in ObjectNet, and its ImageNet class indices.
 
     Raises:
         SimgapError: One of the four mapping files is incomplete, or the files contradict each other.

@@ -19,7 +19,7 @@ def list_known_images(
     others: Collection[str] = (),
     allow_incomplete: bool,
 ) -> tuple[list[tuple[str, int]], int]:
-    """List the images of a public dataset, and check them against the known class folders and number of images.
+    """List the images of a public dataset, and check the class folders and the number of images.
 
     Args:
         title: Name of the dataset, for error messages.
@@ -76,6 +76,7 @@ def find_imagenet(public: PublicSet, source: Path, *, allow_incomplete: bool) ->
         public.title, source, public.folders(), public.images, allow_incomplete=allow_incomplete
     )
     classes = public.classes()
-    # Two of ImageNet's class names each stand for two classes. Names cannot identify a class of the reference, but indices can.
+    # Indices identify the classes of the reference. Names cannot, because two of ImageNet's class names each stand for two
+    # classes.
     indices = tuple((index,) for index in classes)
     return ImageSet(source, images, ignored, tuple(classnames()[index] for index in classes), templates(), indices)

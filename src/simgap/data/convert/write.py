@@ -22,14 +22,16 @@ from simgap.data.convert.image_set import ImageSet
 from simgap.data.images import BrokenImage, decode
 from simgap.data.shards import MAXIMUM_MEMBER_BYTES, Accounting, open_writer, write_sample
 
-# A shard has this many images. A killed conversion repeats at most one shard.
+# A shard has this many images. A killed conversion keeps the finished shards, so the next conversion repeats at most one
+# shard.
 SHARD_IMAGES = 1000
 # Threads read this many images at a time. Memory grows with this number.
 GROUP = 64
 TAR, LEFT_OUT = "shard.tar", "left_out.json"
 
 Image = tuple[str, int]
-# A function of this type takes the key and the image of a sample, and returns the text members of the sample by suffix.
+# A function of this type makes the text members of a sample. It takes the image set, the key of the sample, and the
+# name and label of the image. It returns the content of each text member by suffix.
 TextMembers = Callable[[ImageSet, str, Image], dict[str, str]]
 
 
@@ -56,7 +58,7 @@ def _reference_members(found: ImageSet, key: str, image: Image) -> dict[str, str
 def _read_image(path: Path, border: int) -> bytes | str:
     """Read an image file, cut off its border, and return the encoded image.
 
-    Without a border, the bytes of the file are returned. An image without its border is a PNG.
+    If `border` is 0, the function returns the bytes of the file. Otherwise, it encodes the cut image as PNG.
 
     Returns:
         The encoded image. If the image cannot be used, the result is a text that names the reason.
@@ -96,7 +98,8 @@ class _Shard:
     def images(self) -> list[tuple[str, Image]]:
         """Return the key and the image of each sample.
 
-        As in img2dataset, the first five digits of a key are the number of the shard. The last four are the number of the sample.
+        As in img2dataset, the first five digits of a key are the number of the shard. The last four digits number the samples
+        of the shard.
         """
         start = self.number * SHARD_IMAGES
         images = self.found.images[start : start + SHARD_IMAGES]
@@ -119,7 +122,7 @@ class _Shard:
 
         Args:
             out: The folder to write.
-            threads: Threads that read and decode the images.
+            threads: Number of threads that read and decode the images.
             advance: Function that is called after each group of images with the number of images in the group.
         """
         left_out: list[tuple[str, str]] = []
@@ -206,7 +209,7 @@ def write_benchmark(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Ac
         allow_incomplete: Whether images that cannot be used are left out.
 
     Returns:
-        Accounting with the number of images that were read. `dropped` counts the images that were left out, by reason.
+        Counts of the images. `read` counts all images, and `dropped` counts the images that were left out, by reason.
 
     Raises:
         SimgapError: An image cannot be used, and `allow_incomplete` is false. Or no image can be used, or another process is
@@ -231,8 +234,9 @@ def write_benchmark(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Ac
 def write_reference(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Accounting:
     """Write a reference as img2dataset shards with labels.
 
-    The images are sorted by the hash of their names. This order mixes the classes in each shard, which training needs. Shard
-    size, restarts and copies of images are the same as in `write_benchmark`.
+    The images are sorted by the hash of their names. Training needs shards with mixed classes, and this order mixes the
+    classes. As in `write_benchmark`, each shard has 1000 images, and the bytes of images are copied if no border is cut off.
+    A killed conversion continues in the same way, too.
 
     Args:
         found: The images and classes.
@@ -240,7 +244,7 @@ def write_reference(found: ImageSet, out: Path, *, allow_incomplete: bool) -> Ac
         allow_incomplete: Whether images that cannot be used are left out.
 
     Returns:
-        Accounting with the number of images that were read. `dropped` counts the images that were left out, by reason.
+        Counts of the images. `read` counts all images, and `dropped` counts the images that were left out, by reason.
 
     Raises:
         SimgapError: An image cannot be used, and `allow_incomplete` is false. Or no image can be used, or another process is
