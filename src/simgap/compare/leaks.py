@@ -1,4 +1,4 @@
-"""Measure how much the benchmark images with a copy in the pool add to an accuracy."""
+"""Measure how much the copied images add to an accuracy. A copied image is a benchmark image with a copy in the pool."""
 
 from __future__ import annotations
 

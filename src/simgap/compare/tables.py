@@ -26,9 +26,9 @@ def _interval(found: Estimate) -> Row:
 
 
 def _about(comparison: Comparison, split: str, benchmark: str) -> Row:
-    """Return the columns `split`, `benchmark` and `benchmark_was`.
+    """Return the columns that describe a row: `split`, `benchmark` and `benchmark_was`.
 
-    The last column says whether the split's rule used queries of the benchmark.
+    The column `benchmark_was` says whether the split's rule used queries of the benchmark.
     """
     return {"split": split, "benchmark": benchmark, "benchmark_was": comparison.cells[split, benchmark].rule_use}
 
@@ -79,7 +79,8 @@ def robustness_rows(comparison: Comparison) -> Iterator[Row]:
 def line_rows(comparison: Comparison) -> Iterator[Row]:
     """Yield a row for each line of robustness.
 
-    The columns are the slope and intercept for logits, and the range of in-distribution accuracies that the line was fitted to.
+    The row has the slope and the intercept of the line for logits. It also has the range of in-distribution accuracies that the
+    line was fitted to.
     """
     for benchmark, line in comparison.lines.items():
         yield {"benchmark": benchmark, **asdict(line)}
