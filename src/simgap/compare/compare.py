@@ -162,7 +162,7 @@ def _cells(parameters: CompareParameters, outcomes: Outcomes, resamples: Resampl
 class Comparison:
     """The results of all splits on all benchmarks.
 
-    The keys of all attributes but `lines` are (split, benchmark). All benchmarks of one split come before the next split.
+    The keys of all attributes except `lines` are (split, benchmark). All benchmarks of one split come before the next split.
 
     Attributes:
         cells: The accuracies, the differences and the claims.

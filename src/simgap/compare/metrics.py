@@ -46,7 +46,8 @@ def _estimates(outcomes: Outcomes, comparison: Comparison) -> dict[tuple[str, st
             "accuracy_per_similarity/rule_queries": change.slopes.get(USED),
             "accuracy_per_similarity/held_out": change.slopes.get(HELD_OUT),
         }
-    # Copies matter most for a model of the whole pool, so only this model is in the metrics. leaks.csv has the other splits.
+    # The metrics contain only one split here: full, or the first split if full was not trained. Copies matter most for a model
+    # of the whole pool. leaks.csv contains all splits.
     whole = outcomes.full() or next(iter(outcomes.splits))
     for (split, benchmark), leaks in comparison.leaks.items():
         if split == whole:

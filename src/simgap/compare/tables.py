@@ -87,7 +87,11 @@ def line_rows(comparison: Comparison) -> Iterator[Row]:
 
 
 def leak_rows(comparison: Comparison) -> Iterator[Row]:
-    """Yield rows for the accuracy on copied images, the accuracy on the other images, and what the copied images add."""
+    """Yield rows about the copied images, for each split and benchmark.
+
+    There are three quantities: the accuracy on copied images, the accuracy on the other images, and the accuracy that the
+    copied images add.
+    """
     for (split, benchmark), leaks in comparison.leaks.items():
         quantities = ("of_copies", "without_copies", "added_by_copies")
         about = _about(comparison, split, benchmark) | {"copied": leaks.copied}
