@@ -20,8 +20,8 @@ class Leaks:
         copied: The number of images with a copy in the pool.
         of_copies: The top-1 accuracy on the copied images. None if no image is copied.
         without_copies: The top-1 accuracy on the other images. None if every image is copied.
-        added_by_copies: The accuracy on all images minus the accuracy on the images without a copy. None if no image or every
-            image is copied.
+        added_by_copies: The accuracy on all images minus the accuracy on the other images. None if no image or every image is
+            copied.
     """
 
     copied: int

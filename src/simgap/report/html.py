@@ -31,7 +31,7 @@ def cite(metric: Metric, form: str) -> Markup:
     The element shows the rounded number. Its attributes hold the exact value, the file and the key.
 
     Args:
-        metric: The number. If its file is not a metrics file, the key is a path of names and positions, joined by `/`.
+        metric: The number. If the number is not from a metrics file, the key is a path of names and positions, joined by `/`.
         form: The name of a format in `FORMATS`.
     """
     return NUMBER.format(

@@ -17,8 +17,8 @@ COPIES = Path(".dvc", "tmp", "exps", "standalone")
 def run_beside(preset: Path, command: list[str]) -> int:
     """Run a `dvc exp run --temp` command with the parameters of a preset.
 
-    DVC copies the workspace when the command starts. This function therefore replaces `params.yaml` in the workspace by the
-    preset, and restores `params.yaml` as soon as DVC has made the copy.
+    DVC copies the workspace when the command starts. Before that, this function replaces `params.yaml` in the
+    workspace with the preset. It restores `params.yaml` as soon as DVC has made the copy.
 
     Args:
         preset: The params file of the preset.
@@ -45,7 +45,7 @@ def run_beside(preset: Path, command: list[str]) -> int:
 
 
 def _data_options(preset: str, copied: list[str], data: Path) -> list[str]:
-    """Return the options of `dvc exp run` that set `data` as the source folder of the data that a preset copies."""
+    """Return the options of `dvc exp run` that make a preset copy its data from the folder `data`."""
     if not data.is_dir():
         raise SimgapError(f"DATA: {data} is not a folder; give the folder that holds the data")
     if not copied:

@@ -1,4 +1,4 @@
-"""Define the style of all figures. Figures are PNG files whose bytes depend on the study alone.
+"""Define the style of all figures. Figures are PNG files. Their bytes depend only on the study.
 
 The colours are a palette by Okabe & Ito (Color Universal Design, 2008) that colour-blind readers can tell apart. Splits of the
 same colour have different lines or markers. A control has the colour of the split that it controls, a dashed line and a hollow
@@ -89,7 +89,7 @@ def style_of_control(controlled: Style, rule: str, taken: Collection[Style]) -> 
     Args:
         controlled: The style of the split that the control belongs to.
         rule: The rule of the control, `random` or `matched`.
-        taken: The styles of other splits. The new style differs from these styles if a marker is left.
+        taken: The styles of other splits. The new style differs from these styles if an unused marker is left.
     """
     line: Line = DOTTED if rule == "matched" else "--"
     markers = MATCHED_MARKERS if rule == "matched" else (controlled.marker, *MATCHED_MARKERS)

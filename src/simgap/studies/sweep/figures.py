@@ -46,7 +46,7 @@ def sweep_styles(sweep: Sweep) -> style.Styles:
 def _ends(cell: Cell) -> tuple[float, float]:
     """Return the lower and the upper end of the bar of a mean over seeds.
 
-    The bar is the 95% interval. Without an interval, it is the range from the lowest to the highest accuracy of a seed.
+    The bar is the 95% interval. Without an interval, the bar is the range from the lowest to the highest accuracy of a seed.
     """
     if cell.accuracy is None:
         return cell.lowest.value, cell.highest.value
