@@ -1,7 +1,7 @@
 """Compute 95% confidence intervals by a bootstrap that resamples seeds and images jointly.
 
 Each function computes its quantity for the measured data and for all resamples at once. Row 0 of an array holds the measured
-value. The other rows hold the values of the resamples. Two splits are paired by image if both use the same image counts.
+value. The other rows hold the values of the resamples. Two splits are paired by image if both splits use the same image counts.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from simgap.store.estimates import Estimate
 
 # An array of this type has the shape [1 + resamples, ...]. Row 0 holds the measured values, the other rows hold the resamples.
 Resampled = NDArray[np.float64]
-# No accuracy and no difference of two accuracies lies outside its range, so intervals are clipped to these ranges.
+# Intervals are clipped to these ranges, because no accuracy and no difference of two accuracies can lie outside.
 RATE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
-# Rounding can make an interval of width zero slightly wider. A narrower interval than this one counts as zero.
+# Rounding can make an interval of width zero slightly wider. An interval narrower than this value therefore counts as zero.
 ROUNDING = 1e-12
 
 
@@ -35,8 +35,8 @@ def seed_weights(count: int, resamples: int, seed: tuple[int, ...]) -> Resampled
 
     Each resample samples S - 1 of the S seeds with replacement. Each sampled seed counts S / (S - 1). Sampling S seeds would
     underestimate the variance between seeds by the factor (S - 1) / S (Rao & Wu, Resampling Inference With Complex Survey Data,
-    JASA 1988). The formula of Rao & Wu allows other weights too. The weights used here are never negative, because a weighted
-    line fit needs weights of at least zero. A single seed always has the weight 1.
+    JASA 1988). The formula of Rao & Wu also allows other weights. This function uses weights that are never negative, because a
+    weighted line fit needs such weights. A single seed always has the weight 1.
 
     Returns:
         The weights, float64 [1 + resamples, count]. Row 0 is all ones.
@@ -53,12 +53,12 @@ def estimate(values: Resampled, images: float, bounds: tuple[float, float] = DIF
     Resamples in which the quantity is undefined (NaN) are ignored.
 
     All resamples have the same value if all outcomes are equal, or if no image changed. Percentiles would then give an interval
-    of width zero. That would be too narrow, because images outside the benchmark may differ. The function then returns an
-    interval of ± 3 / images instead, the rule of three (Hanley & Lippman-Hand, If Nothing Goes Wrong, Is Everything All Right?,
-    JAMA 1983).
+    of width zero. Such an interval would be too narrow, because images outside the benchmark may differ. The function then
+    returns an interval of ± 3 / images instead. This is the rule of three (Hanley & Lippman-Hand, If Nothing Goes Wrong, Is
+    Everything All Right?, JAMA 1983).
 
-    Intervals from two or three seeds are approximate. They tend to be too narrow, because so few models show little of the
-    spread between seeds.
+    Intervals from two or three seeds are approximate. These intervals tend to be too narrow, because so few models show little
+    of the variation between seeds.
 
     Args:
         values: The quantity, [1 + resamples].
@@ -72,7 +72,10 @@ def estimate(values: Resampled, images: float, bounds: tuple[float, float] = DIF
 
 
 def estimate_if_defined(values: Resampled, images: float, bounds: tuple[float, float] = DIFFERENCE) -> Estimate | None:
-    """Return the same as `estimate`, or None if the measured value is not finite or no resample is finite."""
+    """Return the result of `estimate`, or None if the quantity is undefined.
+
+    The quantity is undefined if the measured value is not finite, or if no resample has a finite value.
+    """
     values = np.where(np.isfinite(values), values, np.nan)
     return None if np.isnan(values[0]) or np.isnan(values[1:]).all() else estimate(values, images, bounds)
 
@@ -87,7 +90,7 @@ def model_accuracies(correct: NDArray[np.bool_], images: Resampled) -> Resampled
     Returns:
         The accuracies, [1 + resamples, seeds].
     """
-    # Sums of whole numbers are exact in float64. The measured accuracy therefore has no rounding error before the division.
+    # The numbers of correct images are sums of whole numbers, so they are exact in float64. Only the division rounds.
     accuracies: Resampled = (images @ correct.T.astype(np.float64)) / images.shape[1]
     return accuracies
 
@@ -109,15 +112,28 @@ def over_seeds(values: Resampled, seeds: Resampled) -> Resampled:
 
 
 def accuracy(correct: NDArray[np.bool_], images: Resampled, seeds: Resampled) -> Resampled:
-    """Return the accuracy over images and seeds, [1 + resamples].
+    """Compute the accuracy over images and seeds.
 
     The arguments are those of `model_accuracies` and `over_seeds`.
+
+    Returns:
+        The accuracies, [1 + resamples].
     """
     return over_seeds(model_accuracies(correct, images), seeds)
 
 
 def _group_sums(values: NDArray[np.float64], groups: NDArray[np.int64], count: int, images: Resampled) -> Resampled:
-    """Return the sums of `values`, float64 [images], within each group: [1 + resamples, count]."""
+    """Sum values over the images of each group.
+
+    Args:
+        values: The value of each image, float64 [images].
+        groups: The group of each image, int64 [images].
+        count: The number of groups.
+        images: The counts of the images from `resample_counts`.
+
+    Returns:
+        The sums, [1 + resamples, count].
+    """
     members = csr_array((values, (groups, np.arange(len(groups)))), shape=(count, len(groups)))
     sums: Resampled = (members @ images.T).T
     return sums
@@ -149,17 +165,27 @@ def group_accuracies(
 def mean_per_class_recall(
     correct: NDArray[np.bool_], labels: NDArray[np.int64], images: Resampled, seeds: Resampled
 ) -> Resampled:
-    """Return the mean per-class recall, averaged over seeds: [1 + resamples]. Classes without sampled images are ignored."""
+    """Compute the mean per-class recall, averaged over seeds. Classes without sampled images are ignored.
+
+    Returns:
+        The recalls, [1 + resamples].
+    """
     present, groups = np.unique(labels, return_inverse=True)
     recalls: Resampled = np.nanmean(group_accuracies(correct, groups, len(present), images, seeds), axis=1)
     return recalls
 
 
 def slope(correct: NDArray[np.bool_], x: NDArray[np.float64], images: Resampled, seeds: Resampled) -> Resampled:
-    """Compute the slope of correctness (0 or 1) on `x`, float64 [images], by least squares, and average it over seeds.
+    """Compute the slope of correctness (0 or 1) on `x` by least squares, and average the slope over seeds.
 
     The slope is linear in correctness. The slope of the difference between two splits therefore equals the difference between
     the slopes of the two splits.
+
+    Args:
+        correct: Whether each model classifies each image correctly, bool [seeds, images].
+        x: The value of each image, float64 [images].
+        images: The counts of the images from `resample_counts`.
+        seeds: The weights of the seeds from `seed_weights`.
 
     Returns:
         The slopes, [1 + resamples]. A slope is NaN if x is the same for all sampled images.
@@ -182,9 +208,9 @@ def images_of_slope(x: NDArray[np.float64]) -> float:
 
 
 def gap_explained(full: Resampled, pruned: Resampled, reference_only: Resampled, images: int) -> Estimate | None:
-    """Estimate the share of claim A: (full - pruned) / (full - reference alone).
+    """Estimate the share of the gap that pruning explains (claim A): (full - pruned) / (full - reference alone).
 
-    The denominator is the gap. Pruning cannot explain a share of a gap that may not exist.
+    The gap is the denominator. The share is undefined if there may be no gap.
 
     Returns:
         The share, or None if the interval of the gap does not lie completely above 0.

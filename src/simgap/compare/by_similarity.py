@@ -30,10 +30,10 @@ BINS_PER_UNIT = 20
 
 @dataclass(frozen=True)
 class Bin:
-    """A group of benchmark images with about the same value: their similarity s_q, or the change in s_q.
+    """A group of benchmark images with about the same value. The value is the similarity s_q, or the change in s_q.
 
     Attributes:
-        kind: `fifth` for a quintile of the images, or `0.05` for a bin of that width.
+        kind: `fifth` for a quintile of the images, or `0.05` for a bin of width 0.05.
         low, high: The smallest and the largest value in a quintile, or the edges of a bin. A bin includes its lower edge.
         images: The number of images in the group.
         estimate: The accuracy on these images, or the change in that accuracy. None if no finite value can be computed.
@@ -51,9 +51,9 @@ class Change:
     """The change in accuracy between a split and its control, as a function of the change in s_q.
 
     Attributes:
-        slopes: The change in accuracy for a change of 1 in s_q, by least squares over queries. The keys are kinds of
-            `QUERIES`. The key `all` is always present. The other two keys are present if the split's rule used a part of the
-            benchmark. A slope is None if the change in s_q is the same for all queries.
+        slopes: The change in accuracy for a change of 1 in s_q, by least squares over queries. The keys are kinds of `QUERIES`.
+            The key `all` is always present. The other two keys are present only if the split's rule used some queries of the
+            benchmark and held out others. A slope is None if the change in s_q is the same for all queries.
         bins: The change in accuracy for each quintile of the change in s_q.
     """
 
@@ -62,9 +62,12 @@ class Change:
 
 
 def fifths(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the quintile of each value, int64 [values], from 0 to 4.
+    """Compute the quintile of each value.
 
     Equal values get the same quintile, so quintiles may differ in size.
+
+    Returns:
+        The quintiles, int64 [values], from 0 to 4.
     """
     edges = np.quantile(values, (0.2, 0.4, 0.6, 0.8))
     return np.searchsorted(edges, values, side="left").astype(np.int64)
@@ -74,7 +77,7 @@ def steps(values: NDArray[np.float64]) -> NDArray[np.int64]:
     """Assign each value to a bin of width 0.05. A bin includes its lower edge.
 
     Returns:
-        The number of each value's bin, int64 [values]. Empty bins get no number.
+        The bin number of each value, int64 [values]. Only bins with values are numbered.
     """
     # The product is exact in float64, because a stored similarity has only 24 significant bits.
     _, numbers = np.unique(np.floor(values * BINS_PER_UNIT), return_inverse=True)
@@ -103,8 +106,8 @@ def _bins(
 def accuracy_by_similarity(outcomes: Outcomes, resamples: Resamples, benchmark: str) -> dict[str, list[Bin]]:
     """Compute the accuracy of every split for groups of queries with about the same s_q.
 
-    The groups are quintiles, and bins of width 0.05 as in the paper. Similar queries may be easier for reasons other than their
-    similarity. `change_by_similarity` is less affected by this confounder.
+    There are two kinds of groups: quintiles, and bins of width 0.05 as in the paper. Similar queries may be easier for reasons
+    other than their similarity. `change_by_similarity` is less affected by this confounder.
 
     Returns:
         The bins of each split, by split name. The quintiles come before the bins of width 0.05.
@@ -143,7 +146,7 @@ def _slope(
     """Estimate the slope of (split minus control) on the change in s_q, over the chosen images.
 
     Args:
-        pair: The outcomes and the seed weights of the split, then the same of the control.
+        pair: Two tuples, for the split and for the control. Each tuple holds the outcomes and the seed weights.
         change: The change in s_q of each image, float64 [images].
         chosen: Which images enter the estimate, bool [images].
         images: The counts of the chosen images from `resample_counts`.
@@ -159,7 +162,7 @@ def _slope(
 def change_by_similarity(outcomes: Outcomes, resamples: Resamples, benchmark: str) -> dict[str, Change]:
     """Relate the change in correctness of each query to the change in its s_q. Both changes are split minus control.
 
-    Queries that are hard for the models of both splits cancel out.
+    A query that is hard for the models of both splits adds nothing to the change in correctness.
 
     Returns:
         The change for each split that has a trained control, by split name. Other splits are skipped.

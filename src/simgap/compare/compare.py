@@ -29,7 +29,7 @@ class Measured:
             classes.
         minus_full, minus_control: The top-1 accuracy of the split minus the top-1 accuracy of full or of the control. None if
             full or the control was not trained.
-        minus_others: The same differences to the split's other controls, by the name of the control.
+        minus_others: The differences to the other controls of the split, by the name of the control.
     """
 
     images: int
@@ -162,7 +162,7 @@ def _cells(parameters: CompareParameters, outcomes: Outcomes, resamples: Resampl
 class Comparison:
     """The results of all splits on all benchmarks.
 
-    The keys of all attributes but `lines` are (split, benchmark). All benchmarks of one split come before the next split.
+    The keys of all attributes except `lines` are (split, benchmark). All benchmarks of one split come before the next split.
 
     Attributes:
         cells: The accuracies, the differences and the claims.
@@ -182,9 +182,13 @@ class Comparison:
 
 
 def _by_split(outcomes: Outcomes, found: dict[str, dict[str, Found]]) -> dict[tuple[str, str], Found]:
-    """Return results by (split, benchmark) from results by benchmark and then split.
+    """Return results with the key (split, benchmark).
 
     All benchmarks of one split come before the next split.
+
+    Args:
+        outcomes: The outcomes of the models. They define the order of the splits.
+        found: The results by benchmark. Each value is a dictionary of results by split.
     """
     return {
         (split, benchmark): by_split[split]
@@ -198,7 +202,7 @@ def compare(parameters: CompareParameters, outcomes: Outcomes) -> Comparison:
     """Compare the splits of a study on every benchmark.
 
     The resamples of one benchmark take most of the memory: 16 bytes for each image and resample. While the resamples are being
-    sampled, they take twice as much.
+    sampled, they take twice as much memory.
     """
     resamples = Resamples(parameters, outcomes)
     cells: dict[str, dict[str, Cell]] = {}

@@ -1,4 +1,4 @@
-"""Measure how much the benchmark images with a copy in the pool add to an accuracy."""
+"""Measure how much the copied images add to an accuracy. A copied image is a benchmark image with a copy in the pool."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Leaks:
         copied: The number of images with a copy in the pool.
         of_copies: The top-1 accuracy on the copied images. None if no image is copied.
         without_copies: The top-1 accuracy on the other images. None if every image is copied.
-        added_by_copies: The accuracy on all images minus the accuracy on the images without a copy. None if no image or every
-            image is copied.
+        added_by_copies: The accuracy on all images minus the accuracy on the other images. None if no image or every image is
+            copied.
     """
 
     copied: int

@@ -34,7 +34,11 @@ def _words_of(cell: Cell) -> dict[str, str | None]:
 
 
 def _estimates(outcomes: Outcomes, comparison: Comparison) -> dict[tuple[str, str], dict[str, Estimate | None]]:
-    """Return the estimates of every (split, benchmark) by the name of the quantity."""
+    """Return all estimates of a comparison.
+
+    Returns:
+        The estimates by (split, benchmark). Each value is a dictionary with the name of the quantity as the key.
+    """
     found = {place: _estimates_of(cell) for place, cell in comparison.cells.items()}
     for place, change in comparison.changes.items():
         found[place] |= {
@@ -42,7 +46,8 @@ def _estimates(outcomes: Outcomes, comparison: Comparison) -> dict[tuple[str, st
             "accuracy_per_similarity/rule_queries": change.slopes.get(USED),
             "accuracy_per_similarity/held_out": change.slopes.get(HELD_OUT),
         }
-    # Copies matter most for a model of the whole pool, so only this model is in the metrics. leaks.csv has the other splits.
+    # The metrics contain only one split here: full, or the first split if full was not trained. Copies matter most for a model
+    # of the whole pool. leaks.csv contains all splits.
     whole = outcomes.full() or next(iter(outcomes.splits))
     for (split, benchmark), leaks in comparison.leaks.items():
         if split == whole:
@@ -54,7 +59,7 @@ def _estimates(outcomes: Outcomes, comparison: Comparison) -> dict[tuple[str, st
 
 
 def _relations(outcomes: Outcomes) -> dict[str, Any]:
-    """Return the metrics about the size and the controls of every split, by key."""
+    """Return the metrics about the size and the controls of every split, by the key in the metrics file."""
     metrics: dict[str, Any] = {}
     for split, info in outcomes.splits.items():
         metrics[f"{split}/kept"] = info.kept
@@ -68,9 +73,9 @@ def _relations(outcomes: Outcomes) -> dict[str, Any]:
 def flat_metrics(outcomes: Outcomes, comparison: Comparison) -> dict[str, Any]:
     """Return the metrics of a comparison by key. Undefined metrics are left out.
 
-    The key of a value is `<split>/<benchmark>/<quantity>`. The keys of the ends of its interval also end in `/low` and `/high`.
-    The first random control of a split has the quantity `minus_control`. Any other control has the quantity
-    `minus/<control>`.
+    The key of a value is `<split>/<benchmark>/<quantity>`. The keys of the ends of an interval also end in `/low` and `/high`.
+    The difference to the first random control of a split is the quantity `minus_control`. The difference to any other control
+    is the quantity `minus/<control>`.
     """
     metrics: dict[str, Any] = {"seeds": len(outcomes.seeds), **_relations(outcomes)}
     for (split, benchmark), cell in comparison.cells.items():

@@ -35,9 +35,10 @@ class Outcomes(TrainedSplits):
         used_by_rule: Which images are queries of rules, bool [images], by benchmark.
         copied: Which images have a copy in the pool, bool [images], by benchmark.
         correct: Whether the top-1 prediction is correct, bool [seeds, images], by (split, benchmark).
-        correct_top5: The same for the top five predictions. Benchmarks with fewer than five classes are absent.
-        similarity: The similarity of each image to its nearest image in the training data, float64 [images], by
-            (split, benchmark). The training data include the reference if it was added to the split.
+        correct_top5: Whether one of the top five predictions is correct, bool [seeds, images], by (split, benchmark).
+            Benchmarks with fewer than five classes are absent.
+        similarity: The similarity of each image to its nearest image in the training data, float64 [images], by (split,
+            benchmark). The training data include the reference if it was added to the split.
         few_shot: The few-shot accuracies, float64 [seeds, repetitions], by (split, benchmark, shots). Each repetition samples
             its own shots. Benchmarks that do not support few-shot evaluation are absent.
     """
@@ -56,7 +57,14 @@ class Outcomes(TrainedSplits):
 
 
 def spread(accuracies: NDArray[np.float64]) -> float | None:
-    """Return the standard deviation over all accuracies, [seeds, repetitions]. Return None if there is only one accuracy."""
+    """Compute the standard deviation over all accuracies.
+
+    Args:
+        accuracies: The accuracies, [seeds, repetitions].
+
+    Returns:
+        The standard deviation, or None if there is only one accuracy.
+    """
     return float(accuracies.std(ddof=1)) if accuracies.size > 1 else None
 
 
@@ -86,7 +94,11 @@ def _shots_of(table: pa.Table) -> list[int]:
 
 
 def _few_shot(tables: list[pa.Table]) -> dict[int, NDArray[np.float64]]:
-    """Return the few-shot accuracies, [seeds, repetitions], by the number of shots."""
+    """Return the few-shot accuracies by the number of shots.
+
+    Returns:
+        The accuracies, [seeds, repetitions], for each number of shots.
+    """
     found = {}
     for shots in _shots_of(tables[0]):
         outcomes: list[NDArray[Any]] = [
@@ -120,11 +132,15 @@ def _read_evaluation(path: Path, queries: pa.Table, similarity: Path, shots: lis
 def _read_evaluations(
     paths: dict[tuple[str, int], Path], queries: pa.Table, similarity: Path, shots: list[int]
 ) -> dict[tuple[str, int], pa.Table]:
-    """Return the outcomes of all models on a benchmark, by (split, seed). All tables must have the same columns."""
+    """Read the outcomes of all models on a benchmark. All tables must have the same columns.
+
+    Returns:
+        The tables of outcomes by (split, seed).
+    """
     tables = {model: _read_evaluation(path, queries, similarity, shots) for model, path in paths.items()}
     first = next(iter(tables))
     for model, table in tables.items():
-        # Models can only be compared by quantities that all models have.
+        # Two models can be compared only by quantities that both models have.
         if not table.schema.equals(tables[first].schema):
             raise SimgapError(
                 f"{paths[model]}: the table has other columns than {paths[first]}; {EVALUATE} for both models"
@@ -133,13 +149,16 @@ def _read_evaluations(
 
 
 def _read_profile(path: Path, column: str, queries: pa.Table, similarity: Path) -> NDArray[np.float64]:
-    """Return the similarity of each image in `queries` to its nearest training image, float64 [images].
+    """Read the similarity of each image in `queries` to its nearest training image.
 
     Args:
         path: The profile of a split on the benchmark.
         column: The column of the profile that holds the similarities.
         queries: The queries of the benchmark. The profile must have the same rows in the same order.
         similarity: The folder that `queries` comes from, for error messages.
+
+    Returns:
+        The similarities, float64 [images].
     """
     table = _read_table(path, ["row", column], PROFILE)
     if not np.array_equal(table.column("row").to_numpy(), queries.column("row").to_numpy()):

@@ -89,13 +89,14 @@ def _top1(study: Study, split: str, benchmark: str) -> str:
 def text_table(study: Study) -> str:
     """Return the top-1 accuracies as a table for a terminal.
 
-    An accuracy is followed by `*` if the split's rule used queries of the benchmark.
+    A star (`*`) after an accuracy means that the split's rule used queries of the benchmark.
     """
     rows = [
         [
             split,
             _kept(study, split),
-            # Numbers are aligned to the right, so a number without a star needs a space to align its decimal point.
+            # Columns are aligned to the right. A number without a star gets a space, to align its decimal point with the
+            # others.
             *(_top1(study, split, name) + ("*" if study.used(split, name) else " ") for name in study.benchmarks),
         ]
         for split in study.splits
@@ -306,7 +307,7 @@ def markdown_report(parameters: CompareParameters, study: Study, tables: Tables)
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        # Escaping is for HTML. In Markdown, it would change the text.
+        # Escaping must be off, because it is meant for HTML. In Markdown, escaping would change the text.
         autoescape=False,
     )
     return environment.get_template("table.md").render(

@@ -21,8 +21,8 @@ class Resamples:
 
     All splits share the counts of a benchmark. Each split has its own weights.
 
-    The random seed of the counts comes from the name of the benchmark, and the random seed of the weights from the name of the
-    split. An interval therefore does not depend on which other splits and benchmarks the study has.
+    The random seed of the counts depends on the name of the benchmark. The random seed of the weights depends on the name of
+    the split. An interval therefore does not depend on which other splits and benchmarks the study has.
     """
 
     def __init__(self, parameters: CompareParameters, outcomes: Outcomes) -> None:
@@ -31,19 +31,30 @@ class Resamples:
         self._benchmark, self._images = "", dict[str, Resampled]()
 
     def chosen(self, benchmark: str, queries: str) -> NDArray[np.bool_]:
-        """Return which images of a benchmark belong to the kind `queries` of `QUERIES`, bool [images]."""
-        used = self._outcomes.used_by_rule[benchmark]
-        return {ALL: np.ones(len(used), np.bool_), USED: used, HELD_OUT: ~used}[queries]
-
-    def images(self, benchmark: str, queries: str = ALL) -> Resampled:
-        """Return the counts of the images of one kind, [1 + resamples, images of that kind].
-
-        Sampling the counts takes most of the time of a comparison, so they are stored. They also take most of the memory, so
-        only one benchmark is stored: a request for another benchmark replaces it.
+        """Select the images of a benchmark that belong to one kind of query.
 
         Args:
             benchmark: The name of the benchmark.
             queries: A kind of `QUERIES`.
+
+        Returns:
+            Whether each image belongs to the kind, bool [images].
+        """
+        used = self._outcomes.used_by_rule[benchmark]
+        return {ALL: np.ones(len(used), np.bool_), USED: used, HELD_OUT: ~used}[queries]
+
+    def images(self, benchmark: str, queries: str = ALL) -> Resampled:
+        """Return the counts of the images of one kind of query.
+
+        Sampling the counts takes most of the time of a comparison, so the counts are stored. The counts also take most of the
+        memory, so only the counts of one benchmark are stored. A request for another benchmark replaces them.
+
+        Args:
+            benchmark: The name of the benchmark.
+            queries: A kind of `QUERIES`.
+
+        Returns:
+            The counts, [1 + resamples, images of that kind].
         """
         if benchmark != self._benchmark:
             self._benchmark, self._images = benchmark, {}
@@ -57,6 +68,10 @@ class Resamples:
         return resample_counts(count, self._parameters.resamples, seed)
 
     def seeds(self, split: str) -> Resampled:
-        """Return the weights of a split's training seeds, [1 + resamples, seeds]."""
+        """Return the weights of the training seeds of a split.
+
+        Returns:
+            The weights, [1 + resamples, seeds].
+        """
         seed = (self._parameters.seed, 1, *split.encode())
         return seed_weights(len(self._outcomes.seeds), self._parameters.resamples, seed)

@@ -39,7 +39,8 @@ class Line:
 
     Attributes:
         slope, intercept: The coefficients of the line.
-        first, last: The smallest and the largest in-distribution accuracy that the line was fitted to, in [0, 1].
+        first, last: The smallest and the largest in-distribution accuracy that the line was fitted to. These two are not
+            logits, but accuracies in [0, 1].
     """
 
     slope: float
@@ -51,7 +52,7 @@ class Line:
 def clipped_logit(accuracies: Resampled, images: int) -> Resampled:
     """Return the logits of accuracies that were measured on n = `images` images.
 
-    Accuracies are first clipped to [1 / 2n, 1 - 1 / 2n], so that every logit is finite.
+    Accuracies are first clipped to [1 / 2n, 1 - 1 / 2n]. Every logit is therefore finite.
     """
     edge = 1 / (2 * images)
     logits: Resampled = logit(np.clip(accuracies, edge, 1 - edge))
@@ -59,7 +60,12 @@ def clipped_logit(accuracies: Resampled, images: int) -> Resampled:
 
 
 def fit_line(x: Resampled, y: Resampled, weights: Resampled) -> tuple[Resampled, Resampled]:
-    """Fit a line to the points of each row by weighted least squares. All arguments have the shape [rows, points].
+    """Fit a line to the points of each row by weighted least squares.
+
+    Args:
+        x: The x coordinates, [rows, points].
+        y: The y coordinates, [rows, points].
+        weights: The weights of the points, [rows, points].
 
     Returns:
         The slopes, [rows], and the intercepts, [rows]. Both are NaN for a row in which x does not vary.
@@ -143,8 +149,8 @@ def robustness(
         in_distribution_benchmark: The benchmark without distribution shift.
 
     Returns:
-        The robustness by benchmark and then by split. The in-distribution benchmark is skipped, and so are the splits that the
-        line is fitted to.
+        The robustness by benchmark. Each value is a dictionary of robustness by split. The in-distribution benchmark is
+        skipped. The splits that the line is fitted to are skipped too.
     """
     baselines, full = baselines_of(outcomes), outcomes.full()
     seeds = {split: resamples.seeds(split) for split in outcomes.splits}

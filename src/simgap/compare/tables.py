@@ -26,9 +26,9 @@ def _interval(found: Estimate) -> Row:
 
 
 def _about(comparison: Comparison, split: str, benchmark: str) -> Row:
-    """Return the columns `split`, `benchmark` and `benchmark_was`.
+    """Return the columns that describe a row: `split`, `benchmark` and `benchmark_was`.
 
-    The last column says whether the split's rule used queries of the benchmark.
+    The column `benchmark_was` says whether the split's rule used queries of the benchmark.
     """
     return {"split": split, "benchmark": benchmark, "benchmark_was": comparison.cells[split, benchmark].rule_use}
 
@@ -79,14 +79,19 @@ def robustness_rows(comparison: Comparison) -> Iterator[Row]:
 def line_rows(comparison: Comparison) -> Iterator[Row]:
     """Yield a row for each line of robustness.
 
-    The columns are the slope and intercept for logits, and the range of in-distribution accuracies that the line was fitted to.
+    The row has the slope and the intercept of the line for logits. It also has the range of in-distribution accuracies that the
+    line was fitted to.
     """
     for benchmark, line in comparison.lines.items():
         yield {"benchmark": benchmark, **asdict(line)}
 
 
 def leak_rows(comparison: Comparison) -> Iterator[Row]:
-    """Yield rows for the accuracy on copied images, the accuracy on the other images, and what the copied images add."""
+    """Yield rows about the copied images, for each split and benchmark.
+
+    There are three quantities: the accuracy on copied images, the accuracy on the other images, and the accuracy that the
+    copied images add.
+    """
     for (split, benchmark), leaks in comparison.leaks.items():
         quantities = ("of_copies", "without_copies", "added_by_copies")
         about = _about(comparison, split, benchmark) | {"copied": leaks.copied}

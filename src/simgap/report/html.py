@@ -16,7 +16,12 @@ NUMBER = Markup(
 
 
 def typeset(value: float, form: str) -> str:
-    """Return a number as text in a format of `FORMATS`. Negative numbers have a minus sign, not a hyphen."""
+    """Format a number as text. Negative numbers have a minus sign, not a hyphen.
+
+    Args:
+        value: The number.
+        form: The name of a format in `FORMATS`.
+    """
     return format_number(value, form).replace("-", "\N{MINUS SIGN}")
 
 
@@ -26,7 +31,7 @@ def cite(metric: Metric, form: str) -> Markup:
     The element shows the rounded number. Its attributes hold the exact value, the file and the key.
 
     Args:
-        metric: The number. If its file is not a metrics file, the key is a path of names and positions, joined by `/`.
+        metric: The number. If the number is not from a metrics file, the key is a path of names and positions, joined by `/`.
         form: The name of a format in `FORMATS`.
     """
     return NUMBER.format(
@@ -49,7 +54,8 @@ def cite_interval(estimate: Estimate, form: str, unit: str = "") -> Markup:
 def named(name: str) -> Markup:
     """Return a name as an HTML `span` element with the class `name`.
 
-    A name may contain digits. The class tells these digits apart from numbers, which must name their file.
+    A name may contain digits. The class separates these digits from the numbers on the page. Only numbers must name the file
+    that they come from.
     """
     return Markup('<span class="name">{}</span>').format(name)
 

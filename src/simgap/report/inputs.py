@@ -29,7 +29,7 @@ class Folders:
         tables: The folder of the tables of the comparison.
         galleries: The folder of the galleries of images.
         profiles: The folder of the similarity profiles of the splits.
-        similarity: The folder of the similarity to each benchmark.
+        similarity: The folder with the similarity of the pool to each benchmark.
         benchmarks: The folder of the benchmarks.
     """
 
@@ -101,8 +101,9 @@ class ReportInputs:
     def classes(self, split: str, benchmark: str) -> pa.Table:
         """Return a table with one row for each class of a benchmark.
 
-        The table counts the pool rows whose nearest query has this class. The columns are `label`, `rows_of_full` (the rows of
-        full) and `kept` (the rows that the split keeps).
+        The class of a pool row is the class of the nearest query. The columns are `label`, `rows_of_full` and `kept`.
+        `rows_of_full` is the number of rows of full with the class. `kept` is the number of rows with the class that the split
+        keeps.
         """
         return pq.read_table(self.folders.profiles / split / "classes" / f"{benchmark}.parquet")
 
@@ -115,10 +116,15 @@ class ReportInputs:
         return self.study.read(f"ground-truth/{name}")
 
     def shown_for(self, benchmark: str) -> str | None:
-        """Return the name of the split that the galleries show for a benchmark after pruning, or None if there is none."""
+        """Return the name of the pruned split that the galleries show for a benchmark, or None if there is no such split."""
         split: str | None = self.galleries["benchmarks"][benchmark].get("split")
         return split
 
     def gallery_similarity(self, entry: dict[str, Any], key: str) -> Metric:
-        """Return the similarity of an entry of the galleries. `key` is the path of the entry in `galleries.json`."""
+        """Return the similarity of an entry of the galleries.
+
+        Args:
+            entry: The entry.
+            key: The path of the entry in `galleries.json`.
+        """
         return Metric(entry["similarity"], str(self._galleries_file), f"{key}/similarity")

@@ -25,8 +25,8 @@ def _script_hash(script: str) -> str:
 def render(inputs: ReportInputs, figures: list[FigureSpec], margin: float) -> str:
     """Return the page as HTML.
 
-    All text from the study is escaped. The page has one script. Its content security policy forbids all other scripts, by naming
-    the hash of the allowed script.
+    All text from the study is escaped. The page has one script. The content security policy of the page contains the hash of
+    this script, and forbids all other scripts.
     """
     environment = template_environment("simgap.report")
     script = environment.get_template("page.js").render()

@@ -39,9 +39,10 @@ def _beyond(study: Study, split: str) -> Markup:
 
 
 def explained(study: Study, split: str, benchmark: str) -> Markup:
-    """Return sentences about the gap on a benchmark: the share that pruning explains, the controls' shares, and the verdict.
+    """Return sentences about the gap on a benchmark.
 
-    The share must be defined. Controls whose share is undefined are skipped.
+    The sentences contain the share that pruning explains, the shares of the controls, and the verdict. The share of the split
+    must be defined. Controls with an undefined share are skipped.
     """
     share = study.gap_explained(split, benchmark)
     assert share is not None
@@ -69,14 +70,18 @@ def explained(study: Study, split: str, benchmark: str) -> Markup:
 
 
 def _rows_of(study: Study, control: str) -> str:
-    """Return a phrase for the rows that a control leaves out."""
+    """Return a phrase that describes the rows that a control leaves out."""
     if study.splits[control].rule == "matched":
         return f"as many random rows of each {study.splits[control].parameters['match']}"
     return "as many random rows"
 
 
 def against_controls(study: Study, split: str) -> list[Markup]:
-    """Return a sentence for each control of a split. It lists the benchmarks by the verdict on split minus control."""
+    """Return a sentence for each control of a split.
+
+    The verdict is about the accuracy of the split minus the accuracy of the control. The sentence lists the benchmarks by
+    verdict.
+    """
     return [
         Markup("Compared with leaving out {} ({}), the accuracy of {} is {}.").format(
             _rows_of(study, control),
@@ -135,7 +140,10 @@ def claim_a(study: Study) -> list[Markup]:
 
 
 def claim_b(study: Study, margin: float) -> list[Markup]:
-    """Return the sentences about claim B. It says that a small split, chosen by similarity, matches full."""
+    """Return the sentences about claim B.
+
+    Claim B says that a small split that is chosen by similarity matches full.
+    """
     splits, full = study.splits_by_rule(*BY_SIZE), study.full()
     if not splits or full is None:
         return [Markup("Claim B is not tested. The study must train full and a split chosen by similarity.")]
@@ -190,7 +198,7 @@ def _how_copies_are_found(study: Study) -> list[Markup]:
 
 
 def leaks(study: Study) -> list[Markup]:
-    """Return the sentences about leaks: how copies are detected, and whether copied images change the accuracy."""
+    """Return the sentences about leaks: how copied images are detected, and whether copied images change the accuracy."""
     sentences = _how_copies_are_found(study)
     split = study.full() or next(iter(study.splits))
     found: dict[str, list[Markup]] = {word: [] for word in COPIES_SENTENCES}
@@ -216,7 +224,7 @@ def leaks(study: Study) -> list[Markup]:
 
 
 def joined(study: Study) -> Markup:
-    """Return a sentence that names the splits whose models were also trained on the reference."""
+    """Return a sentence that lists the splits with models that were also trained on the reference."""
     with_reference = [name for name, split in study.splits.items() if split.reference_rows]
     if len(with_reference) == len(study.splits):
         return Markup("The models of every split were also trained on the reference.")
@@ -224,14 +232,17 @@ def joined(study: Study) -> Markup:
 
 
 def _removed_domains(inputs: ReportInputs, split: str) -> list[Markup]:
-    """Return sentences about the styles whose rows a split has pruned almost completely, one for each ground truth."""
+    """Return sentences about the styles whose rows a split has pruned almost completely.
+
+    Each ground truth adds one sentence if the split lacks nearly all rows of a style.
+    """
     sentences = []
     for name in inputs.ground_truths:
         metrics = inputs.ground_truth(name)
         removed = metrics.get(f"{split}/domains_removed", "none")
         if removed != "none":
-            # The metric joins the names of styles by commas, and a name may contain a comma too. Splitting at commas would
-            # break such a name, so each known name is searched instead.
+            # The styles are found by searching each known name in the metric. The metric separates names by commas, and a
+            # name may also contain a comma. Splitting at commas would break such a name.
             prefix = f"{split}/pruned_share/style/"
             styles = sorted(key.removeprefix(prefix) for key in metrics if key.startswith(prefix))
             sentences.append(

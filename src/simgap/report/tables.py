@@ -33,7 +33,8 @@ class Cell:
 
     Attributes:
         accuracy: The accuracy with its interval, as HTML.
-        differences: One tuple for each control and for full: the label, the difference as HTML, and the verdict.
+        differences: One tuple for each control and one for full. A tuple holds the label, the difference as HTML, and the
+            verdict.
         used: Whether the split's rule used queries of the benchmark.
         sort: The values that a reader can sort the table by, by the name of the quantity.
     """
@@ -72,8 +73,8 @@ def _cell(study: Study, split: str, benchmark: str) -> Cell:
 def accuracy_table(study: Study) -> list[dict[str, Any]]:
     """Return the rows of the table of accuracies, one for each trained split.
 
-    A row is a dictionary. `split`, `rule` and `controls` describe the split. `kept` and `rows` are the number of pool rows, as
-    a number and as HTML. `cells` holds a `Cell` for each benchmark.
+    A row is a dictionary. `split`, `rule` and `controls` describe the split. `kept` and `rows` are the number of pool rows:
+    `kept` is a number, and `rows` is HTML. `cells` holds a `Cell` for each benchmark.
     """
     return [
         {
@@ -89,7 +90,10 @@ def accuracy_table(study: Study) -> list[dict[str, Any]]:
 
 
 def leak_table(study: Study) -> Table:
-    """Return a table with the number of copied images, and the accuracies with and without copied images, by benchmark."""
+    """Return a table with one row for each benchmark.
+
+    The columns contain the number of copied images, and the accuracies with and without copied images.
+    """
     split = study.full() or next(iter(study.splits))
 
     def interval(benchmark: str, quantity: str, form: str) -> str | Markup:

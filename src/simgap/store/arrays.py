@@ -38,7 +38,7 @@ def read_array(
         remedy: The end of every error message. It says what the user can do about the file.
 
     Returns:
-        The array. It is read-only if it is mapped.
+        The array. A mapped array is read-only.
 
     Raises:
         SimgapError: The file is missing or damaged, or the array has another dtype or shape.
@@ -118,6 +118,6 @@ def read_parquet(path: Path, columns: list[str], remedy: str = "", *, others: bo
         if missing:
             raise SimgapError(f"{path}: the table has no column {missing[0]}{f'; {remedy}' if remedy else ''}")
         table = file.read(None if others else columns)
-        # Without this check, text that is not UTF-8 would raise an error only later, far from the code that reads the file.
+        # This check finds text that is not UTF-8. Without it, the error would come later, in code that does not know the file.
         table.validate(full=True)
         return table

@@ -33,8 +33,8 @@ class Similarity:
 
         Args:
             folder: The path of the folder.
-            row_order: The hash of the pool rows that the columns must belong to (`Embeddings.row_order`). None skips this
-                check.
+            row_order: The hash of the pool rows that the columns must belong to (`Embeddings.row_order`). If it is None, the
+                rows are not checked.
 
         Raises:
             SimgapError: The columns belong to other pool rows or to another embedder.
@@ -45,7 +45,14 @@ class Similarity:
             raise SimgapError(f"{folder}: the similarities belong to other pool rows or to another embedder; {REMEDY}")
 
     def column(self, name: str) -> NDArray[Any]:
-        """Map a column into memory and return it, [pool rows]. `name` is `best`, `nearest_query` or `margin`."""
+        """Map a column into memory.
+
+        Args:
+            name: `best`, `nearest_query` or `margin`.
+
+        Returns:
+            The column, [pool rows].
+        """
         return read_array(self.folder / f"{name}.npy", mapped=True, remedy=REMEDY)
 
     def queries(self, columns: list[str]) -> pa.Table:

@@ -18,7 +18,7 @@ from simgap.data.shards import Accounting, Shard
 from simgap.store.arrays import read_array
 from simgap.store.embeddings import INFO_FILE
 
-# The folder of a part holds these files. `join_parts` reads what `write_part` has written.
+# These are the files in the folder of a part. `write_part` writes these files, and `join_parts` reads them.
 VECTORS_FILE, METADATA_FILE, ACCOUNTING_FILE = "embeddings.npy", "metadata.parquet", "accounting.json"
 
 
@@ -29,10 +29,10 @@ def write_part(part: Path, vectors: NDArray[np.float16], metadata: pa.Table, acc
         part: The folder to write.
         vectors: The embeddings, fp16 [kept samples, dim].
         metadata: The metadata, with one row for each vector.
-        accounting: The number of samples that were read, and the number that were dropped for each reason.
+        accounting: The number of samples that were read, and the number of samples that were dropped for each reason.
 
     Raises:
-        SimgapError: The number of samples read is not the sum of the samples kept and dropped.
+        SimgapError: The number of samples that were read is not the sum of the kept and the dropped samples.
     """
     accounting.metrics(len(vectors))
     with atomic_output(part) as partial:

@@ -23,8 +23,8 @@ REMEDY = "embed or import the set again"
 class Embeddings:
     """The embeddings of a dataset: unit-norm fp16 vectors in parts, with metadata for each row.
 
-    Rows are numbered in the order of the parts. The vectors are mapped into memory. A vector takes memory only once a caller
-    uses it.
+    Rows are numbered in the order of the parts. The vectors are mapped into memory. A vector takes memory only after a caller
+    has used it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,31 +50,52 @@ class Embeddings:
             raise SimgapError(f"{folder}: the vectors have {stored} rows, but {INFO_FILE} says {self.rows}; {REMEDY}")
 
     def __reduce__(self) -> tuple[type[Embeddings], tuple[Path]]:
-        """Pickle only the folder. A process that receives the object then maps the files itself."""
+        """Pickle only the folder. A process that receives the object then maps the files into its own memory."""
         return Embeddings, (self.folder,)
 
     def parts(self) -> Iterator[tuple[int, NDArray[np.float16]]]:
-        """Yield the number of the first row, and the mapped vectors [rows, dim], of each part."""
+        """Yield the parts in row order.
+
+        Yields:
+            The number of the first row of the part, and the mapped vectors, fp16 [rows, dim].
+        """
         start = 0
         for part in self._parts:
             yield start, part
             start += len(part)
 
     def blocks(self, rows: int) -> Iterator[tuple[int, NDArray[np.float16]]]:
-        """Yield blocks in row order: the number of the first row, and the vectors [at most `rows`, dim].
+        """Yield blocks of vectors in row order.
 
         A block ends at the end of a part, so the last block of a part may be smaller.
+
+        Args:
+            rows: The largest number of rows in a block.
+
+        Yields:
+            The number of the first row of the block, and the vectors, fp16 [at most `rows`, dim].
         """
         for start, part in self.parts():
             for first in range(0, len(part), rows):
                 yield start + first, part[first : first + rows]
 
     def read(self) -> NDArray[np.float16]:
-        """Read all vectors into memory, [rows, dim]. A pool may not fit into memory, but a benchmark does."""
+        """Read all vectors into memory. A pool may not fit into memory, but a benchmark does.
+
+        Returns:
+            The vectors, fp16 [rows, dim].
+        """
         return np.concatenate(self._parts) if self._parts else np.empty((0, self.dim), np.float16)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
-        """Read the vectors of some rows into memory, [len(rows), dim]. `rows` must be in ascending order."""
+        """Read the vectors of some rows into memory.
+
+        Args:
+            rows: The numbers of the rows, int64, in ascending order.
+
+        Returns:
+            The vectors, fp16 [len(rows), dim].
+        """
         bounds = np.cumsum([0, *(len(part) for part in self._parts)])
         pieces = [
             part[rows[(rows >= low) & (rows < high)] - low]
@@ -83,7 +104,10 @@ class Embeddings:
         return np.concatenate(pieces) if pieces else np.empty((0, self.dim), np.float16)
 
     def metadata_parts(self, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
-        """Yield the number of the first row, and a table with the requested metadata, of each part.
+        """Yield the requested metadata of each part.
+
+        Yields:
+            The number of the first row of the part, and a table with one row for each vector.
 
         Raises:
             SimgapError: A table is damaged or lacks a column, or the number of rows differs from the number of vectors. Or
@@ -124,9 +148,10 @@ class Embeddings:
 
     @cached_property
     def row_order(self) -> str:
-        """The SHA-256 of the embedder, the number of rows and dimensions, and the shard and key of every row in order.
+        """A SHA-256 hash that identifies the rows and their order.
 
-        A split stores one bit for each row. The hash shows whether a split belongs to these rows.
+        The hash covers the embedder, the number of rows and dimensions, and the shard and key of every row in order. A split
+        stores one bit for each row. The hash shows whether a split belongs to these rows.
         """
         digest = hashlib.sha256(f"{self.info['embedder']}\n{self.dim}\n{self.rows}\n".encode())
         for _, table in self._tables(["shard", "key"]):

@@ -1,4 +1,7 @@
-"""Read and write splits. A split is stored as one bit for each pool row, and a JSON file that describes the split."""
+"""Read and write splits.
+
+A split is stored as one bit for each pool row, and as a JSON file that describes the split.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +52,13 @@ class Split:
 
 
 def is_degenerate(split: Split, full_rows: int) -> bool:
-    """Return whether an imagenet-like split keeps less than a fifth of the `full_rows` rows of full.
+    """Return whether a split is imagenet-like and keeps less than a fifth of the rows of full.
 
     Such a small split no longer represents the pool.
+
+    Args:
+        split: The description of the split.
+        full_rows: The number of rows that the split full keeps.
     """
     return split.rule == "imagenet-like" and split.kept < DEGENERATE_SHARE * full_rows
 
@@ -116,7 +123,10 @@ def read_bits(source: Path | IO[bytes], pool_rows: int, name: object = None) -> 
 
 
 def read_keep(path: Path, pool_rows: int) -> NDArray[np.bool_]:
-    """Return which pool rows a split keeps, bool [pool rows].
+    """Read which pool rows a split keeps.
+
+    Returns:
+        Whether the split keeps each row, bool [pool rows].
 
     Raises:
         SimgapError: The file is missing or damaged, or the split has another number of pool rows.

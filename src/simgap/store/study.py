@@ -34,8 +34,8 @@ class TrainedSplits:
     def reference_only(self) -> str | None:
         """Return the name of the trained split without pool rows, or None if there is no such split.
 
-        If several splits have no pool rows, prefer a random split, because its parameters say that it is empty. Another rule may
-        have left no row by chance.
+        If several splits have no pool rows, the function prefers a random split. A random split is empty because its parameters
+        say so. The rule of another split may have left no row by chance.
         """
         empty = [name for name, split in self.splits.items() if split.kept == 0]
         return next((name for name in empty if self.splits[name].rule == "random"), next(iter(empty), None))
@@ -47,8 +47,8 @@ class TrainedSplits:
     def control_of(self, name: str) -> str | None:
         """Return the name of the trained random control of a split, or None if there is no such control.
 
-        A random control is a random split of the same size. If there are several, prefer the first one whose `controls` attribute
-        names the split. Controls and full have no control.
+        A random control is a random split of the same size. If there are several, the function prefers the first control whose
+        `controls` attribute names the split. Controls and full have no control.
         """
         split = self.splits[name]
         if split.rule in ("random", "matched", "full"):
@@ -81,12 +81,12 @@ class TrainedSplits:
 def threshold_of(split: str, read: Callable[[str], dict[str, Any]]) -> float | None:
     """Return the threshold that a split depends on, or None if the split depends on no threshold.
 
-    An imagenet-like split has its own threshold. A split whose size is copied from another split depends on the threshold of
-    that split. The same holds for a split whose size is a share of another split's size.
+    An imagenet-like split has its own threshold. Other splits may take their size, or a share of it, from a source split. Such
+    splits depend on the threshold of the source split.
 
     Args:
         split: The name of the split.
-        read: A function that returns the metrics of the rule of a split, given the name of the split.
+        read: A function that takes the name of a split and returns the metrics of its rule.
     """
     prune = read(split)
     parameters = prune["parameters"]
@@ -181,7 +181,7 @@ class Study(TrainedSplits):
         return self.metric(f"prune/{split}", "kept")
 
     def rows_pruned(self, split: str) -> Metric:
-        """Return how many rows of full a split leaves out. The number is 0 for full, whose metrics do not record it."""
+        """Return how many rows of full a split leaves out. The number is 0 for full. The metrics of full do not record it."""
         name, key = f"prune/{split}", "dropped/pruned"
         return Metric(self.read(name).get(key, 0), self._source.where(self._path(name)), key)
 
@@ -235,7 +235,7 @@ class Study(TrainedSplits):
         return self.compared.get(f"{split}/{benchmark}/verdict_full")
 
     def verdict_control(self, split: str, benchmark: str, control: str) -> str | None:
-        """Return the verdict on the accuracy of a split minus the accuracy of a control, or None if there is none."""
+        """Return the verdict on a split's accuracy minus a control's accuracy, or None if there is no such verdict."""
         key = "verdict_control" if control == self.control_of(split) else f"verdict/{control}"
         return self.compared.get(f"{split}/{benchmark}/{key}")
 

@@ -1,4 +1,7 @@
-"""Turn intervals into verdicts. Every table, page and command uses these functions, so verdicts never disagree."""
+"""Turn intervals into verdicts.
+
+Every table, page and command uses these functions. They therefore never show different verdicts on one interval.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ MORE_THAN_HALF, LESS_THAN_HALF, UNDEFINED = "more than half", "less than half", 
 MATCHES, DOES_NOT_MATCH = "matches", "does not match"
 
 HALF = 0.5
-# An embedder with a lower recall misses most of the annotated copies. It cannot say how many images have a copy.
+# An embedder with a lower recall misses most of the annotated copies. The number of images with a copy is then unknown.
 SMALLEST_RECALL = 0.5
 
 
 def judge_effect(difference: Estimate) -> str:
-    """Return `lower` or `higher` if the whole interval is below or above zero, else `inconclusive`."""
+    """Return `higher` if the whole interval is above zero, `lower` if it is below zero, else `inconclusive`."""
     if difference.high < 0:
         return LOWER
     return HIGHER if difference.low > 0 else INCONCLUSIVE
@@ -41,8 +44,8 @@ def judge_gap_explained(share: Estimate | None) -> str:
         share: The share of the gap, or None if there may be no gap.
 
     Returns:
-        `more than half` or `less than half` if the whole interval is above or below one half, else `inconclusive`. If `share` is
-        None, the verdict is `undefined`.
+        `more than half` if the whole interval is above one half. `less than half` if the whole interval is below one half.
+        `undefined` if `share` is None. Otherwise `inconclusive`.
     """
     if share is None:
         return UNDEFINED

@@ -73,7 +73,7 @@ class Revision:
         """Open a file of this revision and return a stream of bytes.
 
         Raises:
-            SimgapError: The file does not exist, or neither DVC's cache nor a DVC remote has the file.
+            SimgapError: The file does not exist, or it is neither in DVC's cache nor in a DVC remote.
         """
         from dvc_data.index import DataIndexDirError
 
@@ -89,7 +89,7 @@ class Revision:
         """Return the sorted paths of the files in a folder of this revision.
 
         Raises:
-            SimgapError: The folder does not exist, or neither DVC's cache nor a DVC remote has the folder.
+            SimgapError: The folder does not exist, or it is neither in DVC's cache nor in a DVC remote.
         """
         from dvc_data.index import DataIndexDirError
 

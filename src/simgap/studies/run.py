@@ -17,8 +17,8 @@ COPIES = Path(".dvc", "tmp", "exps", "standalone")
 def run_beside(preset: Path, command: list[str]) -> int:
     """Run a `dvc exp run --temp` command with the parameters of a preset.
 
-    DVC copies the workspace when the command starts. This function therefore replaces `params.yaml` in the workspace by the
-    preset, and restores `params.yaml` as soon as DVC has made the copy.
+    DVC copies the workspace when the command starts. Before that, this function replaces `params.yaml` in the
+    workspace with the preset. It restores `params.yaml` as soon as DVC has made the copy.
 
     Args:
         preset: The params file of the preset.
@@ -45,7 +45,7 @@ def run_beside(preset: Path, command: list[str]) -> int:
 
 
 def _data_options(preset: str, copied: list[str], data: Path) -> list[str]:
-    """Return the options of `dvc exp run` that set `data` as the source folder of the data that a preset copies."""
+    """Return the options of `dvc exp run` that make a preset copy its data from the folder `data`."""
     if not data.is_dir():
         raise SimgapError(f"DATA: {data} is not a folder; give the folder that holds the data")
     if not copied:
@@ -57,17 +57,18 @@ def _data_options(preset: str, copied: list[str], data: Path) -> list[str]:
 
 
 def run_study(preset: str, data: Path | None) -> str:
-    """Run the study of a preset as a DVC experiment with the name of the preset.
+    """Run the study of a preset as a DVC experiment. The experiment gets the name of the preset.
 
     Args:
         preset: The name of a file in `presets/`, without the suffix.
-        data: The folder of the data that the preset copies. None keeps the source that the preset names.
+        data: The folder of the data that the preset copies. If it is None, the data are copied from the source that the preset
+            names.
 
     Returns:
         The table of accuracies as text.
 
     Raises:
-        SimgapError: The preset is unknown, the data are missing, an experiment with the same name exists, or DVC fails.
+        SimgapError: The preset is unknown, the data are missing, an experiment with this name exists, or DVC fails.
     """
     file = PRESETS / f"{preset}.yaml"
     if not file.is_file():
@@ -77,7 +78,7 @@ def run_study(preset: str, data: Path | None) -> str:
     options = [] if data is None else _data_options(preset, list(params.copy), data)
     known = subprocess.run(["dvc", "exp", "list", "--name-only"], check=False, capture_output=True, text=True)
     if preset in known.stdout.split():
-        # DVC reports this error too, but only after the whole study has run.
+        # The name is checked before the study runs. DVC would report this error only after the whole study has run.
         raise SimgapError(
             f"PRESET: an experiment {preset!r} exists; remove it with `dvc exp remove {preset}` (the results stay cached)"
         )

@@ -37,7 +37,7 @@ def _draw_by_similarity(
 
 
 def by_similarity(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
-    """Return figures of the accuracy in each quintile of a benchmark's images by similarity, one for each benchmark."""
+    """Return one figure for each benchmark: the accuracy in each quintile of the images by similarity."""
     study = inputs.study
     rows = [row for row in inputs.table("by_similarity") if row["bins"] == "fifth"]
     splits = [name for name, split in study.splits.items() if split.rule != "random" or not split.kept]

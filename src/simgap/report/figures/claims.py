@@ -32,7 +32,7 @@ def _draw_shares(study: Study, styles: Styles, defined: list[tuple[str, str]], f
         found = [Interval(share, styles[name], name) for name, share in shares.items() if share is not None]
         rows.append((f"{benchmark}\n({study.rule_use(split, benchmark)})", found))
     axes = intervals(figure, rows, "share of the gap explained, per cent", [0, 1])
-    # A share of a small gap may have a very wide interval, which would squeeze all other intervals. So the axes cut it off.
+    # The axes cut off very wide intervals. A share of a small gap can have such an interval, which would squeeze the others.
     values = [interval.estimate.value for _, found in rows for interval in found]
     low, high = axes.get_xlim()
     axes.set_xlim(max(low, min(-0.5, *values) - 0.5), min(high, max(1.5, *values) + 0.5))
@@ -43,8 +43,8 @@ def _draw_shares(study: Study, styles: Styles, defined: list[tuple[str, str]], f
 def claim_a(study: Study, styles: Styles) -> list[FigureSpec]:
     """Return the figures of claim A: one of the gap, and one of the share of the gap that pruning explains.
 
-    The gap is the accuracy of full minus the accuracy of the reference alone. The figure of the share is absent if every share is
-    undefined. There is no figure if full or the reference alone was not trained.
+    The gap is the accuracy of full minus the accuracy of the reference alone. The figure of the share is absent if no share is
+    defined. Both figures are absent if full or the reference alone was not trained.
     """
     full, reference = study.full(), study.reference_only()
     if full is None or reference is None:
@@ -105,7 +105,10 @@ def _draw_sizes(study: Study, styles: Styles, splits: list[str], benchmark: str,
 
 
 def claim_b(study: Study, styles: Styles, margin: float) -> list[FigureSpec]:
-    """Return the figures of claim B: the differences to full, and accuracy against split size for each benchmark."""
+    """Return the figures of claim B.
+
+    One figure shows the differences to full. The other figures show accuracy against split size, one for each benchmark.
+    """
     specs = []
     splits, full = study.splits_by_rule(*BY_SIZE), study.full()
     if splits and full:

@@ -19,10 +19,10 @@ from simgap.store.estimates import Estimate
 
 # Text over curves gets this white background, so that it stays legible.
 BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-# A curve of a distribution has at most this many points. More points would not be visible, but would slow drawing down.
+# The curve of a distribution has at most this number of points. More points would slow drawing down without a visible gain.
 POINTS = 1000
-# Splits of nearly the same size are drawn side by side, so that their intervals do not overlap. This is the distance between
-# two splits, as a share of the largest size.
+# This is the distance between two splits of nearly the same size, as a share of the largest size. Without the distance, the
+# intervals of the two splits would overlap.
 DODGE = 0.018
 
 
@@ -54,7 +54,11 @@ def in_percent(axes: Axes, axis: str = "y") -> None:
 
 
 def error_bars(found: Estimate) -> list[list[float]]:
-    """Return the distances from the value to the ends of the interval, [[below], [above]], as matplotlib expects."""
+    """Return the distances from the value to the ends of the interval.
+
+    Returns:
+        The distances in the form that matplotlib expects: [[distance below], [distance above]].
+    """
     return [[max(found.value - found.low, 0)], [max(found.high - found.value, 0)]]
 
 
@@ -92,8 +96,8 @@ def intervals(figure: Figure, rows: list[tuple[str, list[Interval]]], label: str
 def drawable(names: Sequence[str]) -> tuple[list[str], str]:
     """Return labels that the font of the figures can draw.
 
-    A name with characters that the font lacks gets a number as its label. A fallback font would be another font on another
-    computer, so the figure would not have the same bytes everywhere.
+    A name with characters that the font lacks gets a number as its label. Matplotlib could use a fallback font instead, but
+    that font differs between computers. The figure would then have different bytes on different computers.
 
     Returns:
         The labels, and a text for the caption that explains the numbers. The text is empty if there are no numbers.
@@ -117,9 +121,12 @@ def cumulative(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArra
 
 
 def list_matrix(column: Any) -> NDArray[np.float32]:
-    """Return a column of lists as a matrix, fp32 [queries, k], where k is the length of the longest list.
+    """Turn a column of lists into a matrix.
 
     Lists are shorter if a split has few rows. Shorter lists are filled up with NaN.
+
+    Returns:
+        The matrix, fp32 [queries, k]. k is the length of the longest list.
     """
     lengths = pc.list_value_length(column).to_numpy()
     matrix = np.full((len(lengths), lengths.max(initial=0)), np.nan, np.float32)
@@ -128,9 +135,9 @@ def list_matrix(column: Any) -> NDArray[np.float32]:
 
 
 def apart(places: dict[str, int]) -> dict[str, float]:
-    """Return the x position of each split, given the size of each split.
+    """Compute the x position of each split from the size of each split.
 
-    Positions that are nearly the same are moved apart a little, so that their intervals do not overlap.
+    Positions that are nearly the same are moved apart a little. The intervals of the splits then do not overlap.
     """
     step = DODGE * max(places.values())
     moved: dict[str, float] = {}

@@ -40,7 +40,7 @@ def _draw_profiles(
 
 
 def similarity(inputs: ReportInputs, styles: style.Styles) -> list[style.FigureSpec]:
-    """Return figures of the similarity profiles of the reference, the pool and the splits, one for each benchmark."""
+    """Return one figure for each benchmark: the similarity profiles of the reference, the pool and the splits."""
     study = inputs.study
     kept = [name for name, split in study.splits.items() if split.kept and name != study.full()]
     return [
@@ -56,7 +56,7 @@ def similarity(inputs: ReportInputs, styles: style.Styles) -> list[style.FigureS
 
 
 def _draw_ranks(axes: Axes, nearest: NDArray[np.float32], name: str, line_style: style.Style) -> None:
-    """Plot the similarities of each query's nearest rows against their rank.
+    """Draw the similarity of queries to their nearest rows, as a function of the rank of the row.
 
     A line shows the median over queries. A band shows the range from the first to the third quartile.
     """
@@ -85,7 +85,10 @@ def _draw_neighbours(
 
 
 def neighbourhoods(inputs: ReportInputs, styles: style.Styles) -> list[style.FigureSpec]:
-    """Return figures of the similarity of the k nearest rows of each query, before and after pruning."""
+    """Return one figure for each benchmark: how similar the k nearest rows are to the queries.
+
+    Each figure shows the nearest rows in the pool, in the pruned split of the galleries, and in the control of this split.
+    """
     study = inputs.study
     specs = []
     for benchmark in study.benchmarks:

@@ -1,4 +1,4 @@
-"""Draw the figures of the pruned rows: the number of pruned rows at each threshold, and the pruned classes and styles."""
+"""Draw the figures of pruning: the number of pruned rows at each threshold, and the pruned share of classes and styles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from simgap.report.figures.style import COLOURS, GREY, WIDTH, FigureSpec, Styles
 from simgap.report.inputs import ReportInputs
 from simgap.store.study import Study
 
-# A figure shows at most this many classes, so that its labels stay legible. Classes with the largest pruned share come first.
+# A figure shows at most this number of classes, because more labels would not be legible. The classes with the largest pruned
+# share come first.
 CLASSES = 20
 
 
@@ -58,7 +59,15 @@ def thresholds(inputs: ReportInputs, styles: Styles) -> list[FigureSpec]:
 
 
 def _draw_shares(shares: NDArray[np.float64], rows: list[str], columns: list[str], title: str, figure: Figure) -> None:
-    """Draw shares, [rows, columns], as a heat map with a number in each cell."""
+    """Draw shares as a heat map with a number in each cell.
+
+    Args:
+        shares: The shares, [rows, columns].
+        rows: The labels of the rows.
+        columns: The labels of the columns.
+        title: The title of the figure.
+        figure: The figure to draw in.
+    """
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="cividis_r", vmin=0, vmax=1, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
@@ -79,7 +88,7 @@ def _annotated_share(inputs: ReportInputs, splits: list[str], ground_truth: str,
     shares = np.array([[metrics[f"{split}/pruned_share/{kind}/{name}"] for name in names] for split in splits])
     caption = f"Share of the pool rows that each split leaves out, by {kind}"
     if len(names) > CLASSES:
-        # A figure with hundreds of classes would not be legible.
+        # Only some classes are drawn, because a figure with hundreds of classes would not be legible.
         totals = [-sum(column) for column in shares.T.tolist()]
         chosen = np.argsort(totals, kind="stable")[:CLASSES]
         names, shares = [names[place] for place in chosen], shares[:, chosen]
@@ -96,8 +105,8 @@ def _annotated_share(inputs: ReportInputs, splits: list[str], ground_truth: str,
 def annotated_shares(inputs: ReportInputs) -> list[FigureSpec]:
     """Return figures of the pruned share by style and by class.
 
-    Styles and classes come from the annotations of the pool. A figure without annotations, or without a pruned split, is
-    skipped.
+    Styles and classes come from the annotations of the pool. A figure is skipped if there are no annotations for it, or no
+    pruned split.
     """
     rules = {name: inputs.study.rule(name) for name in dict.fromkeys([*inputs.study.splits, *inputs.pruned])}
     splits = [name for name, rule in rules.items() if rule.rule != "full" and rule.kept]
@@ -120,9 +129,10 @@ def _draw_classes(share: NDArray[np.float64], labels: list[str], benchmark: str,
 
 
 def class_shares(inputs: ReportInputs) -> list[FigureSpec]:
-    """Return figures of the pruned share by the class of the nearest query. This class needs no annotations of the pool.
+    """Return figures of the pruned share by class. A row has the class of its nearest query.
 
-    Benchmarks for which the galleries show no pruned split are skipped.
+    The class of a query is known, so these figures need no annotations of the pool. A benchmark is skipped if the galleries
+    show no pruned split for it.
     """
     specs = []
     for benchmark in inputs.study.benchmarks:

@@ -1,8 +1,8 @@
-"""Define the style of all figures. Figures are PNG files whose bytes depend on the study alone.
+"""Define the style of all figures. Figures are PNG files. Their bytes depend only on the study.
 
 The colours are a palette by Okabe & Ito (Color Universal Design, 2008) that colour-blind readers can tell apart. Splits of the
-same colour differ in their lines or markers. A control has the colour of the split that it controls, a dashed line and a hollow
-marker. A matched control, which has the same share of each class or style, has a dotted line and another marker.
+same colour have different lines or markers. A control has the colour of the split that it controls, a dashed line and a hollow
+marker. A matched control has the same share of each class or style as its split. It has a dotted line and another marker.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from simgap.report.inputs import BY_SIZE, IMAGENET_LIKE, ReportInputs
 BLACK, GREY, LIGHT = "#000000", "#767676", "#D9D9D9"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-# Matched controls and second random controls use these markers, because the first control has the marker of its split.
+# These are the markers of matched controls and of second random controls. The first control has the marker of its split.
 MATCHED_MARKERS = ("<", ">", "p", "h")
 # Matplotlib describes a line by a name, or by an offset and the lengths of its dashes.
 Line = str | tuple[int, tuple[float, ...]]
@@ -49,7 +49,7 @@ SETTINGS: dict[Any, Any] = {
     # The name of a class may contain a dollar sign, which matplotlib would read as the start of a formula.
     "text.parse_math": False,
 }
-# Sizes are in inches. A figure is as wide as the page on a phone, so that its text stays legible without zooming.
+# Sizes are in inches. A figure is as wide as the page on a phone, because its text must be legible without zooming.
 WIDTH, HEIGHT = 4.2, 3.2
 LEGEND_LINE = 0.17
 
@@ -89,7 +89,7 @@ def style_of_control(controlled: Style, rule: str, taken: Collection[Style]) -> 
     Args:
         controlled: The style of the split that the control belongs to.
         rule: The rule of the control, `random` or `matched`.
-        taken: The styles of other splits. The new style differs from these styles if a marker is left.
+        taken: The styles of other splits. The new style differs from these styles if an unused marker is left.
     """
     line: Line = DOTTED if rule == "matched" else "--"
     markers = MATCHED_MARKERS if rule == "matched" else (controlled.marker, *MATCHED_MARKERS)
@@ -100,10 +100,10 @@ def style_of_control(controlled: Style, rule: str, taken: Collection[Style]) -> 
 def split_styles(inputs: ReportInputs) -> Styles:
     """Return a style for every trained split and every imagenet-like split, by split name.
 
-    The styles of splits differ. Trained splits get the first styles.
+    Different splits have different styles. Trained splits get the first styles.
     """
     study = inputs.study
-    # There are more splits than colours in a large study. When colours repeat, lines and markers change.
+    # A large study has more splits than there are colours. When a colour repeats, the line and the marker change.
     free = cycle(
         Style(colour, line, MARKERS[(place + turn) % len(MARKERS)], True)
         for turn, line in enumerate(LINES)
@@ -173,7 +173,7 @@ def write_figures(specs: list[FigureSpec], folder: Path) -> None:
         for spec in progress(specs, len(specs), "figures", "figure"):
             figure = Figure(figsize=spec.size, layout="constrained")
             spec.draw(figure)
-            # By default, matplotlib writes its version into the file. The bytes would then change with every version.
+            # The file must not contain the version of matplotlib, because its bytes would change with every version.
             figure.savefig(folder / spec.file, metadata={"Software": None})
 
 

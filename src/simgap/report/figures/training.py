@@ -11,7 +11,7 @@ from simgap.report.figures.plots import legend
 from simgap.report.figures.style import FigureSpec, Styles, size_with_legend
 from simgap.store.study import Study
 
-# The loss is smoothed by a running mean, because single steps are noisy. This is the width of the mean, as a share of all steps.
+# This is the width of a running mean, as a share of all steps. The mean smooths the loss, because single steps are noisy.
 SMOOTHED = 0.05
 
 
@@ -30,7 +30,7 @@ def _draw_losses(study: Study, styles: Styles, figure: Figure) -> None:
 
 
 def training(study: Study, styles: Styles) -> list[FigureSpec]:
-    """Return a figure of the training loss of every model, in a list."""
+    """Return a list with one figure: the training loss of every model."""
     return [
         FigureSpec(
             "training", "training", "Training loss as a running mean, with a line for each split and seed.",

@@ -28,7 +28,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Claim:
-    """The results of two revisions for the same claim, split and benchmark.
+    """The results of two revisions for one claim, one split and one benchmark.
 
     Attributes:
         claim: `A` or `B`. Claim A is about the share of the gap that pruning explains. Claim B is about the accuracy of the
@@ -51,13 +51,13 @@ class Claim:
 
 
 def claim_a(study: Study, split: str, benchmark: str) -> Answer:
-    """Return the share of the gap that pruning explains, with the verdict on whether the share is more than half."""
+    """Return the share of the gap that pruning explains, and the verdict on whether the share is more than half."""
     share = study.gap_explained(split, benchmark)
     return Answer(share, judge_gap_explained(share))
 
 
 def claim_b(study: Study, split: str, benchmark: str) -> Answer:
-    """Return the accuracy of a split minus the accuracy of full, with the verdict that the comparison stored."""
+    """Return the accuracy of a split minus the accuracy of full, and the verdict that the comparison stored."""
     difference = study.minus_full(split, benchmark)
     return Answer(difference, UNDEFINED if difference is None else str(study.verdict_full(split, benchmark)))
 
@@ -65,8 +65,8 @@ def claim_b(study: Study, split: str, benchmark: str) -> Answer:
 def compare_claims(first: Revision, second: Revision) -> Iterator[Claim]:
     """Yield the claims about every split and benchmark that both revisions have.
 
-    Claim A is about imagenet-like splits, claim B about dissimilar and similar splits. The params file of the first revision
-    says which splits these are.
+    Claim A is about imagenet-like splits. Claim B is about dissimilar and similar splits. The params file of the first revision
+    defines the rule of each split.
 
     Raises:
         SimgapError: A revision has no metrics of the comparison.

@@ -18,7 +18,7 @@ from simgap.studies.revisions import Revision
 
 METADATA = "data/embeddings/pool/metadata"
 KEPT, PRUNED = "kept", "pruned"
-# Metadata are read in batches of rows, and bits are counted in blocks of bytes. Memory grows with these numbers.
+# Metadata are read in batches of rows. Bits are counted in blocks of bytes. Memory grows with both sizes.
 BATCH_ROWS, BLOCK_BYTES = 65536, 1 << 20
 
 Bits = NDArray[np.uint8]
@@ -32,9 +32,9 @@ class Overlap:
         split: The name of both splits.
         rows: The kind of rows: `kept` or `pruned`. Pruned rows are the rows of full that a split leaves out.
         first, second: The number of rows of this kind in the first and the second revision.
-        both: The number of rows of this kind that both revisions have.
-        expected: The expected value of `both` for two random sets of the same sizes. Each set is sampled from full of its
-            revision. For the split full, each set is sampled from the pool.
+        both: The number of rows that are of this kind in both revisions.
+        expected: The expected value of `both` for two random sets of the same sizes. Each set is sampled from the split full of
+            its revision. If the split is full, each set is sampled from the pool.
     """
 
     split: str
@@ -58,14 +58,20 @@ class Overlap:
 
     @property
     def by_chance(self) -> float | None:
-        """The Jaccard index of two random sets that have `expected` rows in common. None if there are no rows."""
+        """The Jaccard index of two random sets with `expected` rows in common.
+
+        None if neither revision has rows of this kind.
+        """
         return self._index(self.expected)
 
 
 def count(*bits: Bits) -> int:
-    """Count the bits that are set in all of the arrays, uint8 [bytes].
+    """Count the bits that are set in all of the arrays.
 
     The bits are counted in blocks, so the function needs memory for one block only.
+
+    Args:
+        *bits: Arrays of packed bits, uint8 [bytes]. All arrays have the same length.
     """
     total = 0
     for start in range(0, len(bits[0]), BLOCK_BYTES):
@@ -86,7 +92,8 @@ def overlaps(split: str, pair: tuple[Bits, Bits], fulls: tuple[Bits, Bits], pool
         pool_rows: The number of pool rows.
 
     Returns:
-        The overlap of the kept rows, then the overlap of the pruned rows. For `full`, only the overlap of the kept rows.
+        The overlap of the kept rows, then the overlap of the pruned rows. For the split full, only the overlap of the kept
+        rows.
     """
 
     def expected(first: int, second: int) -> float:
@@ -105,7 +112,7 @@ def overlaps(split: str, pair: tuple[Bits, Bits], fulls: tuple[Bits, Bits], pool
 
 
 def _keys(revision: Revision) -> str:
-    """Return the SHA-256 of the shard and key of every pool row in order. The hash does not depend on the embedder."""
+    """Return a SHA-256 hash of the shards and keys of all pool rows in order. The hash does not depend on the embedder."""
     digest = hashlib.sha256()
     for path in revision.files(METADATA):
         with revision.open(path) as stream:
@@ -128,8 +135,8 @@ def _bits(revision: Revision, split: str, pool_rows: int) -> Bits:
 def _check_rows(first: Revision, second: Revision) -> None:
     """Check that two revisions have the same pool rows in the same order.
 
-    Each split records a hash of the rows. Equal hashes mean equal rows. This hash also depends on the embedder, so different
-    hashes do not mean different rows. In that case the function compares the shards and keys of all rows.
+    Each split records a hash of the pool rows and of the embedder. Equal hashes mean equal rows. Different hashes may also come
+    from different embedders. In that case, the function compares the shards and keys of all rows.
     """
     ours, theirs = _info(first, "full"), _info(second, "full")
     if ours["row_order"] == theirs["row_order"]:
@@ -147,12 +154,12 @@ def names_of(params: Params) -> list[str]:
 
 
 def compare_rows(first: Revision, second: Revision) -> Iterator[Overlap]:
-    """Yield the overlaps of all splits that have the same name in both revisions. Other splits are skipped.
+    """Yield the overlaps of all splits that exist in both revisions under the same name. Other splits are skipped.
 
     The function needs six bits of memory for each pool row.
 
     Raises:
-        SimgapError: The revisions have different pool rows, or neither DVC's cache nor a DVC remote has a file.
+        SimgapError: The revisions have different pool rows. Or a file is neither in DVC's cache nor in a DVC remote.
     """
     _check_rows(first, second)
     pool_rows = int(_info(first, "full")["pool_rows"])

@@ -54,9 +54,15 @@ def _claim_table(claims: Sequence[Claim], first: str, second: str) -> str:
 
 
 def text(overlaps: Sequence[Overlap], claims: Sequence[Claim], first: str, second: str) -> str:
-    """Return the table of overlaps and, if there are claims, the table of claims, as text for a terminal.
+    """Return the table of overlaps and the table of claims as text for a terminal.
 
-    `first` and `second` are the names of the revisions.
+    If there are no claims, the text contains only the table of overlaps.
+
+    Args:
+        overlaps: The overlaps of the splits.
+        claims: The results for the claims.
+        first: The name of the first revision.
+        second: The name of the second revision.
     """
     lines = [_overlap_table(overlaps, first, second)]
     if claims:

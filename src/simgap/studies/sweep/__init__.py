@@ -1,1 +1,1 @@
-"""Show how accuracy depends on the threshold of the imagenet-like rule, from several revisions of a study."""
+"""Read several revisions of a study, and show how accuracy depends on the threshold of the imagenet-like rule."""

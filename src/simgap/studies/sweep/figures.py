@@ -1,4 +1,7 @@
-"""Draw the figures of a sweep. The upper plot shows accuracy against the threshold, the lower plot the pruned rows."""
+"""Draw the figures of a sweep.
+
+The upper plot shows accuracy against the threshold. The lower plot shows the pruned rows against the threshold.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,17 @@ from simgap.report.figures import style
 from simgap.report.figures.plots import in_percent, legend
 from simgap.studies.sweep.read import Cell, Point, Sweep
 
-# The height of a figure in inches. The legend below the plots adds to this height.
+# This is the height of a figure without its legend, in inches. The legend below the plots adds to this height.
 HEIGHT = 4.4
-# Splits at the same threshold are drawn side by side, so that their intervals do not overlap. This is the distance between two
-# splits, as a share of the range of thresholds.
+# This is the distance between two splits at the same threshold, as a share of the range of thresholds. Without the distance,
+# the intervals of the two splits would overlap.
 DODGE = 0.012
 
 
 def sweep_styles(sweep: Sweep) -> style.Styles:
     """Return a style for every split that depends on the threshold, by split name.
 
-    Controls have hollow markers. If a split and its control are both in the sweep, they have the same colour.
+    Controls have hollow markers. If the sweep contains a split and its control, both have the same colour.
     """
     free = cycle(zip(style.COLOURS, style.MARKERS, strict=True))
     found: style.Styles = {}
@@ -43,7 +46,7 @@ def sweep_styles(sweep: Sweep) -> style.Styles:
 def _ends(cell: Cell) -> tuple[float, float]:
     """Return the lower and the upper end of the bar of a mean over seeds.
 
-    The bar is the 95% interval. Without an interval, it is the range from the lowest to the highest accuracy of a seed.
+    The bar is the 95% interval. Without an interval, the bar is the range from the lowest to the highest accuracy of a seed.
     """
     if cell.accuracy is None:
         return cell.lowest.value, cell.highest.value
@@ -51,9 +54,9 @@ def _ends(cell: Cell) -> tuple[float, float]:
 
 
 def _draw_level(axes: Axes, point: Point | None, benchmark: str, options: dict[str, Any]) -> None:
-    """Draw the accuracy of a split that does not depend on the threshold as a horizontal line with a band.
+    """Draw the accuracy of a split that does not depend on the threshold.
 
-    Nothing is drawn if `point` is None.
+    The accuracy is drawn as a horizontal line with a band. Nothing is drawn if `point` is None.
     """
     if point is not None:
         cell = point.cells[benchmark]
@@ -91,8 +94,8 @@ def _draw(sweep: Sweep, styles: style.Styles, benchmark: str, figure: Figure) ->
         x = np.array([float(point.threshold or 0) for point in line])
         beside = x + (number - (len(styles) - 1) / 2) * step
         _draw_accuracies(above, beside, [point.cells[benchmark] for point in line], split, line_style)
-        # A control leaves out as many rows as its split, so the two curves would be the same. The curve of the control is drawn
-        # only if the sweep lacks the split.
+        # The curve of a control is drawn only if the sweep does not contain the split of the control. A control leaves out as
+        # many rows as its split, so the two curves would be equal.
         if line[0].rule.controls not in styles:
             below.plot(
                 x, [point.pruned.value for point in line], linestyle=line_style.line, **line_style.point_options()

@@ -21,7 +21,10 @@ PAGE, TABLE = "index.html", "sweep.csv"
 
 
 def _mean(cell: Cell) -> Markup:
-    """Return the mean over seeds as HTML, with the files that the mean comes from. Add the interval if there is one."""
+    """Return the mean over seeds as HTML, with the interval if there is one.
+
+    The HTML names the files that the mean comes from.
+    """
     metrics = [cell.accuracies[seed] for seed in sorted(cell.accuracies)]
     files = "; ".join(metric.file for metric in metrics)
     mean = cite(Metric(cell.mean, files, f"mean of {metrics[0].key}"), "percent")
@@ -73,7 +76,7 @@ def render(sweep: Sweep, figures: list[FigureSpec]) -> str:
 
 
 def table_rows(sweep: Sweep) -> Iterator[dict[str, object]]:
-    """Yield a row for each split, threshold and benchmark. A value that no revision has computed is None."""
+    """Yield a row for each split, threshold and benchmark. Values that no revision has computed are None."""
     for point in sweep.points.values():
         for benchmark, cell in point.cells.items():
             row: dict[str, object] = {

@@ -21,9 +21,9 @@ class Cell:
 
     Attributes:
         accuracies: The zero-shot top-1 accuracy of each model, by training seed.
-        accuracy: The accuracy over all seeds with an interval. None if no revision has compared exactly these seeds.
-        minus_control: The accuracy minus the accuracy of the control, with an interval. None if no revision has compared
-            exactly these seeds, or if the split has no control or no threshold.
+        accuracy: The accuracy over all seeds with an interval. None if no revision has a comparison with exactly these seeds.
+        minus_control: The accuracy minus the accuracy of the control, with an interval. None if no revision has a comparison
+            with exactly these seeds, or if the split has no control or no threshold.
     """
 
     accuracies: dict[int, Metric] = field(default_factory=dict)
@@ -116,18 +116,21 @@ class Sweep:
 
 
 def _settings(params: Params, splits: Iterable[str]) -> dict[str, str]:
-    """Return all parameters that a sweep does not change, as text by name. The block `runs` has only the given splits."""
+    """Return all parameters that must not differ within a sweep, as text by name.
+
+    The block `runs` contains only the given splits.
+    """
     runs = {split: params.runs[split] for split in splits}
     unchanged = asdict(replace(params, threshold=0.0, repeats=replace(params.repeats, seeds=[0]), runs=runs))
-    # Resources and limits change no result, so revisions that differ in them belong to the same sweep.
-    del unchanged["resources"], unchanged["limits"]
+    # The resources are ignored, because they do not change the results. Revisions may differ in them within a sweep.
+    del unchanged["resources"]
     return flatten(unchanged, "")
 
 
 def _difference(first: Params, other: Params) -> str | None:
-    """Return a description of the first parameter that differs between two revisions, or None if no parameter differs.
+    """Return a description of the first difference between the parameters of two revisions, or None if there is no difference.
 
-    The threshold, the seeds and the choice of trained splits may differ. `resources` may differ too.
+    The threshold, the seeds, the choice of trained splits and `resources` are not compared.
     """
     both = first.runs.keys() & other.runs.keys()
     ours, theirs = _settings(first, both), _settings(other, both)
@@ -165,8 +168,8 @@ def _add(points: Points, study: Study, split: str) -> None:
 def _add_comparison(points: Points, study: Study, threshold: float) -> None:
     """Add the intervals of a revision's comparison to `points`.
 
-    A comparison fits a point if both have the same seeds and the same threshold. The threshold is ignored if the point does not
-    depend on it. Other points are skipped. An interval from an earlier revision is not replaced.
+    A comparison fits a point if both have the same seeds and the same threshold. A point that does not depend on the threshold
+    needs only the same seeds. Points that do not fit are skipped. An interval from an earlier revision is not replaced.
     """
     for point in points.values():
         if point.threshold not in (None, threshold) or sorted(study.seeds) != point.seeds:
@@ -182,8 +185,8 @@ def read_sweep(revisions: Sequence[Revision], base: Params) -> Sweep:
     """Read the accuracies of the models of several revisions from the metrics files in git.
 
     A model counts once even if several revisions have it. Revisions of another study are left out. A revision belongs to
-    another study if its parameters differ from `base`. The threshold, the seeds, the choice of trained splits and `resources`
-    may differ.
+    another study if its parameters differ from `base`. Only the threshold, the seeds, the choice of trained splits and
+    `resources` may differ.
 
     Args:
         revisions: The revisions to read.
@@ -193,8 +196,8 @@ def read_sweep(revisions: Sequence[Revision], base: Params) -> Sweep:
         The sweep. Its attribute `left_out` names the revisions of other studies.
 
     Raises:
-        SimgapError: A file is missing, two revisions have different results for the same model, or no trained split depends on
-            a threshold.
+        SimgapError: A file is missing, two revisions have different results for one model, or no trained split depends on a
+            threshold.
     """
     left_out: list[str] = []
     read: list[tuple[str, Study, Params]] = []
