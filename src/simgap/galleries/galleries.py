@@ -96,8 +96,8 @@ def _first(table: pa.Table, column: str, query: int) -> Any:
 def benchmark_gallery(galleries: Galleries, name: str, similarity: Similarity, after: pa.Table | None) -> list[Entry]:
     """Choose queries of a benchmark, and add an entry for each chosen query.
 
-    The entry of a query contains an entry for the nearest reference row, one for the nearest pool row, and one for the
-    nearest row of the split. The entry for the split is missing if no split is shown or the split is empty.
+    The entry of a query contains entries for the nearest reference row, the nearest pool row and the nearest row of the
+    split. The entry for the split is missing if no split is shown or the split is empty.
 
     Args:
         galleries: Galleries to add entries to.

@@ -27,7 +27,7 @@ DOMAIN_REMOVED = 0.95
 def rank_of_copies(
     pool: Embeddings, queries: NDArray[np.float16], copies: NDArray[np.int64], own: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Count the pool rows that are more similar to a query than the copy of the query, for each query.
+    """Count the pool rows that are more similar to each query than the copy of the query is.
 
     A row that is exactly as similar as the copy does not count. A count of 0 means that the copy has rank 1.
 

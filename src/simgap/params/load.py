@@ -97,7 +97,10 @@ def train_parameters(params: Params, run: str, where: str = str(PARAMS_FILE)) ->
 
 
 def _parse_yaml(text: str, where: str) -> Any:
-    """Parse text as YAML 1.2, as DVC does. In YAML 1.2, `1e-3` is a number and `010` is ten. A repeated key is an error."""
+    """Parse text as YAML 1.2, as DVC does.
+
+    In YAML 1.2, `1e-3` is a number and `010` is ten. A repeated key is an error.
+    """
     try:
         content = YAML(typ="safe").load(text)
     except MarkedYAMLError as error:

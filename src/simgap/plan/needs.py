@@ -60,7 +60,7 @@ class Need:
         rows: Number of samples or rows that the instance processes. If the instance trains a model, a sample counts
             each time that the model sees it.
         disk_bytes: Size of the output.
-        scratch_bytes: Size of temporary files, which the instance deletes at the end.
+        scratch_bytes: Size of the temporary files. The instance deletes them at the end.
         read_bytes: Number of bytes that the instance reads.
         memory_bytes: Peak memory of the host. It does not include memory-mapped files or the activations of a model.
         seconds: Seconds that the instance takes on one device. None if a rate is unknown.

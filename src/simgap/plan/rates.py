@@ -20,8 +20,8 @@ from simgap.plan.models import embedder_size, model_size
 from simgap.plan.numbers import SMALLEST, Numbers, check_range
 from simgap.train.train import micro_batches
 
-# A plan assumes the following three rates if nobody measured these rates. They come from the machine of
-# docs/results.md. This rate of decoding, which includes preprocessing, counts images of 256 pixels per second and core.
+# A plan assumes the next three rates if they were not measured on the machine of the plan. They come from the machine
+# of docs/results.md. The rate of decoding counts images of 256 pixels per second and core. It includes preprocessing.
 DECODED_BY_CORE = 250.0
 # The rate of importing counts dimensions of embeddings per second.
 IMPORTED = 45e6
