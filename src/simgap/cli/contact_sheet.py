@@ -1,4 +1,4 @@
-"""Draw a contact sheet, one image with an example of each class of each benchmark."""
+"""Draw a contact sheet. It is one image with an example of each class of each benchmark."""
 
 from __future__ import annotations
 
@@ -35,20 +35,21 @@ def _first_of_each_class(benchmark: Benchmark) -> dict[str, Image.Image]:
 def draw_contact_sheet(benchmarks: Path, out: Path) -> None:
     """Write a PNG with a row for each benchmark and a column for each class.
 
-    Each cell shows the first image of the class that can be decoded. A cell stays white if there is no such image.
+    Each cell shows the first image of the class that can be decoded. If the class has no such image, the cell stays
+    white.
 
     Args:
         benchmarks: Folder that contains a folder for each benchmark.
         out: The PNG file to write.
 
     Raises:
-        SimgapError: There is no benchmark, or a benchmark is incomplete or has a label outside its class list. Or `out` is a
-            folder.
+        SimgapError: There is no benchmark, `out` is a folder, a benchmark is incomplete, or a label is not in the class
+            list.
     """
     if out.is_dir():
         raise SimgapError(f"{out}: is a folder; name a PNG file")
     entries = benchmarks.iterdir() if benchmarks.is_dir() else ()
-    # A hidden folder belongs to an unfinished conversion, so it is no benchmark yet.
+    # Hidden folders are skipped, because they belong to conversions that are not finished yet.
     folders = sorted(path for path in entries if path.is_dir() and not path.name.startswith("."))
     if not folders:
         raise SimgapError(f"{benchmarks}: holds no benchmark folder; it must hold at least one")

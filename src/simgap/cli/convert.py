@@ -1,4 +1,4 @@
-"""Define the commands of `simgap convert`, one for each public dataset and two for images of users."""
+"""Define the commands of `simgap convert`. There is one command for each public dataset, and two for images of users."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def _prompts(templates: Path | None) -> tuple[str, ...]:
 def _convert(
     source: Path, out: Path, find: Callable[[], ImageSet], allow_incomplete: bool, reference: bool = False
 ) -> None:
-    """Convert images, and print the numbers of images that were converted and left out.
+    """Convert images, and print how many images were converted and how many were left out.
 
     Args:
         source: Folder or file of the images.
         out: Folder to write.
         find: Function that finds the images.
-        allow_incomplete: Whether images that cannot be used are left out.
+        allow_incomplete: Whether to leave out images that cannot be used. Otherwise, such an image is an error.
         reference: Whether the function writes a reference. Otherwise, it writes a benchmark.
     """
     from simgap.data.convert.write import check_out, write_benchmark, write_reference

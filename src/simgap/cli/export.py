@@ -20,12 +20,12 @@ POOL_EMBEDDINGS = Path("data", "embeddings", "pool")
 
 
 def _export(split: str, out: Path, write: Callable[[KeptSamples], str]) -> None:
-    """Export the samples of a split, and print the result in one line.
+    """Export the samples of a split, and print one line about the result.
 
     Args:
         split: Name of the split.
         out: File or folder to write.
-        write: Function that exports the samples and returns a text for the line.
+        write: Function that exports the samples and returns the text of the line.
     """
     from simgap.export.kept import KeptSamples
     from simgap.export.new import check_new
@@ -36,7 +36,8 @@ def _export(split: str, out: Path, write: Callable[[KeptSamples], str]) -> None:
     if split not in known:
         remedy = f"choose from {nearest_first(split, known)}" if known else "run `dvc repro`"
         raise SimgapError(f"SPLIT: there is no split {split!r}; {remedy}")
-    # The export checks `out` again when it ends, but a failure at that point would lose hours of work.
+    # The command checks `out` before the export starts. The export checks it again at the end, but a failure then would
+    # lose hours of work.
     check_new(out)
     kept = KeptSamples(SPLITS / split, POOL_EMBEDDINGS, pool)
     try:

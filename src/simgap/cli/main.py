@@ -133,15 +133,18 @@ def ui(port: int) -> None:
             f"MLFLOW_TRACKING_URI: the runs are on a server; open {without_password(address)} in a browser"
         )
     params = load_params(PARAMS_FILE)
-    # `open_store` creates a missing store. If the UI created the store, it could collide with a stage that starts to log.
+    # `open_store` creates a missing store under a lock. If the UI created the store, it could collide with a stage that
+    # logs at the same time.
     with open_store() as (client, experiments):
         key = save_view(client, experiments[MODELS], params)
     page = f"#/experiments/{experiments[MODELS]}/runs?workflowType=machine_learning"
     click.echo(f"Runs: http://127.0.0.1:{port}/{page}")
     click.echo(f"Accuracy by threshold: http://127.0.0.1:{port}/{page}&compareRunsMode=CHART&viewStateShareKey={key}")
-    # One worker is enough for one person. A busy machine starts several workers so slowly that MLflow stops the workers.
+    # One worker is enough for one person. On a busy machine, several workers may start too slowly, and MLflow stops
+    # them.
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    # The address may contain a password, and all users of a machine can see its command lines. So the environment carries it.
+    # The address is passed in the environment, because it may contain a password. All users of a machine can see the
+    # command lines of its processes.
     os.execve(sys.executable, command, {**os.environ, "MLFLOW_BACKEND_STORE_URI": address})
 
 

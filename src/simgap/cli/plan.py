@@ -13,7 +13,8 @@ from simgap.stage.command import PATH, reports_errors
 
 PRESETS = Path("presets")
 FILE = click.Path(path_type=Path, dir_okay=False)
-# With --card-tflops, the plan is for a GPU of another machine. It assumes this many cores beside the GPU.
+# With --card-tflops, the plan is for a GPU of another machine. The plan assumes that the other machine has this many
+# CPU cores for the GPU.
 CORES_BESIDE_A_CARD = 16
 
 

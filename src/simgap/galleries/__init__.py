@@ -1,1 +1,1 @@
-"""Make galleries: example images that illustrate similarity, pruning and deduplication."""
+"""Make galleries of example images. They illustrate similarity, pruning and deduplication."""

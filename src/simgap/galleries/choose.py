@@ -1,4 +1,4 @@
-"""Choose the queries, pruned rows and duplicates to show. Their number does not grow with the pool."""
+"""Choose the queries, pruned rows and duplicates to show. The number of chosen images does not grow with the pool."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from simgap.store.embeddings import Embeddings
 
-# Columns are read in blocks of this many rows, so memory does not grow with the pool.
+# Memory does not grow with the pool, because columns are read in blocks of this many rows.
 BLOCK_ROWS = 4_194_304
-# Memory grows with this number: similarities to this many rows are computed in float64 at a time.
+# Memory grows with this number, because similarities to this many rows are computed at a time in float64.
 PRODUCT_ROWS = 8192
 SIMILAR, LOST, RANDOM = "most similar to the pool", "loses most by pruning", "random"
 
@@ -19,24 +19,26 @@ SIMILAR, LOST, RANDOM = "most similar to the pool", "loses most by pruning", "ra
 def choose_queries(
     in_pool: NDArray[np.float32], after: NDArray[np.float32] | None, count: int, seed: int
 ) -> list[tuple[int, str]]:
-    """Choose queries to show, for up to three reasons.
+    """Choose queries to show for up to three reasons.
 
-    The reasons are, in this order: most similar to the pool, largest loss of similarity by pruning, and random. A query
-    is chosen for one reason only. If values are equal, the query with the smaller number comes first.
+    The first reason is the highest similarity to the pool. The second reason is the largest loss of similarity by
+    pruning. The third reason is a random choice. A query is chosen for one reason only. If two queries have equal
+    values, the query with the smaller number comes first.
 
     Args:
         in_pool: Similarity of each query to its nearest row in the whole pool, fp32 [queries].
-        after: Similarity of each query to its nearest row in a split, fp32 [queries]. NaN if the split is empty. None
-            if no split is shown, which leaves out the second reason.
+        after: Similarity of each query to its nearest row in a split, fp32 [queries]. All values are NaN if the split
+            is empty. None if no split is shown. Then the second reason is left out.
         count: Largest number of queries for each reason.
         seed: Seed of the random queries.
 
     Returns:
-        The chosen queries in order of the reasons, each a pair of query number and reason.
+        A pair (query number, reason) for each chosen query, in the order of the reasons.
     """
     orders = {SIMILAR: np.argsort(-in_pool, kind="stable")}
     if after is not None:
-        # If the split is empty, the loss is NaN. Infinity puts these queries last.
+        # If the split is empty, every difference is NaN. Each NaN becomes infinity, because the smallest differences
+        # come first.
         orders[LOST] = np.argsort(np.nan_to_num(after - in_pool, nan=np.inf), kind="stable")
     orders[RANDOM] = np.random.default_rng(seed).permutation(len(in_pool))
     chosen: dict[int, str] = {}
@@ -47,9 +49,9 @@ def choose_queries(
 
 
 def most_similar_rows(candidates: NDArray[np.bool_], best: NDArray[np.float32], count: int) -> list[int]:
-    """Return the candidate rows with the highest similarity, highest first.
+    """Return the candidate rows with the highest similarity, the most similar row first.
 
-    If values are equal, the row with the smaller number comes first. Memory: one block of rows.
+    If two rows have equal similarities, the row with the smaller number comes first. Memory holds one block of rows.
 
     Args:
         candidates: Rows to choose from, bool [pool rows].
@@ -71,15 +73,15 @@ def most_similar_rows(candidates: NDArray[np.bool_], best: NDArray[np.float32], 
 def nearest_lower_rows(pool: Embeddings, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Find, for each given row, the most similar row with a smaller number.
 
-    If similarities are equal, the row with the smallest number is returned. The function reads only rows before the
-    last given row.
+    If several rows are equally similar, the function returns the one with the smallest number. The function reads only
+    rows before the last given row.
 
     Args:
         pool: Embeddings of the pool.
-        rows: Ascending row numbers without 0, int64 [n].
+        rows: Row numbers in ascending order, int64 [n]. Row 0 must not be among them.
 
     Returns:
-        The most similar row with a smaller number for each given row, int64 [n], and the similarity of both, float64
+        The number of the most similar row for each given row, int64 [n]. Then the similarity of the two rows, float64
         [n].
     """
     vectors = pool.take(rows).astype(np.float64)

@@ -1,7 +1,7 @@
 """Make the galleries of a study.
 
-One gallery shows queries with their nearest rows before and after pruning. The other galleries show pruned rows and
-duplicates.
+The first kind of gallery shows queries with their nearest rows before and after pruning. Other galleries show pruned
+rows and duplicates.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from simgap.store.arrays import read_parquet
 from simgap.store.columns import Similarity
 from simgap.store.split import KEEP_FILE, Split, read_keep
 
-# The size of galleries.json and the number of thumbnails depend on these numbers. QUERIES counts queries for each
-# reason and benchmark. PRUNED counts pruned rows for each benchmark. DUPLICATES counts duplicates of the whole study.
+# These numbers limit the size of galleries.json and the number of thumbnails. QUERIES is the largest number of queries
+# for each reason and benchmark. PRUNED is the largest number of pruned rows for each benchmark. DUPLICATES is the
+# largest number of duplicates in the whole study.
 QUERIES, PRUNED, DUPLICATES = 4, 8, 8
 SEED = 0
 FILE = "galleries.json"
@@ -36,7 +37,7 @@ def split_shown(benchmark: str, splits: Mapping[str, Split]) -> str | None:
 
     Args:
         benchmark: Name of the benchmark.
-        splits: Splits by name, the preferred splits first.
+        splits: Splits by name. The preferred splits come first.
 
     Returns:
         The name of the first imagenet-like split whose rule used the benchmark, or None if there is no such split.
@@ -48,8 +49,8 @@ def split_shown(benchmark: str, splits: Mapping[str, Split]) -> str | None:
 class Galleries:
     """Collect the entries of the galleries.
 
-    An entry describes one row of a set. Most entries also have the similarity to the row that is shown beside.
-    `write_pictures` adds the image and the caption to every entry.
+    An entry describes one row of a set. Most entries also have a similarity to the row that the gallery shows beside
+    them. `write_pictures` adds the image and the caption to every entry.
     """
 
     def __init__(self, sources: Mapping[str, Source]) -> None:
@@ -74,7 +75,10 @@ class Galleries:
         return entry
 
     def write_pictures(self, folder: Path) -> None:
-        """Write a thumbnail for each entry, and add the name of the thumbnail file and the caption to the entry."""
+        """Write a thumbnail for each entry, and complete the entries.
+
+        The function adds the file name of the thumbnail and the caption of the row to each entry.
+        """
         rows: dict[str, set[int]] = defaultdict(set)
         for name, row, _ in self._entries:
             rows[name].add(row)
@@ -90,16 +94,16 @@ def _first(table: pa.Table, column: str, query: int) -> Any:
 
 
 def benchmark_gallery(galleries: Galleries, name: str, similarity: Similarity, after: pa.Table | None) -> list[Entry]:
-    """Choose queries of a benchmark and add an entry for each query.
+    """Choose queries of a benchmark, and add an entry for each chosen query.
 
-    The entry of a query contains further entries: the nearest reference row, the nearest pool row, and the nearest row of
-    the split. The last one is missing if no split is shown or the split is empty.
+    The entry of a query contains entries for the nearest reference row, the nearest pool row and the nearest row of the
+    split. The entry for the split is missing if no split is shown or the split is empty.
 
     Args:
         galleries: Galleries to add entries to.
         name: Name of the benchmark.
         similarity: Similarity of the pool to the benchmark.
-        after: Table of the benchmark in the profile of the shown split. None if no split is shown.
+        after: Table that the profile of the shown split has for the benchmark. None if no split is shown.
 
     Returns:
         The entries of the chosen queries.
@@ -127,7 +131,7 @@ def benchmark_gallery(galleries: Galleries, name: str, similarity: Similarity, a
 def pruned_gallery(galleries: Galleries, name: str, similarity: Similarity, pruned: NDArray[np.bool_]) -> list[Entry]:
     """Add entries for the pruned rows that are most similar to a benchmark.
 
-    Each entry contains another entry: the rule query with the highest similarity to the row.
+    Each entry contains an entry for the most similar query among the queries that rules use.
 
     Args:
         galleries: Galleries to add entries to.
@@ -150,7 +154,7 @@ def pruned_gallery(galleries: Galleries, name: str, similarity: Similarity, prun
 def duplicate_gallery(galleries: Galleries, full: NDArray[np.bool_]) -> list[Entry]:
     """Add entries for the first rows that deduplication dropped.
 
-    Each entry contains another entry: the most similar row with a smaller number.
+    Each entry contains an entry for the most similar row with a smaller number.
 
     Args:
         galleries: Galleries to add entries to.
@@ -178,14 +182,14 @@ def write_galleries(
     profiles: Path,
     out: Path,
 ) -> None:
-    """Write the thumbnails of all galleries, and the file `galleries.json` with their entries.
+    """Write the thumbnails of all galleries, and write the entries to `galleries.json`.
 
-    Memory: a few bytes for each pool row, and one block of a column.
+    Memory holds a few bytes for each pool row, and one block of a column.
 
     Args:
         sources: Sets by name: `pool`, `reference` and each benchmark.
         benchmarks: Names of the benchmarks.
-        splits: Splits that may be shown, the preferred splits first. The split `full` must be among them.
+        splits: Splits that may be shown, by name. The preferred splits come first. The split `full` must be among them.
         splits_folder: Folder of all splits.
         similarity: Folder of the similarity columns of all benchmarks.
         profiles: Folder of the profiles of all splits.

@@ -1,4 +1,4 @@
-"""Write thumbnails of chosen rows. Only shards with a chosen row are opened."""
+"""Write thumbnails of chosen rows. Shards without a chosen row are not opened."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def described(source: Source, rows: Iterable[int]) -> dict[int, dict[str, Any]]:
         rows: Numbers of the rows.
 
     Returns:
-        For each row, a mapping with `shard`, `key` and `caption`. The caption of a labelled image is the class name. An
-        empty caption becomes "no caption".
+        A mapping with `shard`, `key` and `caption` for each row, by row number. A labelled image has its class name as
+        caption. An empty caption becomes "no caption".
     """
     wanted = np.unique(np.fromiter(rows, np.int64))
     field = "caption" if source.classnames is None else "label"
@@ -68,7 +68,8 @@ def described(source: Source, rows: Iterable[int]) -> dict[int, dict[str, Any]]:
 def picture_name(name: str, row: int) -> str:
     """Return the file name of the thumbnail of a row.
 
-    The name has no shard or key, because a key in an archive can be a path to another folder.
+    The name does not contain the key of the row, because a key in an archive can be a path to another folder. It does
+    not contain the shard either.
     """
     return f"{name}-{row}.jpg"
 
@@ -78,11 +79,11 @@ def cut_pictures(
 ) -> None:
     """Write a JPEG thumbnail for each row of each set.
 
-    Each shard is read once, up to the last row that has a thumbnail.
+    The function reads each shard once, and stops after the last chosen row of the shard.
 
     Args:
         sources: Sets by name.
-        rows: Result of `described` for each set, by name of the set.
+        rows: Result of `described` for each set, by the name of the set.
         folder: Folder to write to.
 
     Raises:

@@ -1,5 +1,5 @@
 """Evaluate the embedder, deduplication and pruning against the annotations of a pool.
 
-Training and pruning rules never read annotations, except that matched controls do. The stage `leaks` reads annotations
-too.
+Training and most pruning rules never read annotations. Only the rule of matched controls and the stage `leaks` also
+read them.
 """

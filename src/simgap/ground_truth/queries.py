@@ -1,4 +1,4 @@
-"""Find the queries that rules use."""
+"""Find the benchmark queries that pruning rules use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from simgap.store.embeddings import Embeddings
 
 
 def rule_query_keys(embeddings: Path, similarity: Path, benchmarks: Sequence[str]) -> dict[str, set[str]]:
-    """Return the keys of the queries that rules use.
+    """Return the keys of the benchmark queries that pruning rules use.
 
     Args:
         embeddings: Folder of the embeddings of all sets.
@@ -18,7 +18,7 @@ def rule_query_keys(embeddings: Path, similarity: Path, benchmarks: Sequence[str
         benchmarks: Names of the benchmarks.
 
     Returns:
-        A set of keys for each benchmark, by name of the benchmark.
+        The keys of the used queries for each benchmark, by the name of the benchmark.
 
     Raises:
         SimgapError: A file is missing or damaged.

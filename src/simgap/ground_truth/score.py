@@ -20,26 +20,26 @@ from simgap.store.embeddings import Embeddings
 from simgap.store.split import KEEP_FILE, read_keep, read_split
 
 BLOCK_ROWS = 2048
-# A split that lost this share of a style has lost a whole domain. The metric `domains_removed` lists such styles.
+# The metric `domains_removed` lists the styles of which a split lost at least this share of the rows.
 DOMAIN_REMOVED = 0.95
 
 
 def rank_of_copies(
     pool: Embeddings, queries: NDArray[np.float16], copies: NDArray[np.int64], own: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Count, for each query, the pool rows that are more similar to the query than its copy is.
+    """Count the pool rows that are more similar to each query than the copy of the query is.
 
-    Rows with the same similarity as the copy do not count. A count of 0 means that the copy has rank 1.
+    A row that is exactly as similar as the copy does not count. A count of 0 means that the copy has rank 1.
 
     Args:
         pool: Embeddings of the pool.
         queries: Embeddings of the queries, fp16 [queries, dim].
         copies: Pool row of the copy of each query, int64 [queries].
-        own: Pool row of the query itself, which does not count, int64 [queries]. The value is -1 if the query is not in
-            the pool.
+        own: Pool row of the query itself, int64 [queries]. This row does not count. The value is -1 if the query is not
+            in the pool.
 
     Returns:
-        The number of closer rows for each query, int64 [queries].
+        The number of more similar rows for each query, int64 [queries].
     """
     wide = queries.astype(np.float64)
     order = np.argsort(copies)
@@ -58,10 +58,10 @@ def rank_of_copies(
 def rank1_recall(
     annotations: Sequence[Annotation], pool: Embeddings, embeddings: Path, benchmarks: Sequence[str]
 ) -> dict[str, float]:
-    """Compute the share of annotated copies that are the nearest pool row to their original.
+    """Compute the share of annotated copies that are the nearest pool row of their original.
 
-    Only copies of samples in the pool, the reference and `benchmarks` count, because a pool may also have copies from
-    other benchmarks. Copies are skipped if their original has no embedding.
+    A copy counts only if its original is in the pool, the reference or `benchmarks`. The pool may also contain copies
+    from other benchmarks. Copies are skipped if their original has no embedding.
 
     Args:
         annotations: Annotation of each pool row.
@@ -70,7 +70,8 @@ def rank1_recall(
         benchmarks: Names of the benchmarks of the study.
 
     Returns:
-        The value of each metric by name: one metric for each kind of copy, and one for exact and near copies together.
+        The value of each metric by name. There is one metric for each kind of copy, and one for exact and near copies
+        together.
     """
     ranks: dict[str, list[int]] = defaultdict(list)
     by_source: dict[str, list[tuple[int, Annotation]]] = defaultdict(list)
@@ -97,9 +98,9 @@ def rank1_recall(
 
 
 def duplicate_groups(annotations: Sequence[Annotation], keys: Sequence[str]) -> NDArray[np.int64]:
-    """Return the group of duplicates of each pool row.
+    """Return the duplicate group of each pool row.
 
-    A row and its exact and near copies have the same group.
+    A row and all its exact and near copies form one group.
 
     Args:
         annotations: Annotation of each pool row.
@@ -110,7 +111,8 @@ def duplicate_groups(annotations: Sequence[Annotation], keys: Sequence[str]) -> 
     """
     group = np.arange(len(annotations), dtype=np.int64)
     rows = {key: row for row, key in enumerate(keys)}
-    # Several rows may be copies of one image outside the pool. This mapping puts such rows into one group.
+    # Several rows may be copies of one image outside the pool. This mapping from each such image to its first copy puts
+    # the copies into one group.
     outside: dict[tuple[str | None, str | None], int] = {}
     for row, annotation in enumerate(annotations):
         if annotation.planted in ("exact", "near"):
@@ -126,14 +128,14 @@ def score_deduplication(
 ) -> dict[str, float]:
     """Compute the precision and recall of the deduplication rule for each eps.
 
-    A row is a true duplicate if a row with a smaller number belongs to the same group. The pool may have
-    near-duplicates without an annotation, so the precision is a lower bound.
+    A row is a true duplicate if a row with a smaller number belongs to the same group. The pool may contain
+    near-duplicates without an annotation. So the true precision may be higher than the computed precision.
 
     Args:
         pool: Embeddings of the pool.
-        group: Group of each row, int64 [pool rows], see `duplicate_groups`.
+        group: Duplicate group of each row, int64 [pool rows], see `duplicate_groups`.
         centroids: Centroids of the clusters, fp16 [clusters, dim].
-        eps: Values of eps.
+        eps: Values of eps at which the rule is scored.
 
     Returns:
         The value of each metric by name. The precision is missing if no row is dropped. The recall is missing if there
@@ -161,14 +163,14 @@ def score_deduplication(
 def pruned_shares(annotations: Sequence[Annotation], split: Path, rule_queries: dict[str, set[str]]) -> dict[str, Any]:
     """Compute the share of pool rows that are not in a split.
 
-    There is a share for each style, each class and each kind of copy of a benchmark image. Copies of queries that the
-    rule used count as `planted`. Copies of held-out queries count as `planted_held_out`. For an imagenet-like split,
-    the metric `domains_removed` lists the styles that lost at least 95% of their rows.
+    The function computes one share for each style, one for each class, and one for each kind of copy of a benchmark
+    image. Copies of queries that rules use count as `planted`. Copies of the other queries count as `planted_held_out`.
+    For an imagenet-like split, the metric `domains_removed` lists the styles that lost at least 95% of their rows.
 
     Args:
         annotations: Annotation of each pool row.
         split: Folder of the split.
-        rule_queries: Keys of the queries that rules use, by benchmark.
+        rule_queries: Keys of the queries that rules use, by the name of the benchmark.
 
     Returns:
         The value of each metric by name.
@@ -206,13 +208,13 @@ def score(
 ) -> dict[str, Any]:
     """Compute all ground truth metrics of a study.
 
-    The metrics are the rank-1 recall of copies, the precision and recall of deduplication, and the shares that each
-    split lost.
+    The metrics are the rank-1 recall of copies, the precision and recall of deduplication, and the shares of rows that
+    each split lost.
 
     Args:
-        annotations: Annotation of each pool sample, by shard and key.
+        annotations: Annotation of each pool sample, by the shard and the key of the sample.
         embeddings: Folder of the embeddings of all sets.
-        rule_queries: Keys of the queries that rules use, by benchmark.
+        rule_queries: Keys of the queries that rules use, by the name of the benchmark.
         splits: Folders of the splits.
         centroids: Centroids of the clusters, fp16 [clusters, dim].
         eps: Values of eps at which deduplication is scored.

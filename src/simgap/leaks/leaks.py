@@ -1,7 +1,7 @@
 """Find benchmark images that have a copy in the pool.
 
-An image counts as copied if its similarity to the nearest pool row exceeds a threshold. Annotated copies can calibrate
-the threshold.
+A benchmark image counts as copied if its similarity to the nearest pool row exceeds a threshold. The threshold is a
+parameter, or annotations of copies calibrate it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ COPIES = ("exact", "near")
 
 @dataclass(frozen=True)
 class AnnotatedCopies:
-    """Copies that the annotations of a pool name.
+    """The copies that the annotations of a pool declare.
 
     Attributes:
-        similarity: Similarity of each copy to its original, fp32 [copies], by kind of copy (`exact` or `near`).
-        copied: Whether each query has an annotated copy, bool [queries], by benchmark.
+        similarity: Similarity of each copy to its original. There is one array fp32 [copies] for each kind of copy,
+            `exact` and `near`.
+        copied: Whether each query has an annotated copy. There is one array bool [queries] for each benchmark.
     """
 
     similarity: dict[str, NDArray[np.float32]]
@@ -39,12 +40,12 @@ class AnnotatedCopies:
 def annotated_copies(
     annotations: Mapping[tuple[str, str], Annotation], embeddings: Path, benchmarks: Sequence[str]
 ) -> AnnotatedCopies:
-    """Compute the similarity of each annotated copy to its original in the pool, the reference or a benchmark.
+    """Compute the similarity of each annotated copy to its original.
 
-    Copies are skipped if their original has no embedding.
+    The original is in the pool, the reference or a benchmark. Copies are skipped if their original has no embedding.
 
     Args:
-        annotations: Annotation of each pool sample, by shard and key.
+        annotations: Annotation of each pool sample, by the shard and the key of the sample.
         embeddings: Folder of the embeddings of all sets.
         benchmarks: Names of the benchmarks of the study.
 
@@ -87,12 +88,15 @@ def annotated_copies(
 
 
 def calibrate_threshold(not_copied: NDArray[np.float32], false_positives: float) -> float:
-    """Return the lowest threshold that at most a given share of the queries without a copy exceeds.
+    """Return the similarity threshold above which a benchmark image counts as copied.
+
+    The result is the lowest threshold with an allowed number of false positives. A false positive is a query without a
+    copy whose similarity exceeds the threshold.
 
     Args:
         not_copied: Similarity of each query without a copy to its nearest pool row, fp32 [queries]. It must not be
             empty.
-        false_positives: Largest share of these queries that may exceed the threshold, in [0, 1).
+        false_positives: Largest allowed share of false positives among these queries, in [0, 1).
     """
     allowed = int(false_positives * len(not_copied))
     return float(np.sort(not_copied)[::-1][allowed])
@@ -103,12 +107,13 @@ def find_leaks(
 ) -> dict[str, Any]:
     """Count the queries that have a copy in the pool, and measure how many annotated copies the threshold finds.
 
-    The pool may contain copies without an annotation. So the true share of false positives is at most the metric
-    `false_positive_share`. Metric names call an annotated copy a marked copy.
+    The pool may contain copies without an annotation. The metric `false_positive_share` counts them as false positives,
+    so the true share is not larger than the metric. In the names of metrics, `marked` means annotated.
 
     Args:
         parameters: Threshold, or share of false positives that calibrates the threshold.
-        pool_similarity: Similarity of each query to its nearest pool row, fp32 [queries], by benchmark.
+        pool_similarity: Similarity of each query to its nearest pool row. There is one array fp32 [queries] for each
+            benchmark.
         known: Annotated copies. None for a pool without annotations.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Types and checks that all blocks of params.yaml share."""
+"""Define types and checks that several blocks of params.yaml use."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-# A mistake in a params file must not go unnoticed. So unknown keys and infinite numbers are errors, and pydantic converts no
-# value to another type. The docstring below a field becomes its description in presets/schema.json.
+# These settings make every mistake in a params file an error. Unknown keys and infinite numbers are errors, and
+# pydantic converts no value to another type. The docstring below a field becomes the description of the field in
+# presets/schema.json.
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 NAME_PATTERN = "^[a-z][a-z0-9_-]*$"
-# A name becomes a folder, and DVC removes this folder before a stage starts. A name such as ../x would remove another folder.
+# The pattern keeps DVC from removing other folders. DVC removes the folder with this name before a stage starts, and a
+# name such as ../x would be another folder.
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Count = Annotated[int, Field(ge=1)]
 Cosine = Annotated[float, Field(ge=-1, le=1)]
@@ -29,10 +31,10 @@ SetName = Annotated[Name, AfterValidator(_is_free)]
 
 
 def across_fields(message: str) -> PydanticCustomError:
-    """Return an error for a check that compares several fields of one block.
+    """Return the error that a check of several fields of one block raises.
 
     Args:
-        message: Text that begins with the name of a field, for example "keep is 3; it must be at most 1".
+        message: Message that begins with the name of a field, for example "keep is 3; it must be at most 1".
     """
     return PydanticCustomError("across_fields", "{message}", {"message": message})
 

@@ -1,4 +1,4 @@
-"""Checks that involve several blocks of a params file."""
+"""Check conditions that involve several blocks of a params file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ NEEDS_LICENCE = {"objectnet": "ObjectNet's licence forbids using it to tune a mo
 
 
 def check_across_blocks(params: Params, where: str) -> None:
-    """Check all conditions that involve more than one block, except the overrides in `runs`.
+    """Check all conditions that involve several blocks. The function does not check the overrides in `runs`.
 
     Args:
-        params: The params. Each block has already been checked alone.
+        params: The params. Each block must already have been checked alone.
         where: Name of the file. Error messages begin with it.
 
     Raises:
@@ -64,7 +64,7 @@ def _check_benchmarks(params: Params, where: str) -> None:
 
 
 def _owners(params: Params) -> Iterator[tuple[str, str]]:
-    """Yield the name of each split and the block of params.yaml that defines it."""
+    """Yield a pair (split name, block of params.yaml that defines the split) for each split."""
     yield "full", "deduplicate"
     for rule, splits in params.prune.rules().items():
         yield from ((split, f"prune.{rule}") for split in splits)
@@ -88,7 +88,7 @@ def _check_split_names(params: Params, where: str) -> None:
 def _check_controls(params: Params, where: str) -> None:
     splits = {split for split, _ in _owners(params)}
     controls = {*params.prune.random, *params.prune.matched}
-    # A control that matches the composition of full would contain all rows of full, so full is excluded.
+    # A matched control of full is not allowed, because it would contain all rows of full.
     for rule, excluded in (("random", controls), ("matched", controls | {"full"})):
         for split, control in params.prune.rules()[rule].items():
             if control.size_of not in splits - excluded:

@@ -1,4 +1,4 @@
-"""Block `compare`: the parameters of the comparison of splits."""
+"""Define the block `compare`, the parameters of the comparison of splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Block `deduplicate`: the removal of near-duplicates from the pool."""
+"""Define the block `deduplicate`, the parameters for removing near-duplicates from the pool."""
 
 from __future__ import annotations
 

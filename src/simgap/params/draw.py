@@ -1,4 +1,4 @@
-"""Block `draw`: the generated toy worlds."""
+"""Define the block `draw`, the parameters of generated toy worlds."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class DrawParameters:
     def _fits(self) -> DrawParameters:
         if self.broken > self.pool:
             raise across_fields(f"broken is {self.broken}; it must be at most pool, {self.pool}")
-        # The pool has three kinds of planted copies for each of eight sets: six benchmarks, the reference and the pool. The pool
-        # must also contain the originals of the copies that repeat the pool.
+        # The pool must have room for `planted` copies of each kind from each set. There are three kinds and eight sets:
+        # six benchmarks, the reference and the pool. The pool also contains the originals of the copies from the pool.
         if 8 * 3 * self.planted + 3 * self.planted > self.pool:
             raise across_fields(
                 f"planted is {self.planted}; it must be at most {self.pool // 27} for a pool of {self.pool} samples"

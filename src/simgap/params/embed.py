@@ -1,4 +1,4 @@
-"""Blocks `embedder` and `embed`: the model that embeds images, and how it does so."""
+"""Define the blocks `embedder` and `embed`, the parameters of the embedder and of embedding images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Block `evaluate`: zero-shot and few-shot evaluation of models."""
+"""Define the block `evaluate`, the parameters of zero-shot and few-shot evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Block `ground_truth`: scores on pools with annotated samples."""
+"""Define the block `ground_truth`, the parameters of scores on pools with annotated samples."""
 
 from __future__ import annotations
 

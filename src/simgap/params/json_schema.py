@@ -1,6 +1,6 @@
-"""Write the JSON schema of params files, with which editors check and complete keys.
+"""Print the JSON schema of params files. Editors use the schema to check and complete keys.
 
-Run `python -m simgap.params.json_schema > presets/schema.json` after a change of the schema.
+Run `python -m simgap.params.json_schema > presets/schema.json` after every change of the schema.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Block `leaks`: the search for copies of benchmark images in the pool."""
+"""Define the block `leaks`, the parameters of the search for copies of benchmark images in the pool."""
 
 from __future__ import annotations
 

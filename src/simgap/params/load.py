@@ -24,8 +24,8 @@ Schema = TypeVar("Schema")
 UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 UNION_ERRORS = ("int_type", "int_from_float", "float_type", "finite_number")
 MISSING = ("missing", "missing_argument")
-# The messages of pydantic do not say what to do. This table maps its error types to requirements. pydantic provides the values
-# in braces.
+# This table has a requirement for each type of pydantic error, because pydantic's own messages do not say what to do.
+# pydantic provides the values in braces.
 REQUIREMENTS = {
     "greater_than_equal": "it must be at least {ge:g}",
     "greater_than": "it must be above {gt:g}",
@@ -88,8 +88,20 @@ def parse_params(text: str, where: str) -> Params:
     return params
 
 
+def train_parameters(params: Params, run: str, where: str = str(PARAMS_FILE)) -> TrainParameters:
+    """Return the training parameters of a run. Values in `runs.<run>` replace values in the block `train`.
+
+    Raises:
+        SimgapError: The entry of the run has an unknown key or a value that is not valid.
+    """
+    return validate(TrainParameters, {**asdict(params.train), **params.runs[run]}, where, f"runs.{run}")
+
+
 def _parse_yaml(text: str, where: str) -> Any:
-    """Parse YAML 1.2, as DVC does. `1e-3` is then a number and `010` is ten. A repeated key is an error."""
+    """Parse text as YAML 1.2, as DVC does.
+
+    In YAML 1.2, `1e-3` is a number and `010` is ten. A repeated key is an error.
+    """
     try:
         content = YAML(typ="safe").load(text)
         _check_keys(content, where)
@@ -106,7 +118,7 @@ def _parse_yaml(text: str, where: str) -> Any:
 
 
 def _check_keys(content: Any, where: str) -> None:
-    """Raise an error if a key is not text. The content is validated as JSON, in which every key is text."""
+    """Raise an error if a key is not text, because the content is later validated as JSON. JSON keys are text."""
     for value in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
         _check_keys(value, where)
     for key in content if isinstance(content, dict) else ():
@@ -115,13 +127,13 @@ def _check_keys(content: Any, where: str) -> None:
 
 
 def validate(schema: type[Schema], content: dict[str, Any], where: str, prefix: str = "") -> Schema:
-    """Create a pydantic dataclass from the content of a params file, and check the values.
+    """Create an instance of a pydantic dataclass from the content of a params file, and check the values.
 
     Args:
         schema: The dataclass.
-        content: The values of the dataclass's fields, as the YAML parser returns them.
+        content: The value of each field of the dataclass, as the YAML parser returned it.
         where: Name of the file. Error messages begin with it.
-        prefix: Place of the content in the file, for example "runs.full".
+        prefix: Keys that lead to the content in the file, for example "runs.full".
 
     Returns:
         An instance of the dataclass.
@@ -130,15 +142,21 @@ def validate(schema: type[Schema], content: dict[str, Any], where: str, prefix: 
         SimgapError: A value is not valid. The message is one line about the first such value.
     """
     try:
-        # In strict mode, pydantic creates a dataclass from a JSON object, but not from a Python dictionary.
+        # The content is converted to JSON. In strict mode, pydantic creates a dataclass from a JSON object, but not
+        # from a Python dictionary.
         return TypeAdapter(schema).validate_json(json.dumps(content, default=str))
     except ValidationError as error:
-        # A misspelt key causes two errors, an unknown key and a missing key. The error about the unknown key is more helpful.
+        # An unknown key is reported first. A misspelt key causes two errors, an unknown key and a missing key, and the
+        # first one is more helpful.
         first = min(error.errors(), key=lambda found: found["type"] not in UNKNOWN)
         raise SimgapError(f"{where}: {_describe(first, schema, prefix)}") from None
 
 
 def _describe(error: Any, schema: type, prefix: str) -> str:
+    # These parts of the place are removed, because users would not understand them. pydantic adds the types of a union,
+    # and "[key]" for a bad key.
+    location = [str(part) for part in error["loc"] if part not in ("int", "float", "[key]") and "[" not in str(part)]
+    place = ".".join(filter(None, [prefix, *location]))
     kind, context = error["type"], error.get("ctx", {})
     location = [str(part) for part in error["loc"]]
     # For an error in a union or in a key of a mapping, pydantic adds a part to the place that is no key of the file.
@@ -161,14 +179,15 @@ def _describe(error: Any, schema: type, prefix: str) -> str:
 
 
 def _known_keys(schema: Any, location: list[str]) -> list[str]:
-    """Return the sorted keys of the block at a place in the file."""
+    """Return the allowed keys of the block at a place in the file, sorted."""
     for part in location:
         if is_dataclass(schema):
             schema = get_type_hints(schema)[part.replace("-", "_")]
             if type(None) in get_args(schema):
-                # The type of a block that may be null is a union, and only the dataclass in it has keys.
+                # The type is a union if the block may be null. Only the dataclass in the union has keys.
                 schema = next(filter(is_dataclass, get_args(schema)))
         else:
-            # A mapping from names to blocks accepts any name, so the search goes on in the type of the blocks.
+            # The type is a mapping from names to blocks. It accepts any name, so the search continues in the type of
+            # the blocks.
             schema = get_args(schema)[1]
     return sorted(field.name.replace("imagenet_like", "imagenet-like") for field in fields(schema))

@@ -1,4 +1,4 @@
-"""Block `prune`: the splits of the pool, grouped by the rule that makes them."""
+"""Define the block `prune`, which lists the splits of the pool by pruning rule."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class MatchedParameters:
 class PruneParameters:
     """Splits, grouped by the rule that makes them. No two splits may have the same name."""
 
-    # A Python name cannot contain the dash of the key, so the field has an alias.
+    # The field needs an alias, because a Python name cannot contain a dash as the key `imagenet-like` does.
     imagenet_like: Annotated[dict[Name, ImagenetLikeParameters], Field(alias="imagenet-like")]
     """Splits of the rows with similarity(row, query) - similarity(query, reference) <= threshold for every query."""
 
@@ -95,7 +95,10 @@ class PruneParameters:
     """Control splits of random rows, with as many rows of each class or style as another split has."""
 
     def rules(self) -> dict[str, dict[str, Any]]:
-        """Return the parameters of all splits, first by the rule's key in the params file, then by the name of the split."""
+        """Return the splits of each rule, by the key of the rule in the params file.
+
+        The splits of a rule are a mapping from the name of each split to the parameters of the split.
+        """
         return {
             "imagenet-like": dict(self.imagenet_like),
             "dissimilar": dict(self.dissimilar),

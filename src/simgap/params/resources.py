@@ -1,6 +1,6 @@
-"""Blocks `resources` and `limits`: parameters that never change a result.
+"""Define the blocks `resources` and `limits`, the parameters that never change a result.
 
-Stages do not depend on these blocks, so a changed value reruns no stage.
+If the user changes a value in these blocks, DVC reruns no stage, because no stage depends on the blocks.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Resources:
     """Resources of every training, including the training of the embedder."""
 
     def part_executor(self) -> Executor:
-        """Return the executor that computes the parts of a stage."""
+        """Return the executor that the params choose for the parts of a stage."""
         return Executor(self.executor, self.ray_address)
 
 

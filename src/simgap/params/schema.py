@@ -29,7 +29,8 @@ from simgap.params.train import TrainParameters
 
 
 def _has_nine_digits(threshold: float) -> float:
-    # Metrics store a threshold with nine digits. More digits would make the stored threshold differ from the parameter.
+    # Metrics store a threshold with nine significant digits. If the parameter had more digits, it would differ from the
+    # stored threshold.
     if float(f"{threshold:.9g}") != threshold:
         raise ValueError("it must have at most nine significant digits")
     return threshold

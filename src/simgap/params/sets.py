@@ -1,4 +1,4 @@
-"""Blocks `copy`, `manifest`, `pool`, `reference` and `benchmarks`: where the data are stored."""
+"""Define the blocks `copy`, `manifest`, `pool`, `reference` and `benchmarks`, which say where the data are stored."""
 
 from __future__ import annotations
 

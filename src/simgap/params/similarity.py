@@ -1,4 +1,4 @@
-"""Block `similarity`: the output of the similarity stage."""
+"""Define the block `similarity`, the parameters of the output of the similarity stage."""
 
 from __future__ import annotations
 

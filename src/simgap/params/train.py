@@ -1,4 +1,4 @@
-"""Block `train`: the training of CLIP models."""
+"""Define the block `train`, the parameters of training CLIP models."""
 
 from __future__ import annotations
 

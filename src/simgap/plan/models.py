@@ -1,4 +1,4 @@
-"""Count the FLOP and parameters of a CLIP model without loading weights."""
+"""Count the FLOP and the parameters of a CLIP model without loading weights."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class ModelSize:
 def model_size(model: str, parameter: str = "train.model") -> ModelSize:
     """Count the FLOP and parameters of a model.
 
-    Only matrix products count, as in open_clip's table of models.
+    Only the FLOP of matrix products count. The table of models in open_clip uses this convention too.
 
     Args:
         model: Path of an open_clip JSON config, or name of an open_clip model.
-        parameter: Name of the parameter that names the model, for error messages.
+        parameter: Parameter that contains `model`, for error messages.
 
     Returns:
         The size of the model.
@@ -58,7 +58,8 @@ def model_size(model: str, parameter: str = "train.model") -> ModelSize:
         size = int(clip.visual.image_size[0] if isinstance(clip.visual.image_size, tuple) else clip.visual.image_size)
         image, text = torch.empty(1, 3, size, size), torch.zeros(1, clip.context_length, dtype=torch.long)
     flop = []
-    # Gradients stay enabled. Without gradients, PyTorch uses a fast path for attention that the counter does not see.
+    # Gradients must stay enabled. Without gradients, PyTorch computes attention with a fast function whose FLOP the
+    # counter cannot count.
     for encode, given in ((clip.encode_image, image), (clip.encode_text, text)):
         with FlopCounterMode(display=False) as counter:
             encode(given)
@@ -70,7 +71,7 @@ def model_size(model: str, parameter: str = "train.model") -> ModelSize:
 def embedder_size(embedder: EmbedderParameters) -> ModelSize:
     """Count the FLOP and parameters of the embedder.
 
-    The embedder may be trained, downloaded or copied from a folder.
+    The function accepts an embedder that the study trains, downloads or copies from a folder.
 
     Args:
         embedder: The block `embedder` of the params file.

@@ -1,6 +1,6 @@
-"""Predict what each stage instance needs.
+"""Predict the time, memory and disk space that each stage instance needs.
 
-The prediction depends on the params, on the sizes of the data and on the rates of a machine.
+The prediction uses the params, the sizes of the data and the rates of a machine.
 """
 
 from __future__ import annotations
@@ -20,29 +20,33 @@ from simgap.similarity.search.scan import COLUMNS
 from simgap.train.overrides import train_parameters
 from simgap.train.train import count_steps
 
-# The plan adds this many seconds to every instance, because DVC checks the stage and Python imports the packages.
+# The plan adds this many seconds to every instance. DVC needs them to check the stage, and Python needs them to import
+# the packages.
 START_SECONDS = 8.0
 # Every process needs this many bytes of memory after it has imported torch and open_clip.
 PROCESS_BYTES = 500e6
 # The metadata of a row takes this many bytes on disk. A row of the reference or a benchmark has a label instead of a
 # caption.
 CAPTIONED_BYTES, LABELLED_BYTES = 80, 12
-# Training keeps the key of each row of its split in memory. As an Arrow string, a key takes this many bytes.
+# Training keeps the key of each row of the split in memory. Each key is an Arrow string of this many bytes.
 KEY_BYTES = 16
-# While an import reads a part, each row takes this many bytes: Python strings for the names, and a set of these
-# strings.
+# While an import reads a part, each row of the part takes this many bytes of memory. The import needs Python strings
+# for the names and a set of these strings.
 IMPORTED_ROW_BYTES = 400
-# An import keeps a hash of each row in memory to detect repeated samples. A hash takes this many bytes.
+# An import keeps a hash of each row in memory to detect repeated rows. A hash takes this many bytes.
 HASHED_ROW_BYTES = 9
 COLUMN_BYTES = sum(np.dtype(dtype).itemsize for dtype in COLUMNS.values())
-# A neighbour has a similarity and an int64 row. The similarity is float64 during the search and fp32 in the table.
+# Each neighbour takes this many bytes, first during the search and then in the table. A neighbour has an int64 row and
+# a similarity, which is float64 during the search and fp32 in the table.
 NEIGHBOUR_SCRATCH_BYTES, NEIGHBOUR_BYTES = 16, 12
-# The search keeps each dimension of a query three times in memory: as stored, in fp32, and in the order of the rule.
+# Each dimension of a query takes this many bytes, because the search keeps three arrays of the queries in memory. One
+# is as stored, one is fp32, and one is in the order of the rule.
 QUERY_COMPONENT_BYTES = 10
-# Training keeps four fp32 values for each parameter: weight, gradient and two moments of AdamW. Checkpoints lack
-# gradients, and finished models have weights only.
+# Each model parameter takes this many bytes during training, in a checkpoint and in a finished model. Training keeps
+# four fp32 values: the weight, the gradient and two moments of AdamW. Checkpoints have no gradients, and finished
+# models have only weights.
 TRAINING_PARAMETER_BYTES, CHECKPOINT_PARAMETER_BYTES, PARAMETER_BYTES = 16, 12, 4
-# The number of texts to encode grows with this number of zero-shot templates for each class.
+# The plan assumes this many zero-shot templates. Evaluation encodes one text for each class and template.
 TEMPLATES = 80
 
 
@@ -53,15 +57,16 @@ class Need:
     Attributes:
         stage: Name of the stage in dvc.yaml.
         name: Name of the instance.
-        rows: Number of samples or rows that the instance processes. For a training, the number of samples seen.
+        rows: Number of samples or rows that the instance processes. If the instance trains a model, a sample counts
+            each time that the model sees it.
         disk_bytes: Size of the output.
-        scratch_bytes: Size of temporary files, which the instance deletes at the end.
+        scratch_bytes: Size of the temporary files. The instance deletes them at the end.
         read_bytes: Number of bytes that the instance reads.
-        memory_bytes: Peak memory of the host, without memory-mapped files and activations of a model.
-        seconds: Seconds on one device. None if a rate is unknown.
-        bound: The work that takes the longest, for example `read` or `decode`.
-        shared: Whether all devices share the work. Otherwise one device does all of it.
-        rate: Kind of work, and source of the rate of this work.
+        memory_bytes: Peak memory of the host. It does not include memory-mapped files or the activations of a model.
+        seconds: Seconds that the instance takes on one device. None if a rate is unknown.
+        bound: Kind of work that takes the longest time, for example `read` or `decode`.
+        shared: Whether all devices share the work. Otherwise one device does all work.
+        rate: Pair (kind of work, source of the rate for this work).
     """
 
     stage: str
@@ -79,7 +84,8 @@ class Need:
     def seconds_on(self, devices: int) -> float | None:
         """Return the seconds that the instance takes on several devices.
 
-        Each device has its own cores and does an equal share of the reading. The result is None if a rate is unknown.
+        The function assumes that each device has its own cores and reads an equal share of the data. The result is None
+        if a rate is unknown.
         """
         if self.seconds is None:
             return None
@@ -104,22 +110,24 @@ class Planner:
         self.queries = sum(sizes.queries.values())
         self.pool_bytes = sizes.samples * sizes.sample_bytes
         self.parts = sizes.imported_parts or math.ceil(sizes.shards / params.embed.shards_per_part)
-        # A Ray cluster computes different parts of a stage on different machines, so more machines shorten the stage.
+        # More machines shorten a stage only on a Ray cluster, where different machines compute different parts of the
+        # stage.
         self.parts_are_shared = params.resources.executor == "ray"
 
     def needs(self) -> list[Need]:
         """Return the need of each instance of the planned stages, in the order of the graph.
 
         Raises:
-            SimgapError: The batch of a training cannot be divided among the cards.
+            SimgapError: The batch of a training program cannot be divided equally among the cards.
         """
         return [*self._embedder(), *self._embed(), *self._similarity(), *self._train(), *self._evaluate()]
 
     def kept(self, split: str) -> float:
         """Return the number of pool rows that a split keeps.
 
-        If the split exists, its rows were counted. Otherwise the number follows from the parameters of the split.
-        Parameters do not tell how many rows an imagenet-like split keeps, so the plan assumes all rows of `full`.
+        If the split exists, the function returns the counted number. Otherwise it computes the number from the
+        parameters of the split. These parameters do not determine the size of an imagenet-like split. The plan
+        therefore assumes that an imagenet-like split keeps all rows of `full`.
         """
         if split in self.sizes.kept:
             return self.sizes.kept[split]
@@ -130,7 +138,7 @@ class Planner:
         return round(keep * of) if isinstance(keep, float) else min(keep, of)
 
     def too_large(self) -> list[str]:
-        """Return the names of the splits whose `keep` exceeds the rows of `full`. Pruning fails for these splits."""
+        """Return the names of the splits whose parameter `keep` exceeds the rows of `full`. Pruning fails for these splits."""
         keeps = {name: getattr(rule, "keep", None) for name, rule in self.rules.items()}
         return [name for name, keep in keeps.items() if isinstance(keep, int) and keep > self.sizes.full]
 
@@ -149,22 +157,22 @@ class Planner:
     ) -> Need:
         """Predict the need of one instance.
 
-        The computation, the reading and the decoding run at the same time, so the slowest one determines the duration.
+        Computing, reading and decoding happen at the same time. The slowest of the three determines the duration.
 
         Args:
             stage: Name of the stage in dvc.yaml.
             name: Name of the instance.
             rows: Number of samples or rows that the instance processes.
-            work: Kind of work, number of units of work, and FLOP of each unit.
+            work: Tuple (kind of work, number of units of work, FLOP of each unit).
             disk: Size of the output in bytes.
             read: Number of bytes that the instance reads.
-            memory: Peak memory in bytes, in addition to the memory of a process.
+            memory: Peak memory in bytes, without the memory that every process needs.
             scratch: Size of temporary files in bytes.
             shared: Whether all devices share the work.
         """
         kind, amount, flop = work
-        # With a card, processors decode images at the same time. A rate measured on a machine already includes
-        # decoding.
+        # With a card, processors decode images while the card computes, so decoding counts separately. Rates that were
+        # measured on a machine already include decoding.
         decoded = rows if self.rates.card and kind in ("embed", "train") else 0.0
         amounts = {"read": (read, 1.0), "decode": (decoded, 1.0), kind: (amount, flop)}
         found = {other: self.rates.find(other, work_amount) for other, (_, work_amount) in amounts.items()}
@@ -186,7 +194,7 @@ class Planner:
         )
 
     def _embedder(self) -> Iterator[Need]:
-        """Yield the need of training the embedder. A plan leaves out the download or copy of an embedder."""
+        """Yield the need of training the embedder. If the study downloads or copies the embedder, yield nothing."""
         if self.params.embedder.train is not None:
             yield self._training("embedder", "embedder", self.params.embedder.train, self.sizes.rows, 0)
 
@@ -201,8 +209,8 @@ class Planner:
         others |= {name: (n, sizes.query_bytes * n / self.queries) for name, n in sizes.queries.items()}
         for name, (count, size) in others.items():
             stage = "embed" if name == "reference" else "embed-benchmark"
-            # simgap's converter writes a thousand images into each shard, so the number of shards follows from the
-            # images.
+            # The plan assumes one shard for each thousand images, because simgap's converter writes shards of this
+            # size.
             part = min(1.0, shards_per_part * 1000 / count)
             yield self._embedding(stage, name, count, size, LABELLED_BYTES, part)
 
@@ -214,12 +222,12 @@ class Planner:
             name: Name of the set.
             count: Number of images.
             size: Size of all shards in bytes.
-            metadata: Bytes of the metadata of a row.
-            part: Share of the images that one part of the embeddings has.
+            metadata: Bytes that the metadata of one image take.
+            part: Share of the images whose embeddings are stored in one part.
         """
         dim, pixels = self.embedder.dim, 3 * self.embedder.image_size**2 * 4.0
-        # Memory holds all rows of a part until the part is written. It also holds three batches: the model processes
-        # one while two are decoded.
+        # The embedding of a part stays in memory until all rows of the part are written. Three batches of images are in
+        # memory too, because the model processes one batch while two batches are decoded.
         batches = 3 * self.params.embed.batch_size * pixels
         return self._need(
             stage,
@@ -233,7 +241,7 @@ class Planner:
         )
 
     def _import(self) -> Need:
-        """Return the need of importing the embeddings of the pool. An import reads no image and runs no model."""
+        """Return the need of importing the embeddings of the pool. An import neither reads images nor runs a model."""
         rows, row_bytes = self.sizes.rows, self.embedder.dim * 2 + CAPTIONED_BYTES
         return self._need(
             "embed",
@@ -263,7 +271,7 @@ class Planner:
             )
 
     def _runs(self) -> Iterator[tuple[str, str, TrainParameters]]:
-        """Yield the split, the name of the instance and the training parameters of each trained model."""
+        """Yield a tuple (split, instance name, training parameters) for each trained model."""
         for split in self.params.runs:
             parameters = train_parameters(self.params, split)
             yield from ((split, f"{split}-{seed}", parameters) for seed in self.params.repeats.seeds)
@@ -275,9 +283,9 @@ class Planner:
             yield self._training("train", name, parameters, kept, self.sizes.reference if joins else 0)
 
     def _training(self, stage: str, name: str, parameters: TrainParameters, rows: float, reference: float) -> Need:
-        """Return the need of a training.
+        """Return the need of an instance that trains a model.
 
-        A plan for cards assumes one process on each card.
+        If the plan is for cards, it assumes that one process trains on each card.
 
         Args:
             stage: Name of the stage in dvc.yaml.
@@ -292,7 +300,8 @@ class Planner:
         processes = self.devices if card else parameters.processes
         extra = extra_forward_passes(parameters, processes)
         buffer = parameters.shuffle_buffer * parameters.readers
-        # If all samples fit into the shuffle buffer, they are read once. Otherwise every epoch reads the whole shards.
+        # If all samples fit into the shuffle buffer, training reads the shards only once. Otherwise every epoch reads
+        # all shards.
         passes = seen / samples if samples > buffer else min(1.0, seen / samples)
         buffered = min(samples, buffer) * sizes.sample_bytes
         others = processes * (1 + self.params.resources.train.workers) - 1
@@ -314,8 +323,8 @@ class Planner:
         shots = min(sizes.reference, max(few_shot.shots, default=0) * few_shot.draws * sizes.classes)
         images = self.queries + shots
         texts = len(sizes.queries) * sizes.classes * TEMPLATES
-        # The table of predictions has row, label and prediction, and one bit for each metric that may count it as
-        # correct.
+        # For each image, the table of predictions has a row, a label and a prediction. It also has one bit for each
+        # accuracy, which says whether the prediction is correct.
         row_bytes = 12 + (2 + len(few_shot.shots) * few_shot.draws) / 8
         for _, name, parameters in self._runs():
             size = model_size(parameters.model)
@@ -323,7 +332,7 @@ class Planner:
                 "evaluate",
                 name,
                 images,
-                # No rate for texts is known, so texts are converted to the number of images that need the same FLOP.
+                # Texts count as the number of images that need the same FLOP, because no rate for texts is known.
                 ("embed", images + texts * size.text_flop / size.image_flop, size.image_flop),
                 disk=self.queries * row_bytes,
                 read=sizes.query_bytes + (sizes.reference_bytes if shots else 0.0),

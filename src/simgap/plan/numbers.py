@@ -1,6 +1,6 @@
 """Check the numbers that a plan reads from JSON files and options.
 
-An error message names the file and the key, or the option, of the wrong number.
+The error message for a wrong number names the option, or the file and the key.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Any
 from simgap.core.errors import SimgapError
 from simgap.core.files import read_json
 
-# No study has as many samples or bytes as this number, so a larger number must be a mistake.
+# A number above this limit must be a mistake, because no study has as many samples or bytes.
 LARGEST = 10**15
 SMALLEST = 1 / LARGEST
 
 
 def check_range(name: str, value: float | None, least: float, most: float = LARGEST) -> None:
-    """Check the value of an option.
+    """Check that the value of an option is in the allowed range.
 
     Args:
         name: Name of the option, for error messages.
-        value: Value of the option. None if the option was not given, which passes the check.
+        value: Value of the option. None if the user did not set the option. None passes the check.
         least: Smallest allowed value.
         most: Largest allowed value.
 
@@ -40,11 +40,11 @@ class Numbers:
     """
 
     def __init__(self, path: Path, option: str = "") -> None:
-        """Read a file.
+        """Read and parse a JSON file.
 
         Args:
-            path: The file.
-            option: Name of the option that named the file, for error messages.
+            path: The JSON file.
+            option: Option with which the user chose the file, for error messages.
 
         Raises:
             SimgapError: The file does not exist or is not JSON.
@@ -56,8 +56,8 @@ class Numbers:
         """Return an error that names the file and a key.
 
         Args:
-            key: The key.
-            problem: What is wrong with the key, as words that follow the key.
+            key: Key of the wrong value.
+            problem: Text that follows the key in the message and says what is wrong.
         """
         return SimgapError(f"{self._where}: {key} {problem}")
 
@@ -75,7 +75,7 @@ class Numbers:
         return found
 
     def names(self, key: str) -> list[str]:
-        """Return the keys of a mapping.
+        """Return the keys of the mapping at a key of the file.
 
         Raises:
             SimgapError: The value is missing, is not a mapping or is an empty mapping.

@@ -1,6 +1,7 @@
 """Determine how fast a machine works.
 
-Rates are measured by `perf`, logged by a finished study, or computed from the peak FLOP/s of a card.
+The programs in `perf` measure rates, and a finished study logs rates. The rates of a card can also be computed from its
+peak FLOP/s.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from simgap.plan.numbers import SMALLEST, Numbers, check_range
 from simgap.train.overrides import train_parameters
 from simgap.train.train import micro_batches
 
-# A plan assumes these rates if they were not measured on its machine. They come from the machine of docs/results.md.
-# Decoding includes preprocessing. Its unit is images of 256 pixels per second and core.
+# A plan assumes the next three rates if they were not measured on the machine of the plan. They come from the machine
+# of docs/results.md. The rate of decoding counts images of 256 pixels per second and core. It includes preprocessing.
 DECODED_BY_CORE = 250.0
-# The unit of importing is dimensions of embeddings per second.
+# The rate of importing counts dimensions of embeddings per second.
 IMPORTED = 45e6
-# The unit of reading is bytes per second.
+# The rate of reading counts bytes per second.
 READ = 1e9
 # A training step takes three times the FLOP of a forward pass, because the backward pass takes twice as many.
 FORWARD_AND_BACKWARD = 3
@@ -38,10 +39,10 @@ class Rate:
     A unit of work is, for example, one sample, one row or one byte.
 
     Attributes:
-        flop: FLOP of one unit of work. For imported embeddings, the number of dimensions. 1 if the units are FLOP,
-            images or bytes.
+        flop: FLOP of one unit of work. The value is the number of dimensions if the work is to import embeddings. The
+            value is 1 if the units are FLOP, images or bytes.
         per_second: Number of units per second.
-        source: Where the rate comes from, in words.
+        source: Text that says where the rate comes from.
     """
 
     flop: float
@@ -54,9 +55,10 @@ class Rates:
     """The known rates of a machine.
 
     Attributes:
-        by_work: Rates by kind of work. The units are samples for `embed` and `train`, FLOP for `similarity`, rows for
-            `import`, images for `decode` and bytes for `read`.
-        card: Whether embedding, training and similarity run on a card. Then processors decode images at the same time.
+        by_work: Known rates for each kind of work. The units are samples for `embed` and `train`, FLOP for
+            `similarity`, rows for `import`, images for `decode` and bytes for `read`.
+        card: Whether embedding, training and similarity run on a card. Then processors decode images while the card
+            computes.
     """
 
     by_work: Mapping[str, tuple[Rate, ...]] = field(default_factory=dict)
@@ -65,7 +67,7 @@ class Rates:
     def find(self, work: str, flop: float = 1.0) -> Rate | None:
         """Return the rate of a kind of work.
 
-        The nearest known rate is scaled to the FLOP of a unit.
+        The function takes the known rate with the most similar FLOP per unit, and scales it to `flop`.
 
         Args:
             work: Kind of work, see `by_work`.
@@ -79,17 +81,18 @@ class Rates:
             return None
         nearest = min(known, key=lambda rate: abs(math.log(rate.flop / flop)))
         scale = nearest.flop / flop
-        # A rate in FLOP per second is valid for units of any size, so the source does not mention the scale.
+        # The source does not mention the scale of a rate in FLOP per second, because such a rate is valid for units of
+        # any size.
         source = nearest.source if nearest.flop in (1.0, flop) else f"{nearest.source}, scaled by {scale:.3g}"
         return Rate(flop, nearest.per_second * scale, source)
 
     def joined(self, other: Rates) -> Rates:
-        """Return the rates of both. If both have rates of the same work, the rates of `other` are used."""
+        """Return the rates of `self` and `other`. If both have rates for a kind of work, use the rates of `other`."""
         return Rates({**self.by_work, **other.by_work}, self.card or other.card)
 
 
 def assumed(cores: int) -> Rates:
-    """Return assumed rates of decoding, importing and reading.
+    """Return the rates of decoding, importing and reading that a plan assumes.
 
     Args:
         cores: Number of processor cores of the machine. The rate of decoding grows with this number.
@@ -101,11 +104,11 @@ def assumed(cores: int) -> Rates:
 
 
 def card_rates(tflops: float, utilisation: float) -> Rates:
-    """Compute the rates of a card from its peak.
+    """Compute the rates of a card from its peak FLOP per second.
 
     Args:
-        tflops: Peak of the card in 1e12 FLOP per second.
-        utilisation: Share of the peak that programs reach, in (0, 1].
+        tflops: Peak speed of the card in 1e12 FLOP per second.
+        utilisation: Share of the peak speed that programs reach, in (0, 1].
 
     Returns:
         The rates of embedding, training and similarity.
@@ -120,13 +123,13 @@ def card_rates(tflops: float, utilisation: float) -> Rates:
 
 
 def extra_forward_passes(parameters: TrainParameters, processes: int) -> int:
-    """Count the forward passes of a training step beyond the first.
+    """Count the forward passes of a training step, without the first forward pass.
 
-    If a process splits its share of the batch into micro-batches, an extra pass first computes all features. If
-    activations are recomputed in the backward pass, this is another extra pass.
+    Some training settings need extra forward passes. If a process splits its share of the batch into micro-batches, it
+    computes all features in an extra pass. If the backward pass recomputes activations, this is another extra pass.
 
     Args:
-        parameters: Parameters of the training.
+        parameters: Training parameters of the model.
         processes: Number of processes that share a batch.
 
     Returns:
@@ -144,7 +147,7 @@ def training_flop(image_flop: float, text_flop: float, extra_forward: int = 0) -
     Args:
         image_flop: FLOP of the forward pass of the image.
         text_flop: FLOP of the forward pass of the text.
-        extra_forward: Number of forward passes beyond the first, see `extra_forward_passes`.
+        extra_forward: Number of extra forward passes, see `extra_forward_passes`.
     """
     return (FORWARD_AND_BACKWARD + extra_forward) * (image_flop + text_flop)
 
@@ -177,21 +180,21 @@ def _train(timing: Numbers) -> list[Rate]:
     return [Rate(timing.number("flop_per_sample"), timing.number("medians", "simgap"), "perf.train")]
 
 
-# Each program writes a key that no other program writes, so this key tells which program wrote a file.
+# The key tells which program wrote a file, because each program writes a key that no other program writes.
 FORMATS = {"models": ("embed", _embed), "neighbours": ("similarity", _similarity), "workers": ("train", _train)}
 
 
 def measured(paths: Iterable[Path]) -> Rates:
-    """Read the rates that `python -m perf.embed`, `perf.similarity` or `perf.train` wrote with `--json`.
+    """Read rates that the programs `perf.embed`, `perf.similarity` and `perf.train` measured.
 
     Args:
-        paths: The JSON files.
+        paths: JSON files that the programs wrote with the option `--json`.
 
     Returns:
         The rates of all files.
 
     Raises:
-        SimgapError: Another program wrote a file, or a number in a file is missing or out of range.
+        SimgapError: A file comes from another program, or a number in a file is missing or out of range.
     """
     found: dict[str, tuple[Rate, ...]] = {}
     for path in paths:
@@ -206,7 +209,7 @@ def measured(paths: Iterable[Path]) -> Rates:
     return Rates(found)
 
 
-# The name of the rate in the log of a stage tells the kind of work.
+# A log does not name the kind of work. The name of its rate tells which work the stage did.
 LOGGED_RATES = {"images_per_second": "embed", "rows_per_second": "import", "samples_per_second": "train"}
 
 
@@ -217,7 +220,8 @@ class StageLog:
     Attributes:
         name: Name of the instance.
         work: Kind of work, see `Rates`.
-        per_second: Number of units of work per second. The value is 0 if an earlier run had already done all work.
+        per_second: Number of units of work per second. The value is 0 if earlier runs of the stage had already done all
+            work.
         seconds: Duration of the work in seconds.
     """
 
@@ -237,7 +241,7 @@ def stage_logs(study: Path, stage: str) -> list[StageLog]:
         stage: `embed` or `train`.
 
     Returns:
-        The logs, in the order of the names of the instances.
+        The logs, sorted by the name of the instance.
 
     Raises:
         SimgapError: A log is damaged.
@@ -257,7 +261,7 @@ def stage_logs(study: Path, stage: str) -> list[StageLog]:
 def _flop(params: Params, log: StageLog) -> float:
     """Return the FLOP of one unit of the work that a stage logged.
 
-    For imported embeddings, this is the number of dimensions.
+    If the stage imported embeddings, return the number of dimensions of an embedding instead.
     """
     if log.work != "train":
         embedder = embedder_size(params.embedder)
@@ -271,18 +275,19 @@ def _flop(params: Params, log: StageLog) -> float:
 def logged(study: Path, instances: Collection[str] = ()) -> Rates:
     """Return the rates that a finished study logged.
 
-    Stages with the same work and models of equal FLOP share one rate, which is their mean over time.
+    The function computes one rate from all stages with the same kind of work and equal FLOP per unit. This rate is the
+    total number of units divided by the total time.
 
     Args:
         study: The repository in which the study ran.
-        instances: Names of the stage instances to use, for example `pool` and `full-0`. If it is empty, all instances
-            are used.
+        instances: Names of the stage instances to use, for example `pool` and `full-0`. If there are no names, all
+            instances are used.
 
     Returns:
         The rates of embedding, importing and training that the logs contain.
 
     Raises:
-        SimgapError: The folder has no params file or no log of its metrics, or a log is damaged.
+        SimgapError: The folder has no params file or no logs, or a log is damaged.
     """
     params = load_params(study / "params.yaml")
     alike: dict[tuple[str, float], list[StageLog]] = {}

@@ -1,6 +1,6 @@
 """Gather the sizes of the data of a study.
 
-A size is given by the user, counted in the data and metrics of the study, or assumed.
+The user gives a size, or the program counts it in the data and metrics of the study. All other sizes are assumed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from simgap.params.schema import Params
 from simgap.plan.numbers import Numbers
 from simgap.tracking.provenance import Lock
 
-# A plan assumes LAION-400M if the pool does not exist yet. The paper's pool had 10 TB in shards of 256-pixel images.
+# A plan assumes the sizes of LAION-400M if the pool does not exist yet. In the paper, this pool had 10 TB in shards of
+# 256-pixel images.
 LAION_SAMPLES = 407_000_000
 LAION_SHARDS = 41_455
 LAION_SAMPLE_BYTES = 24_600
@@ -31,10 +32,11 @@ REFERENCE_CLASSES = 1000
 LABELLED_SAMPLE_BYTES = 110_000
 QUERIES = {"val": 50_000, "sketch": 50_889, "r": 30_000, "a": 7_500, "v2": 10_000, "objectnet": 18_574}
 OTHER_QUERIES = 10_000
-# clip-retrieval writes this many rows into one part, so the number of parts of an import follows from its rows.
+# The plan computes the number of parts of an import from this number, because clip-retrieval writes this many rows into
+# each part.
 IMPORTED_PART_ROWS = 1_000_000
 
-# The function `gather` and the printed plan identify each size by one of these names.
+# These are the names of the sizes in the arguments of `gather` and in the printed plan.
 SAMPLES, SHARDS, SAMPLE_BYTES, ROWS = "pool samples", "pool shards", "bytes of a pool sample", "pool rows"
 SHARE_OF_FULL, REFERENCE, CLASSES = "share of rows in full", "reference samples", "reference classes"
 
@@ -46,17 +48,18 @@ class Sizes:
     Attributes:
         samples: Number of samples of the pool.
         shards: Number of shards of the pool.
-        sample_bytes: Bytes of a pool sample in a tar file, with the caption.
+        sample_bytes: Bytes of one pool sample in a tar file, including its caption.
         rows: Number of embedded samples of the pool.
         full: Number of rows that deduplication keeps.
-        imported_parts: Number of parts of imported embeddings. 0 if the study embeds the images of the pool.
+        imported_parts: Number of parts of imported embeddings. The value is 0 if the study embeds the images of the
+            pool.
         reference: Number of images of the reference.
         reference_bytes: Bytes of the shards of the reference.
         classes: Number of classes of the reference.
         queries: Number of images of each benchmark.
         query_bytes: Bytes of the shards of all benchmarks.
         kept: Number of pool rows of each split that already exists.
-        table: Name, value and source of each size, for the printed plan.
+        table: Tuple (name, value, source) of each size, for the printed plan.
     """
 
     samples: float
@@ -75,14 +78,14 @@ class Sizes:
 
 
 def queries_of(benchmark: str) -> str:
-    """Return the name that the number of queries of a benchmark has among the sizes."""
+    """Return the name of the size that counts the queries of a benchmark."""
     return f"queries of {benchmark}"
 
 
 def _metrics_folder(params: Params, root: Path) -> Path | None:
-    """Return the folder of the metrics of the study.
+    """Return the folder with the metrics of the study.
 
-    The result is None if there is no dvc.lock, or if the metrics belong to another pool.
+    The result is None if the study has no dvc.lock, or if the metrics describe another pool.
 
     Raises:
         SimgapError: The file `dvc.lock` is damaged.
@@ -95,7 +98,7 @@ def _metrics_folder(params: Params, root: Path) -> Path | None:
 
 
 def _imported_rows(folder: Path) -> list[int]:
-    """Return the number of rows in each part of the embeddings in a folder.
+    """Count the rows in each part of the embeddings in a folder.
 
     Raises:
         SimgapError: A part is not a NumPy array.
@@ -110,9 +113,9 @@ def _imported_rows(folder: Path) -> list[int]:
 
 
 def _tars(folder: Path) -> list[int]:
-    """Return the bytes of each shard in a folder.
+    """Return the size of each shard of a folder in bytes.
 
-    If the folder has a manifest of shards in an object store, the sizes come from the manifest.
+    If the shards are in an object store, the folder has a manifest. The sizes then come from the manifest.
     """
     if (folder / MANIFEST).is_file():
         return [shard.size for shard in read_manifest(folder / MANIFEST)]
@@ -125,7 +128,7 @@ def _count_pool(params: Params, root: Path, metrics: Path | None) -> tuple[dict[
     Args:
         params: The params file.
         root: Folder of the repository.
-        metrics: Folder of the metrics of the study, or None.
+        metrics: Folder of the metrics of the study. None if there are no metrics.
 
     Returns:
         The counted sizes by name, and the number of rows of each split that exists.
@@ -149,7 +152,7 @@ def _count_pool(params: Params, root: Path, metrics: Path | None) -> tuple[dict[
 
 
 def _count_sets(params: Params, root: Path, metrics: Path | None) -> dict[str, float]:
-    """Count the images of the reference, the images of each benchmark, and the classes.
+    """Count the images of the reference and of each benchmark, and count the classes.
 
     Returns:
         The counted sizes by name. Sets that are not embedded yet are skipped.
@@ -167,7 +170,7 @@ def _count_sets(params: Params, root: Path, metrics: Path | None) -> dict[str, f
 
 
 def _drawn(params: Params) -> dict[str, float]:
-    """Return the sizes of the toy world that `params.draw` describes, or no sizes for other data."""
+    """Return the sizes of the toy world that `params.draw` describes. Return no sizes if the params describe no toy world."""
     world = params.draw.get(Path(params.pool.path).parent.name)
     if world is None:
         return {}
@@ -178,12 +181,12 @@ def _drawn(params: Params) -> dict[str, float]:
 def gather(params: Params, given: Mapping[str, float], root: Path = Path()) -> Sizes:
     """Gather the sizes of a study.
 
-    A size that the user gives has priority over a counted size. A counted size has priority over the size in
-    `params.draw`. All other sizes are assumed.
+    A size from the user has priority over a counted size. A counted size has priority over a size from `params.draw`.
+    All other sizes are assumed.
 
     Args:
         params: The params file.
-        given: Sizes that the user gives, by name, for example `SAMPLES`.
+        given: Sizes from the user, by name. The names are constants of this module, for example `SAMPLES`.
         root: Folder of the repository.
 
     Returns:
@@ -193,7 +196,8 @@ def gather(params: Params, given: Mapping[str, float], root: Path = Path()) -> S
         SimgapError: A metrics file, `dvc.lock` or an array is damaged.
     """
     metrics = _metrics_folder(params, root)
-    # If the user gives the number of samples, the plan is for another pool. So the existing pool is not counted.
+    # The existing pool is not counted if the user gives the number of samples, because the plan is then for another
+    # pool.
     pool_sizes, kept = ({}, {}) if SAMPLES in given else _count_pool(params, root, metrics)
     counted = {**pool_sizes, **_count_sets(params, root, metrics)}
     sources = {"given": given, "counted": counted, "drawn": _drawn(params)}
@@ -213,8 +217,8 @@ def gather(params: Params, given: Mapping[str, float], root: Path = Path()) -> S
     without_rule = params.deduplicate.eps is None
     share = size(SHARE_OF_FULL, *((1.0, "no deduplication") if without_rule else (FULL_SHARE, "LAION-400M")))
     imported = _imported_rows(root / params.pool.embed)
-    # The embeddings may not exist yet. If `pool.embed` is not the folder of the pool and has no shards, an import is
-    # planned.
+    # The study imports embeddings if these exist in `pool.embed`. They may not exist yet. The plan then assumes an
+    # import if `pool.embed` is not the folder of the pool and contains no shards.
     imports = imported or (params.pool.embed != params.pool.path and not _tars(root / params.pool.embed))
     parts = len(imported) if imported and SAMPLES not in given else math.ceil(rows / IMPORTED_PART_ROWS)
     reference = size(REFERENCE, REFERENCE_SAMPLES, "ImageNet-Train")

@@ -17,9 +17,10 @@ HOURS = ((1, " h"), (1 / 60, " min"), (1 / 3600, " s"))
 
 @dataclass(frozen=True)
 class Total:
-    """The needs of several stage instances together.
+    """The total need of several stage instances.
 
-    Scratch and memory are the largest values of the instances. The other numbers are sums.
+    Instances run one after the other. So `scratch_bytes` and `memory_bytes` are the largest values of the instances,
+    and the other numbers are sums.
 
     Attributes:
         stage: Name of the stage, or `all`.
@@ -28,11 +29,11 @@ class Total:
         disk_bytes: Size of all outputs.
         scratch_bytes: Largest size of temporary files.
         read_bytes: Number of bytes that the instances read.
-        memory_bytes: Largest memory of the host.
+        memory_bytes: Largest peak memory of the host.
         device_hours: Hours on one device. None if no rate is known.
         hours: Hours on all devices, if the instances run one after the other. None if no rate is known.
-        cost: Cost of all devices for `hours`. None without a price.
-        bound: Work that takes the longest in the slowest instance.
+        cost: Cost of all devices for `hours`. None if no price is known.
+        bound: Kind of work that takes the longest time in the slowest instance.
     """
 
     stage: str
@@ -52,13 +53,13 @@ def total(stage: str, needs: Sequence[Need], devices: int, price: float | None) 
     """Sum the needs of several stage instances.
 
     Args:
-        stage: Name of the total.
+        stage: Name of the stage, or `all`.
         needs: Needs of the instances.
         devices: Number of devices.
-        price: Price of one device for one hour. None leaves out the cost.
+        price: Price of one device for one hour. If it is None, the total has no cost.
 
     Returns:
-        The total. Instances with an unknown rate count as 0 hours.
+        The total. An instance with an unknown rate adds 0 hours.
     """
     alone = [need.seconds for need in needs if need.seconds is not None]
     together = [seconds for need in needs if (seconds := need.seconds_on(devices)) is not None]
@@ -84,7 +85,7 @@ def totals(needs: Sequence[Need], devices: int, price: float | None) -> list[Tot
     Args:
         needs: Needs of all instances.
         devices: Number of devices.
-        price: Price of one device for one hour. None leaves out the cost.
+        price: Price of one device for one hour. If it is None, the totals have no cost.
 
     Returns:
         One total for each stage in the order of the graph, and the total of all instances at the end.
@@ -95,11 +96,14 @@ def totals(needs: Sequence[Need], devices: int, price: float | None) -> list[Tot
 
 
 def with_unit(value: float | None, units: Sequence[tuple[float, str]]) -> str:
-    """Format a value with three digits in the largest unit that it reaches.
+    """Format a value with three digits and a unit.
+
+    The function uses the largest unit that does not exceed the value. If all units exceed the value, it uses the last
+    one.
 
     Args:
         value: The value. None stands for an unknown value, which is formatted as "-".
-        units: Factor and name of each unit, the largest unit first.
+        units: Pair (factor, name) of each unit. The largest unit comes first.
 
     Returns:
         The text, for example "1.25 GB".
@@ -121,7 +125,7 @@ def as_text(planner: Planner, needs: Sequence[Need], price: float | None) -> str
         price: Price of one device for one hour, or None.
 
     Returns:
-        Tables of the stages, the sizes and the rates, and notes below them.
+        A table of the stages, a table of the sizes and a table of the rates, with notes below the tables.
     """
     stages = [
         {
@@ -146,7 +150,7 @@ def as_text(planner: Planner, needs: Sequence[Need], price: float | None) -> str
 
 
 def sources(planner: Planner, needs: Sequence[Need]) -> set[tuple[str, str]]:
-    """Return the pairs (kind of work, source of the rate) of all rates that a plan uses."""
+    """Return a pair (kind of work, source of the rate) for each rate that a plan uses."""
     read = [(work, rate.source) for work in ("read", "decode") if (rate := planner.rates.find(work))]
     return {*read, *(need.rate for need in needs)}
 
@@ -180,7 +184,8 @@ def as_json(planner: Planner, needs: Sequence[Need], price: float | None) -> dic
         price: Price of one device for one hour, or None.
 
     Returns:
-        The sizes, the rates, the totals and every instance. The units are bytes, seconds and hours.
+        An object with the sizes, the rates, the totals and the need of every instance. The units are bytes, seconds and
+        hours.
     """
     devices = planner.devices
     return {

@@ -1,1 +1,1 @@
-"""Apply the pruning rules, which decide the pool rows that a split keeps."""
+"""Prune the deduplicated pool. A pruning rule decides which pool rows a split keeps."""

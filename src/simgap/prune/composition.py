@@ -1,4 +1,4 @@
-"""Read the class or style of each pool row, so that a matched control can have the composition of its split."""
+"""Read the class or style of each pool row. A matched control needs them to have the composition of another split."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from simgap.store.embeddings import Embeddings
 def groups_of_rows(pool: Path, embeddings: Embeddings, match: str) -> NDArray[np.int32]:
     """Return the group of each pool row, where a group is a class or a style.
 
-    Groups are numbered from 0 in the order in which they first occur. All rows without a known class or style share one
-    group. Memory: the result and the annotations of one shard.
+    Groups are numbered from 0 in the order in which they first occur in the pool. All rows without a known class or
+    style share one group. Memory holds the result and the annotations of one shard.
 
     Args:
         pool: Folder with the shards of the pool.

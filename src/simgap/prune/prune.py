@@ -45,7 +45,8 @@ def _finish(
         kept=int(keep.sum()),
         pool_rows=full.pool_rows,
         kept_description=kept_description,
-        # Without pool rows, the reference is the only training data. It then joins even if the params exclude it.
+        # A split must have training data. If it keeps no pool rows, it uses the reference, even if the params exclude
+        # the reference.
         reference_rows=reference_rows or not keep.any(),
         row_order=full.row_order,
         controls=controls,
@@ -65,13 +66,13 @@ def prune_imagenet_like(
     """Write an imagenet-like split and return its metrics.
 
     The split keeps a row of `full` if similarity(row, query) - similarity(query, reference) <= threshold for every
-    query. The metric `degenerate` is true if the split keeps less than a fifth of the rows of `full`.
+    query. The metric `degenerate` is true if the split keeps less than 20% of the rows of `full`.
 
     Args:
         full_folder: Folder of the split `full`.
         similarity: Folder of the similarity columns of all benchmarks.
         benchmarks: Names of the benchmarks whose queries the rule uses.
-        threshold: Largest difference that a kept row may have.
+        threshold: Largest allowed value of the difference.
         reference_rows: Whether the reference joins the training data.
         out: Folder to write.
 
@@ -79,7 +80,7 @@ def prune_imagenet_like(
         The value of each metric by name.
 
     Raises:
-        SimgapError: The similarity columns belong to other pool rows.
+        SimgapError: The similarity columns were computed for other pool rows.
     """
     full, full_keep = _read_full(full_folder)
     keep = rules.imagenet_like(full_keep, _columns(full, similarity, benchmarks, "margin"), threshold)
@@ -107,13 +108,13 @@ def prune_by_similarity(
     *,
     most_similar: bool,
 ) -> dict[str, Any]:
-    """Write a split of the rows most or least similar to the benchmarks, and return its metrics.
+    """Write a split of the most or least similar rows to the benchmarks, and return its metrics.
 
     Args:
         full_folder: Folder of the split `full`.
         similarity: Folder of the similarity columns of all benchmarks.
         benchmarks: Names of the benchmarks whose queries the rule uses.
-        join: How the similarities to several benchmarks are joined, `max` or `mean`.
+        join: How the similarities to several benchmarks become one value, `max` or `mean`.
         keep_rows: Number of rows to keep (an integer), or fraction of the rows of `full` (a float).
         reference_rows: Whether the reference joins the training data.
         out: Folder to write.
@@ -124,7 +125,8 @@ def prune_by_similarity(
         The value of each metric by name.
 
     Raises:
-        SimgapError: `keep_rows` exceeds the rows of `full`, or the similarity columns belong to other pool rows.
+        SimgapError: `keep_rows` exceeds the rows of `full`, or the similarity columns were computed for other pool
+            rows.
     """
     full, full_keep = _read_full(full_folder)
     rule = "dissimilar" if most_similar else "similar"
@@ -150,7 +152,7 @@ def prune_random(
 
     Args:
         full_folder: Folder of the split `full`, from which the rows are sampled.
-        size_of: Name of the split whose size is the reference for `keep_rows`.
+        size_of: Name of the split whose number of rows is `size`.
         size: Number of pool rows that the split `size_of` keeps.
         keep_rows: Number of rows to keep (an integer), or fraction of `size` (a float).
         seed: Seed of the random sample.
@@ -188,11 +190,13 @@ def prune_matched(
     reference_rows: bool,
     out: Path,
 ) -> dict[str, Any]:
-    """Write a split with as many random rows of each group as the split `size_of` keeps, and return its metrics.
+    """Write a control split of random rows, and return its metrics.
+
+    The control keeps as many rows of each group as the split `size_of` keeps.
 
     Args:
         full_folder: Folder of the split `full`, from which the rows are sampled.
-        size_of: Name of the split that the new split is a control of.
+        size_of: Name of the split for which the new split is a control.
         controlled: The file `keep.npy` of the split `size_of`.
         groups: Group of each pool row, int32 [pool rows].
         match: Meaning of the groups, `class` or `style`.

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from simgap.core.errors import SimgapError
 
-# Rules read columns in blocks of this many rows, so temporary memory does not grow with the pool.
+# Temporary memory does not grow with the pool, because rules read columns in blocks of this many rows.
 BLOCK_ROWS = 4_194_304
-# `by_similarity` counts similarities in this many bins. With more bins, fewer values share the bin that it collects.
+# The histogram in `by_similarity` has this many bins. The function collects all values of one bin in memory, and more
+# bins make this bin smaller.
 BINS = 2**20
 # NumPy's hypergeometric distribution accepts only counts below this number.
 LARGEST_DRAW = 10**9
@@ -41,13 +42,13 @@ def imagenet_like(
     """Keep the rows of `full` whose margin is at most the threshold for every benchmark.
 
     The condition is similarity(row, query) - similarity(query, reference) <= threshold for every query. The margin of a
-    row is the largest such difference over the queries of a benchmark. The rule is from section 4 of the paper, which
-    uses threshold 0. A row whose margin equals the threshold is kept. A query may prune any number of rows. Memory: the
+    row is the largest such difference over the queries of a benchmark. Section 4 of the paper defines this rule with
+    threshold 0. A row whose margin equals the threshold is kept. A query may prune any number of rows. Memory holds the
     result and one block of rows. The columns may be memory-mapped.
 
     Args:
         full: Rows of the deduplicated pool, bool [pool rows].
-        margins: Stored margins for each benchmark, fp32 [pool rows].
+        margins: Margin of each row, one array fp32 [pool rows] for each benchmark.
         threshold: Largest margin of a kept row, a difference of cosine similarities.
 
     Returns:
@@ -66,11 +67,11 @@ def rows_pruned(
 ) -> list[int]:
     """Count the rows of `full` that `imagenet_like` prunes at each of several thresholds.
 
-    The function reads the columns once. Memory: one block of rows.
+    The function reads the columns once. Memory holds one block of rows.
 
     Args:
         full: Rows of the deduplicated pool, bool [pool rows].
-        margins: Stored margins for each benchmark, fp32 [pool rows].
+        margins: Margin of each row, one array fp32 [pool rows] for each benchmark.
         thresholds: The thresholds, in any order.
 
     Returns:
@@ -78,7 +79,7 @@ def rows_pruned(
     """
     bounds = np.array([_bound(threshold) for threshold in thresholds])
     ascending = np.argsort(bounds)
-    # exceeding[i] counts the rows whose largest margin exceeds exactly i of the bounds.
+    # exceeding[i] counts the rows whose largest margin exceeds exactly i of the thresholds.
     exceeding = np.zeros(len(bounds) + 1, np.int64)
     for block in _blocks(len(full)):
         largest = np.max([margin[block] for margin in margins], axis=0)[full[block]]
@@ -89,14 +90,14 @@ def rows_pruned(
 
 
 def join_similarities(best: Sequence[NDArray[np.float32]], join: str) -> NDArray[np.float64]:
-    """Join the similarities to several benchmarks into one value for each row.
+    """Combine the similarities of each row to several benchmarks into one value.
 
     Args:
         best: For each benchmark, the highest similarity of each row to a query, fp32 [rows].
         join: `max` or `mean`.
 
     Returns:
-        The maximum or mean over the benchmarks for each row, float64 [rows].
+        The maximum or the mean of the similarities of each row, float64 [rows].
     """
     joined = best[0].astype(np.float64)
     for column in best[1:]:
@@ -107,17 +108,17 @@ def join_similarities(best: Sequence[NDArray[np.float32]], join: str) -> NDArray
 def by_similarity(
     full: NDArray[np.bool_], best: Sequence[NDArray[np.float32]], join: str, keep: int, *, most_similar: bool
 ) -> NDArray[np.bool_]:
-    """Keep exactly `keep` rows of `full`: the most similar or the least similar rows to the benchmarks.
+    """Keep the `keep` rows of `full` that are most similar or least similar to the benchmarks.
 
     If similarities are equal, rows with smaller numbers are kept first. The function reads the columns three times. The
-    first pass counts the values in a histogram and finds the bin of the last kept value. The second pass collects the
-    values in this bin and finds the last kept value. The third pass selects the rows. Memory: the result, one block of rows and
-    the values in this bin. The columns may be memory-mapped.
+    first pass makes a histogram of the similarities and finds the bin that contains the limit between kept and pruned
+    rows. The second pass collects the similarities in this bin and finds the limit. The third pass selects the rows.
+    Memory holds the result, one block of rows and the similarities in this bin. The columns may be memory-mapped.
 
     Args:
         full: Rows of the deduplicated pool, bool [pool rows].
         best: For each benchmark, the highest similarity of each row to a query, fp32 [pool rows] in [-2, 2].
-        join: How the benchmarks are joined, see `join_similarities`.
+        join: How the similarities to several benchmarks become one value, see `join_similarities`.
         keep: Number of rows to keep, at most the number of rows of `full`.
         most_similar: Whether to keep the most similar rows (rule `dissimilar`) or the least similar rows (rule
             `similar`).
@@ -160,9 +161,9 @@ def by_similarity(
 def random(full: NDArray[np.bool_], keep: int, seed: int) -> NDArray[np.bool_]:
     """Keep exactly `keep` rows of `full`, sampled at random without replacement.
 
-    The function first samples how many rows of a block are kept, given the counts of the blocks before. Then it samples
-    these rows in the block. So every set of `keep` rows is equally likely, whatever the block size. Memory: the result
-    and one block of rows.
+    For each block, the function first samples the number of kept rows. This number depends on how many rows the earlier
+    blocks kept. Then the function samples that many rows of the block. So every selection of `keep` rows is equally
+    likely for every block size. Memory holds the result and one block of rows.
 
     Args:
         full: Rows of the deduplicated pool, bool [pool rows].
@@ -197,18 +198,19 @@ def _rows_to_draw_from(full: NDArray[np.bool_]) -> int:
 
 
 def _draw(generator: np.random.Generator, rows: NDArray[np.int64], left: int, keep: int) -> NDArray[np.int64]:
-    """Sample `keep` rows from `rows` and `left` later rows, and return the sampled rows that are in `rows`.
+    """Sample the rows of the current block in a random sample over this block and all later blocks.
 
     Args:
         generator: The random generator.
         rows: Candidate rows of the current block, int64 [n].
         left: Number of candidate rows in later blocks.
-        keep: Number of rows to sample from both.
+        keep: Number of rows to sample from the current block and all later blocks together.
 
     Returns:
         The sampled rows of the current block in random order, int64 [m].
     """
-    # If this block holds all candidates or none, the count is certain and needs no random number.
+    # If this block has no candidates, or no candidates are left in later blocks, the count is certain. It needs no
+    # random number.
     count = int(generator.hypergeometric(len(rows), left, keep)) if len(rows) and left else min(keep, len(rows))
     return generator.choice(rows, count, replace=False)
 
@@ -216,10 +218,11 @@ def _draw(generator: np.random.Generator, rows: NDArray[np.int64], left: int, ke
 def matched(
     full: NDArray[np.bool_], kept: NDArray[np.bool_], groups: NDArray[np.int32], seed: int
 ) -> NDArray[np.bool_]:
-    """Keep exactly as many random rows of each group as another split keeps.
+    """Keep random rows of `full`, with as many rows of each group as another split keeps.
 
     This is a stratified sample: the function applies the method of `random` to each group. If the other split keeps all
-    rows of a group, the new split keeps all of them too. Memory: the result, one block of rows and two numbers for each group.
+    rows of a group, the new split keeps all rows of this group too. Memory holds the result, one block of rows and two
+    numbers for each group.
 
     Args:
         full: Rows of the deduplicated pool, bool [pool rows].
@@ -258,17 +261,18 @@ def rows_to_keep(keep: Any, of: int, available: int, where: str) -> int:
     """Convert the parameter `keep` to a number of rows.
 
     Args:
-        keep: A number of rows (an integer), or a fraction of `of` in [0, 1] (a float). The product is rounded down.
-        of: Number of rows that a fraction refers to.
-        available: Largest number of rows that is possible.
+        keep: A number of rows (an integer), or a fraction of `of` (a float in [0, 1]). The product of the fraction and
+            `of` is rounded down.
+        of: Number of rows by which a fraction is multiplied.
+        available: Largest allowed number of rows.
         where: Name of the parameter, for error messages.
 
     Returns:
         The number of rows to keep.
 
     Raises:
-        SimgapError: `keep` is neither a number of rows nor a fraction in [0, 1], or it means more than `available`
-            rows.
+        SimgapError: `keep` is neither a number of rows nor a fraction in [0, 1], or the number of rows exceeds
+            `available`.
     """
     if (
         isinstance(keep, bool)
@@ -277,7 +281,8 @@ def rows_to_keep(keep: Any, of: int, available: int, where: str) -> int:
         or (isinstance(keep, float) and keep > 1)
     ):
         raise SimgapError(f"{where} is {keep!r}; it must be a number of rows (an integer) or a fraction in [0.0, 1.0]")
-    # A binary 0.29 is slightly below 0.29, so 0.29 of 100 would become 28. The decimal number gives 29.
+    # The fraction is computed from its decimal text. The float 0.29 is slightly below 0.29, so the float product with
+    # 100 would be rounded down to 28 instead of 29.
     rows = int(Fraction(str(keep)) * of) if isinstance(keep, float) else keep
     if rows > available:
         raise SimgapError(f"{where} is {keep}; it must be at most {available}, the rows of the deduplicated pool")

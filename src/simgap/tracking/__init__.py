@@ -1,4 +1,4 @@
 """Mirror a study to MLflow.
 
-The files of the study are the source of every result. The runs in MLflow are copies to look at.
+The files of the study are the source of every result. The runs in MLflow are only copies that users can browse.
 """

@@ -1,4 +1,4 @@
-"""Find where a result comes from: its entry in dvc.lock, the git commit and the DVC experiment."""
+"""Find the origin of a result. The origin is an entry in dvc.lock, a git commit and a DVC experiment."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import yaml
 
 from simgap.core.errors import SimgapError
 
-# Dependencies in these folders are code. The logged git commit already identifies the code, so their hashes are not
-# logged.
+# The hashes of dependencies in these folders are not logged. They are code, and the logged git commit already
+# identifies the code.
 CODE = ("code/", "src/", "stages/")
-# DVC stores an experiment as the git reference refs/exps/BASELINE/NAME. BASELINE is a commit with a slash after its
-# first two digits.
+# DVC stores an experiment as the git reference refs/exps/BASELINE/NAME. BASELINE is the hash of a commit with a slash
+# after the first two digits.
 EXPERIMENT_REF = re.compile(r"refs/exps/([0-9a-f]{2}/[0-9a-f]{38})/(.+)")
 
 
 class Lock:
-    """Find out from dvc.lock which stage wrote a file, and which inputs the stage read."""
+    """Look up in dvc.lock which stage wrote a file, and which inputs this stage read."""
 
     def __init__(self, path: Path) -> None:
         """Read a lock file.
@@ -46,7 +46,7 @@ class Lock:
             ) from None
 
     def maker(self, output: Path) -> dict[str, Any] | None:
-        """Return the entry of the stage that wrote an output, or None if no stage wrote it."""
+        """Return the entry of the stage that wrote an output, or None if no stage wrote the output."""
         return self._stages.get(output.as_posix())
 
     def stage_of(self, metrics: Path) -> dict[str, Any]:
@@ -64,9 +64,9 @@ class Lock:
         return stage
 
     def model_of(self, metrics: Path) -> dict[str, Any]:
-        """Return the entry of the model that a stage wrote together with a metrics file.
+        """Return the entry of a model in dvc.lock, given the metrics file of the model.
 
-        The entry has the path and the hashes of the model.
+        The same stage wrote the model and the metrics file. The entry has the path and the hashes of the model.
 
         Raises:
             SimgapError: No stage wrote the metrics file, or the file changed after the stage wrote it.
@@ -85,7 +85,7 @@ def inputs(*stages: dict[str, Any]) -> dict[str, str]:
         stages: Entries of dvc.lock.
 
     Returns:
-        DVC's hash of each file and folder, by path.
+        DVC's hash of each file and folder, by its path.
     """
     deps = [dep for stage in stages for dep in stage.get("deps", []) if not dep["path"].startswith(CODE)]
     return {dep["path"]: dep["md5"] for dep in deps if "md5" in dep}
@@ -98,16 +98,16 @@ def _git(*arguments: str, text: str | None = None) -> str | None:
 
 
 def _applied_experiment(lock_file: Path) -> dict[str, str]:
-    """Return tags for the DVC experiment that is applied to the workspace.
+    """Return tags for the DVC experiment that the user has applied to the workspace.
 
-    An experiment counts as applied if it is the only experiment whose dvc.lock equals the file in the workspace. The
-    last commit must have another dvc.lock.
+    An experiment counts as applied if dvc.lock in the workspace equals dvc.lock of this experiment only. It must also
+    differ from dvc.lock of the last commit.
 
     Args:
-        lock_file: dvc.lock in the workspace.
+        lock_file: The file dvc.lock in the workspace.
 
     Returns:
-        The tags `dvc.experiment` and `dvc.baseline`. Empty if no experiment is applied.
+        The tags `dvc.experiment` and `dvc.baseline`, by name. There are no tags if no experiment is applied.
     """
     here = _git("hash-object", str(lock_file)) if lock_file.exists() else None
     refs = (_git("for-each-ref", "--format=%(refname)", "refs/exps") or "").splitlines()
@@ -126,10 +126,10 @@ def _applied_experiment(lock_file: Path) -> dict[str, str]:
 def provenance_tags(lock_file: Path) -> dict[str, str]:
     """Return tags that name the git commit and the DVC experiment of a run.
 
-    The tags are not part of the result. If several processes log the same run, the tags of the first process stay.
+    The tags do not identify the result. If several processes log one run, the run keeps the tags of the first process.
 
     Args:
-        lock_file: dvc.lock in the workspace.
+        lock_file: The file dvc.lock in the workspace.
 
     Returns:
         The value of each tag by name.
@@ -139,7 +139,7 @@ def provenance_tags(lock_file: Path) -> dict[str, str]:
     tags = tags or _applied_experiment(lock_file)
     head = _git("rev-parse", "HEAD")
     if head is not None:
-        # MLflow's column Version shows only the tag `mlflow.source.git.commit`, so the commit is logged under both
-        # names.
+        # The commit is logged under two names, because MLflow's column Version shows only the tag
+        # `mlflow.source.git.commit`.
         tags |= dict.fromkeys(("git.commit", "mlflow.source.git.commit"), head)
     return tags

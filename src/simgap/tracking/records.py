@@ -19,8 +19,8 @@ from simgap.tracking.store import MODELS, STUDIES
 from simgap.tracking.view import COLOUR_TAG, colours
 from simgap.train.overrides import train_parameters
 
-# The results of a model may depend on these blocks of the params file, so a run logs them. Other code adds `train`,
-# `threshold` and the rule of the split, because their values differ between models.
+# A run logs these blocks of the params file, because the results of a model may depend on them. Other code adds
+# `train`, `threshold` and the rule of the split, because their values differ between models.
 BLOCKS = ("draw", "pool", "reference", "benchmarks", "embedder", "embed", "similarity", "deduplicate", "evaluate")
 
 
@@ -29,17 +29,18 @@ class Record:
     """The content of one MLflow run.
 
     Attributes:
-        experiment: MLflow's name for the list that contains the run.
-        identity: Hash of the result. Records with the same identity share one run.
+        experiment: Name of the MLflow experiment that contains the run. An MLflow experiment is a list of runs.
+        identity: Hash of the result. Records with equal identities share one run.
         name: Name of the run.
-        parameters: Values of parameters as text, by name.
-        tags: Values of tags by name.
-        metrics: Values of metrics by name, in the units of `metrics/`.
-        curves: Pairs (step, value) of each metric that is logged at several steps, by name.
-        rates: Speeds by name. They differ between repeated runs, so they are logged only if the run has none.
-        artifacts: Contents of files by name.
-        key: Split and seed of a model, which identify the run for its controls. None for a study.
-        controls: `key` of the run that this run is a control of. None if it is not a control.
+        parameters: Value of each parameter as text, by name.
+        tags: Value of each tag by name.
+        metrics: Value of each metric by name. The units are those of the files in `metrics/`.
+        curves: List of pairs (step, value) for each metric with several steps, by name.
+        rates: Speeds by name. A speed is logged only if the run does not have it yet, because speeds differ between
+            repetitions.
+        artifacts: Content of each file by name.
+        key: Pair (split, seed) of a model, with which a control finds the run. None for a study.
+        controls: Value of `key` in the run for which this run is a control. None if this run is not a control.
     """
 
     experiment: str
@@ -73,15 +74,15 @@ def _curves(content: dict[str, Any], prefix: str) -> dict[str, list[tuple[int, f
 
 
 def flatten(content: dict[str, Any], prefix: str) -> dict[str, str]:
-    """Flatten a block of the params file.
+    """Convert a nested block of the params file to a flat mapping.
 
     Args:
         content: The block.
         prefix: Text before each name.
 
     Returns:
-        Values as text, by name. A name joins nested keys with dots, as in DVC. A list becomes its items, separated by
-        commas.
+        Values as text, by name. A name is the nested keys with dots between them, as in DVC. A list becomes a text with
+        commas between the items.
     """
     flat: dict[str, str] = {}
     for key, value in content.items():
@@ -95,7 +96,7 @@ def flatten(content: dict[str, Any], prefix: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Model:
-    """The files of one trained model, after reading.
+    """The content of the files of one trained model.
 
     Attributes:
         split: Name of the split.
@@ -104,10 +105,10 @@ class _Model:
         train: Metrics of the training.
         evaluate: Metrics of the evaluation.
         profile: Metrics of the similarity profile of the split.
-        threshold: Threshold that the split depends on, or None.
+        threshold: Threshold on which the split depends. None if it depends on no threshold.
         output: Path and hashes of the model in dvc.lock.
         embedder: Path and hashes of the embedder in dvc.lock.
-        inputs: Hash of each file and folder that training and evaluation read, by path.
+        inputs: Hash of each file and folder that training or evaluation read, by its path.
     """
 
     split: str
@@ -122,12 +123,12 @@ class _Model:
     inputs: dict[str, str]
 
     def if_threshold(self) -> dict[str, str]:
-        """Return the threshold as a tag, or no tag if the split does not depend on a threshold."""
+        """Return the threshold as text under the name `threshold`, or nothing if the split depends on no threshold."""
         return {} if self.threshold is None else {"threshold": json.dumps(self.threshold)}
 
 
 def _read_model(metrics: Path, lock: Lock, split: str, seed: int) -> _Model:
-    """Read the metrics of a model and its entries in dvc.lock.
+    """Read the metrics of a model and the entries of the model in dvc.lock.
 
     Raises:
         SimgapError: A file is missing, or a file does not belong to this model.
@@ -151,11 +152,11 @@ def _read_model(metrics: Path, lock: Lock, split: str, seed: int) -> _Model:
 
 
 def _identity(params: Params, model: _Model) -> str:
-    """Return the hash of everything that identifies the results of a model. Equal results have equal hashes."""
+    """Return a hash that identifies the results of a model. Equal results have equal hashes."""
     what = {
         "split": [model.split, model.prune["parameters"], model.threshold],
         "model": model.output["md5"],
-        # The profile in the record depends on the embedder, even if the model is the same.
+        # Two records with one model may have different embedders. Their similarity profiles then differ.
         "embedder": model.embedder["md5"],
         "evaluate": asdict(params.evaluate),
         "benchmarks": params.benchmarks.names,
@@ -165,7 +166,8 @@ def _identity(params: Params, model: _Model) -> str:
 
 
 def _model_parameters(params: Params, model: _Model) -> dict[str, str]:
-    # Every run logs a threshold, because MLflow's charts place runs without a threshold anywhere on the axis.
+    # Every run logs a threshold. Without a threshold, MLflow's charts would show the run at an arbitrary place on the
+    # axis.
     parameters = {"split": model.split, "seed": str(model.seed), "threshold": json.dumps(params.threshold)}
     parameters |= model.if_threshold()
     content, rule = asdict(params), model.prune["rule"]
@@ -218,8 +220,8 @@ def _model_record(params: Params, metrics: Path, lock: Lock, split: str, seed: i
         rates=_numbers(read_rates(metrics / "train" / f"{split}-{seed}.json"), "train/"),
         artifacts={
             "split.json": (metrics / "prune" / f"{split}.json").read_bytes(),
-            # DVC stores the weights. This artifact has the path and the hash, with which a reader finds the weights in
-            # DVC.
+            # MLflow does not store the weights, because DVC does. This artifact has the path and the hash that a reader
+            # needs to find the weights in DVC.
             "model.json": (json.dumps(model.output, indent=1, sort_keys=True) + "\n").encode(),
         },
         key=(split, seed),
@@ -228,9 +230,9 @@ def _model_record(params: Params, metrics: Path, lock: Lock, split: str, seed: i
 
 
 def _figures(metrics: Path, report: Path, lock: Lock) -> dict[str, bytes]:
-    """Return the content of each figure of the report, by file name.
+    """Return the content of each figure of the report, by the name of the file.
 
-    The result is empty if the report shows another comparison than the one in the metrics.
+    The result is empty if the report does not show the comparison that is in the metrics.
     """
     folder = report / "figures"
     try:
@@ -244,7 +246,7 @@ def _figures(metrics: Path, report: Path, lock: Lock) -> dict[str, bytes]:
 
 
 def _study_record(params: Params, metrics: Path, report: Path, lock: Lock | None) -> Record:
-    """Return the record of the study, with all metrics that do not belong to a single model.
+    """Return the record of the study. It has all metrics that do not belong to a single model.
 
     Raises:
         SimgapError: A metrics file is missing.
@@ -279,16 +281,17 @@ def _study_record(params: Params, metrics: Path, report: Path, lock: Lock | None
 
 
 def read_records(params: Params, metrics: Path, report: Path, lock_file: Path) -> tuple[list[Record], list[str]]:
-    """Read the records of a study.
+    """Read the files of a study into records.
 
     Args:
         params: The params file.
         metrics: Folder of the metrics of the study.
         report: Folder of the report of the study.
-        lock_file: dvc.lock.
+        lock_file: The file dvc.lock of the study.
 
     Returns:
-        The records, and the reason for each result that cannot be logged yet. Controls come after all other records.
+        The records, in which controls come after all other records. Then the reason for each result that cannot be
+        logged yet.
     """
     found: list[Record] = []
     unfinished: list[str] = []

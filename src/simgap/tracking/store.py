@@ -17,13 +17,13 @@ from simgap.core.errors import SimgapError
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-# MLflow calls a list of runs an experiment. The runs of models and of studies have different metrics, so each has a
-# list.
+# These are the names of two MLflow experiments. An MLflow experiment is a list of runs. Models and studies have
+# separate lists, because they have different metrics.
 MODELS = "simgap"
 STUDIES = "simgap studies"
-# A stage stops tracking after this many seconds, so that a slow server cannot delay a study.
+# A stage stops tracking after this many seconds, because a slow server must not delay a study.
 STAGE_LIMIT = 60
-# A request to a server fails after this many seconds. Each request is tried twice.
+# A request to a server fails after this many seconds. MLflow tries each request twice.
 REQUEST_LIMIT = 10
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
@@ -31,7 +31,8 @@ DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 def root() -> Path:
     """Return the root of the main repository.
 
-    A DVC experiment runs in a copy of the repository. The environment variable DVC_ROOT then names the original.
+    A DVC experiment may run in a copy of the repository. The environment variable DVC_ROOT then contains the path of
+    the main repository.
     """
     return Path(os.environ.get("DVC_ROOT", ".")).resolve()
 
@@ -39,8 +40,8 @@ def root() -> Path:
 def store_address() -> str:
     """Return the address of the store.
 
-    The environment variable MLFLOW_TRACKING_URI has priority. Otherwise the store is an SQLite file in the root of the
-    main repository.
+    If the environment variable MLFLOW_TRACKING_URI is set, its value is the address. Otherwise the store is an SQLite
+    file in the root of the main repository.
     """
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
 
@@ -50,12 +51,12 @@ def _scheme(address: str) -> str:
 
 
 def _credentials(address: str) -> str:
-    """Return the user name and password in an address, with the @ after them.
+    """Return the user name and the password in an address, with the @ after the password.
 
     The result is empty for paths and SQLite addresses. A password that is not percent-encoded may contain any
-    character, so some addresses can be split in several ways. The function then returns the longest candidate, because
-    a shorter candidate could reveal a part of the password. The path of an HTTP server may contain an @ too, so this
-    path is not searched.
+    character, so some addresses can be split in several ways. The function then returns the longest candidate. A caller
+    who removed a shorter candidate could reveal a part of the password. The function does not search the path of an
+    HTTP address, because this path may contain an @ too.
     """
     found = re.fullmatch(r"([A-Za-z][\w+.-]*):/*(.*)", address, re.DOTALL)
     if found is None or found[1].split("+")[0] in ("sqlite", "file"):
@@ -66,7 +67,8 @@ def _credentials(address: str) -> str:
     if found[1] in ("http", "https") and (is_host or "@" in server):
         rest = server
     elif is_host:
-        # The text before the ? is a host, so the ? starts the query. Without a host, the ? may belong to the password.
+        # The query is not searched for an @. Here the ? follows a host, so it starts the query. In other addresses, the
+        # ? may belong to the password.
         rest = rest.partition("?")[0]
     return rest[: rest.rfind("@") + 1]
 
@@ -80,12 +82,14 @@ def without_password(address: str) -> str:
 
 
 def _refusal(address: str, error: Exception) -> SimgapError:
-    """Return the error for a store that cannot be used. The message does not contain the password."""
-    # The message of an SQLAlchemy error ends with a link to a manual. The original error has no such link.
+    """Return the error for a store that cannot be used. The message of the error does not contain the password."""
+    # The message of an SQLAlchemy error ends with a link to a manual. The original error is used instead, because it
+    # has no such link.
     reason = " ".join(str(getattr(error, "orig", None) or error).split())
     credentials, query = _credentials(address), address.partition("?")[2]
     if re.search(r"[/@?#\s]", credentials[:-1]) or "@" in query:
-        # Libraries split such an address at another character, so their messages would show a part of the password.
+        # The message of the library is replaced. Libraries split such an address at another character, so the message
+        # could show a part of the password.
         reason = "a password and a query must be percent-encoded: write / as %2F and @ as %40"
     elif isinstance(error, ImportError):
         reason += "; install this driver or name another driver"
@@ -101,9 +105,9 @@ def _refusal(address: str, error: Exception) -> SimgapError:
 
 
 def _check_connection(address: str) -> None:
-    """Connect to a database once, so that a wrong address fails early.
+    """Connect to a database once, because a wrong address must fail early.
 
-    MLflow itself retries a connection ten times, which takes more than a minute.
+    MLflow itself would try to connect ten times, which takes more than a minute.
 
     Raises:
         ValueError: The address is not valid.
@@ -125,13 +129,14 @@ def _check_connection(address: str) -> None:
 def _limit_requests() -> None:
     """Limit how long MLflow and PostgreSQL wait for a server.
 
-    Environment variables that are already set have priority.
+    The function sets environment variables. It does not change variables that the user has already set.
     """
     limits = {
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_LIMIT),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        # By default, PostgreSQL's library waits for a connection as long as the operating system allows.
+        # PostgreSQL's library needs its own limit. By default, it waits for a connection as long as the operating
+        # system allows.
         "PGCONNECT_TIMEOUT": str(REQUEST_LIMIT),
     }
     for name, value in limits.items():
@@ -140,18 +145,18 @@ def _limit_requests() -> None:
 
 @contextmanager
 def open_store() -> Iterator[tuple[MlflowClient, dict[str, str]]]:
-    """Open the store, and create it if it does not exist.
+    """Open the MLflow store, and create it if it does not exist.
 
-    If two processes create a database at the same time, both fail. So a file lock admits one process of this repository
-    at a time.
+    If two processes create a database at the same time, both fail. The function therefore uses a file lock, which only
+    one process of this repository can hold at a time.
 
     Yields:
-        The client, and the id of each experiment by name.
+        The MLflow client, and the id of each MLflow experiment by name.
 
     Raises:
         SimgapError: The store cannot be used, or another process has locked it for too long.
     """
-    # MLflow reads some of the limits when it is imported, so they must be set before.
+    # The limits must be set before the import of MLflow, because MLflow reads some of them during the import.
     _limit_requests()
     from alembic.util.exc import CommandError
     from mlflow.exceptions import MlflowException
@@ -177,17 +182,19 @@ def open_store() -> Iterator[tuple[MlflowClient, dict[str, str]]]:
 
 
 def _experiment(client: MlflowClient, name: str, address: str) -> str:
-    """Return the id of an experiment, and create the experiment if it does not exist."""
+    """Return the id of an MLflow experiment, and create the experiment if it does not exist."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is None:
-        # A server stores artifacts itself. A database cannot, so its artifacts go to a folder of the main repository.
+        # A database cannot store artifacts, so they go to a folder of the main repository. A server stores artifacts
+        # itself.
         artifacts = (root() / "mlartifacts").as_uri() if _scheme(address) in DATABASES else None
         try:
             return str(client.create_experiment(name, artifacts))
         except MlflowException:
-            # A process of another repository may have created the experiment after the search above.
+            # This process searches again, because a process of another repository may have created the experiment after
+            # the first search.
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise

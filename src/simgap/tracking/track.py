@@ -1,6 +1,6 @@
 """Log every result that MLflow does not have yet.
 
-A stage waits for MLflow for one minute at most. It never fails because of MLflow.
+A stage waits for MLflow for at most one minute. A problem with MLflow never makes a stage fail.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 
     from simgap.params.schema import Params
 
-# A run has its identity and the hash of its artifacts as tags, so that a later call finds the run and its artifacts.
+# Each run has two tags: the identity of its record and the hash of its artifacts. With these tags, a later call finds
+# the run and sees whether the artifacts are complete.
 IDENTITY = "simgap.identity"
 ARTIFACTS = "simgap.artifacts"
-# MLflow accepts at most this many metrics and parameters in one request.
+# MLflow accepts at most this many metrics, and at most this many parameters, in one request.
 METRICS_BATCH = 1000
 PARAMETERS_BATCH = 100
-# The process that `try_track` starts imports simgap from this folder.
+# `try_track` starts a process, which imports simgap from this folder.
 SOURCE = Path(__file__).parents[2]
 
 
@@ -59,18 +60,18 @@ def _find_or_create_run(
 ) -> tuple[Run, bool]:
     """Return the run of a record, and create the run if it does not exist.
 
-    Clones of a repository share no lock, so two clones may create the same run on one server. Every process therefore
-    searches again after it created a run. It deletes all runs with the same identity except the run with the lowest id.
-    So exactly one run stays.
+    Clones of a repository share no lock. So two clones may each create a run for one record on a server. A process
+    therefore searches again after it has created a run. It keeps the run with the lowest id, and deletes all other runs
+    with this identity.
 
     Args:
-        client: The client of the store.
-        experiment: Id of the experiment.
+        client: MLflow client of the store.
+        experiment: Id of the MLflow experiment.
         record: The record.
-        provenance: Tags that only a new run gets.
+        provenance: Tags for a new run. An existing run does not get these tags.
 
     Returns:
-        The run, and whether this call created it.
+        The run, and whether this call created the run.
     """
     from mlflow.entities import ViewType
 
@@ -95,15 +96,17 @@ def _missing_parameters(run: Run, record: Record) -> list[Param]:
 
 
 def _missing_metrics(run: Run, record: Record) -> list[Metric]:
-    """Return the metrics that must be written to a run.
+    """Return the metrics of a record that must be written to a run.
 
-    These are values that the run lacks, values that differ, and all curves if the run is not finished.
+    The result has each value that is missing from the run, and each value that differs. If the run is not finished, it
+    also has all curves.
     """
     from mlflow.entities import Metric
 
     known, started, now = run.data.metrics, run.info.start_time, int(time.time() * 1000)
     rates = {key: value for key, value in record.rates.items() if key not in known}
-    # New values get the start time of the run. So if two processes write the same value, MLflow stores one point.
+    # New values get the start time of the run. If two processes write a value with equal times, MLflow stores only one
+    # point.
     values = [
         Metric(key, value, now if key in known else started, 0)
         for key, value in {**rates, **record.metrics}.items()
@@ -114,9 +117,9 @@ def _missing_metrics(run: Run, record: Record) -> list[Metric]:
 
 
 def _missing_tags(run: Run, tags: dict[str, str]) -> list[RunTag]:
-    """Return the tags that a run lacks or that differ.
+    """Return the tags that are missing from a run or differ from its tags.
 
-    An existing colour is not overwritten, because a user may have changed it.
+    The result never replaces the colour of a run, because a user may have changed the colour.
     """
     from mlflow.entities import RunTag
 
@@ -126,7 +129,7 @@ def _missing_tags(run: Run, tags: dict[str, str]) -> list[RunTag]:
 
 
 def _write(client: MlflowClient, run: Run, record: Record, tags: dict[str, str]) -> bool:
-    """Write the parameters, metrics and tags that a run lacks, and return whether anything was missing."""
+    """Write the missing parameters, metrics and tags of a run, and return whether the run was incomplete."""
     run_id, finished = run.info.run_id, run.info.status == "FINISHED"
     parameters, metrics = _missing_parameters(run, record), _missing_metrics(run, record)
     missing_tags = _missing_tags(run, tags)
@@ -142,8 +145,11 @@ def _write(client: MlflowClient, run: Run, record: Record, tags: dict[str, str])
 
 
 def _write_artifacts(client: MlflowClient, run: Run, record: Record) -> bool:
-    """Write the artifacts of a record if the run has none or different ones, and return whether they were written."""
-    # All artifacts share one hash, because a tag holds at most 8,000 characters.
+    """Write the artifacts of a record to a run, and return whether the function wrote them.
+
+    The function writes nothing if the run already has these artifacts.
+    """
+    # One hash covers all artifacts. Many hashes would not fit into a tag, which has at most 8,000 characters.
     content = hashlib.sha256()
     for name, data in sorted(record.artifacts.items()):
         content.update(json.dumps([name, hashlib.sha256(data).hexdigest()]).encode())
@@ -164,8 +170,8 @@ class _Log:
     """Log records to an open store, and count the runs.
 
     Attributes:
-        new: Ids of the runs that were created.
-        written: Ids of the runs to which something was written.
+        new: Ids of the runs that this object created.
+        written: Ids of the runs to which this object wrote something.
     """
 
     def __init__(self, client: MlflowClient, experiments: dict[str, str], provenance: dict[str, str]) -> None:
@@ -185,8 +191,8 @@ class _Log:
         try:
             wrote = _write(client, run, record, tags)
         except MlflowException:
-            # Another process wrote the same values at the same time, or deleted this run as a duplicate. One repetition
-            # is enough.
+            # Another process wrote these values at the same time, or deleted this run as a duplicate. One more try is
+            # enough.
             run, _ = _find_or_create_run(client, experiment, record, self._provenance)
             wrote = _write(client, run, record, tags)
         self._runs.append((run, record))
@@ -201,7 +207,8 @@ class _Log:
             try:
                 wrote = _write_artifacts(self._client, run, record)
             except MlflowException:
-                # Another process may have written the artifacts at the same time. Then the reloaded run has them.
+                # Another process may have written these artifacts at the same time. The run is loaded again to see
+                # them.
                 wrote = _write_artifacts(self._client, self._client.get_run(run.info.run_id), record)
             self.written |= {run.info.run_id} if wrote else set()
 
@@ -215,10 +222,10 @@ def track(params: Params, metrics: Path, report: Path, lock_file: Path) -> Track
         params: The params file.
         metrics: Folder of the metrics of the study.
         report: Folder of the report of the study. It may not exist.
-        lock_file: dvc.lock, which has the hashes of models and inputs.
+        lock_file: The file dvc.lock, which contains the hashes of models and inputs.
 
     Returns:
-        The number of new, known and completed runs, and the results that could not be logged.
+        The numbers of new, known and completed runs, and the reason for each result that could not be logged.
 
     Raises:
         SimgapError: The store cannot be used. Runs that were logged before the error stay.
@@ -229,8 +236,8 @@ def track(params: Params, metrics: Path, report: Path, lock_file: Path) -> Track
         log = _Log(client, experiments, provenance_tags(lock_file))
         for record in wanted:
             log.run(record)
-        # The store of artifacts may fail while the store of runs works. So artifacts are written after all runs are
-        # complete.
+        # Artifacts are written last, because their store may fail while the store of runs works. Then at least all runs
+        # are complete.
         log.artifacts()
     return Tracked(len(log.new), len(wanted) - len(log.new), len(log.written - log.new), unfinished)
 
@@ -238,11 +245,12 @@ def track(params: Params, metrics: Path, report: Path, lock_file: Path) -> Track
 def try_track() -> None:
     """Run `simgap track` at the end of a stage.
 
-    The command runs in its own process for at most one minute. If the command fails, a line says so, and the stage
-    continues.
+    The command runs in its own process for at most one minute. If the command fails, the function prints the reason in
+    one line and returns normally. The stage then continues.
     """
     command = [sys.executable, "-m", "simgap.cli", "track"]
-    # A DVC experiment has its own copy of the code, which the new process must import. See stages/__init__.py.
+    # The new process must import the same code as this process. A DVC experiment may have its own copy of the code, see
+    # stages/__init__.py.
     paths = [str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     later = "`simgap track` logs the rest later"

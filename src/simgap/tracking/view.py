@@ -1,6 +1,7 @@
 """Save a view of the runs in MLflow.
 
-The view has one chart for each benchmark, which shows accuracy by threshold. Each split has its own colour.
+The view has one chart for each benchmark. The chart shows how accuracy depends on the threshold. Each split has its own
+colour.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ if TYPE_CHECKING:
 
     from simgap.params.schema import Params
 
-# MLflow stores a view in a tag of the experiment. It stores the colour of a run in a tag of the run.
+# MLflow stores a view in a tag of the experiment. The name of this tag begins with VIEW_TAG. The tag COLOUR_TAG of a
+# run contains the colour of the run.
 VIEW_TAG = "mlflow.sharedViewState."
 COLOUR_TAG = "mlflow.runColor"
 # These are the colours of Okabe and Ito, which colour-blind readers can tell apart. Grey and brown replace yellow,
 # which is too pale on white.
 COLOURS = ("#000000", "#8c8c8c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f4f24")
-# Controls get a paler colour than their split. The value is the share of white for each rule of a control.
+# A control gets a paler colour than its split. These values are the share of white in the colour, by the rule of the
+# control.
 TINTS = {"random": 0.5, "matched": 0.75}
 
 
@@ -28,8 +31,8 @@ class View(NamedTuple):
     """A saved view.
 
     Attributes:
-        key: Identifier of the view in the address of its page.
-        value: Value of the tag of the experiment.
+        key: Identifier of the view, which is part of the address of the page.
+        value: Value of the tag that stores the view.
     """
 
     key: str
@@ -39,14 +42,13 @@ class View(NamedTuple):
 def colours(params: Params) -> dict[str, str]:
     """Return the colour of each trained split.
 
-    A split has the same colour for all thresholds and seeds. A control has a paler colour of the split that it
-    controls.
+    A split has the same colour for all thresholds and seeds. A control has a paler variant of the colour of its split.
 
     Args:
         params: The params file.
 
     Returns:
-        The colour of each split as "#rrggbb", by name of the split.
+        The colour of each split as "#rrggbb", by the name of the split.
     """
     rules = params.prune.rules()
     tints = {name: tint for rule, tint in TINTS.items() for name in rules[rule]}
@@ -55,20 +57,20 @@ def colours(params: Params) -> dict[str, str]:
     own = [split for split in dict.fromkeys([*params.runs, *controls.values()]) if split not in controls]
     found = {split: COLOURS[place % len(COLOURS)] for place, split in enumerate(own)}
     for split, controlled in controls.items():
-        # A control may control another control, which has no strong colour. Such a control gets a pale grey.
+        # The split of a control may itself be a control, which has no strong colour. The control then gets a pale grey.
         strong = bytes.fromhex(found.get(controlled, COLOURS[1])[1:])
         found[split] = "#" + bytes(round(part + tints[split] * (255 - part)) for part in strong).hex()
     return found
 
 
 def accuracy_view(params: Params, created: int) -> View:
-    """Return the view of the runs of a study.
+    """Return a view that shows the accuracy of the runs of a study.
 
-    The view filters out runs on other data, because their benchmarks may have the same names.
+    The view hides runs on other data, because their benchmarks may have equal names.
 
     Args:
         params: The params file.
-        created: Creation time that MLflow shows, in milliseconds since 1970.
+        created: Creation time of the view, in milliseconds since 1970. MLflow shows this time.
     """
     benchmarks = ", ".join(params.benchmarks.names)
     runs = f'params.`pool.path` = "{params.pool.path}" AND params.`benchmarks.names` = "{benchmarks}"'
@@ -89,7 +91,8 @@ def accuracy_view(params: Params, created: int) -> View:
         "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": charts,
         "compareRunSections": [section],
-        # Without this setting, MLflow sorts the sections by name and shows other sections first.
+        # This setting keeps the order of the sections. Without it, MLflow sorts the sections by name and shows other
+        # sections first.
         "isAccordionReordered": True,
     }
     name = f"accuracy by threshold: {params.pool.path}"
@@ -98,13 +101,13 @@ def accuracy_view(params: Params, created: int) -> View:
 
 
 def save_view(client: MlflowClient, experiment: str, params: Params) -> str:
-    """Save the view of the runs of a study if it does not exist yet.
+    """Save the view of the runs of a study if the view does not exist yet.
 
-    A view that a user has changed is not overwritten.
+    The function never overwrites a view that a user has changed.
 
     Args:
-        client: The client of the store.
-        experiment: Id of the experiment.
+        client: MLflow client of the store.
+        experiment: Id of the MLflow experiment.
         params: The params file.
 
     Returns:
