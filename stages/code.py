@@ -19,7 +19,7 @@ def main(params: Params, out: Path) -> None:
         partial.mkdir()
         # This loop leaves out the stage `code`. In dvc.yaml, this stage depends on all source files, so it needs no
         # fingerprint.
-        for file in sorted({*STAGES.glob("[!_]*.py")} - {Path(__file__)}):
+        for file in sorted({*STAGES.glob("[!_.]*.py")} - {Path(__file__)}):
             (partial / f"{file.stem}.txt").write_text(code_lines(file), encoding="utf-8")
 
 

@@ -88,15 +88,6 @@ def parse_params(text: str, where: str) -> Params:
     return params
 
 
-def train_parameters(params: Params, run: str, where: str = str(PARAMS_FILE)) -> TrainParameters:
-    """Return the training parameters of a run. Values in `runs.<run>` replace values in the block `train`.
-
-    Raises:
-        SimgapError: The entry of the run has an unknown key or a value that is not valid.
-    """
-    return validate(TrainParameters, {**asdict(params.train), **params.runs[run]}, where, f"runs.{run}")
-
-
 def _parse_yaml(text: str, where: str) -> Any:
     """Parse text as YAML 1.2, as DVC does.
 
@@ -153,10 +144,6 @@ def validate(schema: type[Schema], content: dict[str, Any], where: str, prefix: 
 
 
 def _describe(error: Any, schema: type, prefix: str) -> str:
-    # These parts of the place are removed, because users would not understand them. pydantic adds the types of a union,
-    # and "[key]" for a bad key.
-    location = [str(part) for part in error["loc"] if part not in ("int", "float", "[key]") and "[" not in str(part)]
-    place = ".".join(filter(None, [prefix, *location]))
     kind, context = error["type"], error.get("ctx", {})
     location = [str(part) for part in error["loc"]]
     # For an error in a union or in a key of a mapping, pydantic adds a part to the place that is no key of the file.

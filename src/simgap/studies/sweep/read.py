@@ -122,8 +122,8 @@ def _settings(params: Params, splits: Iterable[str]) -> dict[str, str]:
     """
     runs = {split: params.runs[split] for split in splits}
     unchanged = asdict(replace(params, threshold=0.0, repeats=replace(params.repeats, seeds=[0]), runs=runs))
-    # The resources are ignored, because they do not change the results. Revisions may differ in them within a sweep.
-    del unchanged["resources"]
+    # Resources and limits do not change results, so the revisions of a sweep may differ in them.
+    del unchanged["resources"], unchanged["limits"]
     return flatten(unchanged, "")
 
 
