@@ -33,7 +33,7 @@ def unit_norm(vectors: NDArray[np.float32], dropped: Counter[str]) -> tuple[NDAr
 
     Args:
         vectors: Vectors as the model computes them, fp32 [n, dim].
-        dropped: The number of dropped samples for each reason. The function adds the vectors that it drops.
+        dropped: The number of dropped samples for each reason. The function adds the number of vectors that it drops.
 
     Returns:
         The kept vectors, fp16 [kept, dim], and whether each vector is kept, bool [n].

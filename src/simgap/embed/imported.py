@@ -148,7 +148,7 @@ def _read_names(part: _Part, shard_digits: int | None) -> tuple[pa.StringArray, 
     shard. If a key does not begin with so many digits, the shard of its row is null.
 
     Returns:
-        The keys, and the shards. The shards are None if there is neither a table nor `shard_digits`.
+        The key of every row, and the shard of every row. The shards are None if there is neither a table nor `shard_digits`.
     """
     named = _read_text_column(part.shards, ("key",)) if part.shards else None
     named = named or _read_text_column(part.metadata, KEY_COLUMNS)

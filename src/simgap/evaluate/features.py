@@ -70,7 +70,7 @@ def image_features(
         samples: Samples with labels.
         batch_size: Number of images in a forward pass.
         decoders: Number of threads that decode images. This number does not change the features.
-        accounting: Counts of samples. The function adds the images that it drops.
+        accounting: Counts of samples. The function adds the number of images that it drops.
         where: Folder of the images. Error messages begin with it.
 
     Raises:

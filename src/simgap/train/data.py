@@ -31,12 +31,12 @@ from simgap.train.step import Batch
 
 @dataclass(frozen=True)
 class TrainingShard:
-    """A shard, and the keys of the samples in the shard to train on.
+    """A shard, and the keys of the samples that a model trains on.
 
     Attributes:
         shard: The shard.
-        keys: The keys of the samples to train on, without repeats. The keys are in an Arrow array, because it needs little more
-            memory than the bytes of the keys.
+        keys: The keys of the samples to train on, without repeats. The keys are in an Arrow array, because such an array needs
+            little more memory than the bytes of the keys.
         classnames: Class names, or None if the shard contains captions. With class names, the caption of a sample is "a photo
             of a {class}". The label of the sample determines the class.
     """
@@ -76,8 +76,8 @@ def kept_shards(
         rows: One tuple for each part of the set. It contains the number of the part's first row, and a table with the columns
             `shard` and `key`.
         keep: Whether each row is kept, bool [rows].
-        classnames: Class names of a labelled set, or None if the samples have captions. The function needs class names to make
-            captions.
+        classnames: Class names of a labelled set, or None if the samples have captions. If there are class names, captions are
+            made from them.
 
     Returns:
         One entry for each shard with kept rows, ordered by the name of the shard. Other shards are left out.
