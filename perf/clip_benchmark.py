@@ -7,7 +7,8 @@ from pathlib import Path
 
 from perf import environment
 
-# CLIP_benchmark fails with numpy 2.3. It imports pandas, requests and scikit-learn, but does not declare these dependencies.
+# numpy must be older than 2.3, because CLIP_benchmark fails with numpy 2.3. CLIP_benchmark imports pandas, requests and
+# scikit-learn, but does not declare these dependencies.
 REQUIREMENTS = ("clip-benchmark==1.6.2", "numpy<2.3", "pandas", "requests", "scikit-learn")
 
 
@@ -33,7 +34,8 @@ def evaluate(command: Path, model: Path, benchmarks: list[Path], out: Path) -> d
         out: Folder for the result files. It must not exist yet.
 
     Returns:
-        The metrics of each benchmark, by the name of the benchmark and CLIP_benchmark's name of the metric.
+        The metrics of each benchmark. The outer keys are the names of the benchmarks. The inner keys are CLIP_benchmark's names
+        of the metrics.
 
     Raises:
         SimgapError: CLIP_benchmark fails.

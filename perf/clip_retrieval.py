@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 from perf import environment
 from simgap.clip.model import CONFIG_FILE, WEIGHTS_FILE
 
-# clip-retrieval installs an open_clip below version 3. The environment needs pkg_resources, which setuptools 81 removed.
+# clip-retrieval installs an open_clip that is older than version 3. The environment also needs pkg_resources. setuptools must
+# be older than version 81, because version 81 removed pkg_resources.
 REQUIREMENTS = ("clip-retrieval==2.45.0", "numpy==1.26.4", "setuptools<81")
 
-# The program below runs clip-retrieval's own runner, reader, mapper and writer. clip-retrieval loads a model by an open_clip
-# name and a file of weights, `open_clip:NAME/FILE`, because the open_clip of clip-retrieval does not support `local-dir:`. The
-# program therefore registers the name first, with a function of open_clip. The clock starts after the model is loaded and warmed
-# up. A logger that does nothing replaces the process that logs the speed.
-# clip-retrieval leaves models in training mode. In training mode, the warm-up would change batch norms, and a vector would
-# depend on its batch. The program therefore puts the model into evaluation mode first. clip-retrieval caches the loaded model,
-# so the model stays in this mode.
+# The program below runs clip-retrieval's own runner, reader, mapper and writer. The open_clip of clip-retrieval does not
+# support `local-dir:`. clip-retrieval therefore loads a model by an open_clip name and a weights file, `open_clip:NAME/FILE`.
+# Before that, the program registers the name with a function of open_clip. The clock starts after the model is loaded and
+# warmed up. A logger that does nothing replaces the process that logs the speed.
+#
+# clip-retrieval leaves models in training mode. In training mode, the warm-up would change batch norms, and the vector of an
+# image would depend on the other images in the batch. The program therefore puts the model into evaluation mode first.
+# clip-retrieval caches the loaded model, so the model stays in this mode.
 DRIVER = """\
 import json, sys, time
 from pathlib import Path
@@ -75,8 +77,8 @@ def embed(
 ) -> tuple[float, dict[str, NDArray[np.float16]]]:
     """Embed the images of shards with clip-retrieval.
 
-    The open_clip of clip-retrieval normalizes images with OpenAI's mean and standard deviation. If a model's config has other
-    values, clip-retrieval ignores these values.
+    The open_clip of clip-retrieval normalizes images with OpenAI's mean and standard deviation. clip-retrieval ignores other
+    values in a model's config.
 
     Args:
         python: Path of the Python in clip-retrieval's environment, as `install` returns it.
@@ -87,7 +89,7 @@ def embed(
         out: Folder to write. It must not exist yet.
 
     Returns:
-        The seconds that embedding took, and the unit-norm embedding of each key, fp16 [dim].
+        The embedding time in seconds, and the unit-norm embedding of each key, fp16 [dim].
 
     Raises:
         SimgapError: clip-retrieval fails.

@@ -1,7 +1,7 @@
 """Measure the quality, the seconds and the memory of deduplication.
 
-The program plants near-duplicates and counts how many of them clustering misses. It also compares
-the seconds and the memory of simgap with those of float64 products.
+The program plants near-duplicates and counts how many near-duplicates clustering misses. It also does the work of simgap with
+float64 products, and compares the seconds and the memory of both methods.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from simgap.params.deduplicate import DeduplicateParameters
 from simgap.similarity.search.exact import exact_product
 from simgap.store.embeddings import Embeddings
 
-# The program turns this fraction of the rows into near-duplicates of other rows. These rows should be dropped.
+# The program turns this fraction of the rows into near-duplicates of other rows. Deduplication should drop these rows.
 PLANTED = 0.05
 SAMPLED_PER_CLUSTER = 64
 ITERATIONS = 10
@@ -40,7 +40,8 @@ def draw_planted(
     Args:
         rows: Number of rows.
         dim: Number of dimensions.
-        decay: Dimension i is scaled by i ** -decay. With 0, no direction is preferred. Real embeddings prefer some directions.
+        decay: The function scales dimension i by i ** -decay. If the decay is 0, the rows prefer no direction. Real embeddings
+            prefer some directions.
         eps: Planted similarities are at least 1 - eps.
         seed: Seed of the random generator.
 
@@ -83,7 +84,11 @@ def write_pool(folder: Path, rows: int, dim: int, decay: float, eps: float) -> t
 
 
 def float64_assign(pool: Embeddings, centroids: NDArray[np.float16], block_rows: int) -> NDArray[np.int32]:
-    """Return the nearest centroid of each pool row, int32 [pool rows], by float64 products."""
+    """Find the nearest centroid of each pool row by float64 products.
+
+    Returns:
+        The number of the nearest centroid of each row, int32 [pool rows].
+    """
     wide = centroids.astype(np.float64)
     blocks = [exact_product(block, wide).argmax(axis=1) for _, block in pool.blocks(block_rows)]
     return np.concatenate(blocks).astype(np.int32)
@@ -92,7 +97,11 @@ def float64_assign(pool: Embeddings, centroids: NDArray[np.float16], block_rows:
 def float64_near_duplicates(
     pool: Embeddings, cluster: NDArray[np.int32], clusters: int, eps: float, block_rows: int
 ) -> NDArray[np.bool_]:
-    """Return which pool rows are near-duplicates within their cluster, bool [pool rows], by float64 products."""
+    """Find the near-duplicates within each cluster by float64 products.
+
+    Returns:
+        Whether each pool row is a near-duplicate within the cluster of the row, bool [pool rows].
+    """
     duplicate = np.zeros(pool.rows, np.bool_)
     order = np.argsort(cluster, kind="stable")
     bounds = np.searchsorted(cluster[order], np.arange(clusters + 1))
@@ -108,10 +117,12 @@ def float64_near_duplicates(
 
 
 def has_lower_neighbour(pool: Embeddings, rows: NDArray[np.int64], eps: float, block_rows: int) -> NDArray[np.bool_]:
-    """Check each of `rows` for a near-duplicate with a smaller number anywhere in the pool, by float64 products.
+    """Check whether rows have a near-duplicate with a smaller row number.
+
+    The function compares each of `rows` with the whole pool by float64 products.
 
     Returns:
-        bool [len(rows)]; true for the rows with such a near-duplicate.
+        Whether each of `rows` has such a near-duplicate, bool [len(rows)].
     """
     found = np.zeros(len(rows), np.bool_)
     wide = pool.take(rows).astype(np.float64)

@@ -32,9 +32,10 @@ STYLES = ("photo", "sketch", "off_topic")
 
 
 def make_splits(count: int, benchmarks: list[str]) -> dict[str, Split]:
-    """Return `count` splits by name: full, the reference alone, imagenet-like splits with their controls, and a small split.
+    """Return `count` splits by name.
 
-    If the number of imagenet-like splits and controls is odd, the last of them is a matched control of the first one.
+    The splits are the full split, the reference alone, imagenet-like splits with controls, and a small split. If the number of
+    imagenet-like splits and controls is odd, the last control is a matched control of the first imagenet-like split.
     """
 
     def split(
@@ -120,7 +121,7 @@ def write_columns(folder: Path, splits: dict[str, Split], benchmarks: list[str],
 
 
 def write_metrics(folder: Path, splits: dict[str, Split], outcomes: Outcomes) -> None:
-    """Write the metrics that the report reads from every stage except the comparison."""
+    """Write the metrics that the report reads, but not the metrics of the comparison stage."""
     random = np.random.default_rng(2)
     queries = {name: len(labels) for name, labels in outcomes.labels.items()}
     for name, split in splits.items():
@@ -158,7 +159,7 @@ def write_metrics(folder: Path, splits: dict[str, Split], outcomes: Outcomes) ->
 
 
 def write_galleries(folder: Path, splits: dict[str, Split], benchmarks: list[str], caption: str) -> None:
-    """Write galleries with as many entries as the galleries stage writes. All entries share a single picture."""
+    """Write galleries with as many entries as the galleries stage writes. All entries use the same picture."""
     folder.mkdir(parents=True)
     Image.new("RGB", (40, 40), "teal").save(folder / "pool-0.jpg")
     entry = {"row": 0, "caption": caption, "image": "pool-0.jpg"}

@@ -72,7 +72,11 @@ def draw_shards(case: Case, folder: Path) -> list[Path]:
 
 
 def by_simgap(model: Model, shards: list[Path], batch_size: int, decoders: int, folder: Path) -> Vectors:
-    """Embed images and write the results as the embed stage does. Return the embedding of each key, fp16 [dim]."""
+    """Embed images and write the results as the embed stage does.
+
+    Returns:
+        The embedding of each key, fp16 [dim].
+    """
     parameters = EmbedParameters(batch_size=batch_size, precision="fp32", shards_per_part=len(shards))
     out, scratch = folder / "out", folder / "scratch"
     scratch.mkdir(parents=True)
@@ -86,7 +90,10 @@ def by_simgap(model: Model, shards: list[Path], batch_size: int, decoders: int, 
 
 @torch.inference_mode()
 def by_loader(model: Model, shards: list[Path], batch_size: int, workers: int) -> None:
-    """Embed images with a typical open_clip loop. Data loader workers decode a webdataset. The function writes no files."""
+    """Embed images with a typical open_clip loop, which reads a webdataset.
+
+    The workers of a data loader decode the images. The function writes no files.
+    """
     dataset = (
         webdataset.WebDataset([str(path) for path in shards], shardshuffle=False)
         .decode("pilrgb")
@@ -105,7 +112,11 @@ def by_loader(model: Model, shards: list[Path], batch_size: int, workers: int) -
 
 
 def preprocess(model: Model, shards: list[Path], batch_size: int, decoders: int) -> torch.Tensor:
-    """Decode images in simgap's threads, and return the preprocessed images, float [images, 3, height, width]."""
+    """Decode and preprocess images in simgap's threads.
+
+    Returns:
+        The preprocessed images, float [images, 3, height, width].
+    """
     samples = (sample for path in shards for sample in read_shard(path, Accounting(), caption=True, label=False))
     images = decode_samples(samples, model.preprocess, decoders, batch_size, Accounting())
     return torch.stack([image for _, image in images])
@@ -113,7 +124,13 @@ def preprocess(model: Model, shards: list[Path], batch_size: int, decoders: int)
 
 @torch.inference_mode()
 def by_forward_pass(model: Model, images: torch.Tensor, batch_size: int) -> None:
-    """Embed preprocessed images, float [images, 3, height, width]. The function does not read or decode images."""
+    """Embed preprocessed images. The function does not read or decode images.
+
+    Args:
+        model: The CLIP model.
+        images: The preprocessed images, float [images, 3, height, width].
+        batch_size: Number of images in a forward pass.
+    """
     for batch in torch.split(images, batch_size):
         model.clip.encode_image(batch.to(model.device)).cpu()
 
@@ -121,7 +138,7 @@ def by_forward_pass(model: Model, images: torch.Tensor, batch_size: int) -> None
 def measure(
     case: Case, decoders: int, repeats: int, python: Path, folder: Path
 ) -> tuple[dict[str, list[float]], float]:
-    """Time all methods in turn, and repeat this.
+    """Time all methods in turn. Each method runs `repeats` times.
 
     Args:
         case: The model and the images.
@@ -131,8 +148,8 @@ def measure(
         folder: Folder to write. It must not exist yet.
 
     Returns:
-        The seconds of each repeat by method, and the smallest cosine of all images. The cosine of an image is the cosine between
-        simgap's embedding and clip-retrieval's embedding of the image.
+        The seconds of each repeat for each method, and the smallest cosine over all images. The cosine of an image compares
+        simgap's embedding of the image with clip-retrieval's embedding.
     """
     folder.mkdir()
     path, shards = make_model(case.model, folder), draw_shards(case, folder / "shards")

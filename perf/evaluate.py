@@ -1,4 +1,4 @@
-"""Compare the seconds and the metrics of simgap's evaluation and CLIP_benchmark.
+"""Compare simgap's evaluation with CLIP_benchmark, in seconds and in metrics.
 
 Both programs evaluate the same model on the same benchmarks, in turn.
 """
@@ -77,7 +77,11 @@ def write_params(folder: Path, benchmarks: list[Path]) -> None:
 
 
 def evaluate_by_stage(model: Path, benchmarks: list[Path], folder: Path) -> Metrics:
-    """Run the evaluate stage as DVC does, and return the metrics of each benchmark under CLIP_benchmark's names."""
+    """Run the evaluate stage as DVC does.
+
+    Returns:
+        The metrics of each benchmark. The inner keys are CLIP_benchmark's names of the metrics.
+    """
     write_params(folder, benchmarks)
     parent = benchmarks[0].parent.resolve()
     command = [sys.executable, "-m", "stages.evaluate", "--model", str(model.resolve()), "--benchmarks", str(parent)]
@@ -97,7 +101,7 @@ def evaluate_by_stage(model: Path, benchmarks: list[Path], folder: Path) -> Metr
 
 
 def largest_difference(ours: Metrics, theirs: Metrics) -> float:
-    """Return the largest absolute difference between both programs' values of the same metric."""
+    """Return the largest absolute difference between the values of a metric in both programs, over all metrics."""
     return max(abs(ours[name][metric] - theirs[name][metric]) for name in ours for metric in ours[name])
 
 

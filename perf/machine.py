@@ -1,4 +1,4 @@
-"""Describe the machine that measures, measure memory, and report results."""
+"""Describe the machine, measure memory, and report results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 def machine() -> dict[str, Any]:
     """Return the CPU, the number of cores that this process may use, the versions of NumPy and Python, and the GPU."""
-    # torch is imported only here, because its memory would count in a process that measures memory.
+    # This import is not at the top of the module. In a process that measures memory, the memory of torch would count.
     import torch
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -68,7 +68,7 @@ def report(rows: list[tuple[str, ...]], content: dict[str, Any], out: Path | Non
     """Print a table, and write the results to a JSON file.
 
     Args:
-        rows: Rows of the table; the first row is the header.
+        rows: Rows of the table. The first row is the header.
         content: Results to write. The file also contains the description of the machine.
         out: JSON file to write. None means that no file is written.
     """

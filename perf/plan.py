@@ -23,12 +23,15 @@ from simgap.stage.command import reports_errors
 
 FOLDER = click.Path(path_type=Path)
 CORES = 2
-# Each key has the folder of a stage's metrics and the name of an instance of the stage.
+# Each key consists of two names: the folder of a stage's metrics, and an instance of the stage.
 Instances = dict[tuple[str, str], float]
 
 
 def logged_seconds(study: Path) -> Instances:
-    """Return the seconds that each embedding and training logged. These seconds do not include the start of the command."""
+    """Return the seconds that the logs record for each instance of embedding and training.
+
+    The logged seconds do not include the start of the command.
+    """
     return {(stage, log.name): log.seconds for stage in ("embed", "train") for log in stage_logs(study, stage)}
 
 
@@ -42,7 +45,7 @@ def seconds_between(study: Path) -> Instances:
 
 
 def stored_bytes(study: Path) -> Instances:
-    """Return the bytes of each instance's outputs from `dvc.lock`. Metrics are skipped."""
+    """Return the bytes of each instance's outputs, as recorded in `dvc.lock`. Metrics files do not count."""
     lock = yaml.safe_load((study / "dvc.lock").read_text(encoding="utf-8"))
     found: Instances = {}
     for stage, entry in lock["stages"].items():
@@ -65,7 +68,8 @@ def compare(
     Instances without a prediction or without an actual value are skipped.
 
     Returns:
-        For each stage: the number of summed instances, the sum of the predictions, and the sum of the actual values.
+        A tuple for each stage. It contains the number of summed instances, the sum of the predictions, and the sum of the
+        actual values.
     """
     found: dict[str, tuple[int, float, float]] = {}
     for need in needs:

@@ -1,6 +1,6 @@
 """Measure the pruning rules on synthetic columns, and compare the rules with reference code.
 
-The reference code prunes as the paper's code does: it collects sets of keys, or sorts all rows.
+The reference code prunes as the paper's code does. It collects sets of keys, or it sorts all rows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ Columns = dict[str, list[NDArray[np.float32]]]
 
 
 def write_columns(folder: Path, rows: int, benchmarks: int) -> None:
-    """Write the columns `best` and `margin` of each benchmark, block by block. Rounded values make ties common."""
+    """Write the columns `best` and `margin` of each benchmark, block by block.
+
+    The function rounds the values, because ties should be common.
+    """
     for benchmark in range(benchmarks):
         random = np.random.default_rng(benchmark)
         best, margin = (
@@ -43,7 +46,7 @@ def write_columns(folder: Path, rows: int, benchmarks: int) -> None:
 
 
 def map_columns(folder: Path, rows: int, benchmarks: int) -> Columns:
-    """Return the first `rows` rows of each column of each benchmark. The columns are mapped into memory."""
+    """Map the columns of all benchmarks into memory, and return the first `rows` rows of each column."""
     return {
         name: [np.load(folder / f"{name}_{benchmark}.npy", mmap_mode="r")[:rows] for benchmark in range(benchmarks)]
         for name in ("best", "margin")
@@ -51,7 +54,10 @@ def map_columns(folder: Path, rows: int, benchmarks: int) -> Columns:
 
 
 def reference_imagenet_like(keys: list[str], margins: list[NDArray[np.float32]]) -> list[str]:
-    """Return the kept keys. Collect a set of pruned keys for each benchmark, and look up every key in the union of the sets."""
+    """Prune by the imagenet-like rule, and return the kept keys.
+
+    The function collects a set of pruned keys for each benchmark. Then it looks up every key in the union of the sets.
+    """
     pruned: set[str] = set()
     for margin in margins:
         pruned |= {keys[row] for row in np.flatnonzero(np.asarray(margin) > 0)}
@@ -59,7 +65,7 @@ def reference_imagenet_like(keys: list[str], margins: list[NDArray[np.float32]])
 
 
 def reference_dissimilar(keys: list[str], best: list[NDArray[np.float32]], keep: int) -> list[str]:
-    """Return the keys of the most similar rows. Sort all rows by similarity, and keep the first `keep` rows."""
+    """Sort all rows by similarity, most similar first, and return the keys of the first `keep` rows."""
     order = np.argsort(-np.max(np.stack(best), axis=0), kind="stable")
     return [keys[row] for row in order[:keep]]
 
@@ -82,7 +88,7 @@ REFERENCE_RULES: dict[str, Callable[[Any, Columns, int], list[str]]] = {
 def measure(rule: str, reference_code: bool, folder: Path, rows: int, benchmarks: int, keep: int) -> dict[str, Any]:
     """Measure one rule in this process.
 
-    The input of the rule is created before the clock starts. The memory of this input counts.
+    The measured seconds do not include the creation of the rule's input. The measured memory includes this input.
 
     Args:
         rule: Name of the rule.
@@ -108,7 +114,8 @@ def measure(rule: str, reference_code: bool, folder: Path, rows: int, benchmarks
 def measure_alone(*arguments: Any) -> dict[str, Any]:
     """Call `measure` in a new process, and return its result.
 
-    A process that has measured before may keep memory. This memory would count, or the rule would use it without counting it.
+    A process that has measured before may keep memory. The next measurement would then count too much memory. If the rule used
+    the kept memory again, the measurement would count too little.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
         return executor.submit(measure, *arguments).result()

@@ -1,6 +1,6 @@
 """Measure how long it takes to write the report of a synthetic study of any size.
 
-The time to read the study does not count. An example is `python -m perf.report --splits 12`.
+The time to read the study does not count. To run the program, use for example `python -m perf.report --splits 12`.
 """
 
 from __future__ import annotations

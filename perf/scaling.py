@@ -49,7 +49,8 @@ EMBEDDED = 0.02
 SHARD_SAMPLES = 100
 DISTINCT_IMAGES = 64
 BENCHMARKS, SPLITS = 5, 4
-# A process first handles `FEW_ROWS` rows from the folder `FEW`, so that it does not measure compilation and imports.
+# Each process first runs the step on `FEW_ROWS` rows from the folder `FEW`. The measurement then does not include compilation
+# and imports.
 FEW_ROWS, FEW = 2000, "few"
 NEIGHBOURS = 10
 
@@ -72,7 +73,7 @@ def embedded(rows: int) -> int:
 
 
 def write_shards(folder: Path, samples: int) -> None:
-    """Write shards with `samples` small images. Only a few images are distinct, because drawing takes time."""
+    """Write shards with `samples` small images. Only a few images are distinct, because it takes time to create images."""
     folder.mkdir()
     size = DrawParameters(seed=0, pool=samples, reference=1, queries=1, image_size=40, planted=0, broken=0)
     drawn = [draw_sample(size, "pool", index) for index in range(DISTINCT_IMAGES)]
@@ -122,7 +123,7 @@ def _similarity(folder: Path, rows: int, sizes: Sizes) -> Work:
 
 def _deduplication(folder: Path, rows: int, sizes: Sizes) -> Work:
     pool = Embeddings(folder / "pool")
-    # The sample has a fixed size, so that the time of k-means does not grow with the number of rows.
+    # K-means uses a sample of a fixed size. The time of k-means therefore does not grow with the number of rows.
     parameters = DeduplicateParameters(0.124, sizes.clusters, 10, 2 * sizes.clusters, 0)
     return lambda: deduplicate(parameters, pool, "auto", 4096, folder / "deduplicated")
 
@@ -140,7 +141,7 @@ def _pruning(folder: Path, rows: int, sizes: Sizes) -> Work:
 
 def _reporting(folder: Path, rows: int, sizes: Sizes) -> Work:
     pool, columns = Embeddings(folder / "pool"), map_columns(folder / "columns", rows, BENCHMARKS)
-    # The duplicates are the last rows, so that the search for similar rows compares them with all other rows.
+    # The last rows are the duplicates. The search for similar rows therefore compares the duplicates with all other rows.
     pruned, duplicates = np.ones(rows, np.bool_), np.arange(rows - DUPLICATES, rows)
     inputs = write_study(folder / "study", SPLITS, BENCHMARKS, queries=sizes.queries)
 

@@ -38,8 +38,8 @@ def draw(rows: int, dim: int, data: str, seed: int, clusters: int = 200) -> NDAr
     Args:
         rows: Number of vectors.
         dim: Number of dimensions.
-        data: `clustered` or `uniform`. `clustered` vectors lie around centres that do not depend on the seed, because embeddings
-            are clustered too. `uniform` vectors have no preferred direction.
+        data: `clustered` or `uniform`. `clustered` vectors lie around centres, because embeddings are clustered too. The
+            centres do not depend on the seed. `uniform` vectors have no preferred direction.
         seed: Seed of the random generator.
         clusters: Number of centres of `clustered` vectors.
 
@@ -64,7 +64,7 @@ def search_with_faiss(
 ) -> None:
     """Compute the results of an engine by three exact searches of FAISS.
 
-    The search for margins appends one dimension to the vectors, so that a product is a margin.
+    The search for margins appends one dimension to the vectors. The product of two such vectors is a margin.
 
     Args:
         pool: fp32 [rows, dim].
@@ -82,7 +82,10 @@ def search_with_faiss(
 
 
 def bare_products(pool: NDArray[np.float32], queries: NDArray[np.float32]) -> dict[str, Callable[[], None]]:
-    """Return functions that only compute the fp32 matrix product in tiles, one with NumPy and one with torch."""
+    """Return functions that compute only the fp32 matrix product, in tiles.
+
+    One function uses NumPy, and the other uses torch.
+    """
     tile = 1024
     product = np.empty((tile, len(queries)), np.float32)
     columns = np.ascontiguousarray(queries.T)
@@ -105,8 +108,8 @@ def gpu_methods(
 ) -> dict[str, Callable[[], None]]:
     """Return functions that use the GPU.
 
-    The first function computes only the fp16 matrix product of vectors in GPU memory. The second function searches with FAISS.
-    It exists only if FAISS has GPU support.
+    The first function computes only the fp16 matrix product of vectors in GPU memory. If FAISS has GPU support, the second
+    function searches with FAISS. Otherwise there is no second function.
     """
     tile = 65_536
     on_gpu, columns = torch.from_numpy(pool).cuda(), torch.from_numpy(queries).cuda().T

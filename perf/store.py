@@ -20,7 +20,9 @@ def part_sizes(rows: int) -> list[int]:
 
 
 def write_embeddings(folder: Path, dim: int, parts: Iterable[NDArray[np.float16]]) -> Embeddings:
-    """Write the parts of a set of embeddings, and open the set as the pipeline does. Memory: one part.
+    """Write the parts of a set of embeddings, and open the set as the pipeline does.
+
+    The function needs memory for one part.
 
     Args:
         folder: Folder to write.

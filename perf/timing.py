@@ -1,4 +1,4 @@
-"""Time several methods in turn, and repeat this. Other load on the machine then affects all methods equally."""
+"""Time several methods in turn, and repeat the turns. Other load on the machine then affects all methods equally."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def clocked(work: Callable[[], Any]) -> Callable[[], float]:
 
 
 def interleaved(methods: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Run all methods once, one after the other, and repeat this.
+    """Run all methods in turn. Each method runs `repeats` times.
 
     Args:
-        methods: One function for each method. It runs the method and returns a measurement: seconds or a rate.
+        methods: One function for each method. The function runs the method and returns a measurement, either seconds or a rate.
         repeats: Number of runs of each method.
 
     Returns:

@@ -31,12 +31,15 @@ from simgap.stage.command import PATH, reports_errors
 from simgap.train.data import TrainingShard, readable_shards
 from simgap.train.train import train
 
-# open_clip's program needs this version. simgap uses a newer version, so open_clip's program has its own environment.
+# open_clip's program has its own environment, because it needs this version of webdataset. simgap uses a newer version.
 WEBDATASET = "webdataset==0.2.86"
 
 
 def parameters_of(model: Path, samples: int, batch_size: int, threads: int) -> TrainParameters:
-    """Return parameters that train on `samples` samples. Other values are the defaults of open_clip's program."""
+    """Return parameters for a training run on `samples` samples.
+
+    Parameters that are not arguments have the default values of open_clip's program.
+    """
     return TrainParameters(
         model=str(model),
         budget="samples_seen",
@@ -80,15 +83,15 @@ def open_clip_program(
 def rate(work: Callable[[int], None], samples: int) -> float:
     """Return the number of samples that `work` trains on per second.
 
-    The function runs `work` for `samples` and for `2 * samples` samples, and uses the difference of the times. The difference
-    does not contain the time to start and to save.
+    The function runs `work` for `samples` and for `2 * samples` samples, and uses the difference between the two times. This
+    difference does not include the time to start the process and to save the model.
     """
     once, twice = (clocked(partial(work, count))() for count in (samples, 2 * samples))
     return samples / (twice - once)
 
 
 def one_process(parameters: TrainParameters) -> TrainParameters:
-    """Return the parameters for one process of a training. The process gets its share of the batch and of the readers."""
+    """Return the parameters for one process of a training run. The process gets its share of the batch and of the readers."""
     processes = parameters.processes
     return replace(
         parameters,

@@ -13,7 +13,8 @@ from typing import Any
 from simgap.core.errors import SimgapError, nearest_first
 from simgap.core.files import read_json
 
-# The configs that open_clip ships do not contain these fields. This copy of open_clip's `PreprocessCfg` adds the defaults.
+# The configs that open_clip ships do not contain these fields, so simgap adds them. The values are the defaults of open_clip's
+# `PreprocessCfg`.
 PREPROCESS = {
     "size": 224,
     "mode": "RGB",
@@ -28,8 +29,8 @@ CHOICES = {
     "interpolation": ("bicubic", "bilinear", "random"),
     "resize_mode": ("shortest", "longest", "squash"),
 }
-# A config may omit the image size, so this file repeats the default of open_clip's `CLIPVisionCfg`. TOKENS is the vocabulary
-# size of open_clip's own tokenizer. A model with a smaller vocabulary could not embed every token.
+# A config may omit the image size. The image size is then IMAGE_SIZE, the default of open_clip's `CLIPVisionCfg`. TOKENS is
+# the vocabulary size of open_clip's own tokenizer. A model with a smaller vocabulary could not embed every token.
 IMAGE_SIZE, TOKENS = 224, 49408
 
 
@@ -86,7 +87,7 @@ def _check_image_size(model: dict[str, Any], preprocess: dict[str, Any], where: 
         raise SimgapError(
             f"{where}: model_cfg.vision_cfg.image_size is {size!r}; it must be one or two positive integers"
         )
-    # If a config has no preprocessing size, open_clip uses the image size of the model.
+    # A config without a preprocessing size is valid, because open_clip then uses the image size of the model.
     if _pair(preprocess.get("size", size)) != _pair(size):
         raise SimgapError(
             f"{where}: preprocess_cfg.size is {preprocess['size']}; it must equal model_cfg.vision_cfg.image_size, {size}"
@@ -101,7 +102,8 @@ def _check_local(model: dict[str, Any], where: Path | str) -> None:
             raise SimgapError(f"{where}: model_cfg.{tower}.{key} would download a part of the model; remove it")
     reduction = (model["text_cfg"].get("tokenizer_kwargs") or {}).get("reduction_mask", "simple")
     if reduction != "simple":
-        # This option shortens captions with too many tokens. The other values choose tokens at random, or need data of nltk.
+        # This option says how to shorten a caption that has too many tokens. Only 'simple' is valid, because the other values
+        # choose tokens at random or need data of the package nltk.
         raise SimgapError(
             f"{where}: model_cfg.text_cfg.tokenizer_kwargs.reduction_mask is {reduction!r}; it must be 'simple', so that a "
             "caption always has the same tokens"
@@ -114,16 +116,16 @@ def _check_local(model: dict[str, Any], where: Path | str) -> None:
 
 
 def check_config(config: Any, where: Path | str) -> None:
-    """Check that an open_clip config is complete and that loading its model downloads nothing.
+    """Check that an open_clip config is complete, and that open_clip can load the model without a download.
 
     Args:
         config: The content of an open_clip config file.
         where: The file or the parameter of the config. Error messages begin with it.
 
     Raises:
-        SimgapError: `quick_gelu`, `preprocess_cfg` or another required key is missing or invalid. The preprocessing size is
-            not the model's image size. open_clip would download a tokenizer, a text model or weights. The tokenizer would
-            choose tokens at random.
+        SimgapError: `quick_gelu`, `preprocess_cfg` or another required key is missing or invalid. The preprocessing size
+            differs from the model's image size. open_clip would download a tokenizer, a text model or weights. The tokenizer
+            would choose tokens at random.
     """
     model = config.get("model_cfg") if isinstance(config, dict) else None
     _check_towers(model, where)
@@ -148,7 +150,7 @@ def named_config(name: str, parameter: str) -> dict[str, Any]:
         SimgapError: The name is unknown, or the config fails `check_config`.
     """
     shipped = _shipped_configs()
-    # open_clip accepts the name ViT-B/32 for the config ViT-B-32, so a slash also becomes a dash here.
+    # open_clip accepts the name ViT-B/32 for the config ViT-B-32, so this line replaces each slash with a dash.
     path = shipped.get(name.replace("/", "-"))
     if path is None:
         raise SimgapError(f"{parameter}: {name!r} is unknown; choose from {nearest_first(name, shipped)}")
@@ -161,8 +163,8 @@ def named_config(name: str, parameter: str) -> dict[str, Any]:
 def read_model_config(model: str, parameter: str = "train.model") -> dict[str, Any]:
     """Return the checked config of a model to train.
 
-    If `model` is a name, `named_config` adds the missing keys. If `model` is a file, this function adds only a missing
-    preprocessing size, which is then the model's image size.
+    If `model` is a name, `named_config` adds the missing keys. If `model` is a file, this function adds at most one key, the
+    preprocessing size. If the file has no preprocessing size, the function adds the model's image size.
 
     Args:
         model: The path of an open_clip JSON config (`*.json`), or an open_clip model name.

@@ -42,7 +42,7 @@ def encode(
     Returns:
         One vector for each image, fp32 [images, dim]. The vectors are not normalised.
     """
-    # A GPU can copy from pinned memory while the CPU continues to work.
+    # If the device is a GPU, the batch is in pinned memory. A GPU can copy from pinned memory while the CPU continues to work.
     batch = torch.empty((batch_size, *images[0].shape), pin_memory=model.device.type == "cuda")
     torch.stack(list(images), out=batch[: len(images)])
     batch[len(images) :] = 0

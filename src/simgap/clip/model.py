@@ -1,4 +1,4 @@
-"""Load and save CLIP models as open_clip local directories. A study stores models in this format only."""
+"""Load and save CLIP models as open_clip local directories. This is the only format in which a study stores models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from simgap.core.files import atomic_output, read_json
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
-# open_clip, timm and torch raise these errors if a config has unknown keys, values of a wrong type or contradictory sizes.
+# These errors mean that a config is wrong. open_clip, timm and torch raise them if a config has unknown keys, values of a
+# wrong type or contradictory sizes.
 BUILD_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
@@ -30,8 +31,8 @@ class Model:
 
     Attributes:
         clip: The open_clip model in evaluation mode, fp32, on `device`.
-        preprocess: Function from an RGB PIL image to a float tensor [3, height, width]. The function follows the model's
-            config and does not augment images.
+        preprocess: Function from an RGB PIL image to a float tensor [3, height, width]. The function preprocesses an image as
+            the model's config says. It does not augment images.
         tokenizer: Function from a list of texts to an int64 tensor [texts, context length].
         dim: Number of dimensions of an embedding.
         device: The device of the model: a GPU if there is one, otherwise the CPU.
@@ -58,12 +59,13 @@ def create(folder: Path, where: Path | str) -> tuple[Any, Any]:
         SimgapError: open_clip cannot build the model.
     """
     name = f"local-dir:{folder.resolve()}"
-    # open_clip would warn that it loads no weights, but this function wants initial weights.
+    # This function wants initial weights, so it hides open_clip's warning that no weights are loaded.
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         clip, tokenizer = open_clip.create_model(name, load_weights=False), open_clip.get_tokenizer(name)
-        # Some timm towers reject images of the configured size only in a forward pass, so one forward pass runs here.
+        # Some timm towers reject images of the configured size, but only in a forward pass. One forward pass runs here to find
+        # this error.
         size = clip.visual.image_size
         with torch.no_grad():
             clip.eval().encode_image(torch.zeros(1, 3, *(size if isinstance(size, tuple | list) else (size, size))))

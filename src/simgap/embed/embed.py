@@ -27,14 +27,16 @@ from simgap.store.embedding_parts import VECTORS_FILE, join_parts, write_part
 
 
 def unit_norm(vectors: NDArray[np.float32], dropped: Counter[str]) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
-    """Scale vectors to unit norm and round them to fp16. Zero vectors and vectors that are not finite are dropped.
+    """Scale vectors to unit norm, round them to fp16, and drop invalid vectors.
+
+    A vector is invalid if it is zero or not finite.
 
     Args:
         vectors: Vectors as the model computes them, fp32 [n, dim].
-        dropped: Number of dropped samples by reason. The function adds the vectors that it drops.
+        dropped: The number of dropped samples for each reason. The function adds the number of vectors that it drops.
 
     Returns:
-        The kept vectors, fp16 [kept, dim], and whether each row is kept, bool [n].
+        The kept vectors, fp16 [kept, dim], and whether each vector is kept, bool [n].
     """
     wide = vectors.astype(np.float64)
     finite = np.asarray(np.isfinite(wide).all(axis=1))
@@ -71,7 +73,7 @@ def _embed_part(
         raw = encode(model, [image for _, image in group], batch_size, parameters.precision)
         unit, good = unit_norm(raw, accounting.dropped)
         vectors.append(unit)
-        # The encoded images of a whole part would take gigabytes, so each one is removed from memory here.
+        # The encoded images of a whole part would need gigabytes of memory, so the kept samples have no images.
         kept += [replace(sample, image=b"") for (sample, _), is_good in zip(group, good, strict=True) if is_good]
     return np.concatenate(vectors), kept, accounting
 
@@ -90,7 +92,7 @@ def _metadata(samples: list[Sample], labelled: bool, captioned: bool) -> pa.Tabl
 
 @dataclass
 class _Parts:
-    """The parts of a set. Each part consists of the embeddings of a group of shards."""
+    """The embeddings of a set, in parts. Each part contains the embeddings of one group of shards."""
 
     parameters: EmbedParameters
     load_model: Callable[[], Model]
@@ -116,7 +118,7 @@ class _Parts:
     def write(self, number: int, out: Path, advance: Callable[[int], object]) -> None:
         model, shards = self.model, self.groups[number]
         for shard in shards:
-            # Without this check, a machine that cannot access the shard would count it as a damaged shard.
+            # Without this check, a machine that cannot access a shard would count the shard as damaged.
             if isinstance(shard, Path) and not shard.exists():
                 raise SimgapError(f"{shard}: no such file; every machine that embeds must be able to read this path")
         vectors, kept, accounting = _embed_part(
@@ -142,8 +144,8 @@ def embed(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Embed the images of shards and write the embeddings to `out` in clip-retrieval's layout.
 
-    Embeddings are fp16 with unit norm. Every readable sample has one row, in the order of the shards. Samples that cannot be
-    read are dropped and counted. Finished parts stay in `scratch`, so that a killed stage can resume from these parts.
+    Embeddings are fp16 with unit norm. Every readable sample has one row, in the order of the shards. The function drops and
+    counts the samples that it cannot read. Finished parts stay in `scratch`, so a killed stage can resume from these parts.
 
     Args:
         parameters: The `embed` parameters.
@@ -157,17 +159,18 @@ def embed(
         decoders: Number of threads that decode images. This number does not change the embeddings.
         drop_limit: Largest share of samples that may be dropped, in [0, 1]. The same limit applies to the share of damaged
             shards.
-        executor: Where the parts are computed. The executor does not change a vector if all machines are alike.
+        executor: The executor that computes the parts. If all machines are alike, every executor computes the same vectors.
 
     Returns:
         A tuple of two dictionaries:
 
-        - The metrics: the number of samples that were read, that were kept, and that were dropped for each reason.
+        - The metrics: the number of read samples, the number of kept samples, and the number of dropped samples for each
+          reason.
         - The speed of this run: `images_per_second` and `seconds`.
 
     Raises:
-        SimgapError: The machine does not support the precision, a shard is missing, or a label is outside the class list.
-            No row is left. The share of dropped samples or of damaged shards exceeds `drop_limit`.
+        SimgapError: The machine does not support the precision, a shard is missing, or a label is outside the class list. No
+            sample is left. The share of dropped samples or of damaged shards exceeds `drop_limit`.
     """
     parts = _Parts(
         parameters, load_model, list(batched(shards, parameters.shards_per_part)), classes, captioned, decoders, scratch
@@ -179,5 +182,6 @@ def embed(
     folders = [parts.path(number) for number in range(len(parts.groups))]
     shapes = [read_array(folder / VECTORS_FILE, mapped=True).shape for folder in folders]
     metrics = join_parts(folders, out, embedder=embedder, dim=shapes[0][1], drop_limit=drop_limit, sources=shards)
-    # An earlier, interrupted run may have embedded some parts. The time of this run excludes these parts, and so must the rate.
+    # The rate counts only the images that this run embedded. An earlier, interrupted run may have embedded some parts, and the
+    # time of this run excludes these parts.
     return metrics, {"images_per_second": sum(shapes[number][0] for number in embedded) / seconds, "seconds": seconds}

@@ -28,12 +28,13 @@ from simgap.store.arrays import parquet_columns, read_array, read_parquet
 from simgap.store.embedding_parts import ACCOUNTING_FILE, METADATA_FILE, VECTORS_FILE, join_parts, write_part
 
 VECTORS = "img_emb"
-# clip-retrieval stores the key of a sample in the column `image_path`, and img2dataset stores it in the column `key`. A URL
-# identifies a row, but it does not identify a sample in a shard.
+# The first of these columns that exists contains the keys. img2dataset stores keys in the column `key`, and clip-retrieval
+# stores them in the column `image_path`. The column `url` comes last, because a URL identifies a row but not a sample in a
+# shard.
 KEY_COLUMNS = ("key", "image_path", "url")
-# The similarity search rejects a vector if its squared norm differs from 1 by more than 0.01. The norm then differs by more
-# than 0.005, so the tolerance must be smaller than 0.005. Rounding to fp16 changes the norm of a unit vector by 0.0005, so the
-# tolerance must be larger than 0.0005.
+# The tolerance must be between 0.0005 and 0.005. Rounding to fp16 changes the norm of a unit vector by 0.0005. The similarity
+# search rejects a vector if its squared norm differs from 1 by more than 0.01. The norm of such a vector differs from 1 by
+# more than 0.005.
 NORM_TOLERANCE = 0.004
 # The check converts this many rows to float64 at a time. Memory grows with this number.
 BLOCK = 4096
@@ -49,9 +50,10 @@ class _Part:
 
 
 def _numbered_files(folder: Path, stem: str, suffix: str) -> dict[int, Path]:
-    """Return the files `{stem}_{number}.{suffix}` of a folder as a dictionary from number to path.
+    """Find the files `{stem}_{number}.{suffix}` of a folder, and return the path for each number.
 
-    clip-retrieval does not always pad the numbers, so the order of the names may differ from the order of the numbers.
+    The caller needs the numbers, because clip-retrieval does not always pad them. The order of the file names may therefore
+    differ from the order of the numbers.
     """
     pattern = re.compile(rf"{stem}_(\d+)\.{suffix}")
     found: dict[int, Path] = {}
@@ -66,7 +68,7 @@ def _numbered_files(folder: Path, stem: str, suffix: str) -> dict[int, Path]:
 
 
 def _find_parts(source: Path) -> list[_Part]:
-    """Return the parts of a folder, in the order of their numbers."""
+    """Return the parts of a folder, ordered by the number of the part."""
     vectors = _numbered_files(source / VECTORS, "img_emb", "npy")
     if not vectors:
         raise SimgapError(
@@ -83,12 +85,16 @@ def _find_parts(source: Path) -> list[_Part]:
 
 
 def _read_text_column(path: Path, choices: tuple[str, ...]) -> tuple[str, pa.StringArray] | None:
-    """Return the name and the values of the first column in `choices` that the table has, or None if it has no such column."""
+    """Read the first column in `choices` that exists in the table.
+
+    Returns:
+        The name and the values of the column, or None if the table has none of these columns.
+    """
     name = next((name for name in choices if name in parquet_columns(path)), None)
     if name is None:
         return None
     column = read_parquet(path, [name]).column(name).combine_chunks()
-    # A column of nulls only has the null type, so this type is also accepted.
+    # The null type is also valid, because it is the type of a column that contains only nulls.
     if column.type not in (pa.string(), pa.large_string(), pa.null()):
         raise SimgapError(f"{path}: the type of column {name} is {column.type}; it must be text")
     return name, column.cast(pa.string())
@@ -111,7 +117,15 @@ def _open_vectors(path: Path, dim: int) -> NDArray[Any]:
 
 
 def _check_vectors(found: NDArray[Any], reasons: NDArray[np.str_]) -> NDArray[np.float16]:
-    """Round vectors to fp16, and write the reason for each invalid row to `reasons`, str [rows]. fp16 vectors do not change."""
+    """Round vectors to fp16, and find the invalid vectors.
+
+    Args:
+        found: Vectors, fp16 or fp32 [rows, dim]. fp16 vectors do not change.
+        reasons: Why each row is invalid, str [rows]. The function writes the reason for each invalid vector.
+
+    Returns:
+        The rounded vectors, fp16 [rows, dim].
+    """
     vectors = np.empty(found.shape, np.float16)
     for start in range(0, len(found), BLOCK):
         rows = slice(start, start + BLOCK)
@@ -130,8 +144,11 @@ def _check_vectors(found: NDArray[Any], reasons: NDArray[np.str_]) -> NDArray[np
 def _read_names(part: _Part, shard_digits: int | None) -> tuple[pa.StringArray, pa.StringArray | None]:
     """Return the key and the shard of every row.
 
-    The shards come from the shard table of the part, otherwise from the first `shard_digits` digits of the keys. If a key does
-    not begin with so many digits, its shard is null. Without the table and `shard_digits`, the second result is None.
+    The shards come from the shard table of the part. If there is no table, the first `shard_digits` digits of a key name the
+    shard. If a key does not begin with so many digits, the shard of its row is null.
+
+    Returns:
+        The key of every row, and the shard of every row. The shards are None if there is neither a table nor `shard_digits`.
     """
     named = _read_text_column(part.shards, ("key",)) if part.shards else None
     named = named or _read_text_column(part.metadata, KEY_COLUMNS)
@@ -211,16 +228,19 @@ def _read_rows(part: Path) -> list[tuple[str, str]]:
 
 
 def _hashes(rows: list[tuple[str, str]]) -> NDArray[np.uint64]:
-    """Return one hash of the shard and the key for each row, uint64 [rows]."""
+    """Compute a hash for each row from the shard and the key of the row, uint64 [rows]."""
     digests = (hashlib.blake2b(f"{shard}\0{key}".encode(), digest_size=8).digest() for shard, key in rows)
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def _drop_repeated(parts: list[Path], drop_limit: float, sources: tuple[Path, ...]) -> None:
-    """Drop every row whose sample also has an earlier row, in the same part or in an earlier part.
+    """Drop every row that has the same sample as an earlier row.
 
-    The function rewrites the finished parts. If two rows have equal hashes, it compares their shards and keys. Memory is 9
-    bytes a row for the hashes. The rows whose hash occurs more than once also need memory for their shards and keys.
+    The earlier row may be in the same part or in an earlier part. The function rewrites the finished parts. If two rows have
+    equal hashes, the function compares the shards and keys of the rows.
+
+    The hashes need 9 bytes of memory for each row. The rows whose hash occurs more than once also need memory for their shards
+    and keys.
 
     Raises:
         SimgapError: The share of repeated rows exceeds `drop_limit`.
@@ -234,7 +254,7 @@ def _drop_repeated(parts: list[Path], drop_limit: float, sources: tuple[Path, ..
     del hashes
     if not len(repeated):
         return
-    # The limit bounds the memory for shards and keys, so it is checked before these are read.
+    # The limit bounds the memory for shards and keys, so this check runs before the shards and keys are read.
     found = Accounting(int(bounds[-1]), Counter(duplicate_key=len(repeated)))
     check_limit(drop_limit, found, found.read - len(repeated), sources)
     seen: set[tuple[str, str]] = set()
@@ -265,34 +285,36 @@ def import_embeddings(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Import embeddings in clip-retrieval's layout and write them to `out`.
 
-    `source` contains the vectors, `img_emb/img_emb_{n}.npy`, fp16 or fp32 [rows, dim]. It also contains the metadata,
-    `metadata/metadata_{n}.parquet`, in the same order of rows. The key of a row is in the column `key`, otherwise in
-    `image_path`, otherwise in `url`. fp32 vectors are rounded to fp16, and fp16 vectors do not change.
+    The files `img_emb/img_emb_{n}.npy` in `source` contain the vectors, fp16 or fp32 [rows, dim]. The files
+    `metadata/metadata_{n}.parquet` contain the metadata, in the same order of rows. The key of a row is in the first of the
+    columns `key`, `image_path` and `url` that exists. The function rounds fp32 vectors to fp16, and it does not change fp16
+    vectors.
 
-    The shard of a row comes from a table `shards/shards_{n}.parquet`, in the same order of rows. Its column `shard` contains
-    the file name of a tar, and an optional column `key` replaces the key of the metadata. Without this table, the shard comes
-    from `shard_digits`. Without the table and `shard_digits`, rows have no shard. The similarity of such rows can be measured,
-    but no model can be trained on them, and they cannot be exported.
+    The shard of a row comes from the table `shards/shards_{n}.parquet`, which has the same order of rows. The column `shard` of
+    the table contains the file name of a tar. An optional column `key` replaces the key of the metadata. Without this table,
+    the shard comes from `shard_digits`. Without the table and `shard_digits`, rows have no shard. simgap can measure the
+    similarity of such rows, but it cannot export these rows or train a model on them.
 
-    A row is dropped, and counted by its reason, in these cases:
+    The function drops a row for one of these reasons, and counts the dropped rows for each reason:
 
     - `not_finite`: The vector is not finite.
     - `zero_norm`: The norm of the vector is zero.
     - `not_unit_norm`: The norm differs from 1 by more than 0.004.
     - `no_key`: The row has no key.
-    - `no_shard`: A shard table or `shard_digits` is given, but it names no shard for the row.
-    - `duplicate_key`: An earlier row of any part has the same shard and key and was kept. Rows without shards are not compared.
+    - `no_shard`: There is a shard table or `shard_digits`, but it names no shard for the row.
+    - `duplicate_key`: The function kept an earlier row with the same shard and key, in any part. It does not compare rows
+      without shards.
 
-    Finished parts stay in `scratch`, so that a killed import can resume from these parts. Memory is that of one part. If rows
-    have shards, there are also 9 bytes for each row, which is 3.7 GB for LAION-400M.
+    Finished parts stay in `scratch`, so a killed import can resume from these parts. The function needs memory for one part. If
+    rows have shards, it also needs 9 bytes for each row, which is 3.7 GB for LAION-400M.
 
     Args:
         source: Folder of the embeddings.
         embedder: Hash of the embedder that computed the embeddings. It is stored with the embeddings, but this function cannot
             check it.
         dim: Number of dimensions of the embedder's embeddings.
-        shard_digits: Number of leading digits of a key that name the shard. For 5, the key `000120034` belongs to the shard
-            `00012.tar`. None if keys do not name shards.
+        shard_digits: Number of digits at the start of a key that name the shard, or None if keys do not name shards. For
+            example, if the number is 5, the key `000120034` belongs to the shard `00012.tar`.
         drop_limit: Largest share of rows that may be dropped, in [0, 1].
         out: Folder to write.
         scratch: Folder for finished parts.
@@ -301,7 +323,7 @@ def import_embeddings(
     Returns:
         A tuple of two dictionaries:
 
-        - The metrics: the number of rows that were read, that were kept, and that were dropped for each reason.
+        - The metrics: the number of read rows, the number of kept rows, and the number of dropped rows for each reason.
         - The speed of this run: `rows_per_second` and `seconds`.
 
     Raises:
@@ -338,12 +360,12 @@ def import_into(
         source: Folder of the embeddings, in the layout that `import_embeddings` describes.
         out: Folder to write. It must not exist.
         embedder: The open_clip local directory of the model that computed the embeddings.
-        shard_digits: Number of leading digits of a key that name the shard, or None.
+        shard_digits: Number of digits at the start of a key that name the shard, or None if keys do not name shards.
         drop_limit: Largest share of rows that may be dropped, in [0, 1].
         pool: Folder of the shards that contain the rows, or None if the shards are not available.
 
     Returns:
-        One line of text with the number of kept rows, and with the number of dropped rows for each reason.
+        One line of text. It contains the number of kept rows, and the number of dropped rows for each reason.
 
     Raises:
         SimgapError: `out` exists, a file cannot be read or written, or `import_embeddings` fails.

@@ -11,10 +11,10 @@ from simgap.data.shards import Shard, find_shards
 
 @dataclass(frozen=True)
 class SetToEmbed:
-    """The shards of a set, with the facts about its samples that the embedding stage needs.
+    """The shards of a set, the number of its classes, and whether its samples have captions.
 
     Attributes:
-        shards: The shards of the set, in the order of its rows.
+        shards: The shards of the set, in the order of the rows.
         classes: Number of classes of a labelled set, or None if the set has no labels.
         captioned: Whether the samples have captions.
     """

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# As in CLIP_benchmark, top-5 accuracy is undefined for a benchmark with fewer than five classes.
+# TOP is the number of predictions for top-5 accuracy. As in CLIP_benchmark, top-5 accuracy is undefined for a benchmark with
+# fewer than five classes.
 TOP = 5
 
 
@@ -23,7 +24,7 @@ def ranking(scores: NDArray[np.float64], depth: int) -> NDArray[np.int64]:
     """
     left = scores.copy()
     best = np.empty((len(scores), depth), np.int64)
-    # To find the largest score a few times is faster than to sort all classes.
+    # The loop finds the largest remaining score `depth` times. For a small depth, this is faster than sorting all classes.
     for place in range(depth):
         best[:, place] = left.argmax(axis=1)
         np.put_along_axis(left, best[:, place, None], -np.inf, axis=1)
@@ -46,15 +47,15 @@ def class_table(
         classnames: The name of each class.
 
     Returns:
-        Columns with one row for each class:
+        Columns by name. Each column has one value for each class:
 
         - `class` and `label`: the name and the index of the class.
         - `images`: the number of images of the class.
-        - `predicted`: the number of images that are predicted as the class.
+        - `predicted`: the number of images for which the class is the best prediction.
         - `top1`: the recall, in [0, 1].
         - `precision`: the share of correct predictions among `predicted`.
-        - `top5`: the share of the images of the class for which the class is among the five best predictions. This column is
-          missing if there are fewer than five classes.
+        - `top5`: the share of images of the class that have the class among their five best predictions. This column is missing
+          if there are fewer than five classes.
 
         A share is None if its denominator is zero.
     """

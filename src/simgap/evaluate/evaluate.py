@@ -71,8 +71,8 @@ class FewShot:
             features: Features of the benchmark's images, fp32 [images, dim].
 
         Returns:
-            A dictionary from the number of shots to the predicted classes, int64 [images, draws]. The dictionary is empty if
-            `map_classes` cannot map the benchmark's classes to reference classes.
+            The predicted classes for each number of shots, int64 [images, draws]. The dictionary is empty if `map_classes`
+            cannot map the benchmark's classes to reference classes.
         """
         mapped = self._mapped[benchmark]
         if mapped is None:
@@ -120,9 +120,15 @@ def _load(
 def _few_shot_results(
     name: str, predictions: dict[int, NDArray[np.int64]], labels: NDArray[np.int64]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the few-shot columns of the image table and the few-shot metrics, both by name.
+    """Compute the few-shot columns of the image table and the few-shot metrics.
 
-    `predictions` maps the number of shots to the predicted classes, int64 [images, draws].
+    Args:
+        name: Name of the benchmark.
+        predictions: The predicted classes for each number of shots, int64 [images, draws].
+        labels: The class of each image, int64 [images].
+
+    Returns:
+        The few-shot columns by name, and the few-shot metrics by name.
     """
     columns: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
@@ -139,7 +145,7 @@ def _few_shot_results(
 def _evaluate_benchmark(
     images: LabelledFeatures, classes: NDArray[np.float32], benchmark: Benchmark, out: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Write the table of a benchmark's classes, and classify its images zero-shot.
+    """Classify the images of a benchmark zero-shot, and write the table of the benchmark's classes.
 
     Returns:
         The zero-shot columns of the image table by name, and the zero-shot metrics by name.
@@ -176,9 +182,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate a model on benchmarks and write two tables for each benchmark.
 
-    `<benchmark>.parquet` has one row for each readable image, in shard order as in the benchmark's embeddings. The columns are
-    `row`, `label`, `prediction`, `correct` (top-1) and `correct_top5`. For each number k of shots, there is also a column
-    `correct_<k>_shot`. Each of its values is a list that says for every draw whether the prediction is correct.
+    `<benchmark>.parquet` has one row for each readable image. The rows have the same order as in the benchmark's embeddings,
+    which is the order of the shards. The columns are `row`, `label`, `prediction`, `correct` (top-1) and `correct_top5`. For
+    each number k of shots, there is also a column `correct_<k>_shot`. Each value in this column is a list with one item for
+    each draw. The item says whether the prediction is correct.
 
     `classes/<benchmark>.parquet` has one row for each class. `class_table` describes its columns.
 
@@ -191,20 +198,20 @@ def evaluate(
         shots: The shots of few-shot classification, or None to evaluate zero-shot only.
         classnames: The class names of the reference.
         decoders: Number of threads that decode images. This number does not change the results.
-        drop_limit: Largest share of a benchmark's samples whose images may be broken, in [0, 1].
+        drop_limit: Largest allowed share of broken images in a benchmark, in [0, 1].
         out: Folder to write.
 
     Returns:
-        The metrics by name. They are accuracies in [0, 1] and numbers of samples. CLIP_benchmark defines `top1` (acc1), `top5`
-        (acc5) and `mean_per_class_recall`. `top5` is missing if there are fewer than five classes. A few-shot accuracy is the
-        mean over draws, and `spread` is the standard deviation over draws. `refused` is true if few-shot classification of a
+        The metrics by name: accuracies in [0, 1] and numbers of samples. CLIP_benchmark defines `top1` (acc1), `top5` (acc5)
+        and `mean_per_class_recall`. `top5` is missing if there are fewer than five classes. A few-shot accuracy is the mean
+        over draws, and `spread` is the standard deviation over draws. `refused` is true if few-shot classification of a
         benchmark is not possible.
 
     Raises:
-        SimgapError: A benchmark has a damaged shard or no readable image, or the share of broken samples exceeds `drop_limit`.
-            A label is outside the class list. A benchmark refers to a class that the reference does not have. A shot is no
-            longer in the reference. The features of an image or a class are not finite or are zero. Such an image is an error,
-            and it is not dropped.
+        SimgapError: A benchmark has a damaged shard or no readable image, or the share of broken images exceeds `drop_limit`. A
+            label is outside the class list. A benchmark refers to a class that the reference does not have. A shot is no longer
+            in the reference. The features of an image or a class are not finite or are zero. The function does not drop such an
+            image.
     """
     few_shot = None
     if shots is not None:
@@ -214,7 +221,8 @@ def evaluate(
     with atomic_output(out) as partial:
         (partial / "classes").mkdir(parents=True)
         for benchmark in progress(benchmarks, len(benchmarks), f"evaluate {out.name}", "benchmark"):
-            # Benchmarks often share classes and templates. The class features are then computed only once.
+            # Several benchmarks often have the same classes and templates. For these benchmarks, the class features are
+            # computed only once.
             prompt = (benchmark.classnames, benchmark.templates)
             if prompt not in prompts:
                 prompts[prompt] = class_features(model, *prompt, benchmark.folder)

@@ -32,7 +32,18 @@ class LabelledFeatures:
 
 
 def _check_features(features: NDArray[np.float32], kind: str, where: Path) -> None:
-    """Raise an error if a feature, fp32 [n, dim], is not finite or is zero, because its class scores would not be comparable."""
+    """Raise an error if a feature is not finite or is zero.
+
+    The class scores of such a feature would not be comparable with other scores.
+
+    Args:
+        features: The features to check, fp32 [n, dim].
+        kind: `image` or `class`, for the error message.
+        where: The folder of the images or of the benchmark. Error messages begin with it.
+
+    Raises:
+        SimgapError: A feature is not finite or is zero.
+    """
     good = np.isfinite(features).all(axis=1) & features.any(axis=1)
     if not good.all():
         raise SimgapError(
@@ -59,7 +70,7 @@ def image_features(
         samples: Samples with labels.
         batch_size: Number of images in a forward pass.
         decoders: Number of threads that decode images. This number does not change the features.
-        accounting: Counts of samples. The function adds the images that it drops.
+        accounting: Counts of samples. The function adds the number of images that it drops.
         where: Folder of the images. Error messages begin with it.
 
     Raises:
@@ -81,7 +92,7 @@ def image_features(
 def class_features(
     model: Model, classnames: tuple[str, ...], templates: tuple[str, ...], where: Path
 ) -> NDArray[np.float32]:
-    """Compute the text features of classes, fp32 [classes, dim].
+    """Compute the text features of classes.
 
     As in CLIP, each class has one prompt for each template. The text features of these prompts have unit norm. The feature of
     the class is the mean of these text features, scaled to unit norm.
@@ -91,6 +102,9 @@ def class_features(
         classnames: The name of each class.
         templates: Prompts with `{c}` in place of the class name.
         where: Folder of the benchmark. Error messages begin with it.
+
+    Returns:
+        One feature for each class, fp32 [classes, dim].
 
     Raises:
         SimgapError: The features of a class are not finite or are zero.

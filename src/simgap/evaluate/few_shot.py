@@ -19,7 +19,7 @@ class Probe:
     """A linear classifier with one score for each class.
 
     Attributes:
-        centre: Mean feature of the training images, float64 [dim]. It is subtracted from every query.
+        centre: Mean feature of the training images, float64 [dim]. The classifier subtracts this mean from every query.
         weights: Weights of each class, float64 [dim, classes].
         bias: Bias of each class, float64 [classes].
     """
@@ -29,7 +29,14 @@ class Probe:
     bias: NDArray[np.float64]
 
     def scores(self, queries: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the class scores of queries, fp32 [queries, dim], as float64 [queries, classes]."""
+        """Compute the class scores of queries.
+
+        Args:
+            queries: Features of the queries, fp32 [queries, dim].
+
+        Returns:
+            The scores, float64 [queries, classes].
+        """
         scores: NDArray[np.float64] = (queries.astype(np.float64) - self.centre) @ self.weights + self.bias
         return scores
 
@@ -79,7 +86,8 @@ def benchmark_scores(
 def map_classes(benchmark: Benchmark, reference: tuple[str, ...]) -> tuple[tuple[int, ...], ...] | None:
     """Return the reference classes that correspond to each benchmark class.
 
-    The benchmark's file `reference_classes.json` lists these classes. Without this file, classes with equal names correspond.
+    The benchmark's file `reference_classes.json` lists these classes. Without this file, a benchmark class and a reference
+    class correspond if their names are equal.
 
     Args:
         benchmark: The benchmark.

@@ -19,7 +19,7 @@ from simgap.store.embeddings import Embeddings
 
 
 def shot_order(labels: NDArray[np.int64], seed: tuple[int, int]) -> NDArray[np.int64]:
-    """Return a random position of each image within its class, int64 [images].
+    """Shuffle the images of each class, and return the position of each image within its class, int64 [images].
 
     The k shots of a class are the images of the class with positions below k.
     """
@@ -37,7 +37,7 @@ class Shots:
 
     Attributes:
         reference: Folder of the reference's shards.
-        rows: Reference rows that are a shot in at least one draw, ascending, int64 [shots].
+        rows: Numbers of the reference rows that are shots in at least one draw, ascending, int64 [shots].
         labels: The class of each row in `rows`, int64 [shots].
     """
 
@@ -77,9 +77,9 @@ class Shots:
         self._places = places[:, self.rows]
 
     def chosen(self, draw: int, shots: int) -> NDArray[np.int64]:
-        """Return which images are the shots of one draw, `shots` images for each class.
+        """Return the shots of one draw. Each class has `shots` images.
 
-        In the same draw, a smaller number of shots gives a subset of the images.
+        Within a draw, the shots for a smaller number are a subset of the shots for a larger number.
 
         Args:
             draw: Number of the draw, from 0.

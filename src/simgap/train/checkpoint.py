@@ -1,4 +1,4 @@
-"""Save and restore the state of a training, so that a killed training can resume."""
+"""Save and restore the state of a training run, so that a killed run can resume."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ CHECKPOINT = "checkpoint.pt"
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        # torch.load does not verify checksums, so it would accept weights that a damaged disk has changed.
+        # zipfile verifies the checksums, because torch.load does not. torch.load would accept weights that a damaged disk has
+        # changed.
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         stored: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:
-        # zipfile and torch raise many kinds of exceptions for damaged archives.
+        # Every exception means that the file is damaged. zipfile and torch raise many kinds of exceptions for damaged
+        # archives.
         damaged = path.name
     if damaged is not None:
         raise SimgapError(f"{path}: the checkpoint is damaged; remove it to train from the start")
@@ -31,9 +33,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 @dataclass
 class TrainingState:
-    """The model, the optimizer and the losses of a training, which every step changes.
+    """The state of a training run that changes in every step: the model, the optimizer and the losses.
 
-    The position in the data and the learning rate follow from the number of losses, so they are not stored.
+    The state does not contain the position in the data or the learning rate, because the number of losses determines both.
 
     Attributes:
         clip: The model itself, not a DistributedDataParallel wrapper.
@@ -46,7 +48,7 @@ class TrainingState:
     losses: list[float]
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint. It replaces the previous checkpoint in the folder.
+        """Write a checkpoint to the folder. The new checkpoint replaces the previous one.
 
         Raises:
             SimgapError: A weight is not finite, or the checkpoint cannot be written.
@@ -81,7 +83,7 @@ class TrainingState:
                 )
 
     def restore(self, folder: Path) -> None:
-        """Load the checkpoint of a folder. If there is no checkpoint, nothing changes.
+        """Load the checkpoint of a folder. Without a checkpoint, the state does not change.
 
         Raises:
             SimgapError: The checkpoint is damaged.

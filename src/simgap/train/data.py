@@ -31,14 +31,14 @@ from simgap.train.step import Batch
 
 @dataclass(frozen=True)
 class TrainingShard:
-    """A shard, and which of the shard's samples are used for training.
+    """A shard, and the keys of the samples that a model trains on.
 
     Attributes:
         shard: The shard.
-        keys: The keys of the samples to train on, without repeats. An Arrow array needs little more memory than the bytes of
-            the keys.
-        classnames: Class names, or None. With class names, the caption of a sample is "a photo of a {class}" for the class of
-            the sample's label.
+        keys: The keys of the samples to train on, without repeats. The keys are in an Arrow array, because such an array needs
+            little more memory than the bytes of the keys.
+        classnames: Class names, or None if the shard contains captions. With class names, the caption of a sample is "a photo
+            of a {class}". The label of the sample determines the class.
     """
 
     shard: Shard
@@ -73,10 +73,11 @@ def kept_shards(
 
     Args:
         folder: Folder of the shards.
-        rows: One tuple for each part of the set: the number of the part's first row, and a table with the columns `shard` and
-            `key`.
+        rows: One tuple for each part of the set. It contains the number of the part's first row, and a table with the columns
+            `shard` and `key`.
         keep: Whether each row is kept, bool [rows].
-        classnames: Class names of a labelled set, from which captions are made, or None.
+        classnames: Class names of a labelled set, or None if the samples have captions. If there are class names, captions are
+            made from them.
 
     Returns:
         One entry for each shard with kept rows, ordered by the name of the shard. Other shards are left out.
@@ -167,16 +168,16 @@ class Reader:
 def balance_shards(shards: list[TrainingShard], readers: int) -> list[list[TrainingShard]]:
     """Distribute shards over readers, so that all readers have about the same number of samples.
 
-    The function assigns shards from the largest to the smallest, each to the reader with the fewest samples so far. If readers
-    tie, the reader with the smallest number gets the shard. This is the LPT rule (longest processing time first): the largest
-    load is less than 4/3 of the optimum (Graham 1969).
+    The function assigns shards from the largest to the smallest, each to the reader with the fewest samples so far. If several
+    readers have the fewest samples, the one with the smallest number gets the shard. This method is the LPT rule (longest
+    processing time first). With this rule, the largest load is less than 4/3 of the optimum (Graham 1969).
 
     Args:
         shards: The shards.
-        readers: Number of readers. If there are fewer shards, only as many readers as shards are used.
+        readers: Number of readers. If there are fewer shards than readers, each shard has its own reader.
 
     Returns:
-        The shards of each reader, in the order of `shards`.
+        One list for each reader. The list contains the shards of the reader, in the order of `shards`.
     """
     balanced: list[list[int]] = [[] for _ in range(min(readers, len(shards)))]
     held = [0] * len(balanced)
@@ -188,22 +189,25 @@ def balance_shards(shards: list[TrainingShard], readers: int) -> list[list[Train
 
 
 class MicroBatches(torch.utils.data.IterableDataset[Batch | SimgapError]):
-    """An endless stream of the micro-batches of one process, as a tuple of images and tokens, each [micro_batch, ...].
+    """An endless stream of the micro-batches of one process.
 
-    The samples of a training have one global order, which consists of blocks. Each reader has shards of its own, and the
-    readers fill the blocks in turn: block n comes from reader n modulo the number of readers. Each process takes micro-batches
-    from this order. A global batch is therefore the same for any number of processes and workers. The seed and the position of
-    a sample in the order determine the augmentation.
+    A micro-batch is a tuple of images and tokens, each [micro_batch, ...].
 
-    With one reader, every epoch contains each sample once. With several readers, this is true for each reader. A reader with
-    fewer samples then starts a new epoch earlier.
+    The samples of a training run have one global order, which consists of blocks. Each reader has its own shards, and the
+    readers fill the blocks in turn. The reader of block n is the reader with the number n modulo the number of readers. Each
+    process takes micro-batches from the global order. A global batch is therefore the same for any number of processes and
+    workers. The seed and the position of a sample in the global order determine the augmentation of the sample.
 
-    The workers of a process take micro-batches in turn. Each worker reads only its own shards if a block is one micro-batch and
-    the number of readers is a multiple of processes times workers. Otherwise several workers read the same shards, and each
-    worker skips the samples of the other workers.
+    With one reader, every epoch contains each sample once. With several readers, each reader has its own epochs. An epoch of a
+    reader contains each sample of the reader once. A reader with fewer samples therefore starts a new epoch earlier than the
+    other readers.
 
-    If reading fails, the stream yields the SimgapError as its last item. A DataLoader would add the traceback of the worker to
-    the message of a raised error.
+    The workers of a process take micro-batches in turn. Each worker reads only its own shards if two conditions are met. A
+    block is one micro-batch, and the number of readers is a multiple of (processes * workers). Otherwise several workers read
+    the same shards, and each worker skips the samples of the other workers.
+
+    If reading fails, the stream does not raise the SimgapError, but yields the error as its last item. If the stream raised the
+    error, a DataLoader would add the traceback of the worker to the message.
     """
 
     def __init__(
@@ -224,14 +228,14 @@ class MicroBatches(torch.utils.data.IterableDataset[Batch | SimgapError]):
         """Create the stream of one process.
 
         Args:
-            shards: The shards of the training.
+            shards: The shards to train on.
             preprocess: Function from a PIL image to a tensor, with augmentation.
             tokenizer: Function from a list of texts to a tensor of tokens.
             seed: Seed of the order and of the augmentation.
             buffer: Number of samples in the shuffle buffer of each reader.
             micro_batch: Number of samples of a micro-batch.
             block: Number of consecutive samples from one reader, a multiple of `micro_batch`.
-            readers: Number of readers. If there are fewer shards, only as many readers as shards are used.
+            readers: Number of readers. If there are fewer shards than readers, each shard has its own reader.
             rank: Number of this process.
             world_size: Number of processes.
             done: Number of micro-batches that this process has already trained on.
@@ -263,7 +267,7 @@ class MicroBatches(torch.utils.data.IterableDataset[Batch | SimgapError]):
             place = blocks_before * self.block + within
             if reader not in streams:
                 streams[reader], places[reader] = self.readers[reader].stream(place), place
-            # Other processes and workers take the samples before this place, so this worker skips them.
+            # Other processes and workers use the samples before this place, so this worker skips these samples.
             ahead = place - places[reader]
             samples = list(itertools.islice(streams[reader], ahead, ahead + self.micro_batch))
             places[reader] = place + self.micro_batch
@@ -271,10 +275,12 @@ class MicroBatches(torch.utils.data.IterableDataset[Batch | SimgapError]):
 
     def _prepared(self, samples: list[Sample], position: int) -> Batch:
         images = []
-        # Without workers, random layers of the model use the same generator, so augmentation must restore the generator's state.
+        # Without workers, random layers of the model use the random generator that augmentation uses. Augmentation must
+        # therefore restore the state of the generator.
         with torch.random.fork_rng(devices=[]):
             for place, sample in enumerate(samples, position):
-                # The transforms use only the CPU's default generator. torch.manual_seed would also seed every GPU.
+                # Only the CPU's default generator is seeded, because the transforms use no other generator. torch.manual_seed
+                # would also seed every GPU.
                 torch.default_generator.manual_seed(mix_seed(self.seed, place))
                 images.append(self.preprocess(_decode(sample)))
         return torch.stack(images), self.tokenizer([sample.caption for sample in samples])
@@ -290,5 +296,8 @@ def _decode(sample: Sample) -> Image.Image:
 
 
 def mix_seed(seed: int, position: int) -> int:
-    """Return a seed below 2**63 that depends on a seed and a position. torch's CPU generator uses only the lowest 32 bits."""
+    """Combine a seed and the position of a sample into a seed below 2**63.
+
+    torch's CPU generator uses only the lowest 32 bits of this seed.
+    """
     return (seed * 1_000_003 * 1_000_000_007 + position) % 2**63

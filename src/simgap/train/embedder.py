@@ -1,4 +1,4 @@
-"""Make the embedder: train, download or copy an open_clip local directory."""
+"""Train, download or copy the embedder, and write it as an open_clip local directory."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def _download(wanted: PretrainedParameters, out: Path) -> None:
     clip = open_clip.create_model(name, pretrained=wanted.tag)
     fields = PreprocessCfg.__dataclass_fields__
     preprocess = {key: value for key, value in clip.visual.preprocess_cfg.items() if key in fields}
-    # Some weights were trained with QuickGELU although the name of the model does not say so. open_clip only prints a warning
-    # then, so the activation is corrected here.
+    # The config must name the activation that the weights were trained with. Some weights were trained with QuickGELU although
+    # the name of the model does not say so. In this case, open_clip only prints a warning and does not correct the activation.
     pretrained = open_clip.get_pretrained_cfg(name, wanted.tag)
     config["quick_gelu"] = config["quick_gelu"] or bool(pretrained.get("quick_gelu"))
     save(clip, {"model_cfg": config, "preprocess_cfg": preprocess}, out)
@@ -59,11 +59,11 @@ def make_embedder(
         pool: Folder of the shards to train on.
         out: Folder to write.
         scratch: Folder for checkpoints.
-        process: This process, if several processes train the embedder together. By default, this process trains alone.
+        process: This process, if several processes train the embedder together. If None, this process trains alone.
 
     Returns:
         A dictionary with the `source` of the embedder: `train`, `pretrained` or `directory`. For `train`, the dictionary also
-        contains the metrics of the training.
+        contains the training metrics.
 
     Raises:
         SimgapError: The pretrained model or tag is unknown, or the directory is not a complete open_clip local directory. The

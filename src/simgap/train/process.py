@@ -1,4 +1,4 @@
-"""Manage the processes of a training: a single process, or several processes that torchrun starts."""
+"""Manage the processes of a training run: a single process, or several processes that torchrun starts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from simgap.core.errors import SimgapError
 
-# Linux numbers the options of prctl, and Python has no name for this option.
+# With this option of prctl, Linux sends a signal to a process when the parent of the process ends. Python has no name for the
+# option, so its number is defined here.
 PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
 class Process:
-    """One process of a training.
+    """One process of a training run.
 
     Attributes:
         rank: Number of the process, from 0.
@@ -51,7 +52,7 @@ class Process:
         return float(total) / self.world_size
 
     def agree(self, value: int) -> bool:
-        """Return whether all processes have the same value."""
+        """Return whether all processes called this function with the same value."""
         bounds = torch.tensor([value, -value], device=self.device)
         if self.world_size > 1:
             distributed.all_reduce(bounds, distributed.ReduceOp.MAX)
@@ -69,7 +70,10 @@ def started_by_torchrun() -> bool:
 
 
 def _end_with_parent() -> None:
-    """Ask Linux to kill this process when the parent process ends, because a parent that gets SIGKILL cannot do so."""
+    """Ask Linux to kill this process when the parent process ends.
+
+    A parent that receives SIGKILL cannot end its child processes itself.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -81,7 +85,7 @@ def join() -> Iterator[Process]:
     If torchrun did not start this process, the process trains alone.
 
     Yields:
-        This process. It leaves the group at the end of the `with` block.
+        This process. The process leaves the group at the end of the `with` block.
 
     Raises:
         SimgapError: There are more processes than GPUs, the process cannot join the group, or another process ended.
@@ -120,10 +124,10 @@ def join() -> Iterator[Process]:
 
 
 def launch(processes: int, module: str) -> bool:
-    """Run a module in several processes, as torchrun does, with the command-line options of this process.
+    """Run a module in several processes, as torchrun does.
 
-    The function does nothing if `processes` is 1, or if torchrun started this process. If a process fails with a message of
-    its own, the function exits this process with code 1.
+    Each process gets the command-line options of this process. The function does nothing if `processes` is 1, or if torchrun
+    started this process. If a new process prints an error message and fails, this process exits with code 1.
 
     Args:
         processes: Number of processes to start.
@@ -137,7 +141,7 @@ def launch(processes: int, module: str) -> bool:
     """
     if processes == 1 or started_by_torchrun():
         return False
-    # A process that fails prints its own message, so torchrun's long log messages are not shown.
+    # This line hides torchrun's long log messages. They are not needed, because a process that fails prints its own message.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,

@@ -26,7 +26,7 @@ class SplitData:
         shards: The shards, each with the keys of the samples to train on.
         kept_rows: Number of pool rows that the split keeps.
         reference_rows: Number of reference rows, or 0 if the reference is not added.
-        cache_key: Hashes and class names that change whenever the training data change.
+        cache_key: Hashes and class names that identify the training data. If the data change, this key changes.
     """
 
     shards: list[TrainingShard]
@@ -41,9 +41,9 @@ class SplitData:
 
 
 def training_key(parameters: TrainParameters) -> dict[str, Any]:
-    """Return the parameters that decide the state of a training, and the content of the model's config.
+    """Return the parameters and the model config that determine the state of a training run.
 
-    The number of processes is left out, so a training may resume with another number of processes.
+    The number of processes is left out, because a run may resume with another number of processes.
     """
     values = {name: value for name, value in asdict(parameters).items() if name != "processes"}
     return {**values, "config": read_model_config(parameters.model)}
@@ -52,12 +52,12 @@ def training_key(parameters: TrainParameters) -> dict[str, Any]:
 def read_split_data(
     keep_file: Path, embeddings: Path, pool: Path, reference: Path, classnames: Path, add_reference: bool
 ) -> SplitData:
-    """Find the samples of a split that a model trains on.
+    """Find the samples that a model trains on for a split.
 
     Args:
         keep_file: The split's keep.npy.
-        embeddings: Folder of the embeddings. The function reads only the metadata, which contain the shard and the key of the
-            sample of each row.
+        embeddings: Folder of the embeddings. The function reads only the metadata. They contain the shard and the key of each
+            row.
         pool: Folder of the pool's shards.
         reference: Folder of the reference's shards.
         classnames: File with the class names of the reference.

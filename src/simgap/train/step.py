@@ -1,4 +1,7 @@
-"""Compute the gradient of the contrastive loss over a global batch, which one or several processes split into micro-batches."""
+"""Compute the gradient of the contrastive loss over a global batch.
+
+One or several processes share the global batch. Each process divides its share into micro-batches.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,14 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 class ContrastiveStep:
     """Computes the gradient of the contrastive loss over a global batch.
 
-    With several micro-batches, the step first computes all features without gradient and caches these features. Then it
-    computes the features of each micro-batch again, with gradient, and combines these with the cached features of the other
-    micro-batches. The loss therefore sees the whole batch. The method is open_clip's `accum_freq`, also known as GradCache.
+    With several micro-batches, the step first computes all features without gradient and caches these features. Then the step
+    computes the features of each micro-batch again, with gradient. It combines these features with the cached features of the
+    other micro-batches. The loss therefore sees the whole batch. The method is open_clip's `accum_freq`, also known as
+    GradCache.
 
-    With several processes, each process compares its own images and texts with the images and texts of all processes
-    (open_clip's `local_loss`). Gradients flow back through the exchange of features (`gather_with_grad`). The mean gradient
-    over the processes is the gradient of the global batch.
+    With several processes, each process compares its own images with the texts of all processes, and its own texts with the
+    images of all processes (open_clip's `local_loss`). Gradients flow back through the exchange of features
+    (`gather_with_grad`). The mean gradient over the processes is the gradient of the global batch.
     """
 
     def __init__(self, clip: torch.nn.Module, process: Process, precision: str) -> None:
@@ -37,7 +41,7 @@ class ContrastiveStep:
         self.clip, self.process, self.precision = clip, process, precision
         many = process.world_size > 1
         if many:
-            # open_clip calls the deprecated function, so a user could do nothing about this warning.
+            # This warning is hidden, because open_clip calls the deprecated function and the user cannot change that.
             warnings.filterwarnings("ignore", ".*all_gather is deprecated", FutureWarning, r"open_clip\.loss")
         self.loss = open_clip.ClipLoss(
             local_loss=many, gather_with_grad=many, rank=process.rank, world_size=process.world_size
@@ -50,7 +54,10 @@ class ContrastiveStep:
         return image.float(), text.float(), scale
 
     def _without_exchange(self) -> AbstractContextManager[Any]:
-        """Return a context without the exchange of gradients. Only the last backward pass averages gradients over processes."""
+        """Return a context in which processes exchange no gradients.
+
+        Only the last backward pass averages gradients over processes.
+        """
         return self.clip.no_sync() if self.process.world_size > 1 else nullcontext()  # type: ignore[operator]
 
     def backward(self, batches: list[Batch]) -> torch.Tensor:
@@ -76,7 +83,8 @@ class ContrastiveStep:
                     torch.cat([*(c[kind] for c in cached[:number]), own, *(c[kind] for c in cached[number + 1 :])])
                     for kind, own in enumerate((image, text))
                 )
-                # Every pass computes the loss of the whole batch. The gradient of the logit scale must be added only once.
+                # Every pass computes the loss of the whole batch, but the gradient of the logit scale must be added only once.
+                # Only the last pass therefore computes this gradient.
                 loss = self.loss(images, texts, scale if number == last else scale.detach())
                 loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()

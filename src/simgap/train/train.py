@@ -78,7 +78,10 @@ def learning_rate(step: int, steps: int, parameters: TrainParameters) -> float:
 
 
 def count_steps(parameters: TrainParameters, samples: int) -> int:
-    """Return the number of whole batches in the training budget, at least 1. Epochs count passes over `samples` samples."""
+    """Return the number of training steps: the whole batches in the training budget, at least 1.
+
+    If the budget is a number of epochs, each epoch has `samples` samples.
+    """
     seen = parameters.samples_seen if parameters.budget == "samples_seen" else parameters.epochs * samples
     return max(1, int(seen // parameters.batch_size))
 
@@ -90,7 +93,7 @@ def micro_batches(parameters: TrainParameters, processes: int) -> tuple[int, int
         The number of micro-batches that each process computes in a step, and the number of samples in a micro-batch.
 
     Raises:
-        SimgapError: The batch does not consist of the same number of whole micro-batches for every process.
+        SimgapError: The batch cannot be divided into the same number of whole micro-batches for every process.
     """
     size = parameters.micro_batch_size or parameters.batch_size // processes
     if size == 0 or parameters.batch_size % (size * processes):
@@ -146,7 +149,8 @@ def _loader(
             batch_size=None,
             num_workers=workers,
             pin_memory=process.device.type == "cuda",
-            # The loader generates random numbers. A generator of its own keeps the random numbers of the model unchanged.
+            # The loader has its own random generator. Without this generator, the loader would change the random numbers of
+            # the model.
             generator=torch.Generator(),
         )
     )
@@ -160,7 +164,11 @@ def _next_batch(loader: Iterator[Batch | SimgapError]) -> Batch:
 
 
 def _wrap(clip: torch.nn.Module, parameters: TrainParameters, process: Process) -> torch.nn.Module:
-    """Return the model in training mode, wrapped for several processes, with activation checkpointing and compilation if set."""
+    """Put a model into training mode, and return the model that the training steps use.
+
+    With several processes, DistributedDataParallel wraps the model. The parameters determine whether the model uses activation
+    checkpointing and whether it is compiled.
+    """
     clip.train()
     if parameters.grad_checkpointing:
         clip.set_grad_checkpointing()  # type: ignore[operator]
@@ -187,8 +195,8 @@ def train(
     """Train a model and write it to `out` as an open_clip local directory.
 
     The function writes a checkpoint to `scratch` every `resources.checkpoint_steps` steps and after every epoch. A killed
-    training resumes from the checkpoint. On a CPU with one process and the same number of threads, the final weights are then
-    bit for bit the same as without the interruption.
+    training run resumes from the checkpoint. If a single process trains on a CPU and the number of threads stays the same, the
+    interruption does not change any bit of the final weights.
 
     Args:
         parameters: The `train` parameters.
@@ -198,12 +206,12 @@ def train(
         samples: Number of samples in the shards.
         out: Folder to write.
         scratch: Folder for checkpoints.
-        process: This process, if several processes train together. By default, this process trains alone.
+        process: This process, if several processes train together. If None, this process trains alone.
 
     Returns:
         A tuple of two dictionaries:
 
-        - The metrics of the training, with the loss curve as a list of [step, loss].
+        - The training metrics. They include the loss curve, a list of [step, loss].
         - The speed of this run: `samples_per_second` and `seconds`.
 
     Raises:
@@ -268,5 +276,6 @@ def train(
         "loss_final": sum(tail) / len(tail),
         "loss": [[step, losses[step]] for step in range(0, len(losses), every)],
     }
-    # An earlier, interrupted run may have done some steps. The time of this run excludes these steps, and so must the rate.
+    # The rate counts only the steps of this run. An earlier, interrupted run may have done some steps, and the time of this
+    # run excludes these steps.
     return metrics, {"samples_per_second": (steps - begun) * parameters.batch_size / seconds, "seconds": seconds}
