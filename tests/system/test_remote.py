@@ -18,8 +18,8 @@ from studies import ENVIRONMENT, commit, miniature, repository, run, stages_run
 pytestmark = pytest.mark.slow
 
 BUCKET = "studies"
-# These stages write shards, a model, embeddings and a split.
-STAGES = ("draw", "embedder", "embed", "deduplicate")
+# These stages write fingerprints, shards, a model, embeddings and a split.
+STAGES = ("code", "draw", "embedder", "embed", "deduplicate")
 
 
 @pytest.fixture(scope="module")
