@@ -54,5 +54,5 @@ def test_a_changed_dataset_is_not_copied(pacs: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "stages.copy", "--name", "pacs96", "--out", "data/worlds/pacs96"]
     finished = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert finished.returncode == 1
-    assert finished.stderr.startswith("error: copy.pacs96.sha256: ")
+    assert finished.stderr.startswith("error: params.yaml: copy.pacs96.sha256 is ")
     assert list((folder / "data" / "worlds").iterdir()) == []
