@@ -228,6 +228,7 @@ class Recorded:
         self.inner.write(number, out, advance)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [embedded, measured, deduplicated])
 def test_a_lost_machine_changes_no_byte_and_no_finished_part_runs_twice(

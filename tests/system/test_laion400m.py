@@ -162,6 +162,7 @@ def miniature(raw: dict[str, Any], embedder: Path) -> None:
     raw["compare"]["resamples"] = 100
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_dress_rehearsal_in_miniature(world: Path, network: Proxy, model_folder: Path, tmp_path: Path) -> None:
     folder = repository(tmp_path / "study", "laion400m", lambda raw: miniature(raw, model_folder))
@@ -193,6 +194,6 @@ def test_a_dress_rehearsal_in_miniature(world: Path, network: Proxy, model_folde
     manifest = folder / "data" / "worlds" / "laion400m" / "manifest.csv"
     assert len(read_manifest(manifest)) == SHARDS
     before = manifest.read_bytes()
-    assert stages_run(run(folder, "dvc", "repro", "--force", "manifest@laion400m")) == ["manifest@laion400m"]
+    assert stages_run(run(folder, "dvc", "repro", "--force", "manifest@laion400m")) == ["code", "manifest@laion400m"]
     assert manifest.read_bytes() == before
     assert stages_run(run(folder, "dvc", "repro")) == []

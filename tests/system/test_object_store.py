@@ -191,6 +191,7 @@ def test_processes_that_train_together_read_the_same_bytes(local: Path, listed: 
     assert models[0] == models[1]
 
 
+@pytest.mark.long
 def test_the_machines_of_a_ray_cluster_read_the_same_bytes(local, listed, network, model_folder, tmp_path) -> None:
     """Each machine uses the credentials and the endpoint of its own environment, and some requests fail."""
     expected = embed_into(tmp_path / "l", local, model_folder)

@@ -110,6 +110,7 @@ def test_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bytes_left["similarity"] == {"instances": 1, "predicted": 100 * 12 + 400 * (10 * 12 + 25), "was": 30}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_scaling(tmp_path: Path) -> None:
     sizes = ("--rows", "3000", "--rows", "600", "--dim", "16", "--queries", "20", "--clusters", "5")

@@ -161,6 +161,7 @@ def place() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_nodes_share_the_parts_and_train_together(tmp_path: Path, place: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")

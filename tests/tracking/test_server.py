@@ -116,6 +116,6 @@ def test_a_stage_prints_what_was_logged(study: Path, capfd) -> None:
     try_track()
     assert capfd.readouterr().err.splitlines() == [
         "tracking: MLflow: 3 runs logged, 0 runs were logged before",
-        "tracking: not logged: metrics/compare/compare.json: no such file",
+        "tracking: not logged: metrics/compare/compare.json: no such file; restore it or correct the path",
     ]
     assert (study / "mlflow.db").exists()

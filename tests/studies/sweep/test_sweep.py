@@ -313,7 +313,7 @@ def test_queued_experiments_become_a_page(tmp_path: Path) -> None:
 
     nothing = simgap("sweep")
     assert nothing.returncode == 1
-    assert nothing.stderr.startswith("error: REVISIONS: there is no experiment of this commit;")
+    assert nothing.stderr.startswith("error: REVISIONS: this commit has no experiment;")
     queue = ["dvc", "exp", "run", "--queue", "-S", "threshold=0.0,0.02", "-S"]
     run(folder, *queue, "repeats.seeds=[1,2]")
     run(folder, *queue, "repeats.seeds=[3],[4]")
