@@ -164,7 +164,9 @@ def test_the_error_of_a_part_is_raised_unchanged(by_ray: Executor, tmp_path: Pat
         run_parts(by_ray, Squares(tmp_path, bad=3), "squares", "row")
     assert type(raised.value) is SimgapError
     assert str(raised.value) == "part 3 is bad"
-    assert set(written(tmp_path)) <= set(SQUARES) - {"square_3"}
+    # The cluster stops at the error, so hidden files of parts that were being written may remain.
+    finished = {name for name in written(tmp_path) if not name.startswith(".")}
+    assert finished <= set(SQUARES) - {"square_3"}
 
 
 @pytest.mark.slow
